@@ -1,0 +1,75 @@
+"""Rotations of Gaussians.
+
+Convention: quaternions are wxyz (real part first) and need not be unit; matrices act on column vectors, and the
+columns of a Gaussian's rotation are its principal axes.
+"""
+import torch
+from torch import Tensor
+
+
+def quaternion_to_matrix(quats: Tensor) -> Tensor:
+    """Rotation matrices of quaternions.
+
+    Args:
+        quats: wxyz, (..., 4), any non-zero norm. ``q`` and ``-q`` give bitwise the same matrix.
+
+    Returns:
+        Proper rotation matrices, (..., 3, 3).
+    """
+    w, x, y, z = quats.unbind(-1)
+    two_s = 2.0 / (w * w + x * x + y * y + z * z)
+    matrix = torch.stack([
+        1 - two_s * (y * y + z * z), two_s * (x * y - z * w), two_s * (x * z + y * w),
+        two_s * (x * y + z * w), 1 - two_s * (x * x + z * z), two_s * (y * z - x * w),
+        two_s * (x * z - y * w), two_s * (y * z + x * w), 1 - two_s * (x * x + y * y),
+    ], dim=-1)
+    return matrix.unflatten(-1, (3, 3))
+
+
+def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Hamilton product, wxyz: the rotation of ``a`` after that of ``b``.
+
+    Args:
+        a: (..., 4)
+        b: (..., 4), broadcast against ``a``.
+
+    Returns:
+        (..., 4), with norm ``|a| |b|``.
+    """
+    aw, ax, ay, az = a.unbind(-1)
+    bw, bx, by, bz = b.unbind(-1)
+    return torch.stack([
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+    ], dim=-1)
+
+
+def matrix_to_quaternion(matrices: Tensor) -> Tensor:
+    """Unit quaternions, wxyz with w >= 0, of proper rotation matrices.
+
+    The largest of the four components is computed from the diagonal and the others from it, which is stable for
+    every angle (Shepperd, "Quaternion from rotation matrix", 1978).
+
+    Args:
+        matrices: (..., 3, 3), determinant +1.
+
+    Returns:
+        (..., 4)
+    """
+    m = matrices
+    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    yz, zx, xy = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
+    sxy, szx, syz = m[..., 1, 0] + m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 2, 1] + m[..., 1, 2]
+    # Row i is 4 q_i (w, x, y, z): any row with a large q_i is the quaternion up to scale.
+    rows = torch.stack([
+        torch.stack([1 + xx + yy + zz, yz, zx, xy], -1),
+        torch.stack([yz, 1 + xx - yy - zz, sxy, szx], -1),
+        torch.stack([zx, sxy, 1 - xx + yy - zz, syz], -1),
+        torch.stack([xy, szx, syz, 1 - xx - yy + zz], -1),
+    ], dim=-2)
+    best = torch.diagonal(rows, dim1=-2, dim2=-1).argmax(-1)
+    quats = torch.take_along_dim(rows, best[..., None, None], dim=-2).squeeze(-2)
+    quats = torch.nn.functional.normalize(quats, dim=-1)
+    return torch.where(quats[..., :1] < 0, -quats, quats)

@@ -1,0 +1,94 @@
+"""Objects of different sizes, padded into one batch."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clipgs_plugin.structures.gaussian_cloud import FIELDS, SH_C0, GaussianCloud
+
+
+@dataclass(eq=False, repr=False)
+class GaussianBatch:
+    """B objects padded to the longest of them.
+
+    Convention: entries at and beyond ``lengths`` are padding with value 0 (identity for quaternions). No result
+    may depend on them.
+    """
+
+    means: Tensor           # (B, N, 3)
+    quats: Tensor           # (B, N, 4) wxyz
+    log_scales: Tensor      # (B, N, 3)
+    opacity_logits: Tensor  # (B, N)
+    sh: Tensor              # (B, N, (degree + 1) ** 2, 3)
+    lengths: Tensor         # (B,) int64, each 1..N
+
+    def __post_init__(self) -> None:
+        b, n = self.means.shape[:2]
+        expected = {'means': (b, n, 3), 'quats': (b, n, 4), 'log_scales': (b, n, 3), 'opacity_logits': (b, n),
+                    'sh': (b, n, self.sh.shape[2], 3), 'lengths': (b,)}
+        for field, shape in expected.items():
+            found = tuple(getattr(self, field).shape)
+            if found != shape:
+                raise ValueError(f'{field} has shape {found}, expected {shape} for {b} objects of up to {n} Gaussians')
+
+    @classmethod
+    def from_clouds(cls, clouds: Sequence[GaussianCloud]) -> GaussianBatch:
+        """Pad clouds into a batch; lower SH degrees are filled up with zero bands."""
+        if not clouds:
+            raise ValueError('a GaussianBatch needs at least one GaussianCloud, got an empty list')
+        degree = max(cloud.sh_degree for cloud in clouds)
+        clouds = [cloud.with_sh_degree(degree) for cloud in clouds]
+        lengths = torch.tensor([len(cloud) for cloud in clouds], device=clouds[0].device)
+        if int(lengths.min()) == 0:
+            raise ValueError(f'object {int(lengths.argmin())} of the batch holds no Gaussians')
+        padded = {name: torch.nn.utils.rnn.pad_sequence([getattr(c, name) for c in clouds], batch_first=True)
+                  for name in FIELDS}
+        batch = cls(**padded, lengths=lengths)
+        batch.quats[~batch.mask] = batch.quats.new_tensor([1.0, 0.0, 0.0, 0.0])
+        return batch
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}({len(self)} objects of {int(self.lengths.min())} to '
+                f'{int(self.lengths.max())} Gaussians, {self.means.device})')
+
+    @property
+    def device(self) -> torch.device:
+        return self.means.device
+
+    @property
+    def mask(self) -> Tensor:
+        """True where a Gaussian is, False at padding, (B, N) bool."""
+        return torch.arange(self.means.shape[1], device=self.device) < self.lengths[:, None]
+
+    @property
+    def rgb(self) -> Tensor:
+        """View-independent sRGB colours clamped to [0, 1], (B, N, 3)."""
+        return (0.5 + SH_C0 * self.sh[:, :, 0]).clamp(0, 1)
+
+    def fields(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and padded tensor of each Gaussian field, in the order of ``FIELDS``."""
+        return ((name, getattr(self, name)) for name in FIELDS)
+
+    def apply(self, fn: Callable[[Tensor], Tensor]) -> GaussianBatch:
+        """A batch with ``fn`` applied to every tensor, ``lengths`` included."""
+        return type(self)(**{name: fn(value) for name, value in self.fields()}, lengths=fn(self.lengths))
+
+    def to(self, device=None, non_blocking: bool = False) -> GaussianBatch:
+        return self.apply(lambda x: x.to(device=device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> GaussianBatch:
+        return self.apply(Tensor.pin_memory)
+
+    def __getitem__(self, index: int) -> GaussianCloud:
+        n = int(self.lengths[index])
+        return GaussianCloud(**{name: value[index, :n] for name, value in self.fields()})
+
+    def to_clouds(self) -> list[GaussianCloud]:
+        """The objects without their padding."""
+        return [self[i] for i in range(len(self))]

@@ -1,0 +1,173 @@
+"""One 3D Gaussian Splatting object as raw parameters, in the names of the field."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clipgs_plugin.ops.rotations import quaternion_to_matrix
+
+FIELDS = ('means', 'quats', 'log_scales', 'opacity_logits', 'sh')
+SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
+MAX_SH_DEGREE = 3
+
+
+@dataclass(eq=False, repr=False)
+class GaussianCloud:
+    """A set of 3D Gaussians (Kerbl et al., "3D Gaussian Splatting", 2023), unactivated as files store them.
+
+    Convention: quaternions are wxyz and need not be unit; scales are natural logarithms; opacities are logits;
+    SH coefficients come band by band, DC first, with the factor of the INRIA code (colour = 0.5 + C0 * DC + ...),
+    sRGB. The frame is that of the file.
+
+    Shapes are checked at construction, values by :meth:`validate`.
+    """
+
+    means: Tensor           # (N, 3)
+    quats: Tensor           # (N, 4) wxyz
+    log_scales: Tensor      # (N, 3)
+    opacity_logits: Tensor  # (N,)
+    sh: Tensor              # (N, (degree + 1) ** 2, 3)
+
+    def __post_init__(self) -> None:
+        n = self.means.shape[0] if self.means.ndim else -1
+        expected = {'means': (n, 3), 'quats': (n, 4), 'log_scales': (n, 3), 'opacity_logits': (n,)}
+        for field, shape in expected.items():
+            found = tuple(getattr(self, field).shape)
+            if found != shape:
+                raise ValueError(f'{field} has shape {found}, expected {shape} for {n} Gaussians')
+        bands = tuple((d + 1) ** 2 for d in range(MAX_SH_DEGREE + 1))
+        found = tuple(self.sh.shape)
+        if len(found) != 3 or found[0] != n or found[1] not in bands or found[2] != 3:
+            raise ValueError(f'sh has shape {found}, expected ({n}, K, 3) with K one of {bands}')
+
+    # Size and form
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({len(self)} Gaussians, SH degree {self.sh_degree}, {self.means.device})'
+
+    @property
+    def sh_degree(self) -> int:
+        return round(self.sh.shape[1] ** 0.5) - 1
+
+    @property
+    def device(self) -> torch.device:
+        return self.means.device
+
+    def fields(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and raw tensor of each field, in the order of ``FIELDS``."""
+        return ((name, getattr(self, name)) for name in FIELDS)
+
+    def apply(self, fn: Callable[[Tensor], Tensor]) -> GaussianCloud:
+        """A cloud with ``fn`` applied to every raw tensor."""
+        return type(self)(**{name: fn(value) for name, value in self.fields()})
+
+    def replace(self, **fields: Tensor) -> GaussianCloud:
+        """A cloud with some raw tensors replaced."""
+        return type(self)(**{**dict(self.fields()), **fields})
+
+    def to(self, *args, **kwargs) -> GaussianCloud:
+        return self.apply(lambda x: x.to(*args, **kwargs))
+
+    def __getitem__(self, index) -> GaussianCloud:
+        """The Gaussians at a slice, mask or index tensor, in its order."""
+        if isinstance(index, int):
+            index = slice(index, index + 1) if index != -1 else slice(-1, None)
+        return self.apply(lambda x: x[index])
+
+    def with_sh_degree(self, degree: int) -> GaussianCloud:
+        """Cut higher bands, or add bands of zeros; either keeps the DC colour."""
+        if not 0 <= degree <= MAX_SH_DEGREE:
+            raise ValueError(f'SH degree {degree} is not in 0..{MAX_SH_DEGREE}')
+        bands = (degree + 1) ** 2
+        padding = self.sh.new_zeros(len(self), max(0, bands - self.sh.shape[1]), 3)
+        return self.replace(sh=torch.cat([self.sh[:, :bands], padding], dim=1))
+
+    # Activated values
+
+    @property
+    def scales(self) -> Tensor:
+        """Standard deviations along the principal axes, (N, 3)."""
+        return self.log_scales.exp()
+
+    @property
+    def opacities(self) -> Tensor:
+        """Opacities in (0, 1), (N,)."""
+        return self.opacity_logits.sigmoid()
+
+    @property
+    def rgb(self) -> Tensor:
+        """View-independent sRGB colours clamped to [0, 1], (N, 3)."""
+        return (0.5 + SH_C0 * self.sh[:, 0]).clamp(0, 1)
+
+    @property
+    def rotations(self) -> Tensor:
+        """Rotation matrices whose columns are the principal axes, (N, 3, 3)."""
+        return quaternion_to_matrix(self.quats)
+
+    @property
+    def covariances(self) -> Tensor:
+        """R diag(scales^2) R^T, (N, 3, 3)."""
+        axes = self.rotations * self.scales[:, None, :]
+        return axes @ axes.transpose(-1, -2)
+
+    # Checks
+
+    def invalid(self) -> Tensor:
+        """Mask of Gaussians that no renderer could draw: non-finite values or a zero quaternion, (N,) bool."""
+        finite = torch.ones(len(self), dtype=torch.bool, device=self.device)
+        for _, value in self.fields():
+            finite &= value.isfinite().flatten(1).all(1) if value.ndim > 1 else value.isfinite()
+        return ~finite | (self.quats.abs().amax(-1) == 0 if len(self) else ~finite)
+
+    def validate(self, name: str = 'cloud') -> GaussianCloud:
+        """Return the cloud, or refuse it.
+
+        Args:
+            name: What the error calls the cloud, a path as a rule.
+
+        Raises:
+            ValueError: The cloud is empty, or holds NaN, infinite values or zero quaternions; the message names
+                the first bad field and counts its Gaussians.
+        """
+        if len(self) == 0:
+            raise ValueError(f'{name}: holds no Gaussians')
+        for field, value in self.fields():
+            count = int((~value.isfinite()).flatten(1).any(1).sum() if value.ndim > 1 else (~value.isfinite()).sum())
+            if count:
+                raise ValueError(f'{name}: {field} is NaN or infinite in {count} of {len(self)} Gaussians; '
+                                 'drop them with GaussianCloud.clean()')
+        count = int((self.quats.abs().amax(-1) == 0).sum())
+        if count:
+            raise ValueError(f'{name}: quats are zero in {count} of {len(self)} Gaussians, which is no rotation; '
+                             'drop them with GaussianCloud.clean()')
+        return self
+
+    def clean(self) -> tuple[GaussianCloud, int]:
+        """Drop invalid Gaussians; returns the cloud and how many went."""
+        bad = self.invalid()
+        return self[~bad], int(bad.sum())
+
+    # Geometry
+
+    def translate_scale(self, offset: Tensor, factor: float | Tensor) -> GaussianCloud:
+        """The cloud moved by ``offset`` (3,), then scaled by ``factor`` > 0, its Gaussians' extents included."""
+        factor = torch.as_tensor(factor, dtype=self.means.dtype, device=self.device)
+        return self.replace(means=(self.means + offset) * factor, log_scales=self.log_scales + factor.log())
+
+    def normalise(self) -> GaussianCloud:
+        """Centred on the mean of the means (summed in float64) and scaled into the unit sphere.
+
+        Extents scale with positions. A cloud of zero radius is centred only.
+        """
+        centre = self.means.double().mean(0)
+        centred = self.means.double() - centre
+        radius = float(centred.norm(dim=-1).max()) if len(self) else 0.0
+        factor = 1.0 / radius if radius > 0 else 1.0
+        log_factor = torch.tensor(factor, dtype=torch.float64).log().to(self.log_scales)
+        return self.replace(means=(centred * factor).to(self.means.dtype), log_scales=self.log_scales + log_factor)
