@@ -13,7 +13,6 @@ if not isdir(join(_here, 'registry')) and isfile(join(_root, 'registry', '__init
 from clipgs_plugin import io, ops, structures  # noqa: E402
 from clipgs_plugin.io import read_gaussians, write_gaussians  # noqa: E402
 from clipgs_plugin.structures import GaussianBatch, GaussianCloud  # noqa: E402
-
 from clipgs_plugin.version import __version__  # noqa: E402
 
 # Public names that live in heavier modules, loaded at first use (PEP 562).
@@ -25,7 +24,7 @@ _LAZY = {
 }
 _SUBPACKAGES = ('apis', 'datasets', 'engine', 'evaluation', 'models', 'registry', 'triplets', 'visualization')
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     'GaussianBatch', 'GaussianCloud', '__version__', 'io', 'ops', 'read_gaussians', 'structures', 'write_gaussians',
     *_LAZY, *_SUBPACKAGES,
 ]
