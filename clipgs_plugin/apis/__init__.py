@@ -1,0 +1,7 @@
+"""Interfaces for those who only want answers: configs and models by name, embeddings, search."""
+from clipgs_plugin.apis.configs import get_config, list_configs
+from clipgs_plugin.apis.inferencer import CLIPGSInferencer
+from clipgs_plugin.apis.models import get_model, list_models
+from clipgs_plugin.apis.search_index import SearchIndex
+
+__all__ = ['CLIPGSInferencer', 'SearchIndex', 'get_config', 'get_model', 'list_configs', 'list_models']

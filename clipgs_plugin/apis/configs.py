@@ -1,0 +1,57 @@
+"""The shipped configs by name.
+
+mmengine's ``package::config`` form knows OpenMMLab packages only, so the plug-in looks up its own.
+"""
+from __future__ import annotations
+
+import difflib
+from importlib.resources import files
+from pathlib import Path
+
+from mmengine.config import Config
+
+
+def config_root() -> Path:
+    """The folder of the shipped configs."""
+    return Path(str(files('clipgs_plugin.configs')))
+
+
+def list_configs() -> list[str]:
+    """Names of the shipped experiment configs: the file's stem, without the parts in ``_base_``."""
+    return sorted(path.stem for path in _config_files())
+
+
+def _config_files() -> list[Path]:
+    root = config_root()
+    return [path for path in root.rglob('*.py')
+            if not path.relative_to(root).parts[0].startswith('_') and path.name != '__init__.py']
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of a config given by name (``'clipgs_pointbert-nano_...'``) or by path.
+
+    Raises:
+        FileNotFoundError: Neither a shipped name nor a file; the message lists close names.
+    """
+    path = Path(name)
+    if path.suffix == '.py':
+        if path.is_file():
+            return path
+        raise FileNotFoundError(f'config {name} does not exist; give a path to a .py file or one of the names '
+                                'that clipgs_plugin.apis.list_configs() returns')
+    shipped = {path.stem: path for path in _config_files()}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    close = difflib.get_close_matches(str(name), shipped, n=3, cutoff=0.4) or sorted(shipped)
+    raise FileNotFoundError(f'no config is named {str(name)!r}; close names are {", ".join(close)}')
+
+
+def get_config(name: str | Path) -> Config:
+    """A config by name or path, with its bases merged.
+
+    Example:
+        >>> cfg = get_config('clipgs_pointbert-nano_20e_toy-world')
+        >>> cfg.model.type
+        'CLIPGS'
+    """
+    return Config.fromfile(find_config(name))

@@ -1,0 +1,141 @@
+"""Embeddings and zero-shot answers from a trained model, for splats, texts and pictures alike."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from mmengine.dataset import Compose
+from torch import Tensor, nn
+
+from clipgs_plugin.apis.models import get_model
+from clipgs_plugin.io import read_gaussians
+from clipgs_plugin.registry import INFERENCERS, MODELS, TRANSFORMS
+from clipgs_plugin.structures import GaussianBatch, GaussianCloud
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Gaussians = GaussianCloud | str | PathLike
+Picture = 'str | PathLike | Image.Image | np.ndarray'
+
+
+@INFERENCERS.register_module()
+class CLIPGSInferencer:
+    """Embed splats, texts and images into one space.
+
+    Args:
+        model: A name of :func:`clipgs_plugin.list_models`, a path to a config, or a built model that has ``cfg``.
+        checkpoint: Weights, where the name brings none.
+        device: Where to compute.
+
+    Example:
+        >>> clipgs = CLIPGSInferencer('clipgs_toy')
+        >>> clipgs.classify(['red_chair.ply'], ['chair', 'table', 'mug'])[0]
+        [('chair', 0.97), ('table', 0.02), ('mug', 0.01)]
+    """
+
+    def __init__(self, model: str | PathLike | nn.Module, checkpoint: str | PathLike | None = None,
+                 device: str | torch.device = 'cpu') -> None:
+        self.model = model if isinstance(model, nn.Module) else get_model(model, checkpoint, device)
+        self.device = torch.device(device)
+        self.transform = Compose([TRANSFORMS.build(step) for step in self.model.cfg.inference_pipeline])
+        self._teacher: nn.Module | None = None
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.model.name!r}, {self.device})'
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The frozen CLIP model whose space this is, built at first use."""
+        if self._teacher is None:
+            self._teacher = MODELS.build(self.model.cfg.teacher).to(self.device)
+        return self._teacher
+
+    def prepare(self, objects: Gaussians) -> GaussianCloud:
+        """One object as the model takes it: read if it is a path, filtered, sampled and normalised by the config.
+
+        The same file gives the same cloud whatever it is asked with.
+        """
+        cloud = objects if isinstance(objects, GaussianCloud) else read_gaussians(objects)
+        return self.transform({'gaussians': cloud, 'rng': np.random.default_rng(0), 'index': 0, 'epoch': 0})['inputs']
+
+    @torch.inference_mode()
+    def embed_gaussians(self, objects: Gaussians | Sequence[Gaussians], batch_size: int = 16) -> Tensor:
+        """Embeddings of objects.
+
+        Args:
+            objects: Clouds or paths, or one of them. The up axis is taken as the config's (y).
+            batch_size: Objects computed at a time.
+
+        Returns:
+            Unit vectors, (n, E), float32 on the CPU.
+        """
+        def embed(chunk: Sequence[Gaussians]) -> Tensor:
+            batch = GaussianBatch.from_clouds([self.prepare(obj) for obj in chunk])
+            return self.model(batch.to(self.device), mode='tensor')
+        return self._embed(_as_list(objects, (GaussianCloud, str, PathLike)), embed, batch_size)
+
+    @torch.inference_mode()
+    def embed_text(self, texts: str | Sequence[str], batch_size: int = 256) -> Tensor:
+        """Embeddings of texts by the teacher, unit vectors, (n, E)."""
+        return self._embed(_as_list(texts, str), lambda chunk: self.teacher.encode_text(list(chunk)), batch_size)
+
+    @torch.inference_mode()
+    def embed_images(self, images: Picture | Sequence[Picture], batch_size: int = 64) -> Tensor:
+        """Embeddings of pictures by the teacher, unit vectors, (n, E).
+
+        Args:
+            images: Paths, PIL images or (H, W, 3) uint8 arrays, or one of them.
+            batch_size: Pictures computed at a time.
+        """
+        from PIL import Image
+
+        def embed(chunk: Sequence[Picture]) -> Tensor:
+            pictures = [_open_image(image).convert('RGB') for image in chunk]
+            pixels = torch.stack([self.teacher.preprocess(picture) for picture in pictures])
+            return self.teacher.encode_preprocessed(pixels.to(self.device))
+        return self._embed(_as_list(images, (str, PathLike, Image.Image, np.ndarray)), embed, batch_size)
+
+    def classify(self, objects: Gaussians | Sequence[Gaussians], class_names: Sequence[str],
+                 templates: str | Sequence[str] = 'plain') -> list[list[tuple[str, float]]]:
+        """Zero-shot classification.
+
+        Args:
+            objects: Clouds or paths, or one of them.
+            class_names: What they may be.
+            templates: Name of a prompt set or templates with ``{}``; embeddings are averaged over them.
+
+        Returns:
+            For every object the classes with their probabilities (softmax of scaled cosines), best first.
+        """
+        from clipgs_plugin.evaluation.prompts import class_embeddings
+        weights = class_embeddings(self.teacher, class_names, templates).cpu()
+        logits = self.model.logit_scale.exp().item() * self.embed_gaussians(objects) @ weights.T
+        probabilities, order = logits.softmax(-1).sort(-1, descending=True)
+        return [[(class_names[i], float(p)) for i, p in zip(row, values)]
+                for row, values in zip(order.tolist(), probabilities)]
+
+    @staticmethod
+    def _embed(items: list, embed: Callable[[list], Tensor], batch_size: int) -> Tensor:
+        if not items:
+            raise ValueError('nothing to embed: got an empty list')
+        chunks: Iterator[list] = (items[i:i + batch_size] for i in range(0, len(items), batch_size))
+        embeddings = torch.cat([embed(chunk).float().cpu() for chunk in chunks])
+        return nn.functional.normalize(embeddings, dim=-1)
+
+
+def _as_list(items, single: type | tuple[type, ...]) -> list:
+    return [items] if isinstance(items, single) else list(items)
+
+
+def _open_image(image: Picture) -> Image.Image:
+    from PIL import Image
+    if isinstance(image, (str, PathLike)):
+        if not Path(image).is_file():
+            raise FileNotFoundError(f'image {image} does not exist')
+        return Image.open(image)
+    return Image.fromarray(image) if isinstance(image, np.ndarray) else image

@@ -1,0 +1,87 @@
+"""Models by name: an architecture from a config, weights from the catalogue or a checkpoint."""
+from __future__ import annotations
+
+import warnings
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from clipgs_plugin.apis.configs import get_config, list_configs
+from clipgs_plugin.registry import MODELS
+from clipgs_plugin.registry.catalogue import load_catalogue
+
+
+def list_models() -> list[str]:
+    """Names that :func:`get_model` takes: models that ship with weights first, then every config."""
+    return [*load_catalogue('models'), *list_configs()]
+
+
+def get_model(
+    name_or_config: str | Path | Config,
+    checkpoint: str | Path | None = None,
+    device: str | torch.device = 'cpu',
+) -> nn.Module:
+    """Build a model in eval mode.
+
+    Args:
+        name_or_config: A name of :func:`list_models`, a path to a config, or a ``Config``. A catalogue name brings
+            its weights along.
+        checkpoint: ``.pth`` of a training run or ``.safetensors``; replaces the catalogue's weights.
+        device: Where the model goes.
+
+    Returns:
+        The model; ``model.cfg`` is its config and ``model.name`` what was asked for.
+
+    Raises:
+        FileNotFoundError: Unknown name or missing checkpoint.
+        ValueError: The checkpoint does not fit the model; the message names the keys.
+    """
+    name, cfg, weights = _resolve(name_or_config)
+    weights = Path(checkpoint) if checkpoint is not None else weights
+    model = MODELS.build({**cfg.model, 'teacher': None})
+    if weights is None:
+        warnings.warn(f'{name}: no checkpoint given, the weights are random', stacklevel=2)
+    else:
+        load_weights(model, weights)
+    model.cfg, model.name = cfg, name
+    return model.to(device).eval()
+
+
+def _resolve(name_or_config: str | Path | Config) -> tuple[str, Config, Path | None]:
+    """Name, config and shipped weights (or None) of what the user asked for."""
+    if isinstance(name_or_config, Config):
+        return Path(name_or_config.filename or 'config').stem, name_or_config, None
+    name = str(name_or_config)
+    entry = load_catalogue('models').get(name)
+    if entry is None:
+        return name, get_config(name), None
+    warnings.warn(f'{name}: {" ".join(entry["note"].split())}', stacklevel=3)
+    weights = Path(str(files('clipgs_plugin'))) / 'weights' / entry['weights'] / 'weights.safetensors'
+    return name, get_config(entry['config']), weights
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a whole checkpoint, or refuse it with the keys that do not fit."""
+    if not path.is_file():
+        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    if path.suffix == '.safetensors':
+        from safetensors.torch import load_file
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        state = state.get('state_dict', state)
+    expected = model.state_dict()
+    wrong = {
+        'missing': sorted(expected.keys() - state.keys()),
+        'unexpected': sorted(state.keys() - expected.keys()),
+        'of another shape': sorted(f'{key} {tuple(state[key].shape)} for {tuple(expected[key].shape)}'
+                                   for key in expected.keys() & state.keys() if state[key].shape != expected[key].shape),
+    }
+    if any(wrong.values()):
+        counts = '; '.join(f'{len(keys)} {kind} ({", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""})'
+                           for kind, keys in wrong.items() if keys)
+        raise ValueError(f'{path} does not fit the model: {counts}; is it the checkpoint of this config?')
+    model.load_state_dict({key: value.to(expected[key].dtype) for key, value in state.items()})

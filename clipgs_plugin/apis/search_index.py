@@ -1,0 +1,67 @@
+"""A file of embeddings that answers queries."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, repr=False)
+class SearchIndex:
+    """Embeddings of objects with their names and the model that made them.
+
+    Convention: rows are unit vectors, so the score of a match is its cosine.
+    """
+
+    embeddings: Tensor       # (n, E) float32, unit
+    paths: tuple[str, ...]   # n
+    model: str               # what CLIPGSInferencer is to be built from, to embed queries
+    checkpoint: str = ''
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.paths):
+            raise ValueError(f'{len(self.paths)} paths for embeddings of shape {tuple(self.embeddings.shape)}, '
+                             'expected one row a path')
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({len(self)} objects in {self.embeddings.shape[1]} dimensions, {self.model!r})'
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def save(self, path: str | PathLike) -> None:
+        """Write an ``.npz`` of plain arrays."""
+        with open(path, 'wb') as file:
+            np.savez(file, embeddings=self.embeddings.numpy(), paths=np.array(self.paths, dtype=np.str_),
+                     model=np.str_(self.model), checkpoint=np.str_(self.checkpoint))
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> SearchIndex:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: Not an index; the message says what it lacks.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'index {path} does not exist; make one with tools/embed.py FILES -o {path}')
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                content = {key: arrays[key] for key in ('embeddings', 'paths', 'model', 'checkpoint')}
+        except (ValueError, KeyError, OSError, EOFError, AttributeError) as error:
+            raise ValueError(f'{path} is not an index of embeddings ({error}); make one with '
+                             f'tools/embed.py FILES -o {path}') from error
+        return cls(torch.from_numpy(content['embeddings']), tuple(content['paths'].tolist()),
+                   str(content['model']), str(content['checkpoint']))
+
+    def query(self, embedding: Tensor, k: int = 10) -> list[tuple[str, float]]:
+        """The ``k`` nearest objects of a unit vector (E,): path and cosine, best first, ties in the index's order."""
+        if embedding.shape != self.embeddings.shape[1:]:
+            raise ValueError(f'query has shape {tuple(embedding.shape)}, the index holds vectors of '
+                             f'{self.embeddings.shape[1]}: was it made with another model ({self.model})?')
+        scores, order = (self.embeddings @ embedding).sort(descending=True, stable=True)
+        return [(self.paths[i], float(s)) for i, s in zip(order[:k].tolist(), scores[:k])]
