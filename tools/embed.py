@@ -1,0 +1,79 @@
+"""Embed splat files into CLIP's space and write an index that tools/search.py answers from."""
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+from clipgs_plugin.tools._program import USER_ERRORS, parser, progress_bar, run
+
+
+def find_files(inputs: list[Path]) -> list[Path]:
+    """The files named, and every splat file below the folders named."""
+    from clipgs_plugin.io import SUFFIXES
+    files = []
+    for entry in inputs:
+        if entry.is_dir():
+            found = sorted(p for p in entry.rglob('*') if p.is_file() and p.name.lower().endswith(tuple(SUFFIXES)))
+            if not found:
+                raise FileNotFoundError(f'{entry} holds no splat files ({", ".join(sorted(SUFFIXES))})')
+            files += found
+        elif entry.is_file():
+            files.append(entry)
+        else:
+            raise FileNotFoundError(f'{entry} does not exist')
+    return files
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser(__doc__, 'python tools/embed.py chair.ply scans/ -o embeddings.npz')
+    args.add_argument('inputs', nargs='+', type=Path, help='splat files of any format, or folders of them')
+    args.add_argument('-o', '--out', type=Path, default=Path('embeddings.npz'), help='index to write (%(default)s)')
+    args.add_argument('--model', default='clipgs_toy', help='name or config of the model (%(default)s)')
+    args.add_argument('--checkpoint', default=None, help='weights for a model given by its config')
+    args.add_argument('--up', default='y', choices=['x', 'y', 'z', '-x', '-y', '-z'],
+                      help='the up axis of the files, which they do not tell (%(default)s)')
+    args.add_argument('--device', default='cpu', help='where to compute (%(default)s)')
+    args.add_argument('--json', action='store_true', help='print one JSON object a file')
+    args = args.parse_args(argv)
+
+    import torch
+
+    from clipgs_plugin import CLIPGSInferencer, read_gaussians
+    from clipgs_plugin.apis import SearchIndex
+    from clipgs_plugin.ops import axis_change
+    files = find_files(args.inputs)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter('always')
+        clipgs = CLIPGSInferencer(args.model, args.checkpoint, args.device)
+    for note in notes:
+        print(f'note: {note.message}', file=sys.stderr)
+    print(f'Embedding {len(files)} files with {clipgs.model.name} into {args.out}', file=sys.stderr)
+
+    turn = None if args.up == 'y' else axis_change(args.up, 'y')
+    embeddings, paths, failed = [], [], 0
+    with progress_bar() as bar:
+        for path in bar.track(files, description='embedding'):
+            try:
+                cloud = read_gaussians(path)
+                embedding = clipgs.embed_gaussians(cloud if turn is None else cloud.transform(turn))[0]
+            except USER_ERRORS as error:
+                failed += 1
+                bar.console.print(f'failed   {error}', soft_wrap=True, highlight=False, markup=False)
+                continue
+            embeddings.append(embedding)
+            paths.append(str(path))
+            line = {'path': str(path), 'gaussians': len(cloud), 'sh_degree': cloud.sh_degree}
+            print(json.dumps(line) if args.json else
+                  f'{path}: {len(cloud):,} Gaussians of SH degree {cloud.sh_degree}')
+    if embeddings:
+        SearchIndex(torch.stack(embeddings), tuple(paths), args.model, args.checkpoint or '').save(args.out)
+        print(f'{len(paths)} embeddings of {embeddings[0].numel()} numbers in {args.out}', file=sys.stderr)
+    if failed:
+        print(f'{failed} of {len(files)} files could not be embedded', file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    run(main)
