@@ -1,0 +1,65 @@
+"""The package as it is installed: every folder listed, nothing done at import, registries found by name."""
+import configparser
+import subprocess
+import sys
+
+import pytest
+
+MAPPED = {'registry': 'clipgs_plugin.registry', 'configs': 'clipgs_plugin.configs', 'tools': 'clipgs_plugin.tools'}
+
+
+def run_python(code: str, cwd) -> str:
+    done = subprocess.run([sys.executable, '-c', code], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_setup_cfg_lists_every_package(root):
+    setup = configparser.ConfigParser()
+    setup.read(root / 'setup.cfg')
+    listed = set(setup['options']['packages'].split())
+    found = {'.'.join(path.parent.relative_to(root).parts) for path in root.glob('clipgs_plugin/**/__init__.py')}
+    for folder, package in MAPPED.items():
+        for path in (root / folder).glob('**/__init__.py'):
+            found.add('.'.join((package, *path.parent.relative_to(root / folder).parts)))
+    assert listed == found
+
+
+def test_import_is_light_and_silent(tmp_path):
+    code = """
+import sys, time, torch
+before, started = set(sys.modules), time.perf_counter()
+import clipgs_plugin
+seconds = time.perf_counter() - started
+heavy = {'numba', 'scipy', 'open_clip', 'mmengine', 'torch_geometric', 'pytorch3d', 'matplotlib', 'timm'}
+print(seconds < 2, sorted(heavy & (set(sys.modules) - before)))
+"""
+    assert run_python(code, tmp_path) == 'True []'
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('place', ['checkout', 'elsewhere'])
+def test_scoped_names_build_without_a_custom_import(root, tmp_path, place):
+    code = """
+from mmengine.registry import MODELS
+print(type(MODELS.build(dict(type='clipgs_plugin.GSTokenizer', num_groups=8, group_size=4, channels=16))).__name__)
+"""
+    assert run_python(code, root if place == 'checkout' else tmp_path) == 'GSTokenizer'
+
+
+def test_every_child_registry_of_mmengine_exists():
+    import mmengine.registry as parents
+
+    import clipgs_plugin.registry as children
+    names = {name for name, value in vars(parents).items() if isinstance(value, parents.Registry)}
+    # mmengine keeps a root and an inferencer registry too; every one that a default_scope looks into must be ours.
+    for name in names:
+        assert getattr(children, name).scope == 'clipgs_plugin', name
+
+
+def test_public_names_exist():
+    import clipgs_plugin
+    for name in clipgs_plugin.__all__:
+        assert getattr(clipgs_plugin, name) is not None
+    with pytest.raises(AttributeError, match='no_such_name'):
+        clipgs_plugin.no_such_name  # noqa: B018

@@ -1,0 +1,32 @@
+# Sourced by the scripts beside it: makes the virtual environment of this checkout if need be.
+#
+#   PYTHON        the interpreter to make it with (python3)
+#   CLIPGS_VENV   where it lies (.venv in the checkout)
+#
+# Sets ROOT and PY. Caches stay inside the environment, so nothing is left outside the checkout.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+VENV="${CLIPGS_VENV:-$ROOT/.venv}"
+PY="$VENV/bin/python"
+export XDG_CACHE_HOME="$VENV/cache" PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# Waiting threads must sleep: spinning ones stall everything where the cores are shared.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+
+say() { printf '\n==> %s\n' "$*"; }
+
+# make_environment [EXTRA]: install the package, with an extra, unless setup.cfg was already installed so.
+make_environment() {
+    local wanted="${1:+[$1]}" stamp="$VENV/installed${1:+-$1}" python="${PYTHON:-python3}"
+    if [ -f "$stamp" ] && cmp -s "$stamp" "$ROOT/setup.cfg"; then return; fi
+    if [ ! -x "$PY" ]; then
+        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+            echo "error: $python is $("$python" --version 2>&1); Python 3.10 or newer is needed (set PYTHON=...)" >&2
+            exit 1
+        }
+        say "Making a virtual environment in $VENV"
+        "$python" -m venv "$VENV"
+    fi
+    say "Installing clipgs_plugin$wanted (about 5 GB with the newest torch; a few minutes)"
+    "$PY" -m pip install --quiet --progress-bar off -e "$ROOT$wanted"
+    cp "$ROOT/setup.cfg" "$stamp"
+}
