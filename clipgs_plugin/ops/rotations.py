@@ -73,3 +73,37 @@ def matrix_to_quaternion(matrices: Tensor) -> Tensor:
     quats = torch.take_along_dim(rows, best[..., None, None], dim=-2).squeeze(-2)
     quats = torch.nn.functional.normalize(quats, dim=-1)
     return torch.where(quats[..., :1] < 0, -quats, quats)
+
+
+_AXES = {sign + name: index for index, name in enumerate('xyz') for sign in ('', '-')}
+
+
+def axis_change(source: str, target: str = 'y') -> Tensor:
+    """The rotation that brings one coordinate axis onto another, to change which way is up.
+
+    Args:
+        source: Axis to turn: ``'x'``, ``'y'``, ``'z'``, ``'-x'``, ``'-y'`` or ``'-z'``.
+        target: Axis it becomes, of the same names.
+
+    Returns:
+        Proper rotation matrix of exact integers, (3, 3) float64: the quarter turn about the third axis, the half
+        turn about x (about y, if ``source`` lies along x) for opposite axes, the identity for equal ones.
+
+    Raises:
+        ValueError: Unknown axis.
+    """
+    for name in (source, target):
+        if name not in _AXES:
+            raise ValueError(f'axis {name!r}: expected one of {sorted(_AXES)}')
+    start, end = torch.zeros(2, 3, dtype=torch.float64)
+    start[_AXES[source]] = -1 if source.startswith('-') else 1
+    end[_AXES[target]] = -1 if target.startswith('-') else 1
+    cosine = float(start @ end)
+    if cosine == 0:
+        third = torch.linalg.cross(start, end)
+        return torch.outer(end, start) - torch.outer(start, end) + torch.outer(third, third)
+    if cosine > 0:
+        return torch.eye(3, dtype=torch.float64)
+    about = torch.zeros(3, dtype=torch.float64)
+    about[1 if _AXES[source] == 0 else 0] = 1
+    return 2 * torch.outer(about, about) - torch.eye(3, dtype=torch.float64)
