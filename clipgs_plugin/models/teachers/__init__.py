@@ -1,0 +1,4 @@
+"""The frozen CLIP side."""
+from clipgs_plugin.models.teachers.open_clip_teacher import OpenCLIPTeacher
+
+__all__ = ['OpenCLIPTeacher']

@@ -1,0 +1,294 @@
+"""The frozen CLIP side: any open_clip model behind two calls that return unit vectors."""
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from clipgs_plugin.registry import MODELS
+from clipgs_plugin.registry.catalogue import load_catalogue
+
+PREPROCESS_KEYS = ('mean', 'std', 'interpolation', 'resize_mode')
+
+
+class _Shared:
+    """Holds an object outside a module's tree; a deep copy of the holder (an EMA model's, say) shares the object."""
+
+    def __init__(self, value: nn.Module) -> None:
+        self.value = value
+
+    def __deepcopy__(self, memo: dict) -> _Shared:
+        return self
+
+
+@MODELS.register_module()
+class OpenCLIPTeacher(nn.Module):
+    """A frozen open_clip model: pictures and texts to unit vectors of one space.
+
+    The network is not part of the module tree. It follows ``to``, but a model that holds a teacher does not count,
+    initialise, optimise, average, save or look for its weights, ``train()`` does not reach it, and checkpoints load
+    strictly with or without a teacher. It is at :attr:`network`.
+
+    Args:
+        model: A name of the catalogue (``'toy-clip'``, ``'vit-bigg-14-laion2b'``), any name of
+            ``open_clip.list_models()``, or open_clip's ``'hf-hub:ORG/REPO'`` and ``'local-dir:FOLDER'``.
+        pretrained: A tag of ``open_clip.list_pretrained_tags_by_model(model)``, which open_clip downloads, or a local
+            weight file, loaded strictly. None takes what the catalogue says for ``model``, and random weights (with
+            a warning) for an architecture without an entry.
+        precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``, of the network; results are float32 always.
+        batch_size: Pictures or texts that go through the network at once.
+        cache_dir: Where open_clip keeps downloads, its own default if None.
+
+    Shapes:
+        - :meth:`encode_image`: (n, 3, H, W) to (n, E)
+        - :meth:`encode_text`: n texts to (n, E)
+
+    Raises:
+        ValueError: Unknown model, or a ``pretrained`` that is neither a tag of it nor a file.
+        RuntimeError: The download of a tag failed, or the weights do not fit the model.
+    """
+
+    def __init__(self, model: str, pretrained: str | Path | None = None, precision: str = 'fp32',
+                 batch_size: int = 256, cache_dir: str | None = None) -> None:
+        super().__init__()
+        if precision not in ('fp32', 'fp16', 'bf16'):
+            raise ValueError(f"precision={precision!r}, expected 'fp32', 'fp16' or 'bf16'")
+        if batch_size < 1:
+            raise ValueError(f'batch_size={batch_size}, expected at least 1')
+        source = _resolve(model, pretrained)
+        network, preprocess, tokenizer = _build(source, precision, cache_dir)
+        network.eval().requires_grad_(False)
+        self._network = _Shared(network)
+        self.name: str = source.name  # names the folder of cached features, like 'ViT-B-32-laion2b_s34b_b79k'
+        self.embed_dim: int = source.config()['embed_dim']
+        self.precision = precision
+        self.batch_size = batch_size
+        self.preprocess: Callable = preprocess  # PIL image to (3, S, S), the transform of open_clip
+        self.tokenizer: Callable = tokenizer    # list of str to (n, L) int64
+
+    @property
+    def network(self) -> nn.Module:
+        """The open_clip model, frozen and in eval mode."""
+        return self._network.value
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.logit_scale.device
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosines with which this teacher was trained, 100 for most."""
+        return float(self.network.logit_scale.exp())
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A short hash of the weights, equal for equal weights whatever file or tag they came from."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.network.state_dict().items()):
+            head = value.flatten()[:256].float().cpu().numpy()
+            digest.update(f'{name}{tuple(value.shape)}'.encode() + head.tobytes())
+        return digest.hexdigest()[:16]
+
+    def extra_repr(self) -> str:
+        return f'{self.name!r}, embed_dim={self.embed_dim}, {self.precision}'
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> OpenCLIPTeacher:
+        self.network._apply(fn)
+        return super()._apply(fn, recurse)
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Unit vectors of pictures of any one size, (n, E) float32 on the teacher's device.
+
+        The way from pixels to the network's input is :attr:`preprocess` on tensors; the two differ by at most two
+        grey levels of 255, at few pixels, from the precision of PIL's weights.
+
+        Args:
+            pixels: (n, 3, H, W) sRGB, uint8, or floats in [0, 1].
+        """
+        _check_pixels(pixels)
+        features = [self.network.encode_image(self.prepare(chunk).to(self._input_dtype), normalize=True).float()
+                    for chunk in pixels.split(self.batch_size)]
+        return self._unit(features)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors of texts, (n, E) float32 on the teacher's device."""
+        if isinstance(texts, str):
+            raise TypeError(f'encode_text takes a list of str, got the string {texts!r}; write [{texts!r}]')
+        texts = list(texts)
+        features = []
+        for start in range(0, len(texts), self.batch_size):
+            tokens = self.tokenizer(texts[start:start + self.batch_size]).to(self.device)
+            features.append(self.network.encode_text(tokens, normalize=True).float())
+        return self._unit(features)
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """The network's input, (n, 3, S, S) float32 on the teacher's device, from pixels as for `encode_image`."""
+        from open_clip.transform import ResizeKeepRatio
+        from torchvision.transforms import Normalize, Resize
+        pixels = pixels.to(self.device)
+        for step in self.preprocess.transforms:
+            height, width = pixels.shape[-2:]
+            if isinstance(step, ResizeKeepRatio):
+                size = step.get_params(SimpleNamespace(size=(width, height)), step.size, step.longest)
+                pixels = _resize(pixels, size, step.interpolation)
+            elif isinstance(step, Resize):
+                side = step.size if isinstance(step.size, int) else None
+                size = step.size if side is None else [int(side * x / min(height, width)) for x in (height, width)]
+                pixels = _resize(pixels, size, step.interpolation)
+            elif isinstance(step, Normalize):
+                pixels = step(pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float())
+            else:
+                pixels = step(pixels)
+        return pixels
+
+    @property
+    def _input_dtype(self) -> torch.dtype:
+        return {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}[self.precision]
+
+    def _unit(self, chunks: list[Tensor]) -> Tensor:
+        if not chunks:
+            return torch.zeros(0, self.embed_dim, device=self.device)
+        return nn.functional.normalize(torch.cat(chunks), dim=-1)
+
+
+def _resize(pixels: Tensor, size: Sequence[int], interpolation) -> Tensor:
+    """PIL's antialiased resize on tensors: across, then down, clamped (and rounded, if uint8) after each pass."""
+    from torchvision.transforms import functional as F
+    for intermediate in ((pixels.shape[-2], size[1]), tuple(size)):
+        pixels = F.resize(pixels, intermediate, interpolation, antialias=True)
+        if pixels.is_floating_point():
+            pixels = pixels.clamp(0, 1)
+    return pixels
+
+
+def _check_pixels(pixels: Tensor) -> None:
+    if pixels.dim() != 4 or pixels.shape[1] != 3:
+        raise ValueError(f'pixels have shape {tuple(pixels.shape)}, expected (n, 3, H, W); '
+                         'move the colour channels to the front with permute(0, 3, 1, 2)')
+    if pixels.dtype == torch.uint8:
+        return
+    if not pixels.is_floating_point():
+        raise ValueError(f'pixels are {pixels.dtype}, expected uint8 or floats in [0, 1]')
+    if pixels.numel() and not (pixels.min() >= -1e-3 and pixels.max() <= 1 + 1e-3):
+        raise ValueError(f'float pixels lie in [{float(pixels.min()):.4g}, {float(pixels.max()):.4g}], expected [0, 1];'
+                         ' divide by 255, or pass uint8; do not normalise them, the teacher does')
+
+
+class _Source:
+    """Where a teacher comes from: an open_clip model name and a tag, a file, or neither."""
+
+    def __init__(self, model: str, tag: str | None = None, file: Path | None = None, folder: Path | None = None):
+        self.model, self.tag, self.file = model, tag, file
+        self.folder = folder  # of a packaged teacher: its configuration, merges and weights
+
+    @property
+    def name(self) -> str:
+        if self.folder is not None:
+            return self.model
+        suffix = self.tag or (self.file.stem if self.file else None)
+        return '-'.join(filter(None, [self.model.replace(':', '-').replace('/', '-'), suffix]))
+
+    def config(self) -> dict:
+        import open_clip
+        return open_clip.get_model_config(self.model)
+
+
+def _resolve(model: str, pretrained: str | Path | None) -> _Source:
+    """Turn the two arguments of a teacher into a source that exists, or say what would."""
+    import open_clip
+    if model.startswith(('hf-hub:', 'local-dir:')):
+        if pretrained is not None:
+            raise ValueError(f'model={model!r} brings its own weights, so pretrained={str(pretrained)!r} '
+                             'would be ignored; leave it out')
+        return _Source(model)
+    catalogue = load_catalogue('teachers')
+    if model in catalogue:
+        entry = catalogue[model]
+        folder = entry.get('weights')
+        if folder is not None:
+            folder = Path(str(resources.files('clipgs_plugin').joinpath('weights', folder)))
+            if entry['model'] not in open_clip.list_models():
+                open_clip.add_model_config(folder / f'{entry["model"]}.json')
+            pretrained = pretrained or folder / 'weights.safetensors'
+            return _Source(entry['model'], file=_existing(pretrained, model, []), folder=folder)
+        model, pretrained = entry['model'], pretrained or entry['tag']
+    architecture = model.replace('/', '-')
+    if architecture not in open_clip.list_models():
+        known = [*catalogue, *open_clip.list_models()]
+        close = difflib.get_close_matches(model, known, n=5, cutoff=0.5)
+        raise ValueError(f'unknown teacher model {model!r}; ' + (f'close matches: {", ".join(close)}' if close else
+                         'see open_clip.list_models() and registry/catalogue/teachers.yml'))
+    if pretrained is None:
+        warnings.warn(f'OpenCLIPTeacher({model!r}) has random weights; name a tag or a file with pretrained=, '
+                      f'tags: {", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"}',
+                      stacklevel=3)
+        return _Source(architecture)
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if str(pretrained) in tags:
+        return _Source(architecture, tag=str(pretrained))
+    return _Source(architecture, file=_existing(pretrained, architecture, tags))
+
+
+def _existing(pretrained: str | Path, model: str, tags: list[str]) -> Path:
+    path = Path(pretrained).expanduser()
+    if path.is_file():
+        return path
+    close = difflib.get_close_matches(str(pretrained), tags, n=5, cutoff=0.5) or tags
+    raise ValueError(f'pretrained={str(pretrained)!r} is neither a file nor a tag of {model!r}'
+                     + (f'; tags: {", ".join(close)}' if close else ''))
+
+
+def _build(source: _Source, precision: str, cache_dir: str | None) -> tuple[nn.Module, Callable, Callable]:
+    """Network, PIL transform and tokenizer of a source."""
+    import open_clip
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    options = {}
+    if source.tag is not None:
+        _download(source, cache_dir)
+        # Tags trained with QuickGELU give wrong vectors without it, and open_clip only warns.
+        options['force_quick_gelu'] = bool(open_clip.get_pretrained_cfg(source.model, source.tag).get('quick_gelu'))
+    elif source.file is not None and source.folder is None:
+        options['force_preprocess_cfg'] = _common_preprocess(source.model)
+    pretrained = source.tag or (str(source.file) if source.file else None)
+    try:
+        network = open_clip.create_model(source.model, pretrained, precision=precision, cache_dir=cache_dir, **options)
+    except RuntimeError as error:
+        if source.file is None:
+            raise
+        raise RuntimeError(f'{source.file}: not the weights of open_clip model {source.model!r}; OpenAI weights need '
+                           f'the name with -quickgelu, others the exact architecture. open_clip says: {error}'
+                           ) from error
+    preprocess = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
+    merges = {} if source.folder is None else {'bpe_path': str(source.folder / 'merges.txt.gz')}
+    return network, preprocess, open_clip.get_tokenizer(source.model, cache_dir=cache_dir, **merges)
+
+
+def _download(source: _Source, cache_dir: str | None) -> None:
+    import open_clip
+    try:
+        open_clip.download_pretrained(open_clip.get_pretrained_cfg(source.model, source.tag), cache_dir=cache_dir)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise RuntimeError(
+            f'could not download the weights of {source.model!r} with tag {source.tag!r} '
+            f'({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}). Without a network, copy '
+            f"the file here and name it: OpenCLIPTeacher({source.model!r}, pretrained='/path/to/weights.safetensors')"
+        ) from error
+
+
+def _common_preprocess(model: str) -> dict:
+    """What all tags of a model agree on in preprocessing, which a weight file does not say (SigLIP's mean, say)."""
+    import open_clip
+    configs = [{key: config[key] for key in PREPROCESS_KEYS if key in config}
+               for config in (open_clip.get_pretrained_cfg(model, tag)
+                              for tag in open_clip.list_pretrained_tags_by_model(model))]
+    return configs[0] if configs and all(config == configs[0] for config in configs) else {}
