@@ -1,0 +1,114 @@
+"""One object's Gaussians, views and captions as bytes and back."""
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from clipgs_plugin.structures import FIELDS, GaussianCloud
+
+DTYPES = {'float16': torch.float16, 'float32': torch.float32}
+
+
+def caption_id(caption: str) -> int:
+    """A number in [0, 2^63) that stands for a caption: the same on every machine and in every run."""
+    return int.from_bytes(hashlib.blake2b(caption.encode(), digest_size=8).digest(), 'little') >> 1
+
+
+def encode_gaussians(cloud: GaussianCloud, dtype: str = 'float16') -> bytes:
+    """A cloud as a safetensors file.
+
+    ``'float32'`` keeps every bit. ``'float16'`` halves the size: positions are stored from their mean in units of a
+    power of two that covers the object (tensors ``means_offset`` and ``means_scale``), quaternions are made unit.
+    What comes back is off by at most
+
+    - 2^-11 of its distance from the mean in each coordinate of a position,
+    - 2^-10 rad in an orientation,
+    - 2^-11 of its magnitude in a log scale, opacity logit or SH coefficient,
+
+    and by a float32 rounding; magnitudes under 2^-14 (of the object's size, for positions) are kept to 2^-25.
+
+    Args:
+        cloud: At least one Gaussian, finite.
+        dtype: ``'float16'`` or ``'float32'``.
+
+    Raises:
+        ValueError: Unknown dtype, an invalid cloud, or a value outside float16.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f'dtype={dtype!r}: expected one of {sorted(DTYPES)}')
+    tensors = {name: value.detach().cpu() for name, value in cloud.validate().fields()}
+    if dtype == 'float16':
+        means = tensors['means'].double()
+        offset = means.mean(0)
+        extent = (means - offset).abs().max()
+        scale = 2.0 ** extent.log2().ceil() if extent > 0 else torch.ones_like(extent)
+        tensors['means'] = (means - offset) / scale
+        tensors['quats'] = torch.nn.functional.normalize(tensors['quats'].double(), dim=-1, eps=0)
+        for name, value in tensors.items():
+            tensors[name] = value.to(torch.float16)
+            if not tensors[name].isfinite().all():
+                raise ValueError(f"{name} holds {float(value.abs().max()):.6g}, which float16 cannot; "
+                                 "write with dtype='float32'")
+        tensors.update(means_offset=offset, means_scale=scale)
+    return safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
+
+
+def decode_gaussians(data: bytes) -> GaussianCloud:
+    """The cloud in the bytes of :func:`encode_gaussians`, float32."""
+    tensors = safetensors.torch.load(data)
+    if 'means_offset' in tensors:
+        offset, scale = tensors.pop('means_offset'), tensors.pop('means_scale')
+        tensors['means'] = tensors['means'].double() * scale + offset
+    return GaussianCloud(**{name: tensors[name].float() for name in FIELDS})
+
+
+def encode_view(view: np.ndarray, quality: int | None = 90) -> bytes:
+    """An image as WebP.
+
+    Args:
+        view: sRGB, (H, W, 3) uint8.
+        quality: 0 to 100, or None for lossless.
+    """
+    from PIL import Image
+    buffer = io.BytesIO()
+    options = dict(lossless=True) if quality is None else dict(quality=quality)
+    Image.fromarray(view).save(buffer, 'WEBP', **options)
+    return buffer.getvalue()
+
+
+def decode_view(data: bytes) -> np.ndarray:
+    """sRGB, (H, W, 3) uint8."""
+    from PIL import Image
+    return np.asarray(Image.open(io.BytesIO(data)).convert('RGB'))
+
+
+def views_array(views: np.ndarray | Tensor | Sequence) -> np.ndarray:
+    """Views of one object as one array, (V, H, W, 3) uint8, checked."""
+    views = np.stack([np.asarray(view) for view in views]) if len(views) else np.zeros((0, 1, 1, 3), np.uint8)
+    if views.ndim != 4 or views.shape[-1] != 3 or views.dtype != np.uint8:
+        raise ValueError(f'views have shape {views.shape} and dtype {views.dtype}, expected (V, H, W, 3) uint8 sRGB')
+    return views
+
+
+def to_json(value: dict, indent: int | None = None) -> bytes:
+    """JSON whose bytes depend on the values only."""
+    return (json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=indent) + '\n').encode()
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all, whenever the program is killed."""
+    temporary = Path(f'{path}.tmp')
+    with open(temporary, 'wb') as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,420 @@
+"""Triplets on disk: WebDataset shards with an index for random access.
+
+::
+
+    OUT/dataset.json        format version, settings, counts
+    OUT/shards/00000.tar    samples: UID.gaussians.safetensors, UID.000.webp ..., UID.json
+    OUT/index.parquet       one row an object: uid, shard, byte offsets and sizes, category, split, quality
+    OUT/features/TEACHER/   see clipgs_plugin.triplets.features
+
+Any tar tool or ``webdataset`` reads the shards; nothing is pickled.
+"""
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import tarfile
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clipgs_plugin.structures import GaussianCloud
+from clipgs_plugin.triplets.encoding import (
+    DTYPES,
+    decode_gaussians,
+    decode_view,
+    encode_gaussians,
+    encode_view,
+    to_json,
+    views_array,
+    write_whole,
+)
+
+FORMAT = 'clipgs-triplets'
+FORMAT_VERSION = 1
+FRAME = 'right-handed, y up'
+GAUSSIANS, RECORD = 'gaussians.safetensors', 'json'
+MAX_UID = tarfile.LENGTH_NAME - len('.' + GAUSSIANS)  # so that every member's name fits a plain tar header
+
+
+def shard_path(root: str | Path, shard: int) -> Path:
+    return Path(root) / 'shards' / f'{shard:05d}.tar'
+
+
+def list_shards(root: str | Path) -> list[int]:
+    """The numbers of the whole shards of a dataset, ascending."""
+    return sorted(int(path.stem) for path in (Path(root) / 'shards').glob('*.tar'))
+
+
+def read_settings(root: str | Path) -> dict:
+    """``dataset.json``, its format checked."""
+    path = Path(root) / 'dataset.json'
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} not found: {root} is not a folder of triplets; make one with '
+                                'tools/make_triplets.py or tools/make_toy_world.py')
+    settings = json.loads(path.read_text(encoding='utf-8'))
+    if settings.get('format') != FORMAT or settings.get('version') != FORMAT_VERSION:
+        raise ValueError(f'{path}: format {settings.get("format")!r} version {settings.get("version")!r}, this release '
+                         f'reads {FORMAT!r} version {FORMAT_VERSION}; use the release that wrote it')
+    return settings
+
+
+# Index
+
+def scan_shard(path: str | Path) -> list[dict]:
+    """The index rows of one shard, read from the shard itself.
+
+    Raises:
+        ValueError: The shard is truncated, or a sample lacks its Gaussians or its record.
+    """
+    path = Path(path)
+    rows: dict[str, dict] = {}
+    try:
+        with tarfile.open(path, 'r:') as tar, open(path, 'rb') as file:
+            end = 0
+            for member in tar:
+                end = member.offset_data + member.size
+                uid, _, suffix = member.name.partition('.')
+                row = rows.setdefault(uid, dict(uid=uid, shard=int(path.stem), view_offsets=[], view_sizes=[]))
+                if suffix == GAUSSIANS:
+                    row.update(gaussians_offset=member.offset_data, gaussians_size=member.size)
+                elif suffix == RECORD:
+                    file.seek(member.offset_data)
+                    row.update(record_offset=member.offset_data, record_size=member.size,
+                               **_indexed(json.loads(file.read(member.size))))
+                elif suffix.endswith('.webp'):
+                    row['view_offsets'].append(member.offset_data)
+                    row['view_sizes'].append(member.size)
+    except (tarfile.TarError, json.JSONDecodeError) as error:
+        raise ValueError(f'{path} is not a whole tar file ({error}); {_MEND}') from error
+    # A tar ends in two blocks of zeros, which a file cut between two members lacks.
+    if path.stat().st_size < end + 2 * tarfile.BLOCKSIZE:
+        raise ValueError(f'{path} is truncated: {path.stat().st_size} bytes, its last member ends at {end} and an end '
+                         f'mark should follow; {_MEND}')
+    for uid, row in rows.items():
+        missing = {'gaussians_offset', 'record_offset'} - set(row)
+        if missing:
+            raise ValueError(f'{path}: sample {uid} lacks its {sorted(missing)[0].split("_")[0]}; {_MEND}')
+    return list(rows.values())
+
+
+_MEND = 'download it again, or delete it and resume the run that made it'
+
+
+def _indexed(record: dict) -> dict:
+    """What the index repeats of a record."""
+    return dict(category=record['category'], split=record['split'], quality=record['quality'].get('psnr'),
+                num_gaussians=record['num_gaussians'], num_captions=len(record['captions']))
+
+
+def _write_index(root: Path, rows: Sequence[dict]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    schema = pa.schema([
+        ('uid', pa.string()), ('shard', pa.int32()),
+        ('gaussians_offset', pa.int64()), ('gaussians_size', pa.int64()),
+        ('view_offsets', pa.list_(pa.int64())), ('view_sizes', pa.list_(pa.int64())),
+        ('record_offset', pa.int64()), ('record_size', pa.int64()),
+        ('category', pa.string()), ('split', pa.string()), ('quality', pa.float64()),
+        ('num_gaussians', pa.int64()), ('num_captions', pa.int64()),
+    ])
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema), sink, compression='zstd')
+    write_whole(root / 'index.parquet', sink.getvalue().to_pybytes())
+
+
+def _finish(root: Path, settings: dict, rows: Sequence[dict]) -> None:
+    """Write the index, then the counts."""
+    _write_index(root, rows)
+    counts = dict(
+        objects=len(rows), shards=len({row['shard'] for row in rows}),
+        gaussians=sum(row['num_gaussians'] for row in rows), captions=sum(row['num_captions'] for row in rows),
+        views_per_object=len(rows[0]['view_sizes']) if rows else 0,
+        splits=dict(Counter(row['split'] for row in rows)),
+        categories=len({row['category'] for row in rows if row['category'] is not None}))
+    write_whole(root / 'dataset.json', to_json({**settings, 'counts': counts}, indent=2))
+
+
+def rebuild_index(root: str | Path) -> int:
+    """Make ``index.parquet`` and the counts anew from the shards alone.
+
+    Returns:
+        The number of objects.
+    """
+    root = Path(root)
+    rows = [row for shard in list_shards(root) for row in scan_shard(shard_path(root, shard))]
+    _finish(root, read_settings(root), rows)
+    return len(rows)
+
+
+# Writing
+
+class ShardWriter:
+    """Writes triplets as shards; killed and started again it goes on after the last whole shard.
+
+    A shard is written under a temporary name and renamed when whole, so at most the open shard is done twice. The
+    same objects in the same order give the same bytes, interrupted or not. ::
+
+        with ShardWriter(out, generator=dict(name='make_triplets', version='1')) as writer:
+            for item in items:
+                if item.uid not in writer:
+                    writer.write(item.uid, cloud, views, captions=['a red chair'], category='chair')
+
+    Leaving the block by an exception drops the open shard; the next run does it again.
+
+    Args:
+        out_dir: Folder of the dataset; an existing one is continued if its settings agree.
+        sh_degree: SH degree of every object; lower ones are filled with zeros, higher ones are cut.
+        frame: The frame of the Gaussians, in words.
+        render: How views were made (size, cameras, background, ...), kept in ``dataset.json``.
+        generator: What made the data and its version, kept in ``dataset.json``.
+        dtype: ``'float16'`` (error bound at :func:`~clipgs_plugin.triplets.encoding.encode_gaussians`) or
+            ``'float32'``, exact.
+        webp_quality: WebP quality of views, 0 to 100; None stores them without loss.
+        objects_per_shard: Objects in a full shard.
+
+    Raises:
+        ValueError: The folder holds a dataset with other settings.
+    """
+
+    def __init__(self, out_dir: str | Path, *, sh_degree: int = 0, frame: str = FRAME, render: dict | None = None,
+                 generator: dict | None = None, dtype: str = 'float16', webp_quality: int | None = 90,
+                 objects_per_shard: int = 128) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f'dtype={dtype!r}: expected one of {sorted(DTYPES)}')
+        if objects_per_shard < 1:
+            raise ValueError(f'objects_per_shard={objects_per_shard}: expected at least 1')
+        self.root = Path(out_dir)
+        self.settings = dict(
+            format=FORMAT, version=FORMAT_VERSION, frame=frame, sh_degree=sh_degree, dtype=dtype,
+            webp_quality=webp_quality, objects_per_shard=objects_per_shard, render=render or {},
+            generator=generator or {})
+        self._file: tarfile.TarFile | None = None
+        self._open_rows: list[dict] = []
+        self._continue()
+
+    def _continue(self) -> None:
+        """Take up the folder as the last run left it."""
+        (self.root / 'shards').mkdir(parents=True, exist_ok=True)
+        if (self.root / 'dataset.json').is_file():
+            found = read_settings(self.root)
+            wanted = json.loads(to_json(self.settings))
+            differing = [f'{key}: {found.get(key)!r} there, {wanted[key]!r} wanted'
+                         for key in wanted if found.get(key) != wanted[key]]
+            if differing:
+                raise ValueError(f'{self.root} holds triplets with other settings ({"; ".join(differing)}); '
+                                 'write to another folder, or delete this one')
+        elif list_shards(self.root):
+            raise ValueError(f'{self.root} holds shards but no dataset.json; write to another folder')
+        for leftover in (self.root / 'shards').glob('*.tmp'):
+            leftover.unlink()
+        # Until the run ends the folder must not read as whole.
+        (self.root / 'index.parquet').unlink(missing_ok=True)
+        write_whole(self.root / 'dataset.json', to_json(self.settings, indent=2))
+        shards = list_shards(self.root)
+        self._rows = [row for shard in shards for row in scan_shard(shard_path(self.root, shard))]
+        self._uids = {row['uid'] for row in self._rows}
+        self._shard = shards[-1] + 1 if shards else 0
+
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._uids
+
+    def __len__(self) -> int:
+        return len(self._uids)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, exc_type, exc, traceback) -> None:
+        if exc_type is None:
+            self.close()
+        else:
+            self.abort()
+
+    def write(self, uid: str, gaussians: GaussianCloud, views=(), *, captions: Iterable[str | dict],
+              category: str | None = None, split: str = 'train', source: dict | None = None,
+              quality: dict | None = None, attributes: dict | None = None, cameras: str = 'dataset') -> None:
+        """Add one object.
+
+        Args:
+            uid: 1 to 78 letters, digits, ``_`` or ``-``; unique in the dataset.
+            gaussians: The object, in the dataset's frame.
+            views: sRGB images, (V, H, W, 3) uint8; V is the same for all objects of a dataset.
+            captions: At least one: texts, or ``dict(text=..., source=...)`` that says who wrote it.
+            category: Class name, if there is one.
+            split: ``'train'``, ``'val'``, ``'test'`` or another name.
+            source: Where the object is from (file, licence, author, ...).
+            quality: Measurements by name, e.g. ``dict(psnr=36.2)``; the index holds ``psnr``, in dB.
+            attributes: Anything else, as JSON.
+            cameras: Which cameras the views are from; ``'dataset'``: those in ``dataset.json``.
+
+        Raises:
+            ValueError: A name, shape or value that the format cannot hold.
+        """
+        if not re.fullmatch(rf'[A-Za-z0-9_-]{{1,{MAX_UID}}}', uid):
+            raise ValueError(f'uid {uid!r}: expected 1 to {MAX_UID} letters, digits, "_" or "-" (a dot or slash would '
+                             'split the name of a tar member)')
+        if uid in self:
+            raise ValueError(f'uid {uid!r} is in {self.root} already; skip objects for which `uid in writer`')
+        captions = [dict(text=c, source=None) if isinstance(c, str) else {'source': None, **c} for c in captions]
+        if not captions or not all(isinstance(c.get('text'), str) and c['text'].strip() for c in captions):
+            raise ValueError(f'{uid}: captions {captions!r}, expected at least one and none of them empty')
+        views = views_array(views)
+        rows = self._rows or self._open_rows
+        if rows and len(rows[0]['view_sizes']) != len(views):
+            raise ValueError(f'{uid}: {len(views)} views, the objects before it have {len(rows[0]["view_sizes"])}; '
+                             'all objects of a dataset need the same number')
+        record = dict(
+            uid=uid, captions=captions, category=category, split=split, source=source or {}, quality=quality or {},
+            attributes=attributes or {}, cameras=cameras, num_gaussians=len(gaussians), num_views=len(views))
+        # Encode before the first byte is written: an object that is refused leaves no half sample.
+        cloud = encode_gaussians(gaussians.with_sh_degree(self.settings['sh_degree']), self.settings['dtype'])
+        pictures = [encode_view(view, self.settings['webp_quality']) for view in views]
+        text = to_json(record)
+
+        row = dict(uid=uid, shard=self._shard, **_indexed(record))
+        row['gaussians_offset'], row['gaussians_size'] = self._add(f'{uid}.{GAUSSIANS}', cloud)
+        members = [self._add(f'{uid}.{i:03d}.webp', picture) for i, picture in enumerate(pictures)]
+        row['view_offsets'], row['view_sizes'] = [m[0] for m in members], [m[1] for m in members]
+        row['record_offset'], row['record_size'] = self._add(f'{uid}.{RECORD}', text)
+        self._open_rows.append(row)
+        self._uids.add(uid)
+        if len(self._open_rows) == self.settings['objects_per_shard']:
+            self._commit()
+
+    def _temporary(self) -> Path:
+        return Path(f'{shard_path(self.root, self._shard)}.tmp')
+
+    def _add(self, name: str, data: bytes) -> tuple[int, int]:
+        """Append a member to the open shard; returns the offset and size of its data."""
+        if self._file is None:
+            self._file = tarfile.open(self._temporary(), 'w', format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        info = tarfile.TarInfo(name)  # owner, time and mode are constants, so bytes depend on content only
+        info.size = len(data)
+        offset = self._file.offset + tarfile.BLOCKSIZE
+        self._file.addfile(info, io.BytesIO(data))
+        self._file.members.clear()  # tarfile remembers all members, for a use it does not have here
+        return offset, len(data)
+
+    def _commit(self) -> None:
+        """Give the open shard its final name."""
+        if self._file is None:
+            return
+        self._file.close()
+        with open(self._temporary(), 'rb') as file:
+            os.fsync(file.fileno())
+        final = shard_path(self.root, self._shard)
+        if final.exists():
+            raise FileExistsError(f'{final} has appeared meanwhile: another run writes to {self.root}; stop one')
+        os.replace(self._temporary(), final)
+        self._rows += self._open_rows
+        self._file, self._open_rows, self._shard = None, [], self._shard + 1
+
+    def abort(self) -> None:
+        """Drop the open shard; whole shards stay and the folder can be continued."""
+        if self._file is not None:
+            self._file.close()
+            self._temporary().unlink()
+        self._uids -= {row['uid'] for row in self._open_rows}
+        self._file, self._open_rows = None, []
+
+    def close(self) -> None:
+        """Finish the open shard and write the index and the counts."""
+        self._commit()
+        _finish(self.root, self.settings, self._rows)
+
+
+# Reading
+
+def _read_at(file: io.FileIO, offset: int, size: int) -> bytes:
+    """Read without moving the file's position, which forked processes share."""
+    if hasattr(os, 'pread'):
+        return os.pread(file.fileno(), size, offset)
+    file.seek(offset)  # Windows, which knows no fork
+    return file.read(size)
+
+
+class ShardReader:
+    """Random access to a folder of triplets.
+
+    Holds the index and a few open files; it may be forked, and pickling it (spawned loader workers) reopens the folder.
+
+    Args:
+        root: A folder that :class:`ShardWriter` finished.
+
+    Attributes:
+        settings: ``dataset.json``.
+        uids: Unique name of each object, in the order of the shards.
+        categories: Class name or None of each object.
+        splits: Split of each object.
+        quality: Held-out PSNR in dB of each object, NaN where it was not measured, (n,) float64.
+        shards: Shard of each object, (n,) int32.
+    """
+
+    max_open_files = 64
+
+    def __init__(self, root: str | Path) -> None:
+        import pyarrow.parquet as pq
+        self.root = Path(root)
+        self.settings = read_settings(root)
+        path = self.root / 'index.parquet'
+        if not path.is_file():
+            raise FileNotFoundError(f'{path} not found: the run that writes {root} has not ended; resume it, or use '
+                                    'the whole shards after clipgs_plugin.triplets.rebuild_index(root)')
+        table = pq.read_table(path).combine_chunks()
+        self.uids: list[str] = table['uid'].to_pylist()
+        self.categories: list[str | None] = table['category'].to_pylist()
+        self.splits: list[str] = table['split'].to_pylist()
+        self.quality = table['quality'].to_numpy().astype(np.float64)
+        self.shards = table['shard'].to_numpy()
+        self._members = {name: np.stack([table[f'{name}_offset'], table[f'{name}_size']], axis=1)
+                         for name in ('gaussians', 'record')}
+        self.num_views = len(table['view_sizes'][0]) if len(table) else 0
+        self._views = np.stack([table[f'view_{part}'].combine_chunks().flatten().to_numpy()
+                                for part in ('offsets', 'sizes')], axis=1).reshape(len(table), self.num_views, 2)
+        self._files: OrderedDict[int, io.FileIO] = OrderedDict()
+
+    def __reduce__(self):
+        return type(self), (self.root,)
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({str(self.root)!r}: {len(self)} objects, {self.num_views} views each)'
+
+    def _read(self, index: int, member: np.ndarray) -> bytes:
+        """The bytes of one member, given its offset and size."""
+        shard, (offset, size) = int(self.shards[index]), map(int, member)
+        path = shard_path(self.root, shard)
+        if shard not in self._files:
+            if len(self._files) >= self.max_open_files:
+                self._files.popitem(last=False)[1].close()
+            self._files[shard] = open(path, 'rb', buffering=0)  # noqa: SIM115
+        self._files.move_to_end(shard)
+        data = _read_at(self._files[shard], offset, size)
+        if len(data) != size:
+            raise ValueError(f'{path} is truncated: {self.uids[index]} lies at bytes {offset} to {offset + size}, the '
+                             f'file ends at {path.stat().st_size}; {_MEND}')
+        return data
+
+    def read_gaussians(self, index: int) -> GaussianCloud:
+        return decode_gaussians(self._read(index, self._members['gaussians'][index]))
+
+    def read_views(self, index: int, which: Sequence[int] | None = None) -> np.ndarray:
+        """Some views, or all, of an object, (K, H, W, 3) uint8 sRGB."""
+        members = self._views[index] if which is None else self._views[index][list(which)]
+        return views_array([decode_view(self._read(index, member)) for member in members])
+
+    def read_record(self, index: int) -> dict:
+        """Captions, category, source, quality and the rest, as :meth:`ShardWriter.write` took them."""
+        return json.loads(self._read(index, self._members['record'][index]))
+
+    def features(self, teacher: str):
+        """The cached features of a teacher, a :class:`~clipgs_plugin.triplets.features.ShardFeatures`."""
+        from clipgs_plugin.triplets.features import ShardFeatures
+        return ShardFeatures(self, teacher)
