@@ -1,0 +1,83 @@
+"""Which objects there are, and which of them are kept for testing.
+
+A look is a pair: colour and pattern for categories of shape, tone and wear for categories of appearance. A quarter of
+the looks of each category is held out, the same for every seed: train and test share categories, colours and patterns,
+and no combination of the three.
+"""
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from clipgs_plugin.datasets.toy_world.appearances import APPEARANCES, TONES, WEARS
+from clipgs_plugin.datasets.toy_world.captions import describe
+from clipgs_plugin.datasets.toy_world.categories import SHAPES
+from clipgs_plugin.datasets.toy_world.patterns import COLORS, PATTERNS
+
+SPLITS = ('train', 'test')
+CATEGORIES = {**SHAPES, **APPEARANCES}
+
+
+@dataclass(frozen=True)
+class ObjectSpec:
+    """Everything an object follows from."""
+
+    uid: str
+    split: str
+    category: str
+    look: tuple[str, str]
+    seed: tuple[int, ...]
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The look by the names of its two sides."""
+        names = ('color', 'pattern') if CATEGORIES[self.category].group is None else ('tone', 'wear')
+        return dict(zip(names, self.look))
+
+    @property
+    def name(self) -> str:
+        """A file name: ``'red_striped_chair'``."""
+        return describe(self.look, self.category).replace(' ', '_')
+
+
+def looks(category: str, split: str) -> list[tuple[str, str]]:
+    """The looks of a category in a split.
+
+    The held-out ones lie on diagonals of the table of looks, which every row and column crosses without being used up.
+    """
+    first, second = (COLORS, PATTERNS) if CATEGORIES[category].group is None else (TONES, WEARS)
+    offset = zlib.crc32(category.encode())
+    held_out = [(a + b + offset) % 4 == 0 for a, b in product(range(len(first)), range(len(second)))]
+    return [look for look, test in zip(product(first, second), held_out) if test == (split == 'test')]
+
+
+def object_specs(num_objects: int, seed: int = 0, split: str = 'train') -> list[ObjectSpec]:
+    """A list of objects, categories in turn, no look of a category twice before all of them were used.
+
+    Args:
+        num_objects: How many; the first n of a longer list are the list of n.
+        seed: Other seeds give other proportions and another order of looks.
+        split: ``'train'`` or ``'test'``.
+
+    Raises:
+        ValueError: Unknown split, or a negative number or seed.
+    """
+    if split not in SPLITS:
+        raise ValueError(f'split={split!r}: expected one of {SPLITS}')
+    if num_objects < 0 or seed < 0:
+        raise ValueError(f'num_objects={num_objects}, seed={seed}: expected numbers of at least 0')
+    names = list(CATEGORIES)
+    key = (seed, SPLITS.index(split))
+    order = {name: np.random.default_rng([*key, i]).permutation(len(looks(name, split)))
+             for i, name in enumerate(names)}
+    table = {name: looks(name, split) for name in names}
+    specs = []
+    for index in range(num_objects):
+        turn, place = divmod(index, len(names))
+        name = names[np.random.default_rng([*key, len(names), turn]).permutation(len(names))[place]]
+        look = table[name][order[name][turn % len(table[name])]]
+        specs.append(ObjectSpec(f'toy-{split}-{index:05d}', split, name, look, (*key, index)))
+    return specs

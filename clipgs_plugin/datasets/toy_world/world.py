@@ -1,0 +1,202 @@
+"""From specs to Gaussians and pictures."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy import ndarray
+
+from clipgs_plugin.datasets.toy_world.appearances import TONES, WEARS
+from clipgs_plugin.datasets.toy_world.captions import captions
+from clipgs_plugin.datasets.toy_world.categories import Vary
+from clipgs_plugin.datasets.toy_world.patterns import MATERIALS, paint, shade
+from clipgs_plugin.datasets.toy_world.solids import Part, Surface, even_draws
+from clipgs_plugin.datasets.toy_world.specs import CATEGORIES, ObjectSpec
+from clipgs_plugin.structures import SH_C0, GaussianCloud
+
+CLEARANCE = 2e-3  # a point is on the object's surface if a step of this length along its normal leaves all parts
+TILE = 0.36       # size of a pattern, in radii of the object
+THICKNESS = 0.08  # of a disc, in its radii
+NEIGHBOURS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class ToyObject:
+    """One object: its Gaussians in the unit sphere, y up, and what is said of it."""
+
+    gaussians: GaussianCloud
+    category: str
+    captions: list[str]
+    attributes: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Skin:
+    """Evenly spread points of an object's visible surface, in the unit sphere."""
+
+    points: ndarray   # (n, 3)
+    normals: ndarray  # (n, 3) unit, outward
+    rgb: ndarray      # (n, 3) without light
+
+
+def build_parts(spec: ObjectSpec) -> list[Part]:
+    """The parts of an object, in its author's units."""
+    return CATEGORIES[spec.category].build(Vary(np.random.default_rng([*spec.seed, 0])))
+
+
+def _hidden(points: ndarray, normals: ndarray, parts: list[Part]) -> ndarray:
+    """Points that a small step along the normal leaves inside some part, (n,) bool."""
+    stepped = points + CLEARANCE * normals
+    hidden = np.zeros(len(points), dtype=bool)
+    for part in parts:
+        near = np.flatnonzero(~hidden & (((stepped - part.position) ** 2).sum(1) <= part.solid.reach ** 2))
+        hidden[near] = part.contains(stepped[near])
+    return hidden
+
+
+def _sample_visible(parts: list[Part], count: int, rng: np.random.Generator) -> tuple[ndarray, ndarray, list[Surface]]:
+    """``count`` points of the parts' common surface: places and normals (count, 3), and each part's own surface."""
+    weights = np.array([part.solid.area * part.density for part in parts])
+    shifts = rng.random((len(parts), 3))
+    total = 1.5 * count
+    while True:
+        surfaces = [part.solid.sample(even_draws(math.ceil(total * share), shift))
+                    for part, share, shift in zip(parts, weights / weights.sum(), shifts)]
+        points = np.concatenate([s.points @ part.rotation.T + part.position for s, part in zip(surfaces, parts)])
+        normals = np.concatenate([s.normals @ part.rotation.T for s, part in zip(surfaces, parts)])
+        visible = ~_hidden(points, normals, parts)
+        found = int(visible.sum())
+        if found >= count:
+            break
+        total *= 1.1 * count / max(found, count // 8)
+    # Below one rank, every part is as densely covered as its weight says.
+    ranks = np.where(visible, np.concatenate([s.rank for s in surfaces]), np.inf)
+    chosen = np.zeros(len(ranks), dtype=bool)
+    chosen[np.argsort(ranks, kind='stable')[:count]] = True
+    pieces = np.split(chosen, np.cumsum([len(s.points) for s in surfaces])[:-1])
+    return points[chosen], normals[chosen], [Surface(*(x[c] for x in s)) for s, c in zip(surfaces, pieces)]
+
+
+def make_skin(spec: ObjectSpec, count: int) -> Skin:
+    """Points, normals and unlit colours of an object's visible surface.
+
+    Args:
+        spec: The object.
+        count: How many points.
+
+    Returns:
+        A :class:`Skin` centred on the mean of its points, the farthest at distance 1.
+    """
+    parts = build_parts(spec)
+    rng = np.random.default_rng([*spec.seed, 1])
+    points, normals, surfaces = _sample_visible(parts, count, rng)
+    centre = points.mean(0)
+    radius = np.linalg.norm(points - centre, axis=1).max()
+    low, high = points[:, 1].min(), points[:, 1].max()
+    heights = np.split((points[:, 1] - low) / max(high - low, 1e-9), np.cumsum([len(s.points) for s in surfaces])[:-1])
+    rgb = []
+    for part, surface, height in zip(parts, surfaces, heights):
+        if callable(part.colour):
+            rgb.append(part.colour(surface))
+        elif part.colour == 'main':
+            rgb.append(paint(*spec.look, surface.uv, part.solid.around, TILE * radius, height))
+        else:
+            rgb.append(np.broadcast_to(MATERIALS[part.colour], surface.points.shape))
+    rgb, points = np.concatenate(rgb), (points - centre) / radius
+    if CATEGORIES[spec.category].group is not None:
+        rgb = WEARS[spec.look[1]](TONES[spec.look[0]](rgb), points, normals, np.random.default_rng([*spec.seed, 2]))
+    return Skin(points, normals, rgb)
+
+
+def discs(skin: Skin, rng: np.random.Generator) -> GaussianCloud:
+    """Gaussians as thin discs on a surface.
+
+    The standard deviation of a disc is 0.6 times the RMS distance to its three nearest neighbours, so that discs close
+    the surface between them; its third axis is the normal.
+    """
+    from scipy.spatial import cKDTree
+    distances, _ = cKDTree(skin.points).query(skin.points, k=min(NEIGHBOURS + 1, len(skin.points)))
+    sigma = 0.6 * np.sqrt(np.mean(distances[:, 1:] ** 2, axis=1)) if len(skin.points) > 1 else np.full(1, 0.1)
+    sigma = np.maximum(sigma, 1e-4)
+    scales = sigma[:, None] * np.array([1.0, 1.0, THICKNESS])
+    alpha = rng.uniform(0.90, 0.99, len(sigma))
+    fields = dict(means=skin.points, quats=_turn_z_to(skin.normals, rng.uniform(0, 2 * math.pi, len(sigma))),
+                  log_scales=np.log(scales), opacity_logits=np.log(alpha / (1 - alpha)),
+                  sh=((shade(skin.rgb, skin.normals) - 0.5) / SH_C0)[:, None])
+    return GaussianCloud(**{name: torch.from_numpy(value.astype(np.float32)) for name, value in fields.items()})
+
+
+def _turn_z_to(normals: ndarray, twist: ndarray) -> ndarray:
+    """Quaternions (n, 4) of rotations that turn by ``twist`` (n,) about z and then take z to the normals (n, 3)."""
+    x, y, z = normals.T
+    w = np.sqrt(np.maximum((1 + z) / 2, 0))
+    flipped = w < 1e-6  # z to -z: half a turn about x
+    a = np.where(flipped, 1.0, -y / (2 * np.where(flipped, 1, w)))
+    b = np.where(flipped, 0.0, x / (2 * np.where(flipped, 1, w)))
+    c, s = np.cos(twist / 2), np.sin(twist / 2)
+    return np.stack([w * c, a * c + b * s, b * c - a * s, w * s], 1)
+
+
+def make_object(spec: ObjectSpec, num_gaussians: int = 1024) -> ToyObject:
+    """An object as Gaussians, with captions; a function of its arguments alone.
+
+    Args:
+        spec: One of :func:`object_specs`.
+        num_gaussians: Size of the cloud, at least 1.
+
+    Returns:
+        A :class:`ToyObject`; its cloud is centred, y up, in the unit sphere, SH degree 0, with a soft light from above
+        baked into its colours, as a scan has.
+
+    Raises:
+        ValueError: ``num_gaussians`` below 1, or a category that does not exist.
+    """
+    if num_gaussians < 1:
+        raise ValueError(f'num_gaussians={num_gaussians}: an object needs at least 1 Gaussian')
+    if spec.category not in CATEGORIES:
+        raise ValueError(f'category={spec.category!r}: expected one of {sorted(CATEGORIES)}')
+    cloud = discs(make_skin(spec, num_gaussians), np.random.default_rng([*spec.seed, 3]))
+    sentences = captions(spec.category, spec.look, np.random.default_rng([*spec.seed, 4]))
+    return ToyObject(cloud, spec.category, sentences, spec.attributes)
+
+
+# Pictures
+
+VIEW_DISTANCE = 3.2
+VIEW_FOV = 37.0                     # degrees; the unit sphere fills the picture to its edges
+VIEW_ELEVATIONS = (-10.0, 50.0)     # degrees
+VIEW_GAUSSIANS = 6000               # pictures show a denser cloud of the object, whose edges and patterns are sharp
+BACKGROUND = 0.93
+
+
+def view_cameras(spec: ObjectSpec, num_views: int = 8) -> torch.Tensor:
+    """Cameras around an object, (V, 4, 4) world to camera: azimuths all around, elevations in turn low and high."""
+    from clipgs_plugin.ops.cameras import look_at
+    rng = np.random.default_rng([*spec.seed, 5])
+    azimuth = 2 * math.pi * (np.arange(num_views) + rng.uniform(0, 1)) / num_views
+    low, high = VIEW_ELEVATIONS
+    # The golden ratio spreads the elevations of neighbouring views.
+    elevation = np.radians(low + (high - low) * ((np.arange(num_views) * 0.6180339887 + rng.uniform(0, 1)) % 1))
+    eyes = VIEW_DISTANCE * np.stack([np.cos(elevation) * np.sin(azimuth), np.sin(elevation),
+                                     np.cos(elevation) * np.cos(azimuth)], 1)
+    return look_at(torch.from_numpy(eyes.astype(np.float32)))
+
+
+def render_views(spec: ObjectSpec, num_views: int = 8, size: int = 64) -> ndarray:
+    """Pictures of an object on light grey.
+
+    Args:
+        spec: The object.
+        num_views: Number of pictures V.
+        size: Width and height in pixels.
+
+    Returns:
+        sRGB, (V, size, size, 3) uint8.
+    """
+    from clipgs_plugin import ops
+    cloud = discs(make_skin(spec, VIEW_GAUSSIANS), np.random.default_rng([*spec.seed, 6]))
+    rgb, _ = ops.render(cloud, view_cameras(spec, num_views), ops.intrinsics(VIEW_FOV, size, size)
+                        .expand(num_views, 3, 3), size, size, background=BACKGROUND)
+    return (rgb.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
