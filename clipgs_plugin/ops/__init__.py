@@ -1,13 +1,18 @@
 """Operations on points and Gaussians; every fast kernel stands beside a plain one."""
+from clipgs_plugin.ops.backends import available_backends
+from clipgs_plugin.ops.neighbors import knn
+from clipgs_plugin.ops.ordering import canonical_order, curve_order, order_keys
 from clipgs_plugin.ops.rotations import (
     axis_change,
     matrix_to_quaternion,
     quaternion_multiply,
     quaternion_to_matrix,
 )
+from clipgs_plugin.ops.sampling import farthest_point_sample, group
 from clipgs_plugin.ops.spherical_harmonics import eval_sh, eval_sh_basis, rotate_sh
 
 __all__ = [
-    'axis_change', 'eval_sh', 'eval_sh_basis', 'matrix_to_quaternion', 'quaternion_multiply', 'quaternion_to_matrix',
-    'rotate_sh',
+    'available_backends', 'axis_change', 'canonical_order', 'curve_order', 'eval_sh', 'eval_sh_basis',
+    'farthest_point_sample', 'group', 'knn', 'matrix_to_quaternion', 'order_keys', 'quaternion_multiply',
+    'quaternion_to_matrix', 'rotate_sh',
 ]

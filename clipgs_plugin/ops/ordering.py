@@ -1,0 +1,139 @@
+"""Orders of points: along space-filling curves, and by content alone."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CURVES = ('hilbert', 'z', 'xyz')
+MAX_BITS = 20
+
+
+def order_keys(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor:
+    """Keys whose ascending order visits points along a space-filling curve.
+
+    Points are quantised to ``2**bits`` cells per axis of their own bounding box, so the order does not
+    depend on scale or position. Equal keys are left to the caller to break; :func:`curve_order` keeps their order.
+
+    Args:
+        points: Positions, (..., K, 3), any unit, finite.
+        curve: ``'hilbert'``, ``'z'`` (Morton) or ``'xyz'`` (lexicographic).
+        bits: Cells per axis as a power of two, 1 to 20.
+
+    Returns:
+        Integer keys, (..., K), int64, below ``2**(3 * bits)``.
+
+    Raises:
+        ValueError: Unknown curve, or bits out of range.
+
+    Source: Skilling, "Programming the Hilbert curve", 2004.
+    """
+    if curve not in CURVES:
+        raise ValueError(f'curve={curve!r}: expected one of {CURVES}')
+    if not 1 <= bits <= MAX_BITS:
+        raise ValueError(f'bits={bits}: expected 1 to {MAX_BITS}')
+    if points.ndim < 2 or points.shape[-1] != 3:
+        raise ValueError(f'points have shape {tuple(points.shape)}, expected (..., K, 3)')
+    axes = list(_cells(points.detach(), bits).unbind(-1))
+    if curve == 'xyz':
+        x, y, z = (axis.long() for axis in axes)
+        return (x << 2 * bits) | (y << bits) | z
+    if curve == 'hilbert':
+        axes = _hilbert_transpose(axes, bits)
+    return _interleave(axes, bits)
+
+
+def curve_order(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor:
+    """Permutation, (..., K), that visits points along a curve; points of one cell keep the order they came in.
+
+    Arguments as :func:`order_keys` takes them.
+    """
+    return order_keys(points, curve, bits).argsort(dim=-1, stable=True)
+
+
+@torch.no_grad()
+def canonical_order(columns: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Permutations that sort each cloud by content: by the first column, ties by the second, and so on.
+
+    What breaks ties by index after it thereby breaks them by content, whatever order a file held. Rows equal in every
+    column keep their order, and cannot be told apart anyway.
+
+    Args:
+        columns: Values, (B, N, C), finite; positions first as a rule.
+        lengths: Rows of each cloud, (B,), each 1..N; the rest is padding and stays last. All N where None.
+
+    Returns:
+        (B, N), int64.
+    """
+    if columns.ndim != 3 or columns.shape[-1] < 1:
+        raise ValueError(f'columns have shape {tuple(columns.shape)}, expected (B, N, C) with C at least 1')
+    b, n, _ = columns.shape
+    if lengths is None:
+        lengths = torch.full((b,), n, device=columns.device)
+    index = torch.arange(n, device=columns.device)
+    first = columns[..., 0].masked_fill(index >= lengths.to(columns.device)[:, None], torch.inf)
+    first, order = first.sort(dim=-1, stable=True)
+
+    # Runs of equal rows, numbered through the batch; those longer than one are resolved by the next column.
+    starts = torch.ones(b, n, dtype=torch.bool, device=columns.device)
+    starts[:, 1:] = (first[:, 1:] != first[:, :-1]) | (first[:, 1:] == torch.inf)
+    run = starts.flatten().cumsum(0)
+    flat_order = (order + n * torch.arange(b, device=columns.device)[:, None]).flatten()
+    rows = columns.flatten(0, 1)
+    slots = torch.arange(b * n, device=columns.device)
+    for column in range(1, columns.shape[-1]):
+        tied = torch.zeros_like(run, dtype=torch.bool)
+        tied[1:] = run[1:] == run[:-1]
+        tied[:-1] |= tied[1:].clone()
+        if not bool(tied.any()):
+            break
+        slots, run = slots[tied], run[tied]
+        members = flat_order[slots]
+        values = rows[members, column]
+        # Sorted by (run, value): runs stay in their slots.
+        by_value = values.argsort(stable=True)
+        by_run = by_value[run[by_value].argsort(stable=True)]
+        flat_order[slots] = members[by_run]
+        values = values[by_run]
+        starts = torch.ones_like(run, dtype=torch.bool)
+        starts[1:] = (run[1:] != run[:-1]) | (values[1:] != values[:-1])
+        run = starts.cumsum(0)
+    return flat_order.view(b, n) % n
+
+
+def _cells(points: Tensor, bits: int) -> Tensor:
+    """Cell of each point in the bounding box of its set, (..., K, 3), int32, 0 to 2**bits - 1; 0 along a flat axis."""
+    points = points.double() if bits > 16 else points.float()
+    low, high = points.amin(-2, keepdim=True), points.amax(-2, keepdim=True)
+    extent = high - low
+    fraction = (points - low) / torch.where(extent > 0, extent, 1)
+    return (fraction * 2 ** bits).int().clamp_(max=2 ** bits - 1)
+
+
+def _interleave(axes: list[Tensor], bits: int) -> Tensor:
+    """Bits of three numbers, the first the most significant: x_top y_top z_top ... x_0 y_0 z_0."""
+    key = torch.zeros(axes[0].shape, dtype=torch.int64, device=axes[0].device)
+    for bit in reversed(range(bits)):
+        for axis in axes:
+            key = key << 1 | (axis >> bit & 1)
+    return key
+
+
+def _hilbert_transpose(axes: list[Tensor], bits: int) -> list[Tensor]:
+    """Skilling's AxesToTranspose: coordinates to the Hilbert index, its bits dealt out to three numbers."""
+    axes = list(axes)
+    for bit in reversed(range(1, bits)):
+        low = (1 << bit) - 1
+        for i in range(3):
+            # Where the bit is set, invert the first axis below it; elsewhere exchange the first with this axis.
+            inverted = axes[i] >> bit & 1
+            swapped = (axes[0] ^ axes[i]) & low & (inverted - 1)
+            axes[0] = axes[0] ^ (low & -inverted) ^ swapped
+            if i:
+                axes[i] = axes[i] ^ swapped
+    # Gray code.
+    axes[1] = axes[1] ^ axes[0]
+    axes[2] = axes[2] ^ axes[1]
+    flips = torch.zeros_like(axes[0])
+    for bit in range(1, bits):
+        flips = flips ^ ((axes[2] >> bit & 1) * ((1 << bit) - 1))
+    return [axis ^ flips for axis in axes]
