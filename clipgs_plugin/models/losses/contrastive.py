@@ -1,0 +1,153 @@
+"""Symmetric contrastive loss, and the core it shares with the image voting loss."""
+from __future__ import annotations
+
+from functools import reduce
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clipgs_plugin.registry import MODELS
+
+COLLISIONS = ('keep', 'mask', 'positive')
+
+
+def contrastive_terms(
+    a: Tensor,                  # (N, E) unit rows
+    b: Tensor,                  # (N, K, E) unit rows; b[i, k] belongs to a[i]
+    all_a: Tensor,              # (M, E) unit rows, the candidates for b; a is all_a[first:first + N]
+    all_b: Tensor,              # (M, K, E) unit rows, the candidates for a
+    logit_scale: Tensor | float,
+    first: int = 0,
+    pool_slots: bool = False,
+    ids: Tensor | None = None,  # (M,) int64
+    collisions: str = 'keep',
+) -> Tensor:
+    """Cross entropy of every pair (a_i, b_ik) in both directions, averaged over the two.
+
+    ``a_i`` looks for ``b_ik`` among the candidates of slot k, or among those of all slots with ``pool_slots``;
+    ``b_ik`` looks for ``a_i`` among all objects. ``ids`` and ``collisions`` are those of :class:`ContrastiveLoss`.
+
+    Returns:
+        (N, K).
+    """
+    rows = torch.arange(first, first + len(a), device=a.device)
+    own = rows[:, None] == torch.arange(len(all_a), device=a.device)    # (N, M)
+    positives = own
+    to_b = logit_scale * torch.einsum('ie,jke->ijk', a, all_b)          # (N, M, K)
+    to_a = logit_scale * torch.einsum('ike,je->ijk', b, all_a)
+    if collisions != 'keep':
+        same = ids[rows, None] == ids
+        if collisions == 'positive':
+            positives = same
+        else:
+            twins = (same & ~own)[..., None]
+            to_b, to_a = to_b.masked_fill(twins, -torch.inf), to_a.masked_fill(twins, -torch.inf)
+    candidates = (1, 2) if pool_slots else (1,)
+    log_p = (to_b - to_b.logsumexp(candidates, keepdim=True)) + (to_a - to_a.logsumexp(1, keepdim=True))
+    count = positives.sum(1, keepdim=True)
+    return -log_p.masked_fill(~positives[..., None], 0).sum(1) / (2 * count)
+
+
+def unit_rows(*tensors: Tensor) -> list[Tensor]:
+    """Tensors normalised along the last dimension, in their common precision and at least float32."""
+    dtype = reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
+    return [F.normalize(x.to(dtype), dim=-1) for x in tensors]
+
+
+class _AllGather(torch.autograd.Function):
+    """Rows of all processes, in the order of ranks; the gradient of a row is summed over the processes."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        ctx.own = slice(dist.get_rank() * len(x), (dist.get_rank() + 1) * len(x))
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad[ctx.own]
+
+
+class GatheredLoss(nn.Module):
+    """A loss over the objects of all processes.
+
+    With ``gather``, the objects of every process are candidates for those of every other, and gradients flow back
+    through the exchange: averaged over processes, as DistributedDataParallel does, they equal those of one process
+    that holds the whole batch. Every process must hold equally many objects.
+
+    Args:
+        gather: Exchange objects between processes; without it each process only sees its own. No effect in a
+            single process.
+        local_loss: Each process computes the terms of its own objects only (open_clip's option of that name): the
+            same gradients for less memory, but the value is that of its own objects. Without it every process
+            has the value over all of them.
+        loss_weight: Factor of the result.
+    """
+
+    def __init__(self, gather: bool = True, local_loss: bool = False, loss_weight: float = 1.0):
+        super().__init__()
+        self.gather = gather
+        self.local_loss = local_loss
+        self.loss_weight = loss_weight
+
+    def exchange(self, *tensors: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], int]:
+        """What this process computes terms for, what it compares with, and where the first lies in the second."""
+        if not (self.gather and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return tensors, tensors, 0
+        gathered = tuple(_AllGather.apply(x) for x in tensors)
+        if self.local_loss:
+            return tensors, gathered, dist.get_rank() * len(tensors[0])
+        return gathered, gathered, 0
+
+
+@MODELS.register_module()
+class ContrastiveLoss(GatheredLoss):
+    """Symmetric contrastive (InfoNCE) loss of CLIP; L_text of CLIP-GS (arXiv 2412.19142).
+
+    .. math:: L = -\\frac{1}{2N} \\sum_i \\log\\frac{e^{s\\,a_i b_i}}{\\sum_j e^{s\\,a_i b_j}}
+                                       + \\log\\frac{e^{s\\,a_i b_i}}{\\sum_j e^{s\\,a_j b_i}}
+
+    Args:
+        collisions: What becomes of other objects with the same id (two objects with one caption): ``'keep'`` them
+            among the negatives, as the formula has it; ``'mask'`` them out of the candidates; or count them as
+            ``'positive'``, the target spread evenly over all objects of the id.
+        gather, local_loss, loss_weight: See :class:`GatheredLoss`.
+
+    Shapes:
+        - a, b: (N, E), normalised inside
+        - logit_scale: scalar, the inverse temperature itself and not its logarithm
+        - ids: (N,) int64, needed unless ``collisions='keep'``
+        - output: scalar, at least float32 whatever the inputs
+    """
+
+    def __init__(self, collisions: str = 'keep', gather: bool = True, local_loss: bool = False,
+                 loss_weight: float = 1.0):
+        super().__init__(gather, local_loss, loss_weight)
+        if collisions not in COLLISIONS:
+            raise ValueError(f'collisions={collisions!r}: expected one of {COLLISIONS}')
+        self.collisions = collisions
+
+    def forward(self, a: Tensor, b: Tensor, logit_scale: Tensor | float, ids: Tensor | None = None) -> Tensor:
+        if a.ndim != 2 or a.shape != b.shape:
+            raise ValueError(f'ContrastiveLoss needs two tensors of one shape (N, E), got {tuple(a.shape)} and '
+                             f'{tuple(b.shape)}')
+        if self.collisions == 'keep':
+            ids = None
+        elif ids is None or ids.shape != a.shape[:1]:
+            raise ValueError(f'collisions={self.collisions!r} needs ids of shape ({len(a)},), got '
+                             f'{None if ids is None else tuple(ids.shape)}')
+        with torch.autocast(a.device.type, enabled=False):
+            a, b = unit_rows(a, b)
+            (a, b), (all_a, all_b), first = self.exchange(a, b[:, None])
+            if ids is not None:
+                ids = self.exchange(ids)[1][0]
+            terms = contrastive_terms(a, b, all_a, all_b, logit_scale, first, ids=ids, collisions=self.collisions)
+            return self.loss_weight * terms.mean()
+
+    def extra_repr(self) -> str:
+        return f'collisions={self.collisions!r}, gather={self.gather}, local_loss={self.local_loss}'
