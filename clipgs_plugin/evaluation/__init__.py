@@ -1,0 +1,19 @@
+"""Metrics: zero-shot classification and retrieval, as mmengine metrics and as pure functions."""
+from clipgs_plugin.evaluation.functional import (
+    cosines,
+    per_class_accuracy,
+    ranks,
+    recall_at_k,
+    retrieval_ranks,
+    teacher_zero_shot,
+    topk_accuracy,
+)
+from clipgs_plugin.evaluation.prompts import TEMPLATES, class_embeddings, load_templates
+from clipgs_plugin.evaluation.retrieval import RetrievalRecall
+from clipgs_plugin.evaluation.zero_shot import ZeroShotAccuracy, load_class_features, save_class_features
+
+__all__ = [
+    'TEMPLATES', 'RetrievalRecall', 'ZeroShotAccuracy', 'class_embeddings', 'cosines', 'load_class_features',
+    'load_templates', 'per_class_accuracy', 'ranks', 'recall_at_k', 'retrieval_ranks', 'save_class_features',
+    'teacher_zero_shot', 'topk_accuracy',
+]

@@ -1,0 +1,76 @@
+"""Class names to class embeddings, through sets of prompt templates."""
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+# In a template '{}' is the class name, word for word, and '{a}' its article.
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    'plain': ('a {}',),
+    'toy': ('{a} {}', 'a photo of {a} {}', 'a 3D model of {a} {}', 'a toy {}'),
+    'objects': ('a 3D model of {a} {}', 'a rendering of {a} {}', 'a photo of {a} {}', 'a picture of one {}',
+                'a 3D scan of {a} {}', 'a small {}', 'a {} on a plain background', '{a} {} seen from the side'),
+}
+
+
+def load_templates(templates: str | Path | Sequence[str]) -> list[str]:
+    """A list of templates from a name of ``TEMPLATES``, a list, or a JSON file.
+
+    A JSON file holds a list, or a dict of lists, of which ``FILE.json:KEY`` names one: so the 64 templates that
+    ULIP, OpenShape and Uni3D evaluate with are ``'ULIP/data/templates.json:modelnet40_64'`` of a ULIP checkout.
+
+    Raises:
+        ValueError: Unknown name or key, or a template without ``{}``.
+        FileNotFoundError: No such file.
+    """
+    if isinstance(templates, (str, Path)):
+        found = TEMPLATES[templates] if templates in TEMPLATES else _read(str(templates))
+    else:
+        found = templates
+    found = list(found)
+    for template in found:
+        if '{}' not in template:
+            raise ValueError(f"template {template!r} has no '{{}}' where the class name goes")
+    if not found:
+        raise ValueError(f'templates={templates!r} is empty, expected at least one template')
+    return found
+
+
+def _read(source: str) -> list[str]:
+    name, key = source, None
+    if not source.endswith('.json'):
+        name, _, key = source.rpartition(':')
+        if not name.endswith('.json'):
+            raise ValueError(f'templates={source!r}, expected one of {", ".join(TEMPLATES)}, a list of templates, '
+                             'FILE.json, or FILE.json:KEY')
+    content = json.loads(Path(name).read_text('utf-8'))
+    if isinstance(content, list) and key is None:
+        return content
+    if not isinstance(content, dict) or key not in content:
+        keys = ', '.join(content) if isinstance(content, dict) else 'none, it holds one list'
+        raise ValueError(f'{name}: asked for key {key!r}; keys: {keys}')
+    return content[key]
+
+
+def fill(template: str, name: str) -> str:
+    """A template with a class name in it."""
+    return template.replace('{a}', 'an' if name[:1].lower() in 'aeiou' else 'a').replace('{}', name)
+
+
+def class_embeddings(teacher, classes: Sequence[str], templates: str | Path | Sequence[str] = 'plain') -> Tensor:
+    """One unit vector a class: prompts encoded, normalised, averaged, normalised, (C, E) float32 on the CPU.
+
+    Args:
+        teacher: Anything with ``encode_text(list of str) -> (n, E)``.
+        classes: C names, used word for word.
+        templates: See :func:`load_templates`.
+    """
+    templates = load_templates(templates)
+    prompts = [fill(template, name) for name in classes for template in templates]
+    features = normalize(teacher.encode_text(prompts).double().cpu(), dim=-1)
+    return normalize(features.reshape(len(classes), len(templates), -1).mean(1), dim=-1).to(torch.float32)

@@ -1,0 +1,112 @@
+"""Zero-shot classification by class prompts."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from torch import Tensor, nn
+
+from clipgs_plugin.evaluation.functional import cosines, label_ranks, per_class_accuracy, recall_at_k
+from clipgs_plugin.evaluation.prompts import class_embeddings
+from clipgs_plugin.registry import METRICS, MODELS
+
+
+@METRICS.register_module()
+class ZeroShotAccuracy(BaseMetric):
+    """Top-k accuracy of embeddings against the prompts of the class names, micro-averaged over objects.
+
+    Class embeddings are computed once a run, when the first evaluation ends, and the teacher is let go.
+
+    Args:
+        teacher: Config of a teacher (or one that is built) whose text tower encodes the prompts.
+        class_features: Instead of a teacher, a file of :func:`save_class_features`.
+        classes: Class names in the order of the labels; the data set's ``metainfo['classes']`` if None.
+        templates: Prompts, see :func:`~clipgs_plugin.evaluation.prompts.load_templates`.
+        topk: Reported ks; those above the number of classes are left out.
+        per_class: Also report ``top1/NAME`` for each class.
+        device: Where a teacher given as config runs.
+
+    Reports ``zero_shot/top1`` and so on in percent, and ``zero_shot/mean_class_top1``, the mean over classes that
+    have objects. Ties count against the true class.
+    """
+
+    default_prefix = 'zero_shot'
+
+    def __init__(self, teacher: dict | nn.Module | None = None, class_features: str | Path | None = None,
+                 classes: Sequence[str] | None = None, templates: str | Sequence[str] = 'plain',
+                 topk: Sequence[int] = (1, 3, 5), per_class: bool = False, device: str = 'cpu',
+                 collect_device: str = 'cpu', prefix: str | None = None, collect_dir: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        if (teacher is None) == (class_features is None):
+            raise ValueError('ZeroShotAccuracy needs either teacher=dict(type=\'OpenCLIPTeacher\', ...) or '
+                             f'class_features=FILE.npz, got {"neither" if teacher is None else "both"}')
+        self.teacher = teacher
+        self.class_features = class_features
+        self.classes = classes
+        self.templates = templates
+        self.topk = tuple(topk)
+        self.per_class = per_class
+        self.device = device
+        self._embeddings: Tensor | None = None
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        for sample in data_samples:
+            label = sample.get('label')
+            if label is None:
+                raise ValueError(f'object {sample.get("uid")!r} has no label, which ZeroShotAccuracy needs; evaluate a '
+                                 'data set with classes, or leave this metric out')
+            self.results.append((sample.get('embedding').detach().float().cpu(), int(label)))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        embeddings = torch.stack([embedding for embedding, _ in results])
+        labels = torch.tensor([label for _, label in results])
+        classes = self._class_names()
+        if self._embeddings is None:
+            self._embeddings = self._encode(classes)
+        if embeddings.shape[-1] != self._embeddings.shape[-1]:
+            raise ValueError(f'objects have embeddings of width {embeddings.shape[-1]}, the classes '
+                             f'{self._embeddings.shape[-1]}; model and metric use different teachers')
+        rank = label_ranks(cosines(embeddings, self._embeddings), labels)
+        metrics = {f'top{k}': recall_at_k(rank, k) for k in self.topk if k <= len(classes)}
+        each = per_class_accuracy(rank == 1, labels, len(classes))
+        metrics['mean_class_top1'] = float(each[~each.isnan()].mean())
+        if self.per_class:
+            metrics.update({f'top1/{name}': float(value) for name, value in zip(classes, each) if not value.isnan()})
+        return metrics
+
+    def _class_names(self) -> list[str]:
+        classes = self.classes or (self.dataset_meta or {}).get('classes')
+        if not classes:
+            raise ValueError("the data set has no metainfo['classes']; name them with ZeroShotAccuracy(classes=[...])")
+        return list(classes)
+
+    def _encode(self, classes: list[str]) -> Tensor:
+        if self.class_features is not None:
+            return load_class_features(self.class_features, classes)
+        teacher, self.teacher = self.teacher, None
+        if not isinstance(teacher, nn.Module):
+            teacher = MODELS.build(teacher).to(self.device)
+        return class_embeddings(teacher, classes, self.templates)
+
+
+def save_class_features(path: str | Path, classes: Sequence[str], features: Tensor) -> None:
+    """Write class embeddings, ``classes`` (C,) and ``features`` (C, E), as ``.npz``."""
+    np.savez(path, classes=np.array(list(classes)), features=features.float().cpu().numpy())
+
+
+def load_class_features(path: str | Path, classes: Sequence[str]) -> Tensor:
+    """Class embeddings from an ``.npz``, in the order of ``classes``, (C, E).
+
+    Raises:
+        ValueError: The file lacks a class.
+    """
+    with np.load(path, allow_pickle=False) as content:
+        rows = {str(name): i for i, name in enumerate(content['classes'])}
+        features = torch.from_numpy(content['features']).float()
+    missing = [name for name in classes if name not in rows]
+    if missing:
+        raise ValueError(f'{path} lacks {len(missing)} of {len(classes)} classes: {", ".join(missing[:5])}')
+    return features[[rows[name] for name in classes]]
