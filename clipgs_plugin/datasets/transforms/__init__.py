@@ -1,0 +1,17 @@
+"""Steps of a pipeline, over ``results['gaussians']``."""
+from clipgs_plugin.datasets.transforms.base import BaseTransform, build_pipeline
+from clipgs_plugin.datasets.transforms.color import DropColor
+from clipgs_plugin.datasets.transforms.geometry import (
+    ChangeUp,
+    JitterGaussians,
+    NormaliseGaussians,
+    RotateGaussians,
+    ScaleGaussians,
+    up_matrix,
+)
+from clipgs_plugin.datasets.transforms.loading import LoadGaussians, PackGaussians
+from clipgs_plugin.datasets.transforms.selection import FilterOpacity, SampleGaussians
+
+__all__ = ['BaseTransform', 'ChangeUp', 'DropColor', 'FilterOpacity', 'JitterGaussians', 'LoadGaussians',
+           'NormaliseGaussians', 'PackGaussians', 'RotateGaussians', 'SampleGaussians', 'ScaleGaussians',
+           'build_pipeline', 'up_matrix']

@@ -1,0 +1,70 @@
+"""A folder of splat files with one folder per class."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clipgs_plugin.datasets.base import GaussianDataset, label_names
+from clipgs_plugin.registry import DATASETS
+
+SUFFIXES = ('.ply', '.splat', '.ksplat', '.spz', '.sog', '.safetensors', '.npz')
+
+
+@DATASETS.register_module()
+class GaussianFolder(GaussianDataset):
+    """``root/class/name.ply`` and every other format that :func:`clipgs_plugin.read_gaussians` reads.
+
+    Folders below a class folder belong to it. Each object has ``uid`` (its path below root without the suffix),
+    ``path``, ``category`` and ``label``; the pipeline starts with ``LoadGaussians``.
+
+    Args:
+        root: The folder.
+        pipeline: Transforms, or configs of them.
+        classes: Take these classes only, labelled in this order; None: all, sorted.
+        suffixes: Endings of the files to take, whatever their case.
+        test_mode: Evaluation.
+        seed: Randomness is a function of (seed, epoch, index).
+    """
+
+    def __init__(self, root: str | Path, pipeline: Sequence[dict | Callable] = ({'type': 'LoadGaussians'},),
+                 classes: Sequence[str] | None = None, suffixes: Sequence[str] = SUFFIXES, test_mode: bool = False,
+                 seed: int = 0) -> None:
+        super().__init__(pipeline, seed, test_mode)
+        self.root = Path(root)
+        self.suffixes = tuple(suffix.lower() for suffix in suffixes)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f'{root} is not a folder; expected {root}/CLASS/NAME with endings '
+                                    f'{", ".join(self.suffixes)}')
+        folders = sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith('.'))
+        if not folders:
+            raise ValueError(f'{root} holds no class folders ({len(self._files(self.root))} splat files lie in it '
+                             f'directly); expected {root}/CLASS/NAME with endings {", ".join(self.suffixes)}')
+        self.classes = label_names(folders, classes, str(root))
+        self._items: list[tuple[Path, int]] = []
+        for label, name in enumerate(self.classes):
+            files = self._files(self.root / name)
+            if not files:
+                raise ValueError(f'{self.root / name} holds no file that ends in {", ".join(self.suffixes)}; remove '
+                                 'the folder, or name the classes to take with classes=[...]')
+            self._items += [(path, label) for path in files]
+
+    def _files(self, folder: Path) -> list[Path]:
+        return sorted(path for path in folder.rglob('*')
+                      if path.name.lower().endswith(self.suffixes) and path.is_file())
+
+    @property
+    def metainfo(self) -> dict:
+        return dict(dataset='GaussianFolder', classes=list(self.classes))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({str(self.root)!r}: {len(self)} objects, {len(self.classes)} classes)'
+
+    def load(self, index: int, rng: np.random.Generator) -> dict:
+        path, label = self._items[index]
+        return dict(uid=path.relative_to(self.root).with_suffix('').as_posix(), path=str(path),
+                    category=self.classes[label], label=label)

@@ -1,0 +1,30 @@
+"""What colour an object has."""
+from __future__ import annotations
+
+from clipgs_plugin.datasets.transforms.base import BaseTransform
+from clipgs_plugin.registry import TRANSFORMS
+from clipgs_plugin.structures import SH_C0
+
+MISSING_COLOR = 0.4  # grey, sRGB: the convention of OpenShape, ULIP-2 and Uni3D
+
+
+@TRANSFORMS.register_module()
+class DropColor(BaseTransform):
+    """Makes an object grey 0.4 from all sides, as objects without colour are, so that a model does not need it.
+
+    Args:
+        probability: How often, in [0, 1].
+    """
+
+    def __init__(self, probability: float = 0.2) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f'probability={probability}: expected a number in [0, 1]')
+        self.probability = probability
+
+    def transform(self, results: dict) -> dict:
+        if results['rng'].random() < self.probability:
+            cloud = results['gaussians']
+            sh = cloud.sh.new_zeros(cloud.sh.shape)
+            sh[:, 0] = (MISSING_COLOR - 0.5) / SH_C0
+            results['gaussians'] = cloud.replace(sh=sh)
+        return results

@@ -1,0 +1,84 @@
+"""Which Gaussians of an object go on."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from clipgs_plugin.datasets.transforms.base import BaseTransform
+from clipgs_plugin.ops.sampling import farthest_point_sample
+from clipgs_plugin.registry import TRANSFORMS
+from clipgs_plugin.structures import GaussianCloud
+
+
+@TRANSFORMS.register_module()
+class FilterOpacity(BaseTransform):
+    """Drops Gaussians that are nearly transparent; they attract farthest point sampling and show nothing.
+
+    Args:
+        threshold: Lowest opacity that stays, in [0, 1].
+        minimum: The most opaque Gaussians that stay whatever their opacity, so that an object that is faint all over
+            is not lost. An object of fewer keeps them all.
+    """
+
+    def __init__(self, threshold: float = 0.05, minimum: int = 1) -> None:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f'threshold={threshold}: expected an opacity in [0, 1]')
+        if minimum < 1:
+            raise ValueError(f'minimum={minimum}: expected at least 1, since an object needs a Gaussian')
+        self.threshold = threshold
+        self.minimum = minimum
+
+    def transform(self, results: dict) -> dict:
+        cloud = results['gaussians']
+        keep = cloud.opacities >= self.threshold
+        if int(keep.sum()) < min(self.minimum, len(cloud)):
+            most_opaque = cloud.opacity_logits.argsort(descending=True, stable=True)[:self.minimum]
+            keep = torch.zeros_like(keep).index_fill(0, most_opaque, True)
+        results['gaussians'] = cloud[keep]
+        return results
+
+
+@TRANSFORMS.register_module()
+class SampleGaussians(BaseTransform):
+    """Takes ``num`` Gaussians without replacement, in the order of the object; smaller objects stay as they are.
+
+    Args:
+        num: Gaussians to take.
+        method: ``'random'``: all alike. ``'importance'``: with a chance in proportion to opacity times the area of
+            the largest cross-section. ``'fps'``: farthest point sampling from the point farthest from the centroid,
+            which draws nothing and so takes the same Gaussians every time.
+    """
+
+    def __init__(self, num: int, method: str = 'random') -> None:
+        if num < 1:
+            raise ValueError(f'num={num}: expected at least 1')
+        if method not in _METHODS:
+            raise ValueError(f'method={method!r}: expected one of {sorted(_METHODS)}')
+        self.num = num
+        self.method = method
+
+    def transform(self, results: dict) -> dict:
+        cloud = results['gaussians']
+        if len(cloud) > self.num:
+            picked = _METHODS[self.method](cloud, self.num, results['rng'])
+            results['gaussians'] = cloud[torch.as_tensor(picked).sort().values]
+        return results
+
+
+def _random(cloud: GaussianCloud, num: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.choice(len(cloud), num, replace=False, shuffle=False)
+
+
+def _importance(cloud: GaussianCloud, num: int, rng: np.random.Generator) -> np.ndarray:
+    """Weighted sampling without replacement: the largest of log weight plus Gumbel noise (Efraimidis and Spirakis,
+    "Weighted random sampling with a reservoir", 2006). Works in logarithms, so no weight is too small."""
+    largest_two = cloud.log_scales.double().topk(2, dim=-1).values.sum(-1)
+    log_weights = torch.nn.functional.logsigmoid(cloud.opacity_logits.double()) + largest_two
+    return np.argsort(-(log_weights.numpy() + rng.gumbel(size=len(cloud))), kind='stable')[:num]
+
+
+def _fps(cloud: GaussianCloud, num: int, rng: np.random.Generator) -> torch.Tensor:
+    return farthest_point_sample(cloud.means[None], num, start='farthest')[0]
+
+
+_METHODS = {'random': _random, 'importance': _importance, 'fps': _fps}

@@ -1,0 +1,122 @@
+"""Triplets of Gaussians, views and a caption."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clipgs_plugin.datasets.base import GaussianDataset, label_names
+from clipgs_plugin.registry import DATASETS
+from clipgs_plugin.triplets import ShardReader, caption_id
+
+
+@DATASETS.register_module()
+class TripletDataset(GaussianDataset):
+    """Objects of a folder of triplets, each with one of its captions and some of its views.
+
+    In training the caption and ``num_views`` different views are drawn anew each epoch (with repeats where an object
+    has fewer); in test mode an object comes with its first caption and all views, in order.
+
+    Beside what the pipeline makes of ``gaussians``, an object has ``uid``, ``captions``, ``caption``, ``caption_id``;
+    ``category`` and ``label`` where any object of the dataset has a category (``''`` and -1 for those that have none);
+    ``text`` (E,) and ``views`` (K, E) with ``features``; ``view_pixels`` (K, 3, H, W) uint8 with ``load_views``.
+
+    Args:
+        root: A folder that ``tools/make_triplets.py`` or ``tools/make_toy_world.py`` wrote.
+        split: Name of the split; None takes all objects.
+        pipeline: Transforms, or configs of them.
+        features: Name of the teacher whose cached features to take.
+        num_views: K, the views an object has in training.
+        load_views: Decode the views themselves, for a teacher that runs live.
+        views: Numbers of the views to choose from; None: all.
+        classes: Take objects of these categories only, labelled in this order; None: all objects, labelled by the
+            sorted categories of the whole folder, the same in every split.
+        min_quality: Take objects of at least this held-out PSNR in dB, and none that was not measured.
+        test_mode: Evaluation.
+        seed: Randomness is a function of (seed, epoch, index).
+    """
+
+    def __init__(self, root: str | Path, split: str | None = 'train', pipeline: Sequence[dict | Callable] = (),
+                 features: str | None = None, num_views: int = 5, load_views: bool = False,
+                 views: Sequence[int] | None = None, classes: Sequence[str] | None = None,
+                 min_quality: float | None = None, test_mode: bool = False, seed: int = 0) -> None:
+        super().__init__(pipeline, seed, test_mode)
+        if num_views < 1:
+            raise ValueError(f'num_views={num_views}: expected at least 1')
+        self.reader = ShardReader(root)
+        self.split = split
+        self.num_views = num_views
+        self.load_views = load_views
+        self.features = self.reader.features(features) if features is not None else None
+        self.view_choice = np.arange(self.reader.num_views) if views is None else np.asarray(views, np.int64)
+        if features is not None or load_views:
+            self._check_views()
+        self.classes = label_names(self.reader.categories, classes, str(root))
+        self._labels = {name: label for label, name in enumerate(self.classes)}
+        self.rows = self._select(split, classes is not None, min_quality)
+
+    def _check_views(self) -> None:
+        there, choice = self.reader.num_views, self.view_choice
+        if not len(choice) or choice.min() < 0 or choice.max() >= there:
+            raise ValueError(f'views={choice.tolist()}: expected at least one number below {there}, the views of each '
+                             f'object of {self.reader.root}')
+
+    def _select(self, split: str | None, labelled_only: bool, min_quality: float | None) -> np.ndarray:
+        """The reader's indices of the objects of this dataset."""
+        reader = self.reader
+        if split is not None and split not in reader.splits:
+            raise ValueError(f'split={split!r}: {reader.root} has the splits {sorted(set(reader.splits))}')
+        keep = np.array([split is None or s == split for s in reader.splits], bool)
+        if labelled_only:
+            keep &= np.array([category in self._labels for category in reader.categories], bool)
+        if min_quality is not None:
+            keep &= reader.quality >= min_quality  # False for NaN
+        if not keep.any():
+            raise ValueError(f'no object of {reader.root} is in split={split!r}'
+                             + (f' with one of the classes {self.classes}' if labelled_only else '')
+                             + (f' and of min_quality={min_quality} dB' if min_quality is not None else ''))
+        return np.flatnonzero(keep)
+
+    @property
+    def metainfo(self) -> dict:
+        return dict(dataset='TripletDataset', classes=list(self.classes))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}({str(self.reader.root)!r}, split={self.split!r}: {len(self)} objects, '
+                f'{len(self.classes)} classes)')
+
+    def load(self, index: int, rng: np.random.Generator) -> dict:
+        row = int(self.rows[index])
+        record = self.reader.read_record(row)
+        captions = [caption['text'] for caption in record['captions']]
+        chosen = 0 if self.test_mode else int(rng.integers(len(captions)))
+        results = dict(uid=record['uid'], gaussians=self.reader.read_gaussians(row), captions=captions,
+                       caption=captions[chosen], caption_id=caption_id(captions[chosen]))
+        if self.classes:
+            results.update(category=record['category'] or '', label=self._labels.get(record['category'], -1))
+        if self.features is None and not self.load_views:
+            return results
+        which = self._draw_views(rng)
+        if self.features is not None:
+            results.update(self._features(row, chosen, results['caption_id'], which))
+        if self.load_views:
+            results['view_pixels'] = torch.from_numpy(self.reader.read_views(row, which)).permute(0, 3, 1, 2)
+        return results
+
+    def _draw_views(self, rng: np.random.Generator) -> np.ndarray:
+        """The views an object comes with, in training in no order."""
+        if self.test_mode:
+            return self.view_choice
+        return rng.choice(self.view_choice, self.num_views, replace=len(self.view_choice) < self.num_views)
+
+    def _features(self, row: int, chosen: int, expected_id: int, which: np.ndarray) -> dict:
+        if self.features.caption_ids(row)[chosen] != expected_id:
+            raise ValueError(f'{self.features.folder} holds the features of other captions than {self.reader.root} now '
+                             f'has (object {self.reader.uids[row]}); delete it and run tools/cache_features.py again')
+        return dict(text=torch.from_numpy(self.features.text(row)[chosen].astype(np.float32)),
+                    views=torch.from_numpy(self.features.image(row)[which].astype(np.float32)))
