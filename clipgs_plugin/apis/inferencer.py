@@ -97,7 +97,7 @@ class CLIPGSInferencer:
         def embed(chunk: Sequence[Picture]) -> Tensor:
             pictures = [_open_image(image).convert('RGB') for image in chunk]
             pixels = torch.stack([self.teacher.preprocess(picture) for picture in pictures])
-            return self.teacher.encode_preprocessed(pixels.to(self.device))
+            return self.teacher.encode_image(pixels)
         return self._embed(_as_list(images, (str, PathLike, Image.Image, np.ndarray)), embed, batch_size)
 
     def classify(self, objects: Gaussians | Sequence[Gaussians], class_names: Sequence[str],

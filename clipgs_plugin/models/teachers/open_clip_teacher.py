@@ -106,16 +106,16 @@ class OpenCLIPTeacher(nn.Module):
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Unit vectors of pictures of any one size, (n, E) float32 on the teacher's device.
-
-        The way from pixels to the network's input is :attr:`preprocess` on tensors; the two differ by at most two
-        grey levels of 255, at few pixels, from the precision of PIL's weights.
+        """Unit vectors of pictures, (n, E) float32 on the teacher's device.
 
         Args:
-            pixels: (n, 3, H, W) sRGB, uint8, or floats in [0, 1].
+            pixels: Either what :attr:`preprocess` makes of pictures, floats (n, 3, S, S) of the network's own size,
+                as open_clip takes them; or the pictures themselves, uint8 sRGB (n, 3, H, W) of any one size, which
+                go through :meth:`prepare`.
         """
         _check_pixels(pixels)
-        features = [self.network.encode_image(self.prepare(chunk).to(self._input_dtype), normalize=True).float()
+        prepare = self.prepare if pixels.dtype == torch.uint8 else nn.Identity()
+        features = [self.network.encode_image(prepare(chunk).to(self.device, self._input_dtype), normalize=True).float()
                     for chunk in pixels.split(self.batch_size)]
         return self._unit(features)
 
@@ -132,21 +132,21 @@ class OpenCLIPTeacher(nn.Module):
         return self._unit(features)
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """The network's input, (n, 3, S, S) float32 on the teacher's device, from pixels as for `encode_image`."""
+        """The network's input from uint8 sRGB pictures, (n, 3, H, W) to (n, 3, S, S) float32 on the teacher's device.
+
+        It is :attr:`preprocess` on tensors; the two differ by at most one grey level of 255, from the rounding between
+        PIL's two resize passes.
+        """
         from open_clip.transform import ResizeKeepRatio
-        from torchvision.transforms import Normalize, Resize
+        from torchvision.transforms import Normalize
+        from torchvision.transforms import functional as F
         pixels = pixels.to(self.device)
         for step in self.preprocess.transforms:
-            height, width = pixels.shape[-2:]
-            if isinstance(step, ResizeKeepRatio):
-                size = step.get_params(SimpleNamespace(size=(width, height)), step.size, step.longest)
-                pixels = _resize(pixels, size, step.interpolation)
-            elif isinstance(step, Resize):
-                side = step.size if isinstance(step.size, int) else None
-                size = step.size if side is None else [int(side * x / min(height, width)) for x in (height, width)]
-                pixels = _resize(pixels, size, step.interpolation)
+            if isinstance(step, ResizeKeepRatio):  # the one step that reads its size off a PIL image
+                size = step.get_params(SimpleNamespace(size=tuple(pixels.shape[:-3:-1])), step.size, step.longest)
+                pixels = F.resize(pixels, size, step.interpolation, antialias=True)
             elif isinstance(step, Normalize):
-                pixels = step(pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float())
+                pixels = step(pixels.float() / 255)
             else:
                 pixels = step(pixels)
         return pixels
@@ -175,13 +175,8 @@ def _check_pixels(pixels: Tensor) -> None:
     if pixels.dim() != 4 or pixels.shape[1] != 3:
         raise ValueError(f'pixels have shape {tuple(pixels.shape)}, expected (n, 3, H, W); '
                          'move the colour channels to the front with permute(0, 3, 1, 2)')
-    if pixels.dtype == torch.uint8:
-        return
-    if not pixels.is_floating_point():
-        raise ValueError(f'pixels are {pixels.dtype}, expected uint8 or floats in [0, 1]')
-    if pixels.numel() and not (pixels.min() >= -1e-3 and pixels.max() <= 1 + 1e-3):
-        raise ValueError(f'float pixels lie in [{float(pixels.min()):.4g}, {float(pixels.max()):.4g}], expected [0, 1];'
-                         ' divide by 255, or pass uint8; do not normalise them, the teacher does')
+    if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
+        raise ValueError(f'pixels are {pixels.dtype}, expected uint8 pictures or the floats that preprocess makes')
 
 
 class _Source:
