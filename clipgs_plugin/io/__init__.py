@@ -1,9 +1,4 @@
-"""Splat files in and out."""
+"""Splat files in and out; every format comes as a :class:`GaussianCloud` in the INRIA convention and frame."""
+from clipgs_plugin.io.formats import FORMATS, Format, format_of_file, format_of_name, read_gaussians, write_gaussians
 
-
-def read_gaussians(path):
-    raise NotImplementedError
-
-
-def write_gaussians(cloud, path):
-    raise NotImplementedError
+__all__ = ['FORMATS', 'Format', 'format_of_file', 'format_of_name', 'read_gaussians', 'write_gaussians']

@@ -1,0 +1,130 @@
+"""Which formats there are, and which one a file is."""
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clipgs_plugin.io import compressed_ply, inria_ply, ksplat, ply, sog, splat, spz
+from clipgs_plugin.structures import GaussianCloud
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format of splats."""
+
+    name: str
+    suffix: str                                                # that of files written; matched at the end of a name
+    description: str
+    read: Callable[[Path], GaussianCloud]
+    write: Callable[..., None] | None = None                   # (cloud, path, **options)
+    storage_order: Callable[[GaussianCloud], np.ndarray] | None = None  # where it does not keep the cloud's
+    max_sh_degree: int = 3
+    lossless: bool = False
+
+
+def _read_ply(path: Path) -> GaussianCloud:
+    file = ply.open_ply(path)
+    return compressed_ply.from_ply(file) if compressed_ply.is_compressed(file) else inria_ply.from_ply(file)
+
+
+FORMATS = {format.name: format for format in (
+    Format('compressed-ply', '.compressed.ply', 'PlayCanvas compressed .ply', _read_ply, compressed_ply.write,
+           compressed_ply.storage_order),
+    Format('ply', '.ply', 'INRIA .ply', _read_ply, inria_ply.write, lossless=True),
+    Format('splat', '.splat', 'antimatter15 .splat', splat.read, splat.write, max_sh_degree=0),
+    Format('spz', '.spz', 'Niantic .spz', spz.read, spz.write),
+    Format('sog', '.sog', 'PlayCanvas SOG, bundled', sog.read, sog.write, sog.storage_order),
+    Format('sog-folder', sog.META, 'PlayCanvas SOG, a folder', sog.read, sog.write, sog.storage_order),
+    Format('ksplat', '.ksplat', 'GaussianSplats3D .ksplat', ksplat.read, max_sh_degree=2),
+)}
+_SIGNATURES = {b'ply\n': 'ply', b'ply\r': 'ply', spz.GZIP: 'spz', spz.MAGIC: 'spz', sog.ZIP: 'sog'}
+
+
+def format_of_name(path: str | os.PathLike) -> Format:
+    """The format whose suffix a name has.
+
+    Raises:
+        ValueError: None has.
+    """
+    name = Path(path).name.lower()
+    for format in FORMATS.values():
+        if name.endswith(format.suffix):
+            return format
+    raise ValueError(f'{path}: no splat format has this suffix; known are '
+                     f'{", ".join(format.suffix for format in FORMATS.values())}')
+
+
+def format_of_file(path: str | os.PathLike) -> Format:
+    """The format of a file: by its first bytes where a format has a signature, else by its suffix.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A folder that is no SOG, an empty file, or no known format.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if (path / sog.META).is_file():
+            return FORMATS['sog-folder']
+        raise ValueError(f'{path}: is a folder without {sog.META}; name one splat file, or the folder of a SOG')
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no such file')
+    with path.open('rb') as file:
+        head = file.read(4)
+    if not head:
+        raise ValueError(f'{path}: the file is empty; download or export it again')
+    for signature, name in _SIGNATURES.items():
+        if head.startswith(signature):
+            return FORMATS[name]
+    return format_of_name(path)
+
+
+def read_gaussians(path: str | os.PathLike, clean: bool = False) -> GaussianCloud:
+    """Read a splat file of any format in ``FORMATS``, whatever its name says, where its content says more.
+
+    Args:
+        path: File, or the folder of an unbundled SOG.
+        clean: Drop Gaussians with NaN, infinite values or a zero quaternion, with a warning that counts them.
+
+    Returns:
+        The raw parameters in the INRIA convention and frame, float32 on the CPU; bit for bit where the file is
+        lossless.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: No splat file, a damaged one, or invalid Gaussians in it and not ``clean``. The message names the
+            file, the field and the count.
+    """
+    path = Path(path)
+    cloud = format_of_file(path).read(path)
+    if clean:
+        cloud, dropped = cloud.clean()
+        if dropped:
+            warnings.warn(f'{path}: dropped {dropped} of {dropped + len(cloud)} Gaussians with NaN, infinite values or '
+                          'zero quaternions', stacklevel=2)
+    return cloud.validate(str(path))
+
+
+def write_gaussians(cloud: GaussianCloud, path: str | os.PathLike, **options) -> None:
+    """Write a splat file in the format of its suffix, in float32. It appears when it is whole.
+
+    ``tools/convert_gaussians.py`` measures what the lossy formats lose.
+
+    Args:
+        cloud: Valid Gaussians in the INRIA convention.
+        path: ``.ply``, ``.compressed.ply``, ``.splat``, ``.spz``, ``.sog``, or ``FOLDER/meta.json`` for a SOG folder.
+        **options: Those of the format: ``normals`` for .ply, ``version`` and ``fractional_bits`` for .spz,
+            ``palette`` for SOG.
+
+    Raises:
+        ValueError: Unknown suffix, a format that is only read, or an invalid cloud.
+    """
+    format = format_of_name(path)
+    if format.write is None:
+        writable = ', '.join(other.suffix for other in FORMATS.values() if other.write)
+        raise ValueError(f'{path}: {format.suffix} files are only read; write one of {writable}')
+    format.write(cloud.validate(f'cloud for {path}'), Path(path), **options)

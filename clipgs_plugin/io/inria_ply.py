@@ -1,0 +1,81 @@
+"""The ``.ply`` of the INRIA code (Kerbl et al., 2023), which training codes write: raw parameters, lossless."""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clipgs_plugin.io import ply
+from clipgs_plugin.io.files import arrays_from_cloud, write_whole
+from clipgs_plugin.structures import GaussianCloud
+
+_MEANS = ['x', 'y', 'z']
+_NORMALS = ['nx', 'ny', 'nz']  # always zero, but the original viewer's reader counts on them
+_DC = ['f_dc_0', 'f_dc_1', 'f_dc_2']
+_OPACITY = ['opacity']
+_SCALES = ['scale_0', 'scale_1', 'scale_2']
+_QUATS = ['rot_0', 'rot_1', 'rot_2', 'rot_3']
+_DEGREES = {0: 0, 9: 1, 24: 2, 45: 3}  # by number of f_rest properties
+
+
+def rest_names(count: int) -> list[str]:
+    return [f'f_rest_{i}' for i in range(count)]
+
+
+def count_rest(path: Path, properties: tuple[str, ...]) -> int:
+    """How many ``f_rest`` properties an element has.
+
+    Raises:
+        ValueError: They are not those of SH degree 0 to 3.
+    """
+    found = {name for name in properties if re.fullmatch(r'f_rest_\d+', name)}
+    if len(found) not in _DEGREES or found != set(rest_names(len(found))):
+        raise ValueError(f'{path}: {len(found)} f_rest properties, expected f_rest_0 onwards, {sorted(_DEGREES)} of '
+                         'them for SH degree 0, 1, 2, 3')
+    return len(found)
+
+
+def read(path: Path) -> GaussianCloud:
+    """Read a file of any property order, SH degree 0 to 3, binary or ascii; properties it does not know are skipped."""
+    return from_ply(ply.open_ply(path))
+
+
+def from_ply(file: ply.Ply) -> GaussianCloud:
+    path, required = file.path, [*_MEANS, *_DC, *_OPACITY, *_SCALES, *_QUATS]
+    properties = file['vertex'].properties if 'vertex' in file else ()
+    missing = [name for name in required if name not in properties]
+    if set(missing) >= {*_DC, *_OPACITY, *_SCALES, *_QUATS}:
+        raise ValueError(f'{path}: no Gaussians but a mesh or a point cloud: its vertices have '
+                         f'{", ".join(properties) or "no scalar properties"}, not f_dc, opacity, scale and rot')
+    if missing:
+        raise ValueError(f'{path}: vertex lacks the property {", ".join(missing)} of a Gaussian; export it again as an '
+                         'INRIA .ply')
+    rest = count_rest(path, properties)
+    table = file.read()['vertex']
+    count, bands = len(table), rest // 3 + 1
+    geometry = torch.from_numpy(ply.columns(table, [*_MEANS, *_QUATS, *_SCALES, *_OPACITY]))
+    # The file has the coefficients of red, then of green, then of blue; the cloud has colour innermost.
+    names = [name for k in range(bands) for name in
+             (_DC if k == 0 else [f'f_rest_{channel * (bands - 1) + k - 1}' for channel in range(3)])]
+    sh = torch.from_numpy(ply.columns(table, names)).view(count, bands, 3)
+    means, quats, log_scales, opacity = (part.contiguous() for part in geometry.split([3, 4, 3, 1], dim=1))
+    return GaussianCloud(means, quats, log_scales, opacity.view(count), sh)
+
+
+def write(cloud: GaussianCloud, path: Path, normals: bool = True) -> None:
+    """Write float32 in INRIA's own property order.
+
+    Args:
+        cloud: Any SH degree.
+        path: File to write.
+        normals: Include the zero normals, which no reader needs but the original viewer's.
+    """
+    raw = arrays_from_cloud(cloud)
+    rest = np.ascontiguousarray(raw['sh'][:, 1:].transpose(0, 2, 1)).reshape(len(cloud), -1)
+    names = [*_MEANS, *(_NORMALS if normals else []), *_DC, *rest_names(rest.shape[1]), *_OPACITY, *_SCALES, *_QUATS]
+    parts = [raw['means'], np.zeros((len(cloud), 3 if normals else 0), np.float32), raw['sh'][:, 0], rest,
+             raw['opacity_logits'][:, None], raw['log_scales'], raw['quats']]
+    table = np.concatenate(parts, axis=1, dtype='<f4')
+    write_whole(path, [ply.header([('vertex', len(cloud), [(name, 'float') for name in names])]), table.data])

@@ -1,0 +1,281 @@
+"""The SOG of PlayCanvas ("spatially ordered Gaussians"): lossless WebP images and a ``meta.json``.
+
+Bundled in one zip (``.sog``), or a folder of files. A pixel is a Gaussian: positions 16 bits over a logarithmic
+range, log scales and colours an index into a codebook of 256 (version 2) or 8 bits over a range (version 1),
+quaternions the three smallest of wxyz at 8 bits, higher SH bands a label into a palette of up to 65,536.
+"""
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from clipgs_plugin.io import quantise
+from clipgs_plugin.io.files import arrays_from_cloud, cloud_from_arrays, write_whole
+from clipgs_plugin.structures import GaussianCloud
+
+META = 'meta.json'
+ZIP = b'PK'
+_COEFFICIENTS = {1: 3, 2: 8, 3: 15}
+_PALETTE_WIDTH = 64  # palette entries in a row of the centroids' image
+_FIRST_TAG = 252     # alpha of the quaternion image: 252 + index of the largest component
+_MAX_PALETTE = 2 ** 16
+
+
+class _Reader:
+    """Named files of a bundle or a folder, with errors that name both."""
+
+    def __init__(self, path: Path, get: Callable[[str], bytes]):
+        self.path, self.get = path, get
+
+    def bytes(self, name: str) -> bytes:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ValueError(f'{self.path}: {META} names the file {name!r}, expected a plain file name')
+        try:
+            return self.get(name)
+        except (KeyError, FileNotFoundError):
+            raise ValueError(f'{self.path}: lacks {name}; a SOG is {META} and the images it names') from None
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            raise ValueError(f'{self.path}: {name} in the archive is damaged ({error}); download it again') from None
+
+    def pixels(self, name: str, count: int = 0) -> np.ndarray:
+        """RGBA of an image, (pixels, 4), at least ``count`` of them."""
+        return self.image(name, count).reshape(-1, 4)
+
+    def image(self, name: str, count: int = 0) -> np.ndarray:
+        from PIL import Image
+
+        data = self.bytes(name)
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                pixels = np.asarray(image.convert('RGBA'))
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f'{self.path}: {name} is no readable image ({error}); download it again') from None
+        if pixels.shape[0] * pixels.shape[1] < count:
+            raise ValueError(f'{self.path}: {META} promises {count} Gaussians, {name} holds '
+                             f'{pixels.shape[0] * pixels.shape[1]} pixels')
+        return pixels
+
+
+def read(path: Path) -> GaussianCloud:
+    """Read a bundle, a folder, or the ``meta.json`` of a folder; version 1 or 2."""
+    if path.is_dir() or path.suffix == '.json':
+        folder = path if path.is_dir() else path.parent
+        return _read(_Reader(path, lambda name: (folder / name).read_bytes()), META if path.is_dir() else path.name)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read(_Reader(path, archive.read), META)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f'{path}: damaged zip archive ({error}); it is probably truncated, download it again'
+                         ) from None
+
+
+def _read(reader: _Reader, name: str) -> GaussianCloud:
+    try:
+        meta = json.loads(reader.bytes(name))
+        version = meta.get('version', 1)
+        if version not in (1, 2):
+            raise ValueError(f'{reader.path}: SOG version {version}, expected 1 or 2')
+        return _decode(reader, meta, version)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f'{reader.path}: {name} is no JSON ({error})') from None
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f'{reader.path}: {name} is not that of a SOG ({type(error).__name__}: {error})') from None
+
+
+def _codebook(values: list[float | None]) -> np.ndarray:
+    """256 values; a null, which some writers leave in the first place, continues the others."""
+    first, *rest = values
+    if first is None:
+        first = rest[0] + (rest[0] - rest[-1]) / len(values)
+    return np.array([first, *rest], np.float64)
+
+
+def _decode(reader: _Reader, meta: dict, version: int) -> GaussianCloud:
+    count = int(meta['count'] if version == 2 else meta['means']['shape'][0])
+
+    def values(group: dict, pixels: np.ndarray) -> np.ndarray:
+        """8-bit channels through a codebook, or between bounds."""
+        if version == 2:
+            codebook = _codebook(group['codebook'])
+            if len(pixels) and pixels.max() >= len(codebook):
+                raise ValueError(f'{reader.path}: index {pixels.max()} in a codebook of {len(codebook)}')
+            return codebook[pixels]
+        low, high = np.array(group['mins'], np.float64), np.array(group['maxs'], np.float64)
+        return low + (high - low) * (pixels / 255)
+
+    low, high = (reader.pixels(name, count)[:count, :3].astype(np.uint32) for name in meta['means']['files'])
+    lowest, highest = (np.array(meta['means'][end], np.float64) for end in ('mins', 'maxs'))
+    means = lowest + (highest - lowest) * ((high << 8 | low) / 65535)
+    quats = reader.pixels(meta['quats']['files'][0], count)[:count]
+    largest = quats[:, 3].astype(np.int64) - _FIRST_TAG
+    if (largest < 0).any():
+        raise ValueError(f'{reader.path}: quats have an invalid tag in {int((largest < 0).sum())} of {count} '
+                         'Gaussians; the image was probably compressed with loss')
+    color = reader.pixels(meta['sh0']['files'][0], count)[:count]
+    if version == 2:
+        dc, logits = values(meta['sh0'], color[:, :3]), quantise.logits_from_bytes(color[:, 3])
+    else:
+        both = values(meta['sh0'], color)
+        dc, logits = both[:, :3], both[:, 3]
+    scales = reader.pixels(meta['scales']['files'][0], count)[:count, :3]
+    sh = [dc[:, None]]
+    if meta.get('shN'):
+        sh.append(_decode_bands(reader, meta['shN'], count, lambda pixels: values(meta['shN'], pixels)))
+    return cloud_from_arrays(
+        means=np.sign(means) * np.expm1(np.abs(means)),
+        quats=quantise.restore_largest(largest, (quats[:, :3] / 255 * 2 - 1) / 2 ** 0.5),
+        log_scales=values(meta['scales'], scales),
+        opacity_logits=logits,
+        sh=np.concatenate(sh, axis=1))
+
+
+def _decode_bands(reader: _Reader, group: dict, count: int, values: Callable) -> np.ndarray:
+    """Higher SH bands, (count, coefficients, 3): a row of the palette for each Gaussian's label."""
+    centroids, labels = group['files']
+    palette = reader.image(centroids)[:, :, :3]
+    coefficients = palette.shape[1] // _PALETTE_WIDTH
+    if palette.shape[1] % _PALETTE_WIDTH or coefficients not in _COEFFICIENTS.values() or (
+            'bands' in group and _COEFFICIENTS.get(group['bands']) != coefficients):
+        raise ValueError(f'{reader.path}: {centroids} is {palette.shape[1]} pixels wide, expected {_PALETTE_WIDTH} '
+                         f'times one of {[*_COEFFICIENTS.values()]} coefficients, those of the bands that {META} names')
+    palette = palette.reshape(-1, coefficients, 3)
+    pixels = reader.pixels(labels, count)[:count].astype(np.int64)
+    label = pixels[:, 0] | pixels[:, 1] << 8
+    if count and label.max() >= len(palette):
+        raise ValueError(f'{reader.path}: SH label {label.max()} in a palette of {len(palette)}')
+    return values(palette)[label]
+
+
+def storage_order(cloud: GaussianCloud) -> np.ndarray:
+    """Where each stored Gaussian comes from, (N,): neighbouring pixels compress better."""
+    return quantise.morton_order(arrays_from_cloud(cloud)['means'])
+
+
+def write(cloud: GaussianCloud, path: Path, palette: int | None = None) -> None:
+    """Write version 2 in :func:`storage_order`: a bundle, or a folder of files where ``path`` names a ``meta.json``.
+
+    Args:
+        cloud: Any SH degree.
+        path: ``.sog`` or ``FOLDER/meta.json``.
+        palette: Entries of the palette of SH bands, by default as many as PlayCanvas' tools take: 1,024 for a
+            Gaussian count up to 2,047, doubling with it up to 65,536.
+    """
+    files = _encode(cloud, palette)
+    if path.suffix == '.json':
+        for name, data in files.items():  # meta.json comes last, so that a folder with one is whole
+            write_whole(path if name == META else path.parent / name, [data])
+        return
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_STORED) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)  # no time stamp: equal clouds give equal files
+    write_whole(path, [buffer.getbuffer()])
+
+
+def _encode(cloud: GaussianCloud, palette: int | None) -> dict[str, bytes]:
+    order = storage_order(cloud)
+    raw = {name: value[order].astype(np.float64) for name, value in arrays_from_cloud(cloud).items()}
+    count = len(cloud)
+    width = 4 * math.ceil(math.sqrt(count) / 4)
+    opaque = np.full((count, 1), 255, np.uint8)
+
+    def webp(pixels: np.ndarray, width: int = width) -> bytes:
+        from PIL import Image
+
+        height = -(-len(pixels) // width)
+        padded = np.zeros((height * width, 4), np.uint8)
+        padded[:len(pixels)] = pixels
+        buffer = io.BytesIO()
+        # exact: colours under alpha 0 are data here
+        Image.fromarray(padded.reshape(height, width, 4)).save(buffer, 'WEBP', lossless=True, exact=True)
+        return buffer.getvalue()
+
+    means = np.sign(raw['means']) * np.log1p(np.abs(raw['means']))
+    lowest, highest = means.min(0), means.max(0)
+    steps = np.rint((means - lowest) / np.where(highest > lowest, highest - lowest, 1) * 65535).astype(np.uint32)
+    largest, three = quantise.drop_largest(raw['quats'])
+    quats = np.rint((three * 2 ** 0.5 + 1) / 2 * 255).astype(np.uint8)
+    scale_codebook, scales = _quantise(raw['log_scales'])
+    color_codebook, color = _quantise(raw['sh'][:, 0])
+    alpha = quantise.bytes_from_logits(raw['opacity_logits'])
+    files = {
+        'means_l.webp': webp(np.hstack([(steps & 255).astype(np.uint8), opaque])),
+        'means_u.webp': webp(np.hstack([(steps >> 8).astype(np.uint8), opaque])),
+        'quats.webp': webp(np.hstack([quats, (largest[:, None] + _FIRST_TAG).astype(np.uint8)])),
+        'scales.webp': webp(np.hstack([scales, opaque])),
+        'sh0.webp': webp(np.hstack([color, alpha[:, None]])),
+    }
+    meta = {
+        'version': 2,
+        'count': count,
+        'means': {'mins': lowest.tolist(), 'maxs': highest.tolist(), 'files': ['means_l.webp', 'means_u.webp']},
+        'scales': {'codebook': scale_codebook.tolist(), 'files': ['scales.webp']},
+        'quats': {'files': ['quats.webp']},
+        'sh0': {'codebook': color_codebook.tolist(), 'files': ['sh0.webp']},
+    }
+    if cloud.sh_degree:
+        coefficients = _COEFFICIENTS[cloud.sh_degree]
+        if palette is None:
+            palette = 1024 * 2 ** min(6, max(0, math.floor(math.log2(max(1, count / 1024)))))
+        centroids, labels = _cluster(raw['sh'][:, 1:].reshape(count, -1).astype(np.float32), min(palette, _MAX_PALETTE))
+        codebook, entries = _quantise(centroids.reshape(-1, coefficients, 3))
+        rows = -(-len(entries) // _PALETTE_WIDTH)
+        image = np.full((rows * _PALETTE_WIDTH, coefficients, 4), 255, np.uint8)
+        image[:, :, :3] = 0
+        image[:len(entries), :, :3] = entries
+        files['shN_centroids.webp'] = webp(image.reshape(-1, 4), _PALETTE_WIDTH * coefficients)
+        label = np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], axis=1).astype(np.uint8)
+        files['shN_labels.webp'] = webp(np.hstack([label, opaque]))
+        meta['shN'] = {'count': len(entries), 'bands': cloud.sh_degree, 'codebook': codebook.tolist(),
+                       'files': ['shN_centroids.webp', 'shN_labels.webp']}
+    return {**files, META: json.dumps(meta).encode()}
+
+
+def _quantise(values: np.ndarray, size: int = 256, rounds: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """A codebook of ``size`` ascending values that fits best in the mean square (Lloyd), and indices into it.
+
+    Starts halfway between equal counts and equal widths, so that both the bulk and the tails have entries.
+    """
+    data, inverse = np.unique(values.astype(np.float32), return_inverse=True)
+    data = data.astype(np.float64)
+    if len(data) <= size:
+        codebook = np.concatenate([data, np.full(size - len(data), data[-1])])
+        return codebook, inverse.reshape(values.shape).astype(np.uint8)
+    weights = np.bincount(inverse.ravel())
+    cumulative = np.cumsum(weights)
+    shares = (np.arange(size) + 0.5) / size
+    quantiles = data[np.searchsorted(cumulative, shares * cumulative[-1])]
+    codebook = (quantiles + data[0] + (data[-1] - data[0]) * shares) / 2
+    sums = np.concatenate([[0], np.cumsum(data * weights)])
+    counts = np.concatenate([[0], cumulative])
+    for _ in range(rounds):
+        edges = np.concatenate([[0], np.searchsorted(data, (codebook[1:] + codebook[:-1]) / 2), [len(data)]])
+        n = np.diff(counts[edges])
+        codebook = np.where(n > 0, np.diff(sums[edges]) / np.maximum(n, 1), codebook)
+    index = np.searchsorted((codebook[1:] + codebook[:-1]) / 2, data)
+    return codebook, index[inverse].reshape(values.shape).astype(np.uint8)
+
+
+def _cluster(points: np.ndarray, size: int, rounds: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Centroids, (at most size, D), and the nearest one's index for each point (k-means from evenly spread points)."""
+    import torch
+
+    unique, inverse = np.unique(points, axis=0, return_inverse=True)
+    if len(unique) <= size:
+        return unique, inverse.ravel()
+    data = torch.from_numpy(points)
+    centroids = data[torch.linspace(0, len(data) - 1, size).long()].clone()
+    for turn in range(rounds + 1):
+        half = centroids.square().sum(1) / 2
+        labels = torch.cat([(half - chunk @ centroids.T).argmin(1) for chunk in data.split(1024)])
+        if turn == rounds:
+            return centroids.numpy(), labels.numpy()
+        counts = torch.bincount(labels, minlength=size)
+        sums = torch.zeros_like(centroids).index_add_(0, labels, data)
+        centroids = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp_min(1), centroids)

@@ -1,0 +1,46 @@
+"""The ``.splat`` of antimatter15's viewer: 32 bytes a Gaussian, no header, colour without view dependence.
+
+Position and linear scale are float32, colour and alpha 8 bits, the wxyz quaternion 8 bits a component.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from clipgs_plugin.io import quantise
+from clipgs_plugin.io.files import arrays_from_cloud, cloud_from_arrays, write_whole
+from clipgs_plugin.structures import GaussianCloud
+
+_RECORD = np.dtype([('means', '<f4', 3), ('scales', '<f4', 3), ('rgb', 'u1', 3), ('alpha', 'u1'), ('quats', 'u1', 4)])
+_UNIT_TOLERANCE = 1 / 64  # a unit quaternion cut, not rounded, to 8 bits a component is as far as this from unit
+
+
+def read(path: Path) -> GaussianCloud:
+    """Read a file. It has no signature: a size that is no multiple of 32 is all that shows another format."""
+    data = path.read_bytes()
+    if len(data) % _RECORD.itemsize:
+        raise ValueError(f'{path}: {len(data)} bytes are not a whole number of {_RECORD.itemsize}-byte Gaussians; it '
+                         'is truncated or no .splat')
+    table = np.frombuffer(data, _RECORD)
+    return cloud_from_arrays(
+        means=table['means'],
+        quats=(table['quats'].astype(np.float64) - 128) / 128,
+        log_scales=quantise.log_scales(table['scales']),
+        opacity_logits=quantise.logits_from_bytes(table['alpha']),
+        sh=quantise.dc_from_rgb(table['rgb'] / 255)[:, None])
+
+
+def write(cloud: GaussianCloud, path: Path) -> None:
+    """Write in the cloud's order, dropping SH bands above the constant one."""
+    raw = arrays_from_cloud(cloud)
+    table = np.zeros(len(cloud), _RECORD)
+    table['means'] = raw['means']
+    table['scales'] = np.exp(raw['log_scales'].astype(np.float64))
+    table['rgb'] = np.rint(quantise.rgb_from_dc(raw['sh'][:, 0]).clip(0, 1) * 255)
+    table['alpha'] = quantise.bytes_from_logits(raw['opacity_logits'])
+    norms = np.linalg.norm(raw['quats'].astype(np.float64), axis=1, keepdims=True)
+    # What is unit within the format's own resolution stays, so that a file read and written keeps its bytes.
+    quats = raw['quats'] / np.where(np.abs(norms - 1) <= _UNIT_TOLERANCE, 1, norms)
+    table['quats'] = np.rint(quats * 128 + 128).clip(0, 255)
+    write_whole(path, [table.data])
