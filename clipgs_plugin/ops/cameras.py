@@ -1,0 +1,135 @@
+"""Cameras of pictures of objects.
+
+Convention, the same everywhere in the library: a view matrix (4, 4) takes world points, as column vectors, to the
+camera's frame in OpenCV axes (x right, y down, z forward); intrinsics (3, 3) are in pixels, with the centre of the
+first pixel at (0.5, 0.5).
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_AXES = {'x': (1.0, 0.0, 0.0), 'y': (0.0, 1.0, 0.0), 'z': (0.0, 0.0, 1.0)}
+
+
+def up_vector(up: str | Sequence[float] | Tensor) -> Tensor:
+    """The unit vector, (3,) float32, of ``'x'``, ``'y'``, ``'z'``, ``'-x'``, ``'-y'``, ``'-z'`` or three numbers."""
+    if isinstance(up, str):
+        if up.removeprefix('-') not in _AXES:
+            raise ValueError(f"up={up!r}: expected 'x', 'y', 'z', one of them with a minus sign, or three numbers")
+        vector = torch.tensor(_AXES[up.removeprefix('-')])
+        return -vector if up.startswith('-') else vector
+    vector = torch.as_tensor(up, dtype=torch.float32)
+    if vector.shape != (3,) or not float(vector.norm()) > 0:
+        raise ValueError(f'up={up!r}: expected three numbers, not all zero')
+    return vector / vector.norm()
+
+
+def look_at(
+    eye: Tensor | Sequence[float],                       # (..., 3)
+    target: Tensor | Sequence[float] = (0.0, 0.0, 0.0),  # (..., 3)
+    up: str | Tensor | Sequence[float] = 'y',
+) -> Tensor:
+    """View matrices of cameras at ``eye`` that see ``target`` in the middle of the picture.
+
+    Args:
+        eye: Positions, (..., 3), world.
+        target: Points looked at, broadcast against ``eye``.
+        up: The direction that points up in the picture: an axis by name or a vector (3,). A camera that looks
+            along it takes another axis in its place.
+
+    Returns:
+        World to camera, OpenCV axes, (..., 4, 4).
+
+    Raises:
+        ValueError: A camera stands on its target.
+    """
+    eye = torch.as_tensor(eye)
+    eye = eye if eye.is_floating_point() else eye.float()
+    target = torch.as_tensor(target).to(eye)
+    eye, target = torch.broadcast_tensors(eye, target)
+    forward = target - eye
+    if not bool((forward.norm(dim=-1) > 0).all()):
+        raise ValueError('a camera stands on its target, so it has no direction; move the eye')
+    forward = torch.nn.functional.normalize(forward, dim=-1)
+    up = up_vector(up).to(eye).expand_as(forward)
+    # Seen straight from above or below, the next axis after `up` is as good as any and keeps the matrix proper.
+    parallel = torch.linalg.cross(forward, up).norm(dim=-1, keepdim=True) < 1e-4
+    up = torch.where(parallel, up.roll(1, -1), up)
+    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
+    down = torch.linalg.cross(forward, right)
+    rotation = torch.stack([right, down, forward], dim=-2)
+    viewmats = torch.zeros(*eye.shape[:-1], 4, 4, dtype=eye.dtype, device=eye.device)
+    viewmats[..., :3, :3] = rotation
+    viewmats[..., :3, 3] = -(rotation @ eye[..., None]).squeeze(-1)
+    viewmats[..., 3, 3] = 1
+    return viewmats
+
+
+def intrinsics(fov_degrees: float, width: int, height: int) -> Tensor:
+    """Pinhole intrinsics with square pixels and the principal point in the middle.
+
+    Args:
+        fov_degrees: Angle across the picture's shorter side, in (0, 180).
+        width: Pixels.
+        height: Pixels.
+
+    Returns:
+        (3, 3) float32, pixels.
+    """
+    if not 0 < fov_degrees < 180:
+        raise ValueError(f'fov_degrees={fov_degrees}: expected an angle between 0 and 180 degrees')
+    focal = 0.5 * min(width, height) / math.tan(math.radians(fov_degrees) / 2)
+    return torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+
+
+def sphere_cameras(
+    num_views: int,
+    distance: float = 3.2,
+    elevation: float | Sequence[float] | None = None,
+    up: str | Sequence[float] | Tensor = 'y',
+) -> Tensor:
+    """Cameras on a sphere around the origin, looking at it; the same for the same arguments.
+
+    Args:
+        num_views: Number of cameras V.
+        distance: Radius of the sphere, world units.
+        elevation: ``None`` spreads the views evenly over the whole sphere, on a Fibonacci spiral from the top down.
+            A number places them evenly around one ring at that elevation in degrees, and several numbers make
+            several rings, over which the views are dealt in turn.
+        up: The axis of the rings and the upper side of the pictures.
+
+    Returns:
+        World to camera, OpenCV axes, (V, 4, 4) float32.
+    """
+    if num_views < 1 or not distance > 0:
+        raise ValueError(f'num_views={num_views}, distance={distance}: expected at least 1 and more than 0')
+    index = torch.arange(num_views, dtype=torch.float64)
+    if elevation is None:
+        height = 1 - (2 * index + 1) / num_views
+        azimuth = index * math.pi * (3 - math.sqrt(5))  # the golden angle
+    else:
+        rings = torch.as_tensor(elevation, dtype=torch.float64).reshape(-1)
+        height = torch.sin(torch.deg2rad(rings))[torch.arange(num_views) % len(rings)]
+        azimuth = 2 * math.pi * index / num_views
+    axis = up_vector(up).double()
+    # Two directions across the axis; azimuth 0 is z for y up, x for z up, y for x up.
+    front = axis.abs().roll(1) if int((axis != 0).sum()) == 1 else _across(axis)
+    side = torch.linalg.cross(axis, front)
+    ring = (1 - height ** 2).clamp_min(0).sqrt()
+    eyes = (ring * azimuth.cos())[:, None] * front + (ring * azimuth.sin())[:, None] * side + height[:, None] * axis
+    return look_at(distance * eyes, up=axis).float()
+
+
+def _across(axis: Tensor) -> Tensor:
+    """A unit vector perpendicular to ``axis``, (3,)."""
+    other = torch.eye(3, dtype=axis.dtype)[axis.abs().argmin()]
+    return torch.nn.functional.normalize(torch.linalg.cross(axis, other), dim=-1)
+
+
+def flip_camera_axes(viewmats: Tensor) -> Tensor:
+    """View matrices (..., 4, 4) from OpenCV axes to OpenGL's (x right, y up, z backward), or back."""
+    return viewmats.new_tensor([1.0, -1.0, -1.0, 1.0])[:, None] * viewmats

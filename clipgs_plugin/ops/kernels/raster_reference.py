@@ -1,0 +1,150 @@
+"""3D Gaussian rasterisation written plainly: what the fast kernels are held against.
+
+Everything is computed in float64 whatever the dtype of the cloud, so that footprints, depth order and the 1/255
+threshold do not depend on rounding; the picture returns in the cloud's dtype.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from clipgs_plugin.ops.kernels.raster_constants import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, VIEW_MARGIN
+from clipgs_plugin.ops.rotations import quaternion_to_matrix
+from clipgs_plugin.ops.spherical_harmonics import eval_sh
+
+TILE = 16  # pixels; only bounds how many Gaussians are looked at per pixel, never the picture
+
+
+class Splats(NamedTuple):
+    """The visible Gaussians of one view, nearest first."""
+
+    centers: Tensor    # (M, 2) pixels
+    conics: Tensor     # (M, 3) xx, xy, yy of the inverse 2D covariance
+    opacities: Tensor  # (M,)
+    colors: Tensor     # (M, 3)
+    reach: Tensor      # (M, 2) half width and height of the box beyond which alpha < 1/255, pixels
+
+
+def view_colors(means: Tensor, sh: Tensor, camera: Tensor) -> Tensor:
+    """Colours seen from a point: max(0, 0.5 + SH(direction)), (N, 3)."""
+    directions = torch.nn.functional.normalize(means - camera, dim=-1)
+    return eval_sh(sh, directions).clamp_min(0)
+
+
+def project(
+    means: Tensor,           # (N, 3) world
+    quats: Tensor,           # (N, 4) wxyz
+    log_scales: Tensor,      # (N, 3)
+    opacity_logits: Tensor,  # (N,)
+    sh: Tensor,              # (N, K, 3)
+    viewmat: Tensor,         # (4, 4) world to camera, OpenCV axes
+    intrinsics: Tensor,      # (3, 3) pixels
+    width: int,
+    height: int,
+    near: float,
+    blur: float,
+) -> Splats:
+    """EWA projection (Zwicker et al., "EWA splatting", 2002) of Gaussians to one view, sorted by depth."""
+    rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
+    depth = (means @ rotation.T + translation)[:, 2].detach()
+    # Keys in float32: Gaussians of one depth up to rounding keep their order in the cloud.
+    order = depth.float().argsort(stable=True)
+    order = order[depth[order] > near]
+    means, quats, log_scales, opacity_logits, sh = (
+        x[order] for x in (means, quats, log_scales, opacity_logits, sh))
+
+    x, y, z = (means @ rotation.T + translation).unbind(-1)
+    fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
+    # The projection is linearised at the mean, but no farther out than a margin beyond the picture.
+    margin_x, margin_y = VIEW_MARGIN * width / fx, VIEW_MARGIN * height / fy
+    slope_x = torch.clamp(x / z, -cx / fx - margin_x, (width - cx) / fx + margin_x)
+    slope_y = torch.clamp(y / z, -cy / fy - margin_y, (height - cy) / fy + margin_y)
+    zero = torch.zeros_like(z)
+    jacobian = torch.stack([
+        torch.stack([fx / z, zero, -fx * slope_x / z], -1),
+        torch.stack([zero, fy / z, -fy * slope_y / z], -1),
+    ], -2)
+    axes = jacobian @ rotation @ quaternion_to_matrix(quats) * log_scales.exp()[:, None, :]
+    covariance = axes @ axes.transpose(-1, -2) + blur * torch.eye(2, dtype=axes.dtype, device=axes.device)
+    inverse = torch.linalg.inv(covariance)
+
+    opacities = opacity_logits.sigmoid()
+    cutoff = 2 * (opacities.detach() / MIN_ALPHA).log()  # squared Mahalanobis distance at which alpha is 1/255
+    variances = torch.diagonal(covariance.detach(), dim1=-2, dim2=-1)
+    splats = Splats(
+        centers=torch.stack([fx * x / z + cx, fy * y / z + cy], -1),
+        conics=torch.stack([inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]], -1),
+        opacities=opacities,
+        colors=view_colors(means, sh, -rotation.T @ translation),
+        reach=(cutoff.clamp_min(0)[:, None] * variances).sqrt(),
+    )
+    drawn = cutoff >= 0
+    return Splats(*(field[drawn] for field in splats))
+
+
+def composite(splats: Splats, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Blend splats front to back.
+
+    Args:
+        splats: M splats, nearest first.
+        pixels: Centres of pixels, (P, 2).
+
+    Returns:
+        Colours before any background (P, 3), and alpha (P,).
+    """
+    dx, dy = (pixels[:, None] - splats.centers).unbind(-1)  # (P, M)
+    xx, xy, yy = splats.conics.unbind(-1)
+    alpha = splats.opacities * torch.exp(-0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy)
+    alpha = torch.where(alpha < MIN_ALPHA, 0, alpha.clamp_max(MAX_ALPHA))
+    logs = torch.log1p(-alpha)
+    after = logs.cumsum(1)
+    transmittance = torch.exp(after - logs)
+    # A pixel is finished before the Gaussian that would take its transmittance under the limit.
+    weights = torch.where(after.exp() > MIN_TRANSMITTANCE, alpha * transmittance, 0)
+    return weights @ splats.colors, weights.sum(1)
+
+
+def rasterise(
+    means: Tensor,           # (N, 3)
+    quats: Tensor,           # (N, 4) wxyz
+    log_scales: Tensor,      # (N, 3)
+    opacity_logits: Tensor,  # (N,)
+    sh: Tensor,              # (N, K, 3)
+    viewmats: Tensor,        # (V, 4, 4)
+    intrinsics: Tensor,      # (V, 3, 3)
+    width: int,
+    height: int,
+    near: float,
+    blur: float,
+) -> tuple[Tensor, Tensor]:
+    """Colours on black (V, H, W, 3) and alpha (V, H, W); differentiable in every tensor, cameras included."""
+    dtype, device = means.dtype, means.device
+    cloud = [x.double() for x in (means, quats, log_scales, opacity_logits, sh)]
+    ys, xs = torch.meshgrid(torch.arange(height, device=device) + 0.5, torch.arange(width, device=device) + 0.5,
+                            indexing='ij')
+    pixels = torch.stack([xs, ys], -1).double()  # (H, W, 2)
+
+    colors, alphas = [], []
+    for viewmat, intrinsic in zip(viewmats.double(), intrinsics.double()):
+        splats = project(*cloud, viewmat, intrinsic, width, height, near, blur)
+        rows = []
+        for strip in pixels.split(TILE, 0):
+            tiles = [_tile(splats, tile) for tile in strip.split(TILE, 1)]
+            rows.append(torch.cat(tiles, 1))
+        picture = torch.cat(rows, 0)
+        colors.append(picture[..., :3])
+        alphas.append(picture[..., 3])
+    return torch.stack(colors).to(dtype), torch.stack(alphas).to(dtype)
+
+
+def _tile(splats: Splats, pixels: Tensor) -> Tensor:
+    """Colour and alpha of a tile's pixels (h, w, 2), as (h, w, 4)."""
+    low, high = pixels[0, 0], pixels[-1, -1]
+    near_tile = ((splats.centers + splats.reach >= low) & (splats.centers - splats.reach <= high)).all(-1)
+    chosen = Splats(*(field[near_tile] for field in splats))
+    # Recomputed in the backward pass: the (P, M) intermediates of every tile would not fit in memory together.
+    color, alpha = checkpoint(composite, chosen, pixels.flatten(0, 1), use_reentrant=False)
+    return torch.cat([color, alpha[:, None]], -1).unflatten(0, pixels.shape[:2])

@@ -1,0 +1,107 @@
+"""Pictures of Gaussians, differentiable.
+
+Rasterisation as INRIA's 3DGS and gsplat define it (Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field
+Rendering", 2023), in the numbers of gsplat 1.5 where the two differ:
+
+- EWA projection, linearised at the mean, with 0.3 square pixels added to the 2D covariance and no compensation of
+  opacity for it (``rasterize_mode='classic'``); pixel centres at 0.5; Gaussians nearer than the near plane are cut.
+- Sorted by depth, blended front to back. Alpha is clipped to 0.999 (INRIA: 0.99) and skipped under 1/255, which
+  bounds the footprint exactly (INRIA: three standard deviations, whole tiles). A pixel takes no Gaussian that would
+  leave it less transmittance than 1e-4.
+- The colour of a Gaussian is max(0, 0.5 + SH(direction from the camera)). Nothing clips pictures at 1.
+"""
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from clipgs_plugin.structures import GaussianCloud
+
+# Backend -> the package it needs and the command that installs it.
+_NEEDS = {
+    'reference': ('torch', 'pip install torch'),
+    'cpu': ('numba', 'pip install numba'),
+    'gsplat': ('gsplat', 'pip install "clipgs_plugin[gpu]" (or pip install gsplat)'),
+}
+
+
+def available_render_backends() -> list[str]:
+    """Names that ``render(backend=...)`` takes in this environment; ``'gsplat'`` needs a CUDA device too."""
+    return [name for name, (package, _) in _NEEDS.items()
+            if find_spec(package) is not None and (name != 'gsplat' or torch.cuda.is_available())]
+
+
+def render(
+    cloud: GaussianCloud,
+    viewmats: Tensor,    # (V, 4, 4) world to camera, OpenCV axes
+    intrinsics: Tensor,  # (V, 3, 3) pixels
+    width: int,
+    height: int,
+    background: Tensor | tuple[float, float, float] = (0.0, 0.0, 0.0),
+    sh_degree: int | None = None,
+    backend: str = 'auto',
+    near: float = 0.01,
+    blur: float = 0.3,
+) -> tuple[Tensor, Tensor]:
+    """Render a cloud from several cameras.
+
+    Args:
+        cloud: N Gaussians; gradients reach all five raw parameters.
+        viewmats: World to camera in OpenCV axes (x right, y down, z forward), (V, 4, 4).
+        intrinsics: Pinhole cameras, pixels, (V, 3, 3).
+        width: Of the pictures, pixels.
+        height: Of the pictures, pixels.
+        background: Colour behind the object, (3,).
+        sh_degree: Highest SH band to use; all the cloud has by default.
+        backend: ``'cpu'`` (numba), ``'gsplat'`` (CUDA), ``'reference'`` (plain torch, any device, slow, cameras
+            differentiable too), or ``'auto'`` for the fastest there is.
+        near: Distance of the near plane, world units.
+        blur: Added to the diagonal of 2D covariances, square pixels.
+
+    Returns:
+        Pictures (V, H, W, 3), sRGB, and alpha (V, H, W), in the dtype of the cloud.
+
+    Raises:
+        ValueError: Shapes, degree or backend do not fit.
+        ModuleNotFoundError: The backend's package is not installed.
+    """
+    if viewmats.ndim != 3 or viewmats.shape[1:] != (4, 4):
+        raise ValueError(f'viewmats has shape {tuple(viewmats.shape)}, expected (V, 4, 4)')
+    if intrinsics.shape != (len(viewmats), 3, 3):
+        raise ValueError(f'intrinsics has shape {tuple(intrinsics.shape)}, expected ({len(viewmats)}, 3, 3), one per '
+                         'view; repeat a shared one with intrinsics.expand(V, 3, 3)')
+    if width < 1 or height < 1 or not near > 0:
+        raise ValueError(f'width={width}, height={height}, near={near}: expected positive numbers')
+    degree = cloud.sh_degree if sh_degree is None else sh_degree
+    if not 0 <= degree <= cloud.sh_degree:
+        raise ValueError(f'sh_degree={sh_degree}: expected 0 to {cloud.sh_degree}, the degree of the cloud')
+    colors, alphas = _load(backend, cloud.device).rasterise(
+        cloud.means, cloud.quats, cloud.log_scales, cloud.opacity_logits, cloud.sh[:, :(degree + 1) ** 2],
+        viewmats.to(cloud.device), intrinsics.to(cloud.device), width, height, near, blur)
+    background = torch.as_tensor(background, dtype=colors.dtype, device=colors.device)
+    if background.shape != (3,):
+        raise ValueError(f'background has shape {tuple(background.shape)}, expected (3,)')
+    return colors + (1 - alphas)[..., None] * background, alphas
+
+
+def _load(backend: str, device: torch.device) -> ModuleType:
+    """The module of a backend, its package and the device checked."""
+    if backend == 'auto':
+        backend = {'cpu': 'cpu', 'cuda': 'gsplat'}.get(device.type, 'reference')
+    if backend not in _NEEDS:
+        raise ValueError(f"backend={backend!r}: expected 'auto' or one of {sorted(_NEEDS)}")
+    for name, needed in (('cpu', 'cpu'), ('gsplat', 'cuda')):
+        if backend == name and device.type != needed:
+            raise ValueError(f"backend={name!r} takes a cloud on {needed}, got one on {device}; move it with "
+                             f"cloud.to({needed!r}), or use backend='auto'")
+    package, command = _NEEDS[backend]
+    if find_spec(package) is None:
+        raise ModuleNotFoundError(f'rendering on {device} with backend={backend!r} needs {package}: {command}; '
+                                  "backend='reference' works without it, slowly")
+    return importlib.import_module(f'clipgs_plugin.ops.kernels.raster_{backend}')
