@@ -11,13 +11,14 @@ from clipgs_plugin.tools._program import USER_ERRORS, parser, progress_bar, run
 
 def find_files(inputs: list[Path]) -> list[Path]:
     """The files named, and every splat file below the folders named."""
-    from clipgs_plugin.io import SUFFIXES
+    from clipgs_plugin.io import FORMATS
+    suffixes = tuple(format.suffix for format in FORMATS.values())
     files = []
     for entry in inputs:
         if entry.is_dir():
-            found = sorted(p for p in entry.rglob('*') if p.is_file() and p.name.lower().endswith(tuple(SUFFIXES)))
+            found = sorted(p for p in entry.rglob('*') if p.is_file() and p.name.lower().endswith(suffixes))
             if not found:
-                raise FileNotFoundError(f'{entry} holds no splat files ({", ".join(sorted(SUFFIXES))})')
+                raise FileNotFoundError(f'{entry} holds no splat files ({", ".join(suffixes)})')
             files += found
         elif entry.is_file():
             files.append(entry)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from mmengine.dataset import Compose
 from torch import Tensor, nn
 
 from clipgs_plugin.apis.models import get_model
+from clipgs_plugin.datasets.transforms import build_pipeline
 from clipgs_plugin.io import read_gaussians
-from clipgs_plugin.registry import INFERENCERS, MODELS, TRANSFORMS
+from clipgs_plugin.registry import INFERENCERS, MODELS
 from clipgs_plugin.structures import GaussianBatch, GaussianCloud
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class CLIPGSInferencer:
                  device: str | torch.device = 'cpu') -> None:
         self.model = model if isinstance(model, nn.Module) else get_model(model, checkpoint, device)
         self.device = torch.device(device)
-        self.transform = Compose([TRANSFORMS.build(step) for step in self.model.cfg.inference_pipeline])
+        self.transform = build_pipeline(self.model.cfg.test_dataloader.dataset.pipeline)
         self._teacher: nn.Module | None = None
 
     def __repr__(self) -> str:

@@ -74,11 +74,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
         state = torch.load(path, map_location='cpu', weights_only=True)
         state = state.get('state_dict', state)
     expected = model.state_dict()
+    reshaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
     wrong = {
         'missing': sorted(expected.keys() - state.keys()),
         'unexpected': sorted(state.keys() - expected.keys()),
-        'of another shape': sorted(f'{key} {tuple(state[key].shape)} for {tuple(expected[key].shape)}'
-                                   for key in expected.keys() & state.keys() if state[key].shape != expected[key].shape),
+        'of another shape': [f'{key} {tuple(state[key].shape)} for {tuple(expected[key].shape)}' for key in reshaped],
     }
     if any(wrong.values()):
         counts = '; '.join(f'{len(keys)} {kind} ({", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""})'

@@ -1,0 +1,178 @@
+"""What a training run achieved, gathered for the report page: student, teacher and chance side by side."""
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from clipgs_plugin.apis.inferencer import CLIPGSInferencer
+from clipgs_plugin.apis.models import get_model
+from clipgs_plugin.apis.search_index import SearchIndex
+from clipgs_plugin.datasets import collate_gaussians
+from clipgs_plugin.evaluation import class_embeddings, recall_at_k, retrieval_ranks, topk_accuracy
+from clipgs_plugin.io import read_gaussians
+from clipgs_plugin.registry import DATASETS
+from clipgs_plugin.visualization.report import GalleryRow, Picture, RunReport
+
+TOPK = (1, 3, 5)
+RECALLS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Embeddings of a test set with what they are compared to."""
+
+    objects: Tensor          # (N, E) unit, by the student
+    text: Tensor             # (N, E) captions, by the teacher
+    views: Tensor            # (N, V, E) pictures, by the teacher
+    labels: Tensor           # (N,) int64
+    caption_ids: Tensor      # (N,) int64
+    captions: Sequence[str]  # N
+    classes: Sequence[str]   # C
+    prompts: Tensor          # (C, E) class prompts, by the teacher
+
+
+def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: int = 6) -> RunReport:
+    """Evaluate a run's best checkpoint and gather its curves, tables and pictures.
+
+    Args:
+        run: The work dir of a training run: its dumped config, a ``best_*.pth``, and ``embeddings.npz`` where files
+            were embedded.
+        device: Where to compute.
+        queries: Texts in the gallery, each the caption of an object of another class.
+        results: Pictures a query.
+
+    Raises:
+        FileNotFoundError: The folder holds no run.
+    """
+    clipgs = CLIPGSInferencer(get_model(_one(run, '*.py', 'a dumped config'),
+                                        _one(run, 'best_*.pth', 'a best checkpoint'), device), device=device)
+    dataset = DATASETS.build(clipgs.model.cfg.test_dataloader.dataset)
+    found = evaluate(clipgs, dataset)
+    train_size = len(DATASETS.build(clipgs.model.cfg.train_dataloader.dataset))
+    answers = (found.objects @ found.prompts.T).argmax(-1)
+    return RunReport(
+        title=f'CLIP-GS: {clipgs.model.name}',
+        summary=[f'Trained on {train_size} objects, evaluated on {len(found.labels)} unseen ones of '
+                 f'{len(found.classes)} categories. The teacher sees their rendered pictures, the student their '
+                 'Gaussians.'],
+        curves=read_curves(run),
+        columns=('', 'student, from Gaussians', 'teacher, from one picture', 'chance'),
+        rows=[*_zero_shot_rows(found), *_retrieval_rows(found)],
+        gallery=_gallery(dataset, found, queries, results),
+        files=_files(clipgs, run / 'embeddings.npz', found),
+        classes=found.classes,
+        confusion=_confusion(found.labels, answers, len(found.classes)),
+    )
+
+
+def _one(run: Path, pattern: str, what: str) -> Path:
+    """The newest file of a pattern in a run."""
+    files = sorted(run.glob(pattern), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise FileNotFoundError(f'{run} holds no {what} ({pattern}); is it the work dir of tools/train.py?')
+    return files[-1]
+
+
+@torch.inference_mode()
+def evaluate(clipgs: CLIPGSInferencer, dataset) -> Evaluation:
+    """Embed a labelled triplet dataset that has cached teacher features."""
+    loader = DataLoader(dataset, batch_size=32, collate_fn=collate_gaussians)
+    samples = [sample for batch in loader for sample in clipgs.model.test_step(batch)]
+    stack = lambda key: torch.stack([getattr(sample, key).cpu() for sample in samples])  # noqa: E731
+    classes = dataset.metainfo['classes']
+    prompts = class_embeddings(clipgs.teacher, classes, _templates(clipgs.model.cfg))
+    return Evaluation(stack('embedding'), stack('text'), stack('views'), stack('label'), stack('caption_id'),
+                      [sample.caption for sample in samples], classes, prompts)
+
+
+def _templates(cfg: Config) -> str | Sequence[str]:
+    """The prompts the run's own zero-shot metric uses."""
+    metrics = [metric for metric in cfg.test_evaluator if metric['type'].endswith('ZeroShotAccuracy')]
+    return metrics[0].get('templates', 'plain') if metrics else 'plain'
+
+
+def _zero_shot_rows(found: Evaluation) -> list[list[str]]:
+    student = topk_accuracy(found.objects @ found.prompts.T, found.labels, TOPK)
+    pictures = found.views.flatten(0, 1) @ found.prompts.T
+    teacher = topk_accuracy(pictures, found.labels.repeat_interleave(found.views.shape[1]), TOPK)
+    return [[f'zero-shot top-{k} (%)', f'{student[k]:.1f}', f'{teacher[k]:.1f}', f'{100 * k / len(found.classes):.1f}']
+            for k in TOPK]
+
+
+def _retrieval_rows(found: Evaluation) -> list[list[str]]:
+    """Recall in the full gallery; the teacher's rows put an object's first picture in its place."""
+    first, own = found.views[:, 0], torch.arange(len(found.labels))
+    other = found.views[:, found.views.shape[1] // 2]
+    student = {'text to 3D': (found.text, found.objects, found.caption_ids),
+               '3D to text': (found.objects, found.text, found.caption_ids),
+               'image to 3D': (first, found.objects, own)}
+    teacher = {'text to 3D': (found.text, first, found.caption_ids),
+               '3D to text': (first, found.text, found.caption_ids),
+               'image to 3D': (first, other, own)}
+    rows = []
+    for way in student:
+        ranks = [retrieval_ranks(query, gallery, ids, ids) for query, gallery, ids in (student[way], teacher[way])]
+        rows += [[f'{way} R@{k} (%)', *(f'{recall_at_k(rank, k):.1f}' for rank in ranks),
+                  f'{100 * k / len(found.labels):.1f}'] for k in RECALLS]
+    return rows
+
+
+def _confusion(labels: Tensor, answers: Tensor, classes: int) -> np.ndarray:
+    return torch.bincount(labels * classes + answers, minlength=classes ** 2).view(classes, classes).numpy()
+
+
+def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Losses, learning rate and validation metrics of a run and what it was resumed from, by name: steps, values."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for path in sorted(run.glob('*/vis_data/scalars.json')):
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            for name in entry:
+                if name in ('loss', 'lr', 'logit_scale') or name.startswith(('loss_', 'zero_shot/top', 'retrieval/')):
+                    steps, values = curves.setdefault(name, ([], []))
+                    steps.append(entry['step'])
+                    values.append(entry[name])
+    wanted = ('loss', 'loss_text', 'loss_image', 'zero_shot/top1', 'retrieval/text_to_3d_R@1', 'logit_scale')
+    return {name: curves[name] for name in wanted if name in curves}
+
+
+def _gallery(dataset, found: Evaluation, queries: int, results: int) -> list[GalleryRow]:
+    """Captions of objects of different classes, evenly spaced over the classes, and the objects they find."""
+    classes = np.unique(np.linspace(0, len(found.classes) - 1, queries).round().astype(int))
+    rows = []
+    for label in classes:
+        members = (found.labels == label).nonzero()[:, 0]
+        if not len(members):
+            continue
+        query = int(members[0])
+        scores, order = (found.objects @ found.text[query]).sort(descending=True)
+        pictures = [Picture(dataset.reader.read_views(dataset.rows[i], [0])[0], f'{found.captions[i]} ({score:.2f})',
+                            bool(found.labels[i] == label))
+                    for i, score in zip(order[:results].tolist(), scores)]
+        rows.append(GalleryRow(f'“{found.captions[query]}”', pictures))
+    return rows
+
+
+def _files(clipgs: CLIPGSInferencer, path: Path, found: Evaluation, limit: int = 24) -> list[GalleryRow]:
+    """The embedded files with a picture and the model's three best guesses."""
+    if not path.is_file():
+        return []
+    from clipgs_plugin.visualization import turntable
+    index = SearchIndex.load(path)
+    scale = clipgs.model.logit_scale.exp().item()
+    rows = []
+    for name, embedding in list(zip(index.paths, index.embeddings))[:limit]:
+        probabilities, order = (scale * found.prompts @ embedding).softmax(-1).topk(3)
+        guesses = ', '.join(f'{found.classes[i]} {100 * p:.0f} %' for i, p in zip(order, probabilities))
+        views = turntable(read_gaussians(name), num_views=4, size=128)
+        images = (views.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        rows.append(GalleryRow(f'{Path(name).name}: {guesses}', [Picture(image, '') for image in images]))
+    return rows

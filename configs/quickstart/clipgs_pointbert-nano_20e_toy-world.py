@@ -1,0 +1,11 @@
+# The quickstart: a nano encoder on the toy world, taught by the small CLIP model that ships.
+_base_ = ['../_base_/models/gs_encoder_nano.py', '../_base_/datasets/toy_world.py', '../_base_/schedules/adamw_20e.py',
+          '../_base_/default_runtime.py']
+
+teacher = dict(type='OpenCLIPTeacher', model='toy-clip')
+
+test_evaluator = val_evaluator = [
+    dict(type='ZeroShotAccuracy', teacher=teacher, templates='toy'),
+    dict(type='RetrievalRecall'),
+]
+default_hooks = dict(checkpoint=dict(save_best='zero_shot/top1', rule='greater'))

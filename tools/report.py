@@ -1,0 +1,31 @@
+"""Write a training run on one HTML page: curves, results beside the teacher's, retrieval gallery, confusion matrix."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipgs_plugin.tools._program import parser, run
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser(__doc__, 'python tools/report.py work_dirs/quickstart -o report.html')
+    args.add_argument('run', type=Path, help='the work dir of tools/train.py')
+    args.add_argument('-o', '--out', type=Path, default=None, help='page to write (RUN/report.html)')
+    args.add_argument('--device', default='cpu', help='where to compute (%(default)s)')
+    args = args.parse_args(argv)
+
+    from clipgs_plugin.apis.report import collect_report
+    from clipgs_plugin.visualization.report import render_html
+    out = args.out or args.run / 'report.html'
+    report = collect_report(args.run, args.device)
+    out.write_text(render_html(report), encoding='utf-8')
+    width = max(len(row[0]) for row in report.rows)
+    print(f'{"":{width}}  ' + '  '.join(report.columns[1:]))
+    for row in report.rows:
+        cells = (f"{cell:>{len(column)}}" for cell, column in zip(row[1:], report.columns[1:]))
+        print(f"{row[0]:{width}}  " + "  ".join(cells))
+    print(f'report in {out}')
+    return 0
+
+
+if __name__ == '__main__':
+    run(main)
