@@ -1,0 +1,41 @@
+# Labelled splat files: data/splats/{train,test}/CLASS/NAME.{ply,splat,spz,sog,...}. The files' up axis is given here;
+# models want y.
+data_root = 'data/splats'
+up = 'y'
+num_gaussians = 10000
+
+train_pipeline = [
+    dict(type='LoadGaussians', sh_degree=0),
+    dict(type='ChangeUp', source=up, target='y'),
+    dict(type='FilterOpacity', threshold=0.05),
+    dict(type='SampleGaussians', num=num_gaussians),
+    dict(type='NormaliseGaussians'),
+    dict(type='RotateGaussians', axis='y'),
+    dict(type='ScaleGaussians', low=0.8, high=1.25),
+    dict(type='PackGaussians'),
+]
+test_pipeline = [
+    dict(type='LoadGaussians', sh_degree=0),
+    dict(type='ChangeUp', source=up, target='y'),
+    dict(type='FilterOpacity', threshold=0.05),
+    dict(type='SampleGaussians', num=num_gaussians),
+    dict(type='NormaliseGaussians'),
+    dict(type='PackGaussians'),
+]
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='EpochSampler', shuffle=True),
+    collate_fn=dict(type='collate_gaussians'),
+    dataset=dict(type='GaussianFolder', root=data_root + '/train', pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=32,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='EpochSampler', shuffle=False),
+    collate_fn=dict(type='collate_gaussians'),
+    dataset=dict(type='GaussianFolder', root=data_root + '/test', test_mode=True, pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,44 @@
+# Objaverse as triplets, made by tools/make_triplets.py, with the features of Uni3D's teacher,
+# made by tools/cache_features.py. Frame: y up. 10,000 Gaussians an object, as the point-cloud models were given points.
+data_root = 'data/objaverse_triplets'
+teacher_name = 'eva02-e-14-plus-laion2b'
+num_gaussians = 10000
+
+train_pipeline = [
+    dict(type='LoadGaussians', sh_degree=0),
+    dict(type='FilterOpacity', threshold=0.05),
+    dict(type='SampleGaussians', num=num_gaussians),
+    dict(type='NormaliseGaussians'),
+    dict(type='RotateGaussians', axis='y'),
+    dict(type='ScaleGaussians', low=0.8, high=1.25),
+    dict(type='DropColor', probability=0.2),
+    dict(type='PackGaussians'),
+]
+test_pipeline = [
+    dict(type='LoadGaussians', sh_degree=0),
+    dict(type='FilterOpacity', threshold=0.05),
+    dict(type='SampleGaussians', num=num_gaussians),
+    dict(type='NormaliseGaussians'),
+    dict(type='PackGaussians'),
+]
+
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=8,
+    persistent_workers=True,
+    pin_memory=True,
+    drop_last=True,
+    sampler=dict(type='EpochSampler', shuffle=True),
+    collate_fn=dict(type='collate_gaussians'),
+    dataset=dict(type='TripletDataset', root=data_root, split='train', features=teacher_name, num_views=5,
+                 pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=64,
+    num_workers=4,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='EpochSampler', shuffle=False),
+    collate_fn=dict(type='collate_gaussians'),
+    dataset=dict(type='TripletDataset', root=data_root, split='test', features=teacher_name, test_mode=True,
+                 pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,37 @@
+# The toy world: procedural objects with captions, made by `tools/make_toy_world.py work_dirs/toy_world`, with the
+# features of `tools/cache_features.py work_dirs/toy_world --teacher toy-clip`. Frame: y up.
+data_root = 'work_dirs/toy_world'
+teacher_name = 'toy-clip'
+num_gaussians = 1024
+
+train_pipeline = [
+    dict(type='LoadGaussians', sh_degree=0),
+    dict(type='SampleGaussians', num=num_gaussians),
+    dict(type='NormaliseGaussians'),
+    dict(type='RotateGaussians', axis='y'),
+    dict(type='PackGaussians'),
+]
+test_pipeline = [
+    dict(type='LoadGaussians', sh_degree=0),
+    dict(type='SampleGaussians', num=num_gaussians),
+    dict(type='NormaliseGaussians'),
+    dict(type='PackGaussians'),
+]
+
+# An object takes about a millisecond, so on a CPU a worker costs more than it saves.
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    drop_last=True,
+    sampler=dict(type='EpochSampler', shuffle=True),
+    collate_fn=dict(type='collate_gaussians'),
+    dataset=dict(type='TripletDataset', root=data_root, split='train', features=teacher_name, num_views=5,
+                 pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    sampler=dict(type='EpochSampler', shuffle=False),
+    collate_fn=dict(type='collate_gaussians'),
+    dataset=dict(type='TripletDataset', root=data_root, split='test', features=teacher_name, test_mode=True,
+                 pipeline=test_pipeline))
+test_dataloader = val_dataloader
