@@ -1,6 +1,12 @@
 """Tokenizers, backbones, losses and the models made of them."""
+from clipgs_plugin.models.backbones import PointBERT, Uni3D
 from clipgs_plugin.models.clip_gs import CLIPGS
 from clipgs_plugin.models.data_preprocessor import GaussianDataPreprocessor
+from clipgs_plugin.models.gs_encoder import GSEncoder
 from clipgs_plugin.models.losses import ContrastiveLoss, ImageVotingLoss
+from clipgs_plugin.models.tokenizers import GSTokenizer, PatchEncoder, Tokens
 
-__all__ = ['CLIPGS', 'ContrastiveLoss', 'GaussianDataPreprocessor', 'ImageVotingLoss']
+__all__ = [
+    'CLIPGS', 'ContrastiveLoss', 'GSEncoder', 'GSTokenizer', 'GaussianDataPreprocessor', 'ImageVotingLoss',
+    'PatchEncoder', 'PointBERT', 'Tokens', 'Uni3D',
+]

@@ -1,0 +1,8 @@
+"""From Gaussians to tokens."""
+from clipgs_plugin.models.tokenizers.gs_tokenizer import GSTokenizer
+from clipgs_plugin.models.tokenizers.patch_encoder import PatchEncoder
+from clipgs_plugin.models.tokenizers.patches import Patches
+from clipgs_plugin.models.tokenizers.refinement import OrderedConvs, Refinement
+from clipgs_plugin.models.tokenizers.tokens import Tokens
+
+__all__ = ['GSTokenizer', 'OrderedConvs', 'PatchEncoder', 'Patches', 'Refinement', 'Tokens']

@@ -1,0 +1,108 @@
+"""The transformer of Uni3D: the blocks of an EVA image model over the patches of a point cloud."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from clipgs_plugin.models.backbones.blocks import (
+    TokenBackbone,
+    drop_path_rates,
+    init_transformer,
+    key_mask,
+    position_embedding,
+)
+from clipgs_plugin.models.tokenizers.tokens import Tokens
+from clipgs_plugin.registry import MODELS
+
+_GLU = dict(mlp_ratio=4 * 2 / 3, swiglu_mlp=True)                       # qkv in one, gate and value in one
+_SWIGLU = dict(mlp_ratio=4 * 2 / 3, swiglu_mlp=True, scale_mlp=True, qkv_fused=False)
+_GELU = dict(mlp_ratio=6144 / 1408)
+
+# Width, depth, heads and the kind of block, as in the image models the sizes are named after in timm:
+# eva02_tiny_patch14_224, eva02_small_patch14_224, eva02_base_patch14_448, eva02_large_patch14_448,
+# eva_giant_patch14_560.
+SIZES = {
+    'ti': (192, 12, 3, _GLU),
+    's': (384, 12, 6, _GLU),
+    'b': (768, 12, 12, _SWIGLU),
+    'l': (1024, 24, 16, _SWIGLU),
+    'g': (1408, 40, 16, _GELU),
+}
+
+
+@MODELS.register_module()
+class Uni3D(TokenBackbone):
+    """Transformer of Uni3D (Zhou et al., ICLR 2024): timm's EVA blocks, without rotary positions.
+
+    The position is added once, before the first block, and the feature is the class token after a norm. What a
+    Uni3D checkpoint holds of the image model beside its blocks is never used and not created here. Nothing is
+    downloaded.
+
+    Args:
+        size: ``'ti'``, ``'s'``, ``'b'``, ``'l'`` or ``'g'``.
+        in_channels: Width of the tokens; 512 in the published models.
+        depth: Blocks; that of the size where None.
+        drop_path_rate: Of the last block; the others grow evenly towards it.
+        patch_dropout: Share of an object's patches left out at random in training; 0.5 in Uni3D's own.
+        init_cfg: Initialisation, as mmengine reads it.
+
+    Shapes:
+        - input: :class:`Tokens` of features (B, G, in_channels)
+        - output: (B, D)
+    """
+
+    def __init__(self, size: str = 'b', in_channels: int = 512, depth: int | None = None, drop_path_rate: float = 0.0,
+                 patch_dropout: float = 0.0, init_cfg: dict | list[dict] | None = None) -> None:
+        super().__init__(init_cfg)
+        from timm.models.eva import EvaBlock
+
+        if size not in SIZES:
+            raise ValueError(f'size={size!r}: expected one of {sorted(SIZES)}')
+        if not 0 <= patch_dropout < 1:
+            raise ValueError(f'patch_dropout={patch_dropout}: expected a share of at least 0 and below 1')
+        dim, size_depth, num_heads, kind = SIZES[size]
+        self.embed_dims = self.out_channels = dim
+        self.in_channels = in_channels
+        self.patch_dropout = patch_dropout
+        self.encoder2trans = nn.Linear(in_channels, dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.cls_pos = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = position_embedding(dim)
+        rates = drop_path_rates(drop_path_rate, depth or size_depth)
+        self.blocks = nn.ModuleList([EvaBlock(dim, num_heads, drop_path=rate, norm_layer=_norm, **kind)
+                                     for rate in rates])
+        self.fc_norm = _norm(dim)
+        init_transformer(self)
+        nn.init.trunc_normal_(self.cls_pos, std=0.02)
+        with torch.no_grad():  # EVA's rescaling of what is added to the residual stream, by depth
+            for i, block in enumerate(self.blocks, start=1):
+                block.attn.proj.weight.div_((2 * i) ** 0.5)
+                block.mlp.fc2.weight.div_((2 * i) ** 0.5)
+
+    def forward_features(self, tokens: Tokens) -> Tensor:
+        """The class token and the patches after the last block, before the norm, (B, 1 + G, D)."""
+        if self.training and self.patch_dropout > 0:
+            tokens = drop_patches(tokens, self.patch_dropout)
+        x = self.encoder2trans(tokens.features) + self.pos_embed(tokens.centers.to(tokens.features.dtype))
+        x = torch.cat([(self.cls_token + self.cls_pos).expand(len(x), -1, -1), x], dim=1)
+        attn_mask = key_mask(tokens.mask)
+        for block in self.blocks:
+            x = block(x, attn_mask=attn_mask)
+        return x
+
+    def pool(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The class token after the last norm, (B, D)."""
+        return self.fc_norm(features[:, 0])
+
+
+def drop_patches(tokens: Tokens, share: float) -> Tokens:
+    """A random choice of each object's patches; at least one stays."""
+    b, g = tokens.features.shape[:2]
+    keep = max(1, round(g * (1 - share)))
+    index = torch.rand(b, g, device=tokens.features.device).argsort(dim=1)[:, :keep]
+    mask = None if tokens.mask is None else tokens.mask.gather(1, index)
+    return Tokens(*(torch.take_along_dim(x, index[..., None], dim=1) for x in tokens[:2]), mask)
+
+
+def _norm(dim: int, **kwargs) -> nn.LayerNorm:
+    return nn.LayerNorm(dim, eps=1e-6, **kwargs)

@@ -1,0 +1,154 @@
+"""The GS tokenizer: from Gaussians to tokens."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from clipgs_plugin import ops
+from clipgs_plugin.models.tokenizers.patch_encoder import PatchEncoder
+from clipgs_plugin.models.tokenizers.patches import XYZ, Patches, canonicalise, extract
+from clipgs_plugin.models.tokenizers.refinement import Refinement
+from clipgs_plugin.models.tokenizers.tokens import Tokens
+from clipgs_plugin.registry import MODELS
+from clipgs_plugin.structures import GaussianBatch
+from clipgs_plugin.structures.attributes import attribute_names, linearise, num_channels, pack
+
+COMBINATIONS = ('mean', 'concat', 'turn')
+MAX_REFINE_WIDTH = 256
+
+
+@MODELS.register_module()
+class GSTokenizer(BaseModule):
+    r"""Serialised Gaussian tokens (CLIP-GS, arXiv 2412.19142, Sec. 4.1, Fig. 3 and 4).
+
+    .. math:: t_g = E_{pc}([P_g; C_g]) + W \, \mathrm{pool}(\mathrm{conv}_{1\times3}(\pi(A_g)))
+
+    with positions :math:`P_g` relative to the centre of patch :math:`g`, absolute colours :math:`C_g`, all
+    linearised attributes :math:`A_g`, orders :math:`\pi` along curves, and :math:`W` zero at the start. So a model
+    begins as the point-cloud model whose patch encoder it took.
+
+    An object of fewer Gaussians than ``num_groups`` has as many patches as Gaussians; the other tokens are zero and
+    masked, and no layer sees them, batch norms included. One of fewer than ``group_size`` fills each patch by
+    repeating its Gaussians, which weighs them by their repeats in the statistics of batch norms, changes no maximum,
+    and makes neighbours in the order of Gaussians that are the same.
+
+    Args:
+        num_groups: G, patches of an object. Not known of the paper; 512 and 64 are Uni3D's, on which it builds.
+        group_size: K, Gaussians of a patch.
+        channels: C, width of a token.
+        attributes: What the refinement branch sees: ``'paper'`` (19 channels), ``'gauge_free'`` (13, blind to the 24
+            labellings of a Gaussian's axes), or a tuple of names of :mod:`clipgs_plugin.structures.attributes`.
+        orders: Curves along which the Gaussians of a patch are put in order: ``'xyz'``, ``'hilbert'``, ``'z'``.
+        combine: How several orders become one feature, of which the paper does not tell: ``'mean'`` averages the
+            pooled features, ``'concat'`` lays them side by side before the gate, ``'turn'`` takes one order a patch,
+            in turn over the patches.
+        strides: Strides of the rows of convolutions; ``(1, 1, 2, 2)`` is the other reading of the paper's figure.
+        refine: Whether there is a refinement branch. Without it this is the tokenizer of the point-cloud models.
+        start: First centre of farthest point sampling. ``'farthest'`` and ``'random'`` go with sorting the Gaussians
+            by content first, so that the order of a file does not matter; an index is an index into the file's
+            order, as published checkpoints have it, which then matters.
+        scale: Which quantity of the scale is seen: ``'sigmoid'`` of the logarithm (the paper's), ``'log'`` or
+            ``'linear'``.
+        point_attributes: What the patch encoder sees: ``('xyz', 'rgb')``, or ``('xyz',)`` for weights without colour.
+        encoder_widths: Hidden widths of the patch encoder, see :class:`PatchEncoder`.
+        refine_widths: Width of each row of convolutions, one for each stride; doubling from 64 to 256 where None.
+        pooling: Of the refinement branch, ``'max'`` or ``'mean'``.
+        init_cfg: Initialisation, as mmengine reads it.
+
+    Shapes:
+        - input: :class:`GaussianBatch` of (B, N) Gaussians
+        - output: :class:`Tokens`, features (B, G, C), centers (B, G, 3), mask (B, G) or None
+    """
+
+    def __init__(
+        self,
+        num_groups: int = 512,
+        group_size: int = 64,
+        channels: int = 512,
+        attributes: str | Sequence[str] = 'paper',
+        orders: Sequence[str] = ('xyz', 'hilbert', 'z'),
+        combine: str = 'mean',
+        strides: Sequence[int] = (1, 1, 2),
+        refine: bool = True,
+        start: int | str = 'farthest',
+        scale: str = 'sigmoid',
+        point_attributes: str | Sequence[str] = ('xyz', 'rgb'),
+        encoder_widths: Sequence[int] = (128, 256, 512),
+        refine_widths: Sequence[int] | None = None,
+        pooling: str = 'max',
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        orders = (orders,) if isinstance(orders, str) else tuple(orders)
+        if combine not in COMBINATIONS:
+            raise ValueError(f'combine={combine!r}: expected one of {COMBINATIONS}')
+        if refine and not (orders and set(orders) <= set(ops.ordering.CURVES)):
+            raise ValueError(f'orders={orders}: expected one or more of {ops.ordering.CURVES}')
+        self.num_groups = num_groups
+        self.group_size = group_size
+        self.channels = channels
+        self.attributes = attribute_names(attributes)
+        self.point_attributes = attribute_names(point_attributes)
+        self.orders = orders
+        self.combine = combine
+        self.start = start
+        self.scale = scale
+        self.patch_encoder = PatchEncoder(num_channels(self.point_attributes), channels, encoder_widths)
+        self.refinement = None
+        if refine:
+            widths = refine_widths or [min(64 << row, MAX_REFINE_WIDTH) for row in range(len(strides))]
+            self.refinement = Refinement(num_channels(self.attributes), channels, len(orders), combine == 'concat',
+                                         widths, strides, pooling)
+
+    def extra_repr(self) -> str:
+        branch = f'orders={self.orders}, combine={self.combine!r}' if self.refinement is not None else 'refine=False'
+        return f'num_groups={self.num_groups}, group_size={self.group_size}, start={self.start!r}, {branch}'
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.patch_encoder.first_conv[0].weight.dtype
+
+    def forward(self, batch: GaussianBatch) -> Tokens:
+        return self.encode(self.group(batch))
+
+    def group(self, batch: GaussianBatch) -> Patches:
+        """Farthest point sampled centres and the Gaussians nearest to each."""
+        raw, lengths = pack(batch).float(), batch.lengths
+        with torch.autocast(raw.device.type, enabled=False):
+            if isinstance(self.start, str):
+                raw = canonicalise(raw, lengths)
+            center_idx, neighbor_idx = ops.group(raw[..., XYZ], self.num_groups, self.group_size, lengths, self.start)
+            return extract(raw, center_idx, neighbor_idx, lengths)
+
+    def encode(self, patches: Patches) -> Tokens:
+        """Tokens of patches that are already grouped."""
+        features = self.patch_encoder(self.linearise(patches, self.point_attributes))
+        if self.refinement is not None:
+            features = features + self.refinement(self.linearise(patches, self.attributes), self.order(patches))
+        b, g = patches.centers.shape[:2]
+        if patches.mask is None:
+            features = features.unflatten(0, (b, g))
+        else:
+            features = features.new_zeros(b, g, self.channels).index_put((patches.mask,), features)
+        return Tokens(features, patches.centers, patches.mask)
+
+    def linearise(self, patches: Patches, attributes: tuple[str, ...]) -> Tensor:
+        """The attributes of each Gaussian as numbers a layer can read, (P, K, C)."""
+        with torch.autocast(patches.raw.device.type, enabled=False):
+            return linearise(patches.raw, attributes, self.scale).to(self.dtype)
+
+    def order(self, patches: Patches) -> Tensor:
+        """Index that puts the Gaussians of each patch in each order, (orders, P, K), or (1, P, K) in turn.
+
+        Gaussians with one key keep the order they have in the patch, nearest to the centre first.
+        """
+        points = patches.raw[..., XYZ]
+        orders = torch.stack([ops.curve_order(points, curve) for curve in self.orders])
+        if self.combine != 'turn':
+            return orders
+        turn = torch.arange(patches.centers.shape[1], device=points.device).expand(patches.centers.shape[:2])
+        turn = (turn.flatten() if patches.mask is None else turn[patches.mask]) % len(self.orders)
+        return torch.take_along_dim(orders, turn[None, :, None], dim=0)

@@ -1,0 +1,31 @@
+"""What makes patches cheap to encode at inference and changes no result."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+# Gaussians whose activations fit into a CPU's cache together; a GPU needs more of them to be busy.
+CHUNK_ROWS = {'cpu': 4096}
+DEFAULT_CHUNK_ROWS = 1 << 20
+
+
+def is_inference(module: nn.Module) -> bool:
+    """True where batch norms use their running statistics and nothing will be differentiated."""
+    return not module.training and not torch.is_grad_enabled()
+
+
+def fold_batch_norm(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that does the work of one followed by a batch norm in eval mode."""
+    scale = norm.weight.float() * (norm.running_var.float() + norm.eps).rsqrt()
+    shift = -norm.running_mean.float() if conv.bias is None else conv.bias.float() - norm.running_mean.float()
+    weight = conv.weight.float() * scale.view(-1, *[1] * (conv.weight.ndim - 1))
+    return weight.to(conv.weight.dtype), (shift * scale + norm.bias.float()).to(conv.weight.dtype)
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], patches: Tensor) -> Tensor:
+    """``function(patches)`` for patches (P, K, C), some at a time."""
+    rows = CHUNK_ROWS.get(patches.device.type, DEFAULT_CHUNK_ROWS)
+    chunks = patches.split(max(1, rows // patches.shape[1]))
+    return torch.cat([function(chunk) for chunk in chunks]) if len(chunks) > 1 else function(patches)

@@ -1,0 +1,93 @@
+"""The mini-PointNet with which every model of the Point-BERT family encodes its patches."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from clipgs_plugin.models.tokenizers.inference import fold_batch_norm, in_chunks, is_inference
+
+
+class _Layer(NamedTuple):
+    """A convolution of kernel 1 as a matrix, and the batch norm after it."""
+
+    weight: Tensor            # (out, in)
+    bias: Tensor              # (out,)
+    norm: nn.Module | None
+
+
+class PatchEncoder(BaseModule):
+    """A PointNet over the points of a patch (Point-BERT, Yu et al., CVPR 2022), with the names of its checkpoints.
+
+    :meth:`plain` is the formula. :meth:`forward` gives the same with matrix products over contiguous channels, and
+    with the half of the second stage that sees the pooled feature done once a patch instead of once a point. At
+    inference it also folds the batch norms into the products and goes through the patches in chunks.
+
+    Args:
+        in_channels: Channels of a point: 3 for xyz, 6 with rgb.
+        out_channels: Width of a token.
+        widths: Hidden width of the first stage, its output, hidden width of the second stage.
+        init_cfg: Initialisation, as mmengine reads it.
+
+    Shapes:
+        - input: (P, K, in_channels)
+        - output: (P, out_channels)
+    """
+
+    def __init__(self, in_channels: int = 6, out_channels: int = 512, widths: Sequence[int] = (128, 256, 512),
+                 init_cfg: dict | list[dict] | None = None) -> None:
+        super().__init__(init_cfg)
+        first, middle, second = widths
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.first_conv = nn.Sequential(
+            nn.Conv1d(in_channels, first, 1), nn.BatchNorm1d(first), nn.ReLU(), nn.Conv1d(first, middle, 1))
+        self.second_conv = nn.Sequential(
+            nn.Conv1d(2 * middle, second, 1), nn.BatchNorm1d(second), nn.ReLU(), nn.Conv1d(second, out_channels, 1))
+
+    def plain(self, patches: Tensor) -> Tensor:
+        """The encoder as published."""
+        local = self.first_conv(patches.transpose(1, 2))
+        pooled = local.amax(2, keepdim=True)
+        return self.second_conv(torch.cat([pooled.expand_as(local), local], dim=1)).amax(2)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        if is_inference(self):
+            layers = self._layers(fold=True)
+            return in_chunks(lambda chunk: self._encode(chunk, layers), patches)
+        return self._encode(patches, self._layers(fold=False))
+
+    def _layers(self, fold: bool) -> list[_Layer]:
+        layers = []
+        for stage in (self.first_conv, self.second_conv):
+            hidden, norm, _, output = stage
+            if fold:
+                weight, bias = fold_batch_norm(hidden, norm)
+                layers.append(_Layer(weight[..., 0], bias, None))
+            else:
+                layers.append(_Layer(hidden.weight[..., 0], hidden.bias, norm))
+            layers.append(_Layer(output.weight[..., 0], output.bias, None))
+        return layers
+
+    @staticmethod
+    def _encode(patches: Tensor, layers: list[_Layer]) -> Tensor:
+        hidden_1, output_1, hidden_2, output_2 = layers
+        p, k = patches.shape[:2]
+        x = F.linear(patches.flatten(0, 1), hidden_1.weight, hidden_1.bias)
+        x = F.linear(_norm_relu(x, hidden_1.norm), output_1.weight, output_1.bias)
+        # max, not amax: the gradient of amax is shared among ties, which costs a pass over all of x.
+        pooled = x.view(p, k, -1).max(1).values
+        # W [pooled; local] + b = (W_g pooled + b) + W_l local
+        weight_global, weight_local = hidden_2.weight.split(pooled.shape[1], dim=1)
+        per_patch = F.linear(pooled, weight_global, hidden_2.bias)
+        x = (F.linear(x, weight_local).view(p, k, -1) + per_patch[:, None]).flatten(0, 1)
+        x = F.linear(_norm_relu(x, hidden_2.norm), output_2.weight)
+        return x.view(p, k, -1).max(1).values + output_2.bias
+
+
+def _norm_relu(x: Tensor, norm: nn.Module | None) -> Tensor:
+    return x.relu_() if norm is None else norm(x).relu_()
