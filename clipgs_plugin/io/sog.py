@@ -157,15 +157,19 @@ def storage_order(cloud: GaussianCloud) -> np.ndarray:
     return quantise.morton_order(arrays_from_cloud(cloud)['means'])
 
 
-def write(cloud: GaussianCloud, path: Path, palette: int | None = None) -> None:
+def write(cloud: GaussianCloud, path: Path, palette: int = _MAX_PALETTE) -> None:
     """Write version 2 in :func:`storage_order`: a bundle, or a folder of files where ``path`` names a ``meta.json``.
 
     Args:
         cloud: Any SH degree.
         path: ``.sog`` or ``FOLDER/meta.json``.
-        palette: Entries of the palette of SH bands, by default as many as PlayCanvas' tools take: 1,024 for a
-            Gaussian count up to 2,047, doubling with it up to 65,536.
+        palette: Entries of the palette of SH bands; the default gives up to 65,536 Gaussians their own.
+
+    Raises:
+        ValueError: A palette outside 1 to 65,536.
     """
+    if not 1 <= palette <= _MAX_PALETTE:
+        raise ValueError(f'palette={palette}: expected 1 to {_MAX_PALETTE}')
     files = _encode(cloud, palette)
     if path.suffix == '.json':
         for name, data in files.items():  # meta.json comes last, so that a folder with one is whole
@@ -178,7 +182,7 @@ def write(cloud: GaussianCloud, path: Path, palette: int | None = None) -> None:
     write_whole(path, [buffer.getbuffer()])
 
 
-def _encode(cloud: GaussianCloud, palette: int | None) -> dict[str, bytes]:
+def _encode(cloud: GaussianCloud, palette: int) -> dict[str, bytes]:
     order = storage_order(cloud)
     raw = {name: value[order].astype(np.float64) for name, value in arrays_from_cloud(cloud).items()}
     count = len(cloud)
@@ -221,9 +225,7 @@ def _encode(cloud: GaussianCloud, palette: int | None) -> dict[str, bytes]:
     }
     if cloud.sh_degree:
         coefficients = _COEFFICIENTS[cloud.sh_degree]
-        if palette is None:
-            palette = 1024 * 2 ** min(6, max(0, math.floor(math.log2(max(1, count / 1024)))))
-        centroids, labels = _cluster(raw['sh'][:, 1:].reshape(count, -1).astype(np.float32), min(palette, _MAX_PALETTE))
+        centroids, labels = _cluster(raw['sh'][:, 1:].reshape(count, -1), palette)
         codebook, entries = _quantise(centroids.reshape(-1, coefficients, 3))
         rows = -(-len(entries) // _PALETTE_WIDTH)
         image = np.full((rows * _PALETTE_WIDTH, coefficients, 4), 255, np.uint8)
@@ -262,20 +264,26 @@ def _quantise(values: np.ndarray, size: int = 256, rounds: int = 20) -> tuple[np
     return codebook, index[inverse].reshape(values.shape).astype(np.uint8)
 
 
-def _cluster(points: np.ndarray, size: int, rounds: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Centroids, (at most size, D), and the nearest one's index for each point (k-means from evenly spread points)."""
-    import torch
+def _cluster(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most ``size`` centroids, (., D), and each point's index of one, by halving along the widest axis.
 
-    unique, inverse = np.unique(points, axis=0, return_inverse=True)
-    if len(unique) <= size:
-        return unique, inverse.ravel()
-    data = torch.from_numpy(points)
-    centroids = data[torch.linspace(0, len(data) - 1, size).long()].clone()
-    for turn in range(rounds + 1):
-        half = centroids.square().sum(1) / 2
-        labels = torch.cat([(half - chunk @ centroids.T).argmin(1) for chunk in data.split(1024)])
-        if turn == rounds:
-            return centroids.numpy(), labels.numpy()
-        counts = torch.bincount(labels, minlength=size)
-        sums = torch.zeros_like(centroids).index_add_(0, labels, data)
-        centroids = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp_min(1), centroids)
+    k-means would fit a little closer, at minutes in place of seconds for a palette this large.
+    """
+    if len(points) <= size:
+        return points, np.arange(len(points))
+    labels = np.empty(len(points), np.int64)
+    centroids = []
+    stack = [(np.arange(len(points)), size)]
+    while stack:
+        index, leaves = stack.pop()
+        block = points[index]
+        leaves = min(leaves, len(index))
+        axis = np.ptp(block, axis=0).argmax()
+        if leaves == 1 or block[:, axis].min() == block[:, axis].max():
+            labels[index] = len(centroids)
+            centroids.append(block.mean(0))
+            continue
+        half = len(index) * (leaves // 2) // leaves
+        order = index[np.argpartition(block[:, axis], half)]
+        stack += [(order[:half], leaves // 2), (order[half:], leaves - leaves // 2)]
+    return np.array(centroids), labels
