@@ -33,7 +33,7 @@ def order_keys(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor
         raise ValueError(f'bits={bits}: expected 1 to {MAX_BITS}')
     if points.ndim < 2 or points.shape[-1] != 3:
         raise ValueError(f'points have shape {tuple(points.shape)}, expected (..., K, 3)')
-    axes = list(_cells(points.detach(), bits).unbind(-1))
+    axes = _cells(points.detach(), bits)
     if curve == 'xyz':
         x, y, z = (axis.long() for axis in axes)
         return (x << 2 * bits) | (y << bits) | z
@@ -89,51 +89,58 @@ def canonical_order(columns: Tensor, lengths: Tensor | None = None) -> Tensor:
         slots, run = slots[tied], run[tied]
         members = flat_order[slots]
         values = rows[members, column]
-        # Sorted by (run, value): runs stay in their slots.
-        by_value = values.argsort(stable=True)
-        by_run = by_value[run[by_value].argsort(stable=True)]
-        flat_order[slots] = members[by_run]
-        values = values[by_run]
+        if bool(((values[1:] < values[:-1]) & (run[1:] == run[:-1])).any()):
+            # Sorted by (run, value): runs stay in their slots.
+            by_value = values.argsort(stable=True)
+            by_run = by_value[run[by_value].argsort(stable=True)]
+            flat_order[slots] = members[by_run]
+            values = values[by_run]
         starts = torch.ones_like(run, dtype=torch.bool)
         starts[1:] = (run[1:] != run[:-1]) | (values[1:] != values[:-1])
         run = starts.cumsum(0)
     return flat_order.view(b, n) % n
 
 
-def _cells(points: Tensor, bits: int) -> Tensor:
-    """Cell of each point in the bounding box of its set, (..., K, 3), int32, 0 to 2**bits - 1; 0 along a flat axis."""
-    points = points.double() if bits > 16 else points.float()
-    low, high = points.amin(-2, keepdim=True), points.amax(-2, keepdim=True)
-    extent = high - low
-    fraction = (points - low) / torch.where(extent > 0, extent, 1)
-    return (fraction * 2 ** bits).int().clamp_(max=2 ** bits - 1)
+def _cells(points: Tensor, bits: int) -> list[Tensor]:
+    """Cell of each point along x, y and z of its set's bounding box, (..., K) int32 each; 0 along a flat axis."""
+    cells = []
+    for values in points.to(torch.float64 if bits > 16 else torch.float32).unbind(-1):
+        values = values.contiguous()
+        low, high = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
+        extent = torch.where(high > low, high - low, 1)
+        cells.append(((values - low) / extent * 2 ** bits).int().clamp_(max=2 ** bits - 1))
+    return cells
 
 
 def _interleave(axes: list[Tensor], bits: int) -> Tensor:
     """Bits of three numbers, the first the most significant: x_top y_top z_top ... x_0 y_0 z_0."""
     key = torch.zeros(axes[0].shape, dtype=torch.int64, device=axes[0].device)
-    for bit in reversed(range(bits)):
-        for axis in axes:
-            key = key << 1 | (axis >> bit & 1)
+    for bit in range(bits):
+        # Three bits at a time in the narrow type, which is cheaper.
+        octant = (axes[0] >> bit & 1) << 2 | (axes[1] >> bit & 1) << 1 | (axes[2] >> bit & 1)
+        key |= octant.long() << 3 * bit
     return key
 
 
 def _hilbert_transpose(axes: list[Tensor], bits: int) -> list[Tensor]:
     """Skilling's AxesToTranspose: coordinates to the Hilbert index, its bits dealt out to three numbers."""
-    axes = list(axes)
+    x, y, z = axes
     for bit in reversed(range(1, bits)):
         low = (1 << bit) - 1
-        for i in range(3):
-            # Where the bit is set, invert the first axis below it; elsewhere exchange the first with this axis.
-            inverted = axes[i] >> bit & 1
-            swapped = (axes[0] ^ axes[i]) & low & (inverted - 1)
-            axes[0] = axes[0] ^ (low & -inverted) ^ swapped
-            if i:
-                axes[i] = axes[i] ^ swapped
+        # Where an axis has the bit, invert the first axis below it; elsewhere exchange the two below it.
+        x = x ^ (x >> bit & 1) * low
+        x, y = _invert_or_exchange(x, y, bit, low)
+        x, z = _invert_or_exchange(x, z, bit, low)
     # Gray code.
-    axes[1] = axes[1] ^ axes[0]
-    axes[2] = axes[2] ^ axes[1]
-    flips = torch.zeros_like(axes[0])
+    y = y ^ x
+    z = z ^ y
+    flips = torch.zeros_like(z)
     for bit in range(1, bits):
-        flips = flips ^ ((axes[2] >> bit & 1) * ((1 << bit) - 1))
-    return [axis ^ flips for axis in axes]
+        flips ^= (z >> bit & 1) * ((1 << bit) - 1)
+    return [x ^ flips, y ^ flips, z ^ flips]
+
+
+def _invert_or_exchange(first: Tensor, axis: Tensor, bit: int, low: int) -> tuple[Tensor, Tensor]:
+    invert = (axis >> bit & 1) * low
+    exchange = (first ^ axis) & (invert ^ low)
+    return first ^ (invert | exchange), axis ^ exchange

@@ -1,6 +1,7 @@
 """Farthest point sampling, and the grouping of a cloud into patches that is built on it."""
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,7 +116,8 @@ def check_points(points: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor
 
 def check_finite(name: str, points: Tensor, lengths: Tensor | None = None) -> None:
     """Refuse points whose squared distances are not finite floats."""
-    if points.numel() == 0 or bool(points.abs().max() < LARGEST_COORDINATE):  # false for NaN
+    # In numpy: a parallel loop of torch would leave its threads spinning, on the cores that the kernels need next.
+    if points.numel() == 0 or np.abs(points.numpy()).max() < LARGEST_COORDINATE:  # false for NaN
         return
     bad = ~(points.abs() < LARGEST_COORDINATE).all(-1)
     if lengths is not None:

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from clipgs_plugin.ops.kernels.jit import kernel
 
-BUCKET = 128          # points
-CELL_BITS = 5         # of the Morton curve, per axis
-NO_NAN = {'nnan', 'nsz'}  # lets minima and maxima use vector instructions; changes no sum and no product
+BUCKET = 64    # points
+CELL_BITS = 5  # of the Morton curve, per axis
 
 
 @kernel()
@@ -82,7 +81,7 @@ def _sort_into_buckets(points):
     return sorted_points, order, boxes
 
 
-@kernel(fastmath=NO_NAN)
+@kernel()
 def _distances_to_boxes(boxes, point, out):
     x, y, z = point
     zero = np.float32(0)
@@ -93,7 +92,7 @@ def _distances_to_boxes(boxes, point, out):
         out[bucket] = (dx * dx + dy * dy) + dz * dz
 
 
-@kernel(fastmath=NO_NAN)
+@kernel()
 def _distances(xs, ys, zs, point, out):
     x, y, z = point
     for i in range(len(xs)):
@@ -101,16 +100,33 @@ def _distances(xs, ys, zs, point, out):
         out[i] = (dx * dx + dy * dy) + dz * dz
 
 
-@kernel(fastmath=NO_NAN)
-def _relax(xs, ys, zs, point, distance):
-    """Lower each distance to that of a newly picked point; returns the largest."""
+@kernel()
+def _lower(xs, ys, zs, point, distance):
+    """Lower each distance to that of a newly picked point."""
     x, y, z = point
-    largest = np.float32(-1)
     for i in range(len(distance)):
         dx, dy, dz = xs[i] - x, ys[i] - y, zs[i] - z
-        distance[i] = min(distance[i], (dx * dx + dy * dy) + dz * dz)
-        largest = max(largest, distance[i])
+        new = (dx * dx + dy * dy) + dz * dz
+        distance[i] = new if new < distance[i] else distance[i]
+
+
+# Bits of a non-negative float, read as an integer, grow with it, and those of a negative one lie below. Compilers
+# use vector instructions for the extrema of integers; with the index in the lower half, they rank equal distances too.
+
+@kernel()
+def _largest(bits):
+    largest = bits[0]
+    for i in range(len(bits)):
+        largest = max(largest, bits[i])
     return largest
+
+
+@kernel()
+def _smallest(bits):
+    smallest = bits[0]
+    for i in range(len(bits)):
+        smallest = min(smallest, bits[i])
+    return smallest
 
 
 @kernel()
@@ -122,10 +138,12 @@ def _pick(points, start, skip, sorted_points, order, boxes, picks):
         for i in range(n):
             if skip[order[i]]:
                 distance[i] = -1
+    bits = distance.view(np.int32)
+    nearest = np.empty(m, np.float32)   # from the new pick to each bucket, at least
     farthest = np.empty(m, np.float32)  # the largest distance in each bucket
+    farthest_bits = farthest.view(np.int32)
     for bucket in range(m):
-        farthest[bucket] = distance[bucket * BUCKET:(bucket + 1) * BUCKET].max()
-    nearest = np.empty(m, np.float32)   # a lower bound of the distances to the new pick
+        farthest_bits[bucket] = _largest(bits[bucket * BUCKET:(bucket + 1) * BUCKET])
     pick = start
     for sample in range(len(picks)):
         if sample >= n:
@@ -134,17 +152,17 @@ def _pick(points, start, skip, sorted_points, order, boxes, picks):
         picks[sample] = pick
         point = points[pick, 0], points[pick, 1], points[pick, 2]
         _distances_to_boxes(boxes, point, nearest)
-        largest = np.float32(-1)
         for bucket in range(m):
             if nearest[bucket] < farthest[bucket]:
                 span = slice(bucket * BUCKET, min((bucket + 1) * BUCKET, n))
-                farthest[bucket] = _relax(xs[span], ys[span], zs[span], point, distance[span])
-            largest = max(largest, farthest[bucket])
+                _lower(xs[span], ys[span], zs[span], point, distance[span])
+                farthest_bits[bucket] = _largest(bits[span])
+        largest = _largest(farthest_bits)
         pick = n
         for bucket in range(m):
-            if farthest[bucket] == largest:
+            if farthest_bits[bucket] == largest:
                 for i in range(bucket * BUCKET, min((bucket + 1) * BUCKET, n)):
-                    if distance[i] == largest and order[i] < pick:
+                    if bits[i] == largest and order[i] < pick:
                         pick = order[i]
 
 
@@ -155,37 +173,37 @@ def _search(queries, sorted_points, order, boxes, neighbors, squared):
     k = min(neighbors.shape[1], n)
     xs, ys, zs = sorted_points[0], sorted_points[1], sorted_points[2]
     nearest = np.empty(m, np.float32)
+    nearest_bits = nearest.view(np.int32)
     block = np.empty(BUCKET, np.float32)
     bits = block.view(np.int32)
-    # Bits of a non-negative float grow with it: with the index below them, equal distances are ranked too.
-    ranks = np.empty(k, np.int64)
+    visited = np.int32(2 ** 31 - 1)  # beyond the bits of any distance
+    ranks = np.empty(k, np.int64)    # of the nearest so far, ascending
     for query in range(len(queries)):
         point = queries[query, 0], queries[query, 1], queries[query, 2]
         _distances_to_boxes(boxes, point, nearest)
-        found, limit = 0, np.float32(np.inf)
+        limit = visited
+        ranks[:] = np.int64(visited) << 32
         for _ in range(m):
-            bucket = np.argmin(nearest)
-            if nearest[bucket] > limit:
+            closest = _smallest(nearest_bits)
+            if closest > limit:
                 break
-            nearest[bucket] = np.inf
+            bucket = 0
+            while nearest_bits[bucket] != closest:
+                bucket += 1
+            nearest_bits[bucket] = visited
             span = slice(bucket * BUCKET, min((bucket + 1) * BUCKET, n))
             _distances(xs[span], ys[span], zs[span], point, block)
             for i in range(span.stop - span.start):
-                if block[i] > limit:
+                if bits[i] > limit:
                     continue
                 rank = np.int64(bits[i]) << 32 | order[span.start + i]
-                if found == k:
-                    if rank > ranks[k - 1]:
-                        continue
-                else:
-                    found += 1
-                slot = found - 1
-                while slot > 0 and ranks[slot - 1] > rank:
-                    ranks[slot] = ranks[slot - 1]
-                    slot -= 1
-                ranks[slot] = rank
-                if found == k:
-                    limit = np.int32(ranks[k - 1] >> 32).view(np.float32)
+                if rank < ranks[k - 1]:
+                    slot = k - 1
+                    while slot > 0 and ranks[slot - 1] > rank:
+                        ranks[slot] = ranks[slot - 1]
+                        slot -= 1
+                    ranks[slot] = rank
+                    limit = np.int32(ranks[k - 1] >> 32)
         for slot in range(neighbors.shape[1]):
             rank = ranks[slot % k]
             neighbors[query, slot] = rank & 0xFFFFFFFF
