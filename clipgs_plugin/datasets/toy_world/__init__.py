@@ -7,7 +7,7 @@
 from clipgs_plugin.datasets.toy_world.appearances import TONES, WEARS
 from clipgs_plugin.datasets.toy_world.patterns import COLORS, PATTERNS
 from clipgs_plugin.datasets.toy_world.specs import CATEGORIES, ObjectSpec, object_specs
-from clipgs_plugin.datasets.toy_world.world import ToyObject, make_object, render_views, view_cameras
+from clipgs_plugin.datasets.toy_world.world import ToyObject, make_object, render_views
 
 __all__ = ['CATEGORIES', 'COLORS', 'PATTERNS', 'TONES', 'WEARS', 'ObjectSpec', 'ToyObject', 'make_object',
-           'object_specs', 'render_views', 'view_cameras']
+           'object_specs', 'render_views']

@@ -158,7 +158,11 @@ class Box(Solid):
         points[rows, axis] = sign * self.size[axis] / 2
         points[rows, across] = (a - 0.5) * self.size[across]
         points[rows, along] = (draws[:, 1] - 0.5) * self.size[along]
-        return Surface(points, normals, np.stack([points[rows, across], points[rows, along]], 1), _ranks(len(draws)))
+        # u to the right and v up as seen from outside; the picture's up is -z on top and z below.
+        to_right = np.where(axis == 0, -sign, np.where(axis == 1, 1.0, sign))
+        upwards = np.where(axis == 1, -sign, 1.0)
+        uv = np.stack([points[rows, across] * to_right, points[rows, along] * upwards], 1)
+        return Surface(points, normals, uv, _ranks(len(draws)))
 
     def contains(self, points: ndarray) -> ndarray:
         return (np.abs(points) <= self.size / 2).all(1)

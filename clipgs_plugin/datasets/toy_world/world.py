@@ -164,24 +164,38 @@ def make_object(spec: ObjectSpec, num_gaussians: int = 1024) -> ToyObject:
 
 # Pictures
 
+VIEW_FOV = 37.0                  # degrees; from VIEW_DISTANCE radii away an object just fits
 VIEW_DISTANCE = 3.2
-VIEW_FOV = 37.0                     # degrees; the unit sphere fills the picture to its edges
-VIEW_ELEVATIONS = (-10.0, 50.0)     # degrees
-VIEW_GAUSSIANS = 6000               # pictures show a denser cloud of the object, whose edges and patterns are sharp
-BACKGROUND = 0.93
+VIEW_ELEVATIONS = (-10.0, 50.0)  # degrees
+VIEW_GAUSSIANS = 6000            # pictures show a denser cloud of the object, with sharp edges and patterns
+BACKGROUND = (0.93, 0.93, 0.93)
 
 
-def view_cameras(spec: ObjectSpec, num_views: int = 8) -> torch.Tensor:
-    """Cameras around an object, (V, 4, 4) world to camera: azimuths all around, elevations in turn low and high."""
-    from clipgs_plugin.ops.cameras import look_at
-    rng = np.random.default_rng([*spec.seed, 5])
-    azimuth = 2 * math.pi * (np.arange(num_views) + rng.uniform(0, 1)) / num_views
+def viewpoints(spec: ObjectSpec, num_views: int = 8) -> ndarray:
+    """Azimuth, evenly around from an angle of the object's own, and elevation of each view, (V, 2) degrees."""
+    turn, rise = np.random.default_rng([*spec.seed, 5]).random(2)
+    index = np.arange(num_views)
     low, high = VIEW_ELEVATIONS
-    # The golden ratio spreads the elevations of neighbouring views.
-    elevation = np.radians(low + (high - low) * ((np.arange(num_views) * 0.6180339887 + rng.uniform(0, 1)) % 1))
-    eyes = VIEW_DISTANCE * np.stack([np.cos(elevation) * np.sin(azimuth), np.sin(elevation),
-                                     np.cos(elevation) * np.cos(azimuth)], 1)
-    return look_at(torch.from_numpy(eyes.astype(np.float32)))
+    # Steps of the golden ratio give neighbouring views different heights.
+    return np.stack([360 * (index + turn) / num_views, low + (high - low) * ((0.6180339887 * index + rise) % 1)], 1)
+
+
+def view_cameras(cloud: GaussianCloud, azimuth_elevation: ndarray) -> torch.Tensor:
+    """Cameras that see all of a cloud: they look at the middle of its bounding box.
+
+    Args:
+        cloud: An object, y up.
+        azimuth_elevation: Of each view, (V, 2) degrees; azimuth 0 looks at the front, from +z, and 90 from +x.
+
+    Returns:
+        World to camera, OpenCV axes, (V, 4, 4).
+    """
+    from clipgs_plugin.ops.cameras import look_at
+    target = (cloud.means.amin(0) + cloud.means.amax(0)) / 2
+    radius = (cloud.means - target).norm(dim=-1).max()
+    azimuth, elevation = np.radians(azimuth_elevation).T
+    away = np.stack([np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)], 1)
+    return look_at(target + VIEW_DISTANCE * radius * torch.from_numpy(away).to(cloud.means), target)
 
 
 def render_views(spec: ObjectSpec, num_views: int = 8, size: int = 64) -> ndarray:
@@ -195,8 +209,8 @@ def render_views(spec: ObjectSpec, num_views: int = 8, size: int = 64) -> ndarra
     Returns:
         sRGB, (V, size, size, 3) uint8.
     """
-    from clipgs_plugin import ops
+    from clipgs_plugin.ops import intrinsics, render
     cloud = discs(make_skin(spec, VIEW_GAUSSIANS), np.random.default_rng([*spec.seed, 6]))
-    rgb, _ = ops.render(cloud, view_cameras(spec, num_views), ops.intrinsics(VIEW_FOV, size, size)
-                        .expand(num_views, 3, 3), size, size, background=BACKGROUND)
-    return (rgb.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+    pictures, _ = render(cloud, view_cameras(cloud, viewpoints(spec, num_views)),
+                         intrinsics(VIEW_FOV, size, size).expand(num_views, 3, 3), size, size, BACKGROUND)
+    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
