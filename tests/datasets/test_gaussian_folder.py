@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from clipgs_plugin import write_gaussians
+from clipgs_plugin.datasets import GaussianFolder
+
+PIPELINE = [dict(type='LoadGaussians', sh_degree=0), dict(type='SampleGaussians', num=8), dict(type='PackGaussians')]
+
+
+@pytest.fixture
+def folder(tmp_path, random_cloud):
+    for i, name in enumerate(['chair/b.ply', 'chair/more/a.ply', 'apple/x.PLY', 'table/y.ply']):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_gaussians(random_cloud(10 + i, seed=i), path.with_suffix('.ply'))
+        path.with_suffix('.ply').rename(path)
+    (tmp_path / 'chair' / 'notes.txt').write_text('no splat')
+    (tmp_path / '.cache').mkdir()
+    return tmp_path
+
+
+def test_objects_come_sorted_with_their_class(folder, random_cloud):
+    dataset = GaussianFolder(folder, PIPELINE)
+    assert dataset.metainfo['classes'] == ['apple', 'chair', 'table']
+    samples = [item['data_samples'] for item in dataset]
+    assert [(s['uid'], s['category'], s['label']) for s in samples] == [
+        ('apple/x', 'apple', 0), ('chair/b', 'chair', 1), ('chair/more/a', 'chair', 1), ('table/y', 'table', 2)]
+    whole = GaussianFolder(folder)[1]['gaussians']
+    assert torch.equal(whole.means, random_cloud(10, seed=0).means)
+
+
+def test_evaluation_is_the_same_each_time_and_training_is_not(folder):
+    means = lambda dataset, index: dataset[index]['inputs'].means  # noqa: E731
+    test, train = GaussianFolder(folder, PIPELINE, test_mode=True), GaussianFolder(folder, PIPELINE)
+    assert torch.equal(means(test, (0, 3)), means(test, (7, 3)))
+    assert torch.equal(means(train, (7, 3)), means(train, (7, 3)))
+    assert len({tuple(means(train, (epoch, 3)).flatten().tolist()) for epoch in range(10)}) > 5
+
+
+def test_classes_can_be_chosen(folder):
+    dataset = GaussianFolder(folder, classes=['table', 'chair'])
+    assert [item['label'] for item in dataset] == [0, 1, 1]
+    with pytest.raises(ValueError, match=r"classes=\['sofa'\].*'apple', 'chair', 'table'"):
+        GaussianFolder(folder, classes=['sofa'])
+
+
+def test_empty_folders_are_named(folder):
+    (folder / 'empty').mkdir()
+    with pytest.raises(ValueError, match=r'empty holds no file that ends in \.ply'):
+        GaussianFolder(folder)
+    assert len(GaussianFolder(folder, classes=['apple'])) == 1
+    with pytest.raises(ValueError, match=r'holds no class folders \(1 splat files lie in it directly\)'):
+        GaussianFolder(folder / 'table')
+    with pytest.raises(FileNotFoundError, match='absent is not a folder'):
+        GaussianFolder(folder / 'absent')

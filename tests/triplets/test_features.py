@@ -1,0 +1,97 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from clipgs_plugin.triplets import FeatureWriter, ShardReader, ShardWriter
+
+WIDTH = 6
+
+
+def features_of(i: int, captions: int):
+    rng = np.random.default_rng(i)
+    return rng.normal(size=(2, WIDTH)).astype(np.float16), rng.normal(size=(captions, WIDTH)).astype(np.float16)
+
+
+@pytest.fixture
+def reader(tmp_path, random_cloud):
+    with ShardWriter(tmp_path, objects_per_shard=2) as writer:
+        for i in range(5):
+            writer.write(f'o{i}', random_cloud(4, seed=i), np.zeros((2, 4, 4, 3), np.uint8),
+                         captions=[f'caption {i} {j}' for j in range(1 + i % 3)])
+    return ShardReader(tmp_path)
+
+
+def fill(writer: FeatureWriter, shards=None) -> list[int]:
+    done = []
+    for shard, rows in writer.pending():
+        if shards is None or shard in shards:
+            pairs = [features_of(row, len(writer.captions(row))) for row in rows]
+            writer.write(shard, np.stack([image for image, _ in pairs]), [text for _, text in pairs])
+            done.append(shard)
+    return done
+
+
+def test_features_come_back_by_index_also_from_a_pickle(reader):
+    assert fill(FeatureWriter(reader, 'toy', WIDTH, 'abc')) == [0, 1, 2]
+    for features in (reader.features('toy'), pickle.loads(pickle.dumps(reader.features('toy')))):
+        assert features.teacher == dict(name='toy', width=WIDTH, weights='abc')
+        for i in (4, 0, 3, 2, 1):
+            image, text = features_of(i, 1 + i % 3)
+            assert np.array_equal(features.image(i), image) and np.array_equal(features.text(i), text)
+            assert isinstance(features.image(i), np.memmap)
+
+
+def test_a_second_run_does_what_lacks(reader):
+    assert fill(FeatureWriter(reader, 'toy', WIDTH, 'abc'), shards=[1]) == [1]
+    with pytest.raises(FileNotFoundError, match=r'lacks the features of 2 shards, the first 00000; run tools/cache_fe'):
+        reader.features('toy')
+    assert fill(FeatureWriter(reader, 'toy', WIDTH, 'abc')) == [0, 2]
+    assert reader.features('toy').image(0).shape == (2, WIDTH)
+
+
+def test_the_same_features_give_the_same_bytes(reader):
+    fill(FeatureWriter(reader, 'a', WIDTH, 'abc'))
+    fill(FeatureWriter(reader, 'b', WIDTH, 'abc'))
+    read = lambda name: (reader.root / 'features' / name / '00002.safetensors').read_bytes()  # noqa: E731
+    assert read('a') == read('b')
+
+
+@pytest.mark.parametrize('change', [dict(width=8), dict(weights='def')])
+def test_two_teachers_do_not_mix(reader, change):
+    FeatureWriter(reader, 'toy', WIDTH, 'abc')
+    with pytest.raises(ValueError, match='holds features of'):
+        FeatureWriter(reader, **{'teacher': 'toy', 'width': WIDTH, 'weights': 'abc', **change})
+
+
+def test_absent_features_name_the_command_and_what_is_there(reader):
+    fill(FeatureWriter(reader, 'toy', WIDTH, 'abc'))
+    with pytest.raises(FileNotFoundError, match=r"'big'.*\['toy'\].*tools/cache_features.py .* --teacher big"):
+        reader.features('big')
+
+
+def test_shapes_and_values_are_checked(reader):
+    writer = FeatureWriter(reader, 'toy', WIDTH, 'abc')
+    image, text = np.zeros((2, 2, WIDTH)), [np.zeros((1, WIDTH)), np.zeros((2, WIDTH))]
+    with pytest.raises(ValueError, match=r'image features of shard 0 have shape \(2, 3, 6\), expected \(2, 2, 6\)'):
+        writer.write(0, np.zeros((2, 3, WIDTH)), text)
+    with pytest.raises(ValueError, match=r'text features of o1 have shape \(1, 6\), expected \(2, 6\)'):
+        writer.write(0, image, [text[0], text[0]])
+    with pytest.raises(ValueError, match='NaN'):
+        writer.write(0, image * np.nan, text)
+    assert [shard for shard, _ in writer.pending()] == [0, 1, 2]
+
+
+def test_truncated_or_foreign_features_are_refused(reader):
+    fill(FeatureWriter(reader, 'toy', WIDTH, 'abc'))
+    folder = reader.root / 'features' / 'toy'
+    os.replace(folder / '00001.safetensors', folder / '00000.safetensors')
+    path = folder / '00002.safetensors'
+    (folder / '00001.safetensors').write_bytes(path.read_bytes()[:200])
+    features = reader.features('toy')
+    with pytest.raises(ValueError, match='other objects than shard 00000'):
+        features.image(0)
+    with pytest.raises(ValueError, match='truncated: 200 bytes'):
+        features.image(2)
+    assert features.image(4).shape == (2, WIDTH)

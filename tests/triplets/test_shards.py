@@ -1,0 +1,213 @@
+import hashlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load as load_safetensors
+
+from clipgs_plugin.triplets import ShardReader, ShardWriter, rebuild_index
+
+
+def write_object(writer: ShardWriter, i: int, random_cloud, **changes) -> None:
+    views = np.random.default_rng(i).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    fields = dict(captions=[f'object {i}', dict(text=f'thing {i}', source='model')], category='ab'[i % 2],
+                  split='train' if i < 5 else 'test', source=dict(file=f'{i}.glb'), attributes=dict(red=True))
+    writer.write(f'uid-{i}', random_cloud(20 + i, seed=i), views, **{**fields, **changes})
+
+
+def make(root, random_cloud, count: int = 7, **settings) -> Path:
+    with ShardWriter(root, **{'objects_per_shard': 3, 'webp_quality': None, **settings}) as writer:
+        for i in range(count):
+            if f'uid-{i}' not in writer:
+                write_object(writer, i, random_cloud)
+    return root
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(root.rglob('*')) if path.is_file()}
+
+
+def test_reader_returns_what_was_written(tmp_path, random_cloud):
+    reader = ShardReader(make(tmp_path, random_cloud, dtype='float32', render=dict(size=8)))
+    assert len(reader) == 7 and reader.uids == [f'uid-{i}' for i in range(7)]
+    assert reader.categories == list('abababa') and reader.splits == ['train'] * 5 + ['test'] * 2
+    assert reader.shards.tolist() == [0, 0, 0, 1, 1, 1, 2]
+    assert reader.settings['counts'] == dict(objects=7, shards=3, gaussians=sum(range(20, 27)), captions=14,
+                                             views_per_object=3, splits=dict(train=5, test=2), categories=2)
+    assert reader.settings['render'] == dict(size=8)
+    for i in (6, 0, 4):
+        for name, value in random_cloud(20 + i, seed=i).fields():
+            assert torch.equal(getattr(reader.read_gaussians(i), name), value)
+        views = np.random.default_rng(i).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+        assert np.array_equal(reader.read_views(i), views)
+        assert np.array_equal(reader.read_views(i, [2, 0]), views[[2, 0]])
+        record = reader.read_record(i)
+        assert [c['text'] for c in record['captions']] == [f'object {i}', f'thing {i}']
+        assert record['source'] == dict(file=f'{i}.glb') and record['attributes'] == dict(red=True)
+
+
+def test_shards_are_webdataset_samples_and_offsets_are_those_of_tar(tmp_path, random_cloud):
+    """Read with tarfile and the grouping rule of webdataset: neighbours with the same name up to the first dot."""
+    import pyarrow.parquet as pq
+    table = {row['uid']: row for row in pq.read_table(make(tmp_path, random_cloud) / 'index.parquet').to_pylist()}
+    seen = []
+    for path in sorted((tmp_path / 'shards').iterdir()):
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+            for member in members:
+                assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, '', '')
+            for uid, group in itertools.groupby(members, lambda m: m.name.split('.', 1)[0]):
+                sample = {m.name.split('.', 1)[1]: m for m in group}
+                assert list(sample) == ['gaussians.safetensors', '000.webp', '001.webp', '002.webp', 'json']
+                assert set(load_safetensors(tar.extractfile(sample['gaussians.safetensors']).read())) >= {'means', 'sh'}
+                row = table[uid]
+                assert (row['record_offset'], row['record_size']) == (sample['json'].offset_data, sample['json'].size)
+                assert row['view_offsets'] == [sample[f'{i:03d}.webp'].offset_data for i in range(3)]
+                assert row['view_sizes'] == [sample[f'{i:03d}.webp'].size for i in range(3)]
+                seen.append(uid)
+    assert seen == [f'uid-{i}' for i in range(7)]
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path, random_cloud):
+    assert digests(make(tmp_path / 'a', random_cloud)) == digests(make(tmp_path / 'b', random_cloud))
+
+
+def test_an_exception_drops_the_open_shard_only_and_the_run_can_go_on(tmp_path, random_cloud):
+    whole = digests(make(tmp_path / 'whole', random_cloud))
+    broken = tmp_path / 'broken'
+    with pytest.raises(RuntimeError), ShardWriter(broken, objects_per_shard=3, webp_quality=None) as writer:
+        for i in range(5):
+            write_object(writer, i, random_cloud)
+        raise RuntimeError
+    assert sorted(path.name for path in (broken / 'shards').iterdir()) == ['00000.tar']
+    with pytest.raises(FileNotFoundError, match='has not ended'):
+        ShardReader(broken)
+    assert digests(make(broken, random_cloud)) == whole
+
+
+@pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='needs SIGKILL')
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, random_cloud, root):
+    whole = digests(make(tmp_path / 'whole', random_cloud))
+    killed = tmp_path / 'killed'
+    program = textwrap.dedent(f"""
+        import os, signal, sys
+        sys.path[:0] = [{str(root / 'tests')!r}, {str(Path(__file__).parent)!r}]
+        from conftest import random_cloud
+        from test_shards import ShardWriter, write_object
+        writer = ShardWriter({str(killed)!r}, objects_per_shard=3, webp_quality=None)
+        for i in range(5):
+            write_object(writer, i, random_cloud)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """)
+    assert subprocess.run([sys.executable, '-c', program], cwd=tmp_path).returncode == -signal.SIGKILL
+    assert sorted(path.name for path in (killed / 'shards').iterdir()) == ['00000.tar', '00001.tar.tmp']
+    assert not (killed / 'index.parquet').exists()
+    writer = ShardWriter(killed, objects_per_shard=3, webp_quality=None)
+    assert [f'uid-{i}' in writer for i in range(5)] == [True, True, True, False, False]
+    assert digests(make(killed, random_cloud)) == whole
+
+
+def test_killed_while_it_appends_the_folder_does_not_read_as_whole(tmp_path, random_cloud):
+    make(tmp_path, random_cloud, count=3)
+    ShardWriter(tmp_path, objects_per_shard=3, webp_quality=None)
+    with pytest.raises(FileNotFoundError, match='rebuild_index'):
+        ShardReader(tmp_path)
+    assert rebuild_index(tmp_path) == 3 and len(ShardReader(tmp_path)) == 3
+
+
+def test_index_and_counts_are_rebuilt_from_the_shards_alone(tmp_path, random_cloud):
+    before = digests(make(tmp_path, random_cloud))
+    (tmp_path / 'index.parquet').unlink()
+    settings = json.loads((tmp_path / 'dataset.json').read_text())
+    del settings['counts']
+    (tmp_path / 'dataset.json').write_text(json.dumps(settings))
+    assert rebuild_index(tmp_path) == 7
+    import pyarrow.parquet as pq
+    assert len(pq.read_table(tmp_path / 'index.parquet')) == 7
+    assert ShardReader(tmp_path).settings['counts']['objects'] == 7
+    assert digests(tmp_path)['index.parquet'] == before['index.parquet']
+
+
+@pytest.mark.parametrize('keep', ['half of a member', 'whole members'])
+def test_a_truncated_shard_is_named_by_reader_and_rebuild(tmp_path, random_cloud, keep):
+    reader = ShardReader(make(tmp_path, random_cloud))
+    path = tmp_path / 'shards' / '00001.tar'
+    with tarfile.open(path) as tar:
+        members = tar.getmembers()
+    last = members[-1]
+    ends = last.offset_data + (last.size // 2 if keep.startswith('half') else -(-last.size // 512) * 512)
+    os.truncate(path, ends)
+    with pytest.raises(ValueError, match=r'00001\.tar is (truncated|not a whole tar)'):
+        rebuild_index(tmp_path)
+    if keep.startswith('half'):
+        with pytest.raises(ValueError, match=r'00001\.tar is truncated: uid-5 lies at'):
+            reader.read_record(5)
+    assert reader.read_record(3)['uid'] == 'uid-3'
+
+
+def test_other_settings_are_not_mixed_into_a_folder(tmp_path, random_cloud):
+    make(tmp_path, random_cloud, count=1)
+    with pytest.raises(ValueError, match=r"sh_degree: 0 there, 3 wanted"):
+        ShardWriter(tmp_path, objects_per_shard=3, webp_quality=None, sh_degree=3)
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(captions=[]), 'at least one'), (dict(captions=['']), 'empty'),
+    (dict(quality=dict(psnr=float('nan'))), 'JSON')])
+def test_a_refused_object_leaves_nothing_behind(tmp_path, random_cloud, changes, message):
+    with ShardWriter(tmp_path / 'with', objects_per_shard=3, webp_quality=None) as writer:
+        write_object(writer, 0, random_cloud)
+        with pytest.raises(ValueError, match=message):
+            write_object(writer, 1, random_cloud, **changes)
+        write_object(writer, 2, random_cloud)
+    with ShardWriter(tmp_path / 'without', objects_per_shard=3, webp_quality=None) as writer:
+        write_object(writer, 0, random_cloud)
+        write_object(writer, 2, random_cloud)
+    assert digests(tmp_path / 'with') == digests(tmp_path / 'without')
+
+
+@pytest.mark.parametrize('uid', ['', 'a.b', 'a/b', 'a b', 'x' * 79])
+def test_names_that_would_break_a_sample_are_refused(tmp_path, random_cloud, uid):
+    writer = ShardWriter(tmp_path)
+    with pytest.raises(ValueError, match='expected 1 to 78 letters'):
+        writer.write(uid, random_cloud(2), captions=['x'])
+    writer.write('x' * 78, random_cloud(2), captions=['x'])
+    writer.close()
+    assert ShardReader(tmp_path).read_record(0)['uid'] == 'x' * 78
+
+
+def test_duplicates_and_uneven_views_are_refused(tmp_path, random_cloud):
+    writer = ShardWriter(tmp_path)
+    write_object(writer, 0, random_cloud)
+    with pytest.raises(ValueError, match='already'):
+        write_object(writer, 0, random_cloud)
+    with pytest.raises(ValueError, match='2 views, the objects before it have 3'):
+        writer.write('b', random_cloud(2), np.zeros((2, 8, 8, 3), np.uint8), captions=['x'])
+    with pytest.raises(ValueError, match='expected \\(V, H, W, 3\\) uint8'):
+        writer.write('c', random_cloud(2), np.zeros((3, 8, 8, 3), np.float32), captions=['x'])
+
+
+def test_more_shards_than_open_files(tmp_path, random_cloud, monkeypatch):
+    monkeypatch.setattr(ShardReader, 'max_open_files', 2)
+    reader = ShardReader(make(tmp_path, random_cloud))
+    for i in (0, 3, 6, 0, 6, 3):
+        assert reader.read_record(i)['uid'] == f'uid-{i}'
+    assert len(reader._files) == 2
+
+
+def test_a_folder_that_is_no_dataset_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='make_triplets'):
+        ShardReader(tmp_path)
+    (tmp_path / 'dataset.json').write_text('{"format": "clipgs-triplets", "version": 99}')
+    with pytest.raises(ValueError, match='version 99'):
+        ShardReader(tmp_path)
