@@ -44,6 +44,7 @@ BACKWARD_PLANES = 6  # transmittance, light still to come, gradients of red, gre
 # A projected Gaussian is a row of float32 fields, one cache line, and a row of int32 box.
 OFFSET_X, OFFSET_Y, CONIC_XX, CONIC_XY, CONIC_YY, OPACITY, REACH, RED, GREEN, BLUE, TALL, TILT = range(12)
 NUM_FIELDS = 16
+NUM_GRADIENTS = 9  # of a projected Gaussian: sums over its pixels, see _composite_backward
 PIXEL_X, PIXEL_Y, FIRST_ROW, LAST_ROW = range(4)
 
 # A camera is a row of float64: rows of [R | t], then fx, fy, cx, cy, then the position in the world.
@@ -292,22 +293,230 @@ def _composite(
 
 # Backward
 
+@_pixel_kernel
+def _composite_backward(
+    band, bands,    # strips of SIDE rows with index % bands == band
+    order,          # (M,) nearest first
+    fields,         # (N, NUM_FIELDS)
+    boxes,          # (N, 4)
+    colors,         # (H, W, 3) as drawn
+    alphas,         # (H, W)
+    color_grads,    # (H, W, 3)
+    alpha_grads,    # (H, W)
+    gradients,      # (N, NUM_GRADIENTS) out, this band's share; only rows of drawn Gaussians are written
+):
+    height, width = alphas.shape
+    down, across = (height + SIDE - 1) // SIDE, (width + SIDE - 1) // SIDE
+    size = BACKWARD_PLANES * LANES
+    blocks = np.zeros((down // bands + 1, across * size), np.float32)
+    for strip in range(band, down, bands):
+        for y in range(strip * SIDE, min(strip * SIDE + SIDE, height)):
+            for x in range(width):
+                at = x // SIDE * size + y % SIDE * SIDE + x % SIDE
+                block = blocks[strip // bands]
+                block[at] = ONE
+                to_come = alphas[y, x] * alpha_grads[y, x]
+                for c in range(3):
+                    to_come += colors[y, x, c] * color_grads[y, x, c]
+                    block[at + (2 + c) * LANES] = color_grads[y, x, c]
+                block[at + LANES] = to_come
+                block[at + 5 * LANES] = alpha_grads[y, x]
+
+    for i in range(len(order)):
+        field, box = fields[order[i]], boxes[order[i]]
+        half_xx, xy, half_yy, reach = HALF * field[CONIC_XX], field[CONIC_XY], HALF * field[CONIC_YY], field[REACH]
+        opacity, red, green, blue = field[OPACITY], field[RED], field[GREEN], field[BLUE]
+        # Sums over pixels: of the colour's gradient, and of that of sigma times 1, dx, dy, dx^2, dx dy, dy^2.
+        sum_r = sum_g = sum_b = sum_1 = sum_x = sum_y = sum_xx = sum_xy = sum_yy = ZERO
+        first_strip = box[FIRST_ROW] // SIDE
+        for strip in range(first_strip + (band - first_strip) % bands, box[LAST_ROW] // SIDE + 1, bands):
+            top = F(strip * SIDE - box[PIXEL_Y]) + field[OFFSET_Y]
+            first, last = _span(field, box[PIXEL_X], top, across)
+            row = blocks[strip // bands]
+            for c in range(first, last):
+                block = row[c * size:c * size + size]
+                alive = ZERO
+                for k in range(LANES):
+                    alive += block[k]
+                if alive == ZERO:
+                    continue
+                left = F(c * SIDE - box[PIXEL_X]) + field[OFFSET_X]
+                for k in range(LANES):
+                    dx, dy = left + F(k % SIDE), top + F(k // SIDE)
+                    s = dx * (half_xx * dx + xy * dy) + half_yy * dy * dy
+                    e = P0 + s * (P1 + s * (P2 + s * (P3 + s * (P4 + s * P5))))
+                    e *= e
+                    e *= e
+                    e *= e
+                    full = opacity * e
+                    alpha = min(full, CLIP) if s <= reach else ZERO
+                    before = block[k]
+                    after = before * (ONE - alpha)
+                    weight = alpha * before if after > LIMIT else ZERO
+                    block[k] = after if after > LIMIT else ZERO
+                    grad_r, grad_g, grad_b = block[k + 2 * LANES], block[k + 3 * LANES], block[k + 4 * LANES]
+                    light = red * grad_r + green * grad_g + blue * grad_b + block[k + 5 * LANES]
+                    to_come = block[k + LANES] - weight * light
+                    block[k + LANES] = to_come
+                    # d loss / d alpha = before * light - to_come / (1 - alpha); d alpha / d sigma = -alpha
+                    grad = alpha * to_come / (ONE - alpha) - weight * light
+                    grad = grad if weight > ZERO and full <= CLIP else ZERO
+                    sum_r += weight * grad_r
+                    sum_g += weight * grad_g
+                    sum_b += weight * grad_b
+                    sum_1 += grad
+                    grad_x, grad_y = grad * dx, grad * dy
+                    sum_x += grad_x
+                    sum_y += grad_y
+                    sum_xx += grad_x * dx
+                    sum_xy += grad_x * dy
+                    sum_yy += grad_y * dy
+        gradient = gradients[order[i]]
+        gradient[0], gradient[1], gradient[2] = sum_r, sum_g, sum_b
+        gradient[3], gradient[4], gradient[5] = sum_1, sum_x, sum_y
+        gradient[6], gradient[7], gradient[8] = sum_xx, sum_xy, sum_yy
+
+
+@_kernel
+def _project_backward(
+    first, last,     # range of Gaussians
+    means,           # (N, 3)
+    quats,           # (N, 4)
+    log_scales,      # (N, 3)
+    opacity_logits,  # (N,)
+    sh,              # (N, K, 3)
+    camera,          # (19,)
+    width, height,
+    fields,          # (N, NUM_FIELDS)
+    depths,          # (N,) 0 where not drawn
+    gradients,       # (bands, N, NUM_GRADIENTS)
+    grad_means,      # (N, 3), and so on: added to
+    grad_quats,
+    grad_log_scales,
+    grad_opacity_logits,
+    grad_sh,
+):
+    fx, fy = camera[FX], camera[FY]
+    rotation, turned, axes = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3))
+    basis, basis_x, basis_y, basis_z = np.empty(16), np.empty(16), np.empty(16), np.empty(16)
+    g, grad_turned, r = np.empty(NUM_GRADIENTS), np.empty((3, 3)), np.empty((3, 3))
+    count = sh.shape[1]
+    for n in range(first, last):
+        if depths[n] == 0:
+            continue
+        for j in range(NUM_GRADIENTS):
+            g[j] = 0
+            for band in range(len(gradients)):
+                g[j] += gradients[band, n, j]
+        mx, my, mz = float(means[n, 0]), float(means[n, 1]), float(means[n, 2])
+        x = camera[0] * mx + camera[1] * my + camera[2] * mz + camera[3]
+        y = camera[4] * mx + camera[5] * my + camera[6] * mz + camera[7]
+        z = camera[8] * mx + camera[9] * my + camera[10] * mz + camera[11]
+
+        # Colour: the coefficients, and the direction they are seen from.
+        dx, dy, dz = mx - camera[EYE], my - camera[EYE + 1], mz - camera[EYE + 2]
+        distance = math.sqrt(dx * dx + dy * dy + dz * dz)
+        dx, dy, dz = dx / distance, dy / distance, dz / distance
+        _sh_basis(dx, dy, dz, count, basis)
+        for c in range(3):
+            if fields[n, RED + c] <= 0:  # clamped
+                g[c] = 0
+            for k in range(count):
+                grad_sh[n, k, c] += basis[k] * g[c]
+        if count > 1:
+            _sh_slopes(dx, dy, dz, count, basis_x, basis_y, basis_z)
+            turn_x = turn_y = turn_z = 0.0
+            for k in range(count):
+                lit = sh[n, k, 0] * g[0] + sh[n, k, 1] * g[1] + sh[n, k, 2] * g[2]
+                turn_x += basis_x[k] * lit
+                turn_y += basis_y[k] * lit
+                turn_z += basis_z[k] * lit
+            along = turn_x * dx + turn_y * dy + turn_z * dz
+            grad_means[n, 0] += (turn_x - along * dx) / distance
+            grad_means[n, 1] += (turn_y - along * dy) / distance
+            grad_means[n, 2] += (turn_z - along * dz) / distance
+
+        # alpha = opacity exp(-sigma), so the sums over sigma's gradient give the opacity's too.
+        grad_opacity_logits[n] -= g[3] * (1 - float(fields[n, OPACITY]))
+
+        # sigma = (xx dx^2 + yy dy^2) / 2 + xy dx dy, where (dx, dy) point from the centre to the pixel
+        xx, xy, yy = float(fields[n, CONIC_XX]), float(fields[n, CONIC_XY]), float(fields[n, CONIC_YY])
+        grad_center_x, grad_center_y = -(xx * g[4] + xy * g[5]), -(xy * g[4] + yy * g[5])
+        # The conic is the covariance's inverse: d cov = -conic (d conic) conic, with d conic = 1/2 of the moments.
+        p, q, t = xx * g[6] + xy * g[7], xx * g[7] + xy * g[8], xy * g[7] + yy * g[8]
+        s = xy * g[6] + yy * g[7]
+        cov_xx, cov_yy, cov_xy = -0.5 * (p * xx + q * xy), -0.5 * (s * xy + t * yy), -0.5 * (p * xy + q * yy)
+
+        # Covariance = axes axes^T, axes = J R_camera R(quat) S.
+        _axes(quats[n], log_scales[n], camera, x, y, z, width, height, rotation, turned, axes)
+        slope_x, slope_y = _slope(x / z, fx, camera[CX], width), _slope(y / z, fy, camera[CY], height)
+        grad_slope_x = grad_slope_y = grad_z = 0.0
+        for k in range(3):
+            u, v = axes[0, k], axes[1, k]
+            grad_u, grad_v = 2 * (cov_xx * u + cov_xy * v), 2 * (cov_yy * v + cov_xy * u)
+            grad_log_scales[n, k] += grad_u * u + grad_v * v
+            grad_z -= (grad_u * u + grad_v * v) / z
+            scale = math.exp(float(log_scales[n, k]))
+            grad_u, grad_v = grad_u * scale * fx / z, grad_v * scale * fy / z
+            grad_turned[0, k], grad_turned[1, k] = grad_u, grad_v
+            grad_turned[2, k] = -(slope_x * grad_u + slope_y * grad_v)
+            grad_slope_x -= grad_u * turned[2, k]
+            grad_slope_y -= grad_v * turned[2, k]
+
+        # The mean in the camera's frame, through the centre, the depth and the slopes where they are not clamped.
+        grad_x, grad_y = grad_center_x * fx / z, grad_center_y * fy / z
+        grad_x += grad_slope_x / z if slope_x == x / z else 0.0
+        grad_y += grad_slope_y / z if slope_y == y / z else 0.0
+        grad_z -= (grad_x * x + grad_y * y) / z
+        for j in range(3):
+            grad_means[n, j] += camera[j] * grad_x + camera[4 + j] * grad_y + camera[8 + j] * grad_z
+
+        # The rotation and its quaternion, through R(quat) of the normalised quaternion.
+        for j in range(3):
+            for k in range(3):
+                r[j, k] = (camera[j] * grad_turned[0, k] + camera[4 + j] * grad_turned[1, k]
+                           + camera[8 + j] * grad_turned[2, k])
+        qw, qx, qy, qz = float(quats[n, 0]), float(quats[n, 1]), float(quats[n, 2]), float(quats[n, 3])
+        norm = math.sqrt(qw * qw + qx * qx + qy * qy + qz * qz)
+        qw, qx, qy, qz = qw / norm, qx / norm, qy / norm, qz / norm
+        gw = 2 * (qx * (r[2, 1] - r[1, 2]) + qy * (r[0, 2] - r[2, 0]) + qz * (r[1, 0] - r[0, 1]))
+        gx = 2 * (qw * (r[2, 1] - r[1, 2]) + qy * (r[0, 1] + r[1, 0]) + qz * (r[0, 2] + r[2, 0])
+                  - 2 * qx * (r[1, 1] + r[2, 2]))
+        gy = 2 * (qw * (r[0, 2] - r[2, 0]) + qx * (r[0, 1] + r[1, 0]) + qz * (r[1, 2] + r[2, 1])
+                  - 2 * qy * (r[0, 0] + r[2, 2]))
+        gz = 2 * (qw * (r[1, 0] - r[0, 1]) + qx * (r[0, 2] + r[2, 0]) + qy * (r[1, 2] + r[2, 1])
+                  - 2 * qz * (r[0, 0] + r[1, 1]))
+        along = gw * qw + gx * qx + gy * qy + gz * qz
+        grad_quats[n, 0] += (gw - along * qw) / norm
+        grad_quats[n, 1] += (gx - along * qx) / norm
+        grad_quats[n, 2] += (gy - along * qy) / norm
+        grad_quats[n, 3] += (gz - along * qz) / norm
+
 
 # The way there and back
 
 @lru_cache(maxsize=1)
-def _pool(pid: int, threads: int) -> ThreadPoolExecutor:
+def _pool(pid: int) -> ThreadPoolExecutor:
     """Threads that wait without spinning; those of a parent process are not there after a fork, hence ``pid``."""
-    return ThreadPoolExecutor(threads, thread_name_prefix='clipgs-render')
+    return ThreadPoolExecutor(MAX_THREADS - 1, thread_name_prefix='clipgs-render')
 
 
-def _run(work: Callable[[int, int], None]) -> None:
-    """Call ``work(part, parts)`` for every part, as many at once as torch has threads (one in a loader's worker)."""
-    parts = min(torch.get_num_threads(), MAX_THREADS)
-    others = [_pool(os.getpid(), MAX_THREADS - 1).submit(work, part, parts) for part in range(1, parts)]
-    work(0, parts)
+def _parts() -> int:
+    """How many threads work at once: as many as torch would use, which is one in a data loader's worker."""
+    return min(torch.get_num_threads(), MAX_THREADS)
+
+
+def _run(parts: int, work: Callable[[int], None]) -> None:
+    """Call ``work(part)`` for every part at once, the first of them in this thread."""
+    others = [_pool(os.getpid()).submit(work, part) for part in range(1, parts)]
+    work(0)
     for other in others:
         other.result()
+
+
+def _ranges(count: int, parts: int) -> list[tuple[int, int]]:
+    """``count`` Gaussians in equal shares."""
+    return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
 
 def _camera(viewmat: Tensor, intrinsic: Tensor) -> np.ndarray:
@@ -317,26 +526,56 @@ def _camera(viewmat: Tensor, intrinsic: Tensor) -> np.ndarray:
     return np.concatenate([viewmat[:3].ravel(), focal_center, -rotation.T @ translation])
 
 
-def _forward(cloud, camera, color, alpha, near, blur) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw one view into ``color`` (H, W, 3) and ``alpha`` (H, W); returns fields, boxes and order."""
-    count, (height, width) = len(cloud[0]), alpha.shape
-    fields, boxes = np.empty((count, NUM_FIELDS), np.float32), np.empty((count, 4), np.int32)
-    depths, order, scratch = np.empty(count, np.float32), np.empty(count, np.int32), np.empty(count, np.int32)
-    _run(lambda part, parts: _project(count * part // parts, count * (part + 1) // parts, *cloud, camera, width, height,
-                                      near, blur, fields, boxes, depths))
-    order = scratch[:_sort(depths, order, scratch)]  # an odd number of passes ends in the scratch
-    _run(lambda part, parts: _composite(part, parts, order, fields, boxes, color, alpha))
-    return fields, boxes, order
+class _View:
+    """One view of a cloud: drawn into ``color`` (H, W, 3) and ``alpha`` (H, W), and kept for the way back."""
+
+    def __init__(self, cloud: list[np.ndarray], camera: np.ndarray, near: float, blur: float, color: np.ndarray,
+                 alpha: np.ndarray) -> None:
+        (height, width), count, parts = alpha.shape, len(cloud[0]), _parts()
+        self.cloud, self.camera, self.color, self.alpha = cloud, camera, color, alpha
+        self.fields, self.boxes = np.empty((count, NUM_FIELDS), np.float32), np.empty((count, 4), np.int32)
+        self.depths = np.empty(count, np.float32)
+        ranges = _ranges(count, parts)
+        _run(parts, lambda part: _project(*ranges[part], *cloud, camera, width, height, near, blur, self.fields,
+                                          self.boxes, self.depths))
+        order, scratch = np.empty(count, np.int32), np.empty(count, np.int32)
+        self.order = scratch[:_sort(self.depths, order, scratch)]  # an odd number of passes ends in the scratch
+        _run(parts, lambda part: _composite(part, parts, self.order, self.fields, self.boxes, color, alpha))
+
+    def backward(self, grad_color: np.ndarray, grad_alpha: np.ndarray, grad_cloud: list[np.ndarray]) -> None:
+        """Add the gradients of the cloud's parameters to ``grad_cloud``."""
+        (height, width), count, parts = self.alpha.shape, len(self.depths), _parts()
+        gradients = np.empty((parts, count, NUM_GRADIENTS), np.float32)
+        _run(parts, lambda part: _composite_backward(part, parts, self.order, self.fields, self.boxes, self.color,
+                                                     self.alpha, grad_color, grad_alpha, gradients[part]))
+        ranges = _ranges(count, parts)
+        _run(parts, lambda part: _project_backward(*ranges[part], *self.cloud, self.camera, width, height, self.fields,
+                                                   self.depths, gradients, *grad_cloud))
 
 
 class _Rasterise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, quats, log_scales, opacity_logits, sh, cameras, width, height, near, blur):
-        cloud = [x.detach().contiguous().numpy() for x in (means, quats, log_scales, opacity_logits, sh)]
-        colors, alphas = means.new_empty(len(cameras), height, width, 3), means.new_empty(len(cameras), height, width)
-        for view, camera in enumerate(cameras):
-            _forward(cloud, camera, colors[view].numpy(), alphas[view].numpy(), near, blur)
+        tensors = means, quats, log_scales, opacity_logits, sh
+        ctx.save_for_backward(*tensors)  # so that autograd notices when they are changed in place
+        ctx.views = []
+        cloud = [x.detach().contiguous().numpy() for x in tensors]
+        colors, alphas = torch.empty(len(cameras), height, width, 3), torch.empty(len(cameras), height, width)
+        for camera, color, alpha in zip(cameras, colors.numpy(), alphas.numpy()):
+            view = _View(cloud, camera, near, blur, color, alpha)
+            if any(ctx.needs_input_grad):
+                ctx.views.append(view)
         return colors, alphas
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_colors, grad_alphas):
+        grads = [torch.zeros(x.shape) for x in ctx.saved_tensors]
+        arrays = [grad.numpy() for grad in grads]
+        grad_colors, grad_alphas = grad_colors.contiguous().numpy(), grad_alphas.contiguous().numpy()
+        for view, grad_color, grad_alpha in zip(ctx.views, grad_colors, grad_alphas):
+            view.backward(grad_color, grad_alpha, arrays)
+        return *grads, None, None, None, None, None
 
 
 def rasterise(
