@@ -1,0 +1,126 @@
+"""Hooks: checkpoints that load safely, randomness that survives a resume, a progress bar."""
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, is_main_process
+from mmengine.hooks import Hook
+
+from clipgs_plugin.registry import HOOKS
+
+
+def _plain(value):
+    """The value without numpy types, which ``torch.load(weights_only=True)`` refuses."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, dict):
+        return type(value)((key, _plain(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value] if isinstance(value, list) else tuple(map(_plain, value))
+    return value
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(Hook):
+    """Makes checkpoints load with plain ``torch.load(file)``, which accepts weights and plain values only.
+
+    mmengine 0.10.7 pickles its log history and numpy scalars along, and can then not load its own checkpoints. The
+    history (only used to smooth what is logged) is left out, scalars become Python numbers.
+    """
+
+    priority = 'LOWEST'
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        hub = checkpoint.get('message_hub')
+        if hub is not None:
+            info = _plain(hub['runtime_info'])
+            checkpoint['message_hub'] = {
+                'log_scalars': OrderedDict(), 'runtime_info': info,
+                'resumed_keys': OrderedDict((k, v) for k, v in hub['resumed_keys'].items() if k in info)}
+        checkpoint['meta'] = _plain(checkpoint['meta'])
+
+
+@HOOKS.register_module()
+class SeedHook(Hook):
+    """Seeds torch, numpy and random before each training epoch and iteration from (seed, rank, epoch or iteration).
+
+    mmengine does not store generator states; with this hook a resumed run draws what an uninterrupted one would
+    have drawn (dropout, say), whatever happened before.
+
+    Args:
+        seed: The run's own seed (``randomness``) if None.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, seed: int | None = None):
+        self.seed = seed
+
+    def before_train_epoch(self, runner) -> None:
+        self._reseed(runner, 0, runner.epoch)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        self._reseed(runner, 1, runner.iter)
+
+    def _reseed(self, runner, stream: int, step: int) -> None:
+        seed = runner.seed if self.seed is None else self.seed
+        sequence = np.random.SeedSequence([seed, get_rank(), stream, step])
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+        np.random.seed(sequence.generate_state(2)[1])
+        random.seed(int(sequence.generate_state(3)[2]))
+
+
+@HOOKS.register_module()
+class ProgressBarHook(Hook):
+    """A bar of the epoch's iterations with the loss and the time that is left, where a terminal shows it.
+
+    Args:
+        enabled: None shows it in the main process when standard error is a terminal.
+    """
+
+    priority = 'BELOW_NORMAL'
+
+    def __init__(self, enabled: bool | None = None):
+        self.enabled = enabled
+        self._bar = None
+        self._redirected: list[logging.StreamHandler] = []
+
+    def before_train(self, runner) -> None:
+        if not (sys.stderr.isatty() if self.enabled is None else self.enabled) or not is_main_process():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        self._bar = Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+                             TextColumn('loss {task.fields[loss]}  eta'), TimeRemainingColumn(),
+                             console=Console(stderr=True), transient=True)
+        self._bar.start()
+        self._task = self._bar.add_task('', total=runner.max_iters, completed=runner.iter, loss='')
+        # Log lines go through the bar's own streams, which keep it below them.
+        self._redirected = [h for h in runner.logger.handlers
+                            if type(h) is logging.StreamHandler and h.stream is sys.__stdout__]
+        for handler in self._redirected:
+            handler.setStream(sys.stdout)
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=runner.iter + 1, loss=f'{float((outputs or {})["loss"]):.4f}',
+                             description=f'epoch {runner.epoch + 1}/{runner.max_epochs}')
+
+    def after_train(self, runner) -> None:
+        self._stop()
+
+    def after_run(self, runner) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        for handler in self._redirected:
+            handler.setStream(sys.__stdout__)
+        self._redirected = []

@@ -1,0 +1,115 @@
+"""From a config to a running mmengine Runner: what the programs share."""
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+
+_STEP = re.compile(r'(?:epoch|iter)_\d+\.pth')
+
+
+def load_config(name: str | Path, work_dir: str | None = None, options: dict | None = None) -> Config:
+    """A config by path or shipped name, with options merged and ``work_dir`` set.
+
+    The folder is the one given, else the config's own, else ``./work_dirs/NAME``.
+
+    Raises:
+        FileNotFoundError: No such config.
+    """
+    from clipgs_plugin.apis.configs import get_config
+    cfg = get_config(name)
+    cfg.merge_from_dict(options or {})
+    cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', Path(name).stem))
+    return cfg
+
+
+def use_autocast(cfg: Config) -> None:
+    """Train in bfloat16, whichever the device.
+
+    Raises:
+        ValueError: The config's optimiser wrapper is neither plain nor one of mixed precision already.
+    """
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind == 'OptimWrapper':
+        cfg.optim_wrapper.type = 'clipgs_plugin.AutocastOptimWrapper'
+    elif str(kind).rpartition('.')[-1] not in ('AutocastOptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(f'--amp replaces an OptimWrapper, but the config has optim_wrapper.type={kind!r}')
+
+
+def latest_checkpoint(work_dir: str | Path) -> Path | None:
+    """The checkpoint to go on from: the last one written, or the newest that is whole; None if there is none.
+
+    A run killed while it writes leaves a file without the directory at its end, which is passed over. Files are
+    looked for in the folder itself, so a folder that was moved resumes too.
+    """
+    work_dir = Path(work_dir)
+    pointer = work_dir / 'last_checkpoint'
+    if pointer.is_file():
+        last = work_dir / Path(pointer.read_text().strip()).name
+        if last.is_file() and zipfile.is_zipfile(last):
+            return last
+    found = [path for path in work_dir.glob('*.pth') if _STEP.fullmatch(path.name) and zipfile.is_zipfile(path)]
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def resume(cfg: Config, source: str | Path) -> None:
+    """Make a run go on from a checkpoint, or with ``'auto'`` from the latest of its folder if it has any.
+
+    Raises:
+        FileNotFoundError: No such checkpoint.
+    """
+    if source == 'auto':
+        path = latest_checkpoint(cfg.work_dir)
+    elif Path(source).is_file():
+        path = source
+    else:
+        raise FileNotFoundError(f'checkpoint {source} does not exist; --resume without a path takes the latest of '
+                                f'{cfg.work_dir}')
+    # Without a checkpoint a load_from of the config still means weights to start from, not a run to go on with.
+    cfg.resume = path is not None
+    if path is not None:
+        cfg.load_from = str(path)
+
+
+def mmengine_globals() -> list:
+    """What ``torch.load`` must be allowed for checkpoints that mmengine 0.10.7 wrote without SafeCheckpointHook."""
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    dtypes = [type(np.dtype(name)) for name in ('f8', 'f4', 'i8')]
+    return [HistoryBuffer, getattr, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
+
+
+@contextmanager
+def launched(cfg: Config, launcher: str = 'none') -> Iterator:
+    """The runner of a config, within a process group if a launcher started several processes.
+
+    Without a GPU, torchrun's processes talk over gloo, which mmengine 0.10.7 does not do by itself. Checkpoints of
+    plain mmengine load inside the context.
+
+    Args:
+        cfg: The experiment; ``launcher`` and, on the CPU, ``model_wrapper_cfg`` are set in it.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+    """
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+    cfg.launcher = launcher
+    grouped = dist.is_initialized()
+    if launcher == 'pytorch' and not torch.cuda.is_available():
+        if not grouped:
+            dist.init_process_group('gloo')
+        cfg.setdefault('model_wrapper_cfg', {
+            'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False,
+            'find_unused_parameters': cfg.get('find_unused_parameters', False)})
+    try:
+        with torch.serialization.safe_globals(mmengine_globals()):
+            yield RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    finally:
+        if dist.is_initialized() and not grouped:
+            dist.destroy_process_group()

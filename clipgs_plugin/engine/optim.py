@@ -1,0 +1,114 @@
+"""Optimiser wrapper and constructor."""
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from clipgs_plugin.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+
+# Parameters of any shape that are kept out of weight decay, by the last part of their name.
+NO_DECAY = ('bias', 'token', 'pos', 'logit_scale')
+_BLOCK = re.compile(r'(?:^|\.)(?:blocks|layers|resblocks)\.(\d+)\.')
+
+
+@OPTIM_WRAPPERS.register_module()
+class AutocastOptimWrapper(OptimWrapper):
+    """Mixed precision in bfloat16 on any device; mmengine's AmpOptimWrapper refuses the CPU.
+
+    bfloat16 has the range of float32 and needs no loss scaling, so this is only autocast around the forward pass.
+
+    Args:
+        dtype: ``'bfloat16'``; float16 needs loss scaling, which AmpOptimWrapper has.
+        kwargs: Those of mmengine's OptimWrapper.
+    """
+
+    def __init__(self, dtype: str = 'bfloat16', **kwargs):
+        super().__init__(**kwargs)
+        if dtype != 'bfloat16':
+            raise ValueError(f'dtype={dtype!r}: AutocastOptimWrapper computes in bfloat16; for float16 on a GPU use '
+                             'type=\'AmpOptimWrapper\', dtype=\'float16\'')
+
+    @contextmanager
+    def optim_context(self, model: nn.Module):
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
+            yield
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class CLIPGSOptimWrapperConstructor:
+    """Parameter groups for a transformer that starts from pretrained weights.
+
+    Biases, norms and other parameters of at most one dimension, class tokens, positions and the logit scale are not
+    decayed. Frozen parameters are left to no group.
+
+    Args:
+        optim_wrapper_cfg: Config of the wrapper with its ``optimizer``.
+        paramwise_cfg: Optional dict with ``layer_decay``, a factor in (0, 1] on the learning rate for every block
+            that lies between a parameter and the output (Clark et al., "ELECTRA", 2020), 1 by default; and
+            ``custom_keys``, as in mmengine: a dict from a part of a parameter's name to
+            ``dict(lr_mult=..., decay_mult=...)``, of which the longest that fits counts.
+
+    Raises:
+        ValueError: Unknown options, or a ``custom_keys`` entry that fits no parameter.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
+        paramwise_cfg = dict(paramwise_cfg or {})
+        self.layer_decay = paramwise_cfg.pop('layer_decay', 1.0)
+        self.custom_keys = paramwise_cfg.pop('custom_keys', {})
+        if paramwise_cfg:
+            raise ValueError(f'paramwise_cfg has {sorted(paramwise_cfg)}, expected layer_decay and custom_keys only')
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f'layer_decay={self.layer_decay}: expected a factor in (0, 1]')
+        self.wrapper_cfg = {'type': 'OptimWrapper', **optim_wrapper_cfg}
+        self.optimizer_cfg = dict(self.wrapper_cfg.pop('optimizer'))
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, 'params': self.groups(model)})
+        return OPTIM_WRAPPERS.build(self.wrapper_cfg, default_args={'optimizer': optimizer})
+
+    def groups(self, model: nn.Module) -> list[dict]:
+        """The optimiser's groups, one for each learning rate and decay, fastest and decayed first."""
+        model = model.module if is_model_wrapper(model) else model
+        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        unused = [key for key in self.custom_keys if not any(key in name for name in trainable)]
+        if unused:
+            raise ValueError(f'paramwise_cfg.custom_keys has {unused}, which is part of no trainable parameter\'s '
+                             f'name; names look like {list(trainable)[:3]}')
+        depth, num_blocks = _depths(list(trainable))
+        lr, decay = self.optimizer_cfg['lr'], self.optimizer_cfg.get('weight_decay', 0.0)
+        groups: dict[tuple[float, float], dict] = {}
+        for name, parameter in trainable.items():
+            custom = max((key for key in self.custom_keys if key in name), key=len, default=None)
+            mult = self.custom_keys.get(custom, {})
+            lr_mult = mult.get('lr_mult', 1.0) * self.layer_decay ** (num_blocks + 1 - depth[name])
+            leaf = name.rsplit('.', 1)[-1]
+            decayed = parameter.ndim > 1 and not any(part in leaf for part in NO_DECAY)
+            decay_mult = mult.get('decay_mult', 1.0 if decayed else 0.0)
+            key = (lr_mult, decay_mult)
+            group = groups.setdefault(key, {'params': [], 'lr': lr * lr_mult, 'weight_decay': decay * decay_mult})
+            group['params'].append(parameter)
+        return [groups[key] for key in sorted(groups, reverse=True)]
+
+
+def _depths(names: list[str]) -> tuple[dict[str, int], int]:
+    """Depth of each parameter and the number of blocks: 0 ahead of the blocks, i + 1 in block i, else past them.
+
+    Ahead of the blocks are the tokenizer and what the module of the blocks registers before them.
+    """
+    matches = {name: _BLOCK.search(name) for name in names if 'tokenizer' not in name}
+    blocks = {name: int(match[1]) for name, match in matches.items() if match}
+    num_blocks = max(blocks.values(), default=-1) + 1
+    parents = {name[:matches[name].start() + 1] for name in blocks}
+    first = min((names.index(name) for name in blocks), default=0)
+    depths = {}
+    for i, name in enumerate(names):
+        ahead = 'tokenizer' in name or (i < first and any(parent and name.startswith(parent) for parent in parents))
+        depths[name] = blocks[name] + 1 if name in blocks else 0 if ahead else num_blocks + 1
+    return depths, num_blocks

@@ -1,0 +1,25 @@
+default_scope = 'clipgs_plugin'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=20),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    # Two files at least: the oldest is removed before the newest is written.
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='auto', rule='greater'),
+    sampler_seed=dict(type='DistSamplerSeedHook'))
+custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='SeedHook'), dict(type='ProgressBarHook')]
+
+# Numba's parallel kernels do not survive a fork.
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='spawn', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+
+vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+visualizer = dict(type='Visualizer', vis_backends=vis_backends)
+log_processor = dict(window_size=20)
+log_level = 'INFO'
+
+randomness = dict(seed=0)
+load_from = None
+resume = False

@@ -1,0 +1,60 @@
+"""Evaluate a checkpoint on the test set of its config."""
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from clipgs_plugin.tools._program import parser
+from mmengine.config import DictAction
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser(__doc__, 'python tools/test.py clipgs_pointbert-nano_20e_toy-world work_dirs/NAME/epoch_20.pth')
+    args.add_argument('config', help='path of a config, or the name of a shipped one')
+    args.add_argument('checkpoint', type=Path, help='weights, which must fit the model exactly')
+    args.add_argument('--work-dir', help='folder of the log (./work_dirs/NAME of the config)')
+    args.add_argument('--out', type=Path, metavar='FILE.npz', help='write embeddings and labels of the objects here')
+    args.add_argument('--json', action='store_true', help='print the metrics as one JSON object, and nothing else')
+    args.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                      help='settings that override the config\'s, like test_dataloader.batch_size=8')
+    args.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                      help='what started several processes, pytorch for torchrun (%(default)s)')
+    args.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers, not used')
+    options = args.parse_args(argv)
+
+    from mmengine.dist import is_main_process
+
+    from clipgs_plugin import engine
+    try:
+        cfg = engine.load_config(options.config, options.work_dir, options.cfg_options)
+        if not options.checkpoint.is_file():
+            raise FileNotFoundError(f'checkpoint {options.checkpoint} does not exist')
+        if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
+            raise ValueError(f'config {options.config} has no test_dataloader and test_evaluator')
+        dump = None if options.out is None else engine.DumpPredictions(options.out)
+    except (FileNotFoundError, ValueError) as error:
+        args.error(str(error))
+    cfg.load_from, cfg.resume = None, False
+    # The log goes to standard error, so that standard output holds the results alone.
+    with redirect_stdout(sys.stderr), engine.launched(cfg, options.launcher) as runner:
+        runner.load_checkpoint(str(options.checkpoint), map_location='cpu', strict=True)
+        if dump is not None:
+            runner.test_evaluator.metrics.append(dump)
+        metrics = runner.test()
+        main_process = is_main_process()
+    if main_process:
+        print(json.dumps(metrics) if options.json else _table(metrics))
+        if dump is not None:
+            print(f'Predictions are in {options.out}', file=sys.stderr)
+    return 0
+
+
+def _table(metrics: dict[str, float]) -> str:
+    width = max(map(len, metrics), default=0)
+    return '\n'.join(f'{name:<{width}}  {value:8.2f}' for name, value in metrics.items())
+
+
+if __name__ == '__main__':
+    sys.exit(main())
