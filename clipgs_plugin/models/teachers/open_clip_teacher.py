@@ -4,8 +4,10 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,8 +43,9 @@ class OpenCLIPTeacher(nn.Module):
         model: A name of the catalogue (``'toy-clip'``, ``'vit-bigg-14-laion2b'``), any name of
             ``open_clip.list_models()``, or open_clip's ``'hf-hub:ORG/REPO'`` and ``'local-dir:FOLDER'``.
         pretrained: A tag of ``open_clip.list_pretrained_tags_by_model(model)``, which open_clip downloads, or a local
-            weight file, loaded strictly. None takes what the catalogue says for ``model``, and random weights (with
-            a warning) for an architecture without an entry.
+            weight file, loaded strictly (OpenAI's from a file need the ``-quickgelu`` name of the architecture, which
+            the file does not tell). None takes what the catalogue says for ``model``, and random weights, with a
+            warning, for an architecture without an entry.
         precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``, of the network; results are float32 always.
         batch_size: Pictures or texts that go through the network at once.
         cache_dir: Where open_clip keeps downloads, its own default if None.
@@ -52,8 +55,8 @@ class OpenCLIPTeacher(nn.Module):
         - :meth:`encode_text`: n texts to (n, E)
 
     Raises:
-        ValueError: Unknown model, or a ``pretrained`` that is neither a tag of it nor a file.
-        RuntimeError: The download of a tag failed, or the weights do not fit the model.
+        ValueError: Unknown model, a ``pretrained`` that is neither a tag of it nor a file, or a file of another model.
+        FileNotFoundError: The weights of a tag are neither in open_clip's cache nor to be downloaded.
     """
 
     def __init__(self, model: str, pretrained: str | Path | None = None, precision: str = 'fp32',
@@ -63,12 +66,13 @@ class OpenCLIPTeacher(nn.Module):
             raise ValueError(f"precision={precision!r}, expected 'fp32', 'fp16' or 'bf16'")
         if batch_size < 1:
             raise ValueError(f'batch_size={batch_size}, expected at least 1')
+        import open_clip
         source = _resolve(model, pretrained)
         network, preprocess, tokenizer = _build(source, precision, cache_dir)
         network.eval().requires_grad_(False)
         self._network = _Shared(network)
-        self.name: str = source.name  # names the folder of cached features, like 'ViT-B-32-laion2b_s34b_b79k'
-        self.embed_dim: int = source.config()['embed_dim']
+        self.name: str = source.name  # names the folder of cached features
+        self.embed_dim: int = open_clip.get_model_config(source.model)['embed_dim']
         self.precision = precision
         self.batch_size = batch_size
         self.preprocess: Callable = preprocess  # PIL image to (3, S, S), the transform of open_clip
@@ -179,23 +183,15 @@ def _check_pixels(pixels: Tensor) -> None:
         raise ValueError(f'pixels are {pixels.dtype}, expected uint8 pictures or the floats that preprocess makes')
 
 
+@dataclass(frozen=True)
 class _Source:
-    """Where a teacher comes from: an open_clip model name and a tag, a file, or neither."""
+    """Where a teacher comes from: an open_clip model and a tag, a file, or neither."""
 
-    def __init__(self, model: str, tag: str | None = None, file: Path | None = None, folder: Path | None = None):
-        self.model, self.tag, self.file = model, tag, file
-        self.folder = folder  # of a packaged teacher: its configuration, merges and weights
-
-    @property
-    def name(self) -> str:
-        if self.folder is not None:
-            return self.model
-        suffix = self.tag or (self.file.stem if self.file else None)
-        return '-'.join(filter(None, [self.model.replace(':', '-').replace('/', '-'), suffix]))
-
-    def config(self) -> dict:
-        import open_clip
-        return open_clip.get_model_config(self.model)
+    name: str                   # letters, digits, '.', '_' and '-', since it names a folder
+    model: str
+    tag: str | None = None
+    file: Path | None = None
+    folder: Path | None = None  # of a teacher that ships with the package: configuration, merges and weights
 
 
 def _resolve(model: str, pretrained: str | Path | None) -> _Source:
@@ -205,33 +201,36 @@ def _resolve(model: str, pretrained: str | Path | None) -> _Source:
         if pretrained is not None:
             raise ValueError(f'model={model!r} brings its own weights, so pretrained={str(pretrained)!r} '
                              'would be ignored; leave it out')
-        return _Source(model)
+        return _Source(_folder_name(model), model)
     catalogue = load_catalogue('teachers')
-    if model in catalogue:
-        entry = catalogue[model]
-        folder = entry.get('weights')
-        if folder is not None:
-            folder = Path(str(resources.files('clipgs_plugin').joinpath('weights', folder)))
-            if entry['model'] not in open_clip.list_models():
-                open_clip.add_model_config(folder / f'{entry["model"]}.json')
-            pretrained = pretrained or folder / 'weights.safetensors'
-            return _Source(entry['model'], file=_existing(pretrained, model, []), folder=folder)
-        model, pretrained = entry['model'], pretrained or entry['tag']
-    architecture = model.replace('/', '-')
-    if architecture not in open_clip.list_models():
-        known = [*catalogue, *open_clip.list_models()]
-        close = difflib.get_close_matches(model, known, n=5, cutoff=0.5)
-        raise ValueError(f'unknown teacher model {model!r}; ' + (f'close matches: {", ".join(close)}' if close else
+    name, entry = model, catalogue.get(model, {})
+    if 'weights' in entry:
+        folder = Path(str(resources.files('clipgs_plugin').joinpath('weights', entry['weights'])))
+        if entry['model'] not in open_clip.list_models():
+            open_clip.add_model_config(folder / f'{entry["model"]}.json')
+        file = _existing(pretrained or folder / 'weights.safetensors', model, [])
+        name = name if pretrained is None else _folder_name(f'{name}-{file.stem}')
+        return _Source(name, entry['model'], file=file, folder=folder)
+    if entry and pretrained is None:
+        return _Source(name, entry['model'], tag=entry['tag'])
+    model = entry.get('model', model).replace('/', '-')
+    if model not in open_clip.list_models():
+        close = difflib.get_close_matches(name, [*catalogue, *open_clip.list_models()], n=5, cutoff=0.5)
+        raise ValueError(f'unknown teacher model {name!r}; ' + (f'close matches: {", ".join(close)}' if close else
                          'see open_clip.list_models() and registry/catalogue/teachers.yml'))
+    tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained is None:
-        warnings.warn(f'OpenCLIPTeacher({model!r}) has random weights; name a tag or a file with pretrained=, '
-                      f'tags: {", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"}',
-                      stacklevel=3)
-        return _Source(architecture)
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
+        warnings.warn(f'OpenCLIPTeacher({name!r}) has random weights; name a tag or a file with pretrained=, '
+                      f'tags: {", ".join(tags) or "none"}', stacklevel=3)
+        return _Source(_folder_name(f'{model}-random'), model)
     if str(pretrained) in tags:
-        return _Source(architecture, tag=str(pretrained))
-    return _Source(architecture, file=_existing(pretrained, architecture, tags))
+        return _Source(_folder_name(f'{model}-{pretrained}'), model, tag=str(pretrained))
+    file = _existing(pretrained, model, tags)
+    return _Source(_folder_name(f'{model}-{file.stem}'), model, file=file)
+
+
+def _folder_name(text: str) -> str:
+    return re.sub(r'[^\w.-]', '-', text, flags=re.ASCII)
 
 
 def _existing(pretrained: str | Path, model: str, tags: list[str]) -> Path:
@@ -260,9 +259,8 @@ def _build(source: _Source, precision: str, cache_dir: str | None) -> tuple[nn.M
     except RuntimeError as error:
         if source.file is None:
             raise
-        raise RuntimeError(f'{source.file}: not the weights of open_clip model {source.model!r}; OpenAI weights need '
-                           f'the name with -quickgelu, others the exact architecture. open_clip says: {error}'
-                           ) from error
+        raise ValueError(f'{source.file}: not the weights of open_clip model {source.model!r}; name the '
+                         f'architecture that they belong to. open_clip says: {error}') from error
     preprocess = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
     merges = {} if source.folder is None else {'bpe_path': str(source.folder / 'merges.txt.gz')}
     return network, preprocess, open_clip.get_tokenizer(source.model, cache_dir=cache_dir, **merges)
@@ -273,7 +271,7 @@ def _download(source: _Source, cache_dir: str | None) -> None:
     try:
         open_clip.download_pretrained(open_clip.get_pretrained_cfg(source.model, source.tag), cache_dir=cache_dir)
     except (OSError, RuntimeError, ValueError) as error:
-        raise RuntimeError(
+        raise FileNotFoundError(
             f'could not download the weights of {source.model!r} with tag {source.tag!r} '
             f'({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}). Without a network, copy '
             f"the file here and name it: OpenCLIPTeacher({source.model!r}, pretrained='/path/to/weights.safetensors')"
