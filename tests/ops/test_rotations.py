@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from clipgs_plugin import ops
+
+AXES = ['x', 'y', 'z', '-x', '-y', '-z']
+
+
+def unit(axis: str) -> torch.Tensor:
+    vector = torch.zeros(3, dtype=torch.float64)
+    vector['xyz'.index(axis[-1])] = -1 if axis[0] == '-' else 1
+    return vector
+
+
+@pytest.mark.parametrize('target', AXES)
+@pytest.mark.parametrize('source', AXES)
+def test_axis_change_is_the_shortest_proper_rotation_of_integers(source, target):
+    matrix = ops.axis_change(source, target)
+    assert torch.equal(matrix @ unit(source), unit(target))
+    assert torch.equal(matrix @ matrix.T, torch.eye(3, dtype=torch.float64))
+    assert torch.linalg.det(matrix) == 1
+    assert matrix.trace() == 1 + 2 * (unit(source) @ unit(target))  # 1 + 2 cos(angle)
+
+
+def test_z_up_to_y_up_is_the_turn_everybody_uses():
+    assert torch.equal(ops.axis_change('z') @ torch.tensor([1.0, 2, 3]).double(), torch.tensor([1.0, 3, -2]).double())
+
+
+@pytest.mark.parametrize('axis', ['up', '+x', 'Z', ''])
+def test_unknown_axis_is_named(axis):
+    with pytest.raises(ValueError, match=f"axis '\\{axis}'" if axis == '+x' else f"axis '{axis}'"):
+        ops.axis_change(axis, 'y')
+
+
+def test_product_of_quaternions_is_the_product_of_matrices():
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 30, 4, generator=g, dtype=torch.float64)
+    product = ops.quaternion_multiply(a, b)
+    assert torch.allclose(ops.quaternion_to_matrix(product), ops.quaternion_to_matrix(a) @ ops.quaternion_to_matrix(b))
+    assert torch.allclose(product.norm(dim=-1), a.norm(dim=-1) * b.norm(dim=-1))
