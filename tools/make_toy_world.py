@@ -1,0 +1,45 @@
+"""Make the toy world: procedural objects as Gaussians with views and captions, written as triplet shards."""
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from clipgs_plugin.tools._program import parser, progress_bar, run
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser(__doc__, 'python tools/make_toy_world.py work_dirs/toy_world --num-train 120 --num-test 60')
+    args.add_argument('out', type=Path, help='folder of the dataset; a world that was interrupted is continued')
+    args.add_argument('--num-train', type=int, default=1200, help='training objects (%(default)s)')
+    args.add_argument('--num-test', type=int, default=400,
+                      help='test objects, of unseen combinations of category and look (%(default)s)')
+    args.add_argument('--num-views', type=int, default=8, help='pictures of an object (%(default)s)')
+    args.add_argument('--size', type=int, default=64, help='pixels of a picture (%(default)s)')
+    args.add_argument('--num-gaussians', type=int, default=1024, help='Gaussians of an object (%(default)s)')
+    args.add_argument('--seed', type=int, default=0, help='of the whole world (%(default)s)')
+    args.add_argument('--workers', type=int, default=2, help='processes; any number gives the same bytes (%(default)s)')
+    args.add_argument('--export', type=Path, metavar='DIR',
+                      help='also write a few unseen objects as .ply, .splat and .spz files into a folder')
+    args.add_argument('--num-export', type=int, default=9, help='how many (%(default)s)')
+    args = args.parse_args(argv)
+
+    from clipgs_plugin.datasets.toy_world.specs import CATEGORIES
+    from clipgs_plugin.datasets.toy_world.writing import export_files, write_world
+    total = args.num_train + args.num_test
+    print(f'Making {total:,} objects of {len(CATEGORIES)} categories with {args.num_views} views each in {args.out}',
+          file=sys.stderr)
+    started = time.perf_counter()
+    with progress_bar() as bar:
+        made = write_world(args.out, args.num_train, args.num_test, args.num_views, args.size, args.num_gaussians,
+                           args.seed, args.workers, track=lambda specs: bar.track(specs, description='objects'))
+    seconds = time.perf_counter() - started
+    print(f'{made:,} objects made in {seconds:.1f} s, {total - made:,} were there: {args.out}', file=sys.stderr)
+    if args.export:
+        for path in export_files(args.export, args.num_export, args.num_gaussians, args.seed):
+            print(path)
+    return 0
+
+
+if __name__ == '__main__':
+    run(main)
