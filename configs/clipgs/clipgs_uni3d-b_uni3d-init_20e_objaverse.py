@@ -1,0 +1,15 @@
+# CLIP-GS with the base model of its paper: Uni3D-B's weights behind the GS tokenizer, taught by cached features.
+_base_ = ['../_base_/models/gs_encoder_base.py', '../_base_/datasets/objaverse_triplets.py',
+          '../_base_/schedules/adamw_20e.py', '../_base_/default_runtime.py']
+
+# The projection too: teacher and space are those of Uni3D, so training begins where Uni3D ended.
+model = dict(
+    encoder=dict(
+        init_cfg=dict(
+            type='PointCloudPretrained',
+            checkpoint='checkpoints/uni3d-b.pt',
+            family='uni3d',
+            parts=('patch_encoder', 'position', 'blocks', 'norm', 'projection'))))
+
+optim_wrapper = dict(optimizer=dict(lr=1e-4))
+val_evaluator = test_evaluator = dict(type='RetrievalRecall')
