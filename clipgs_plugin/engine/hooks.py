@@ -1,6 +1,7 @@
 """Hooks: checkpoints that load safely, randomness that survives a resume, a progress bar."""
 from __future__ import annotations
 
+import atexit
 import logging
 import random
 import sys
@@ -99,6 +100,7 @@ class ProgressBarHook(Hook):
                              TextColumn('loss {task.fields[loss]}  eta'), TimeRemainingColumn(),
                              console=Console(stderr=True), transient=True)
         self._bar.start()
+        atexit.register(self._stop)  # a run that fails calls no hook, and the bar hides the cursor
         self._task = self._bar.add_task('', total=runner.max_iters, completed=runner.iter, loss='')
         # Log lines go through the bar's own streams, which keep it below them.
         self._redirected = [h for h in runner.logger.handlers
@@ -118,6 +120,7 @@ class ProgressBarHook(Hook):
         self._stop()
 
     def _stop(self) -> None:
+        atexit.unregister(self._stop)
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -1,0 +1,64 @@
+import os
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from clipgs_plugin import engine
+
+
+def checkpoint(path, age=0, whole=True):
+    torch.save({'x': torch.zeros(1000)}, path)
+    if not whole:
+        path.write_bytes(path.read_bytes()[:-500])
+    os.utime(path, (1e9 - age, 1e9 - age))
+    return path
+
+
+def test_latest_is_the_one_last_written_even_beside_leftovers_of_a_longer_run(tmp_path):
+    checkpoint(tmp_path / 'epoch_20.pth')
+    last = checkpoint(tmp_path / 'epoch_5.pth', age=1)
+    (tmp_path / 'last_checkpoint').write_text('/where/it/was/trained/epoch_5.pth')
+    assert engine.latest_checkpoint(tmp_path) == last
+
+
+@pytest.mark.parametrize('pointer', ['epoch_4.pth', 'epoch_3.pth', '', None])
+def test_cut_off_checkpoints_are_passed_over(tmp_path, pointer):
+    checkpoint(tmp_path / 'epoch_1.pth', age=3)
+    newest_whole = checkpoint(tmp_path / 'epoch_2.pth', age=2)
+    checkpoint(tmp_path / 'epoch_3.pth', whole=False)
+    checkpoint(tmp_path / 'best_top1_epoch_2.pth')
+    if pointer is not None:
+        (tmp_path / 'last_checkpoint').write_text(pointer)
+    assert engine.latest_checkpoint(tmp_path) == newest_whole
+
+
+def test_nothing_to_resume_keeps_the_weights_to_start_from(tmp_path):
+    cfg = Config(dict(work_dir=str(tmp_path), load_from='pretrained.pth', resume=True))
+    engine.resume(cfg, 'auto')
+    assert cfg.load_from == 'pretrained.pth' and cfg.resume is False
+    assert engine.latest_checkpoint(tmp_path / 'missing') is None
+    path = checkpoint(tmp_path / 'epoch_1.pth')
+    engine.resume(cfg, 'auto')
+    assert cfg.load_from == str(path) and cfg.resume is True
+
+
+def test_work_dir_comes_from_the_command_line_then_the_config_then_its_name(tmp_path):
+    plain, own = tmp_path / 'plain.py', tmp_path / 'own.py'
+    plain.write_text('x = 1')
+    own.write_text("work_dir = 'elsewhere'")
+    assert engine.load_config(plain).work_dir == os.path.join('work_dirs', 'plain')
+    assert engine.load_config(own).work_dir == 'elsewhere'
+    assert engine.load_config(own, 'here').work_dir == 'here'
+    assert engine.load_config(plain, options={'x': 2}).x == 2
+
+
+@pytest.mark.parametrize('name', ['adamw_20e', 'adamw_100e', 'adamw_200e'])
+def test_schedules_and_runtime_load(root, name):
+    cfg = Config.fromfile(root / 'configs' / '_base_' / 'schedules' / f'{name}.py')
+    assert cfg.train_cfg.max_epochs == int(name[6:-1]) and cfg.train_cfg.by_epoch
+    assert cfg.optim_wrapper.constructor == 'CLIPGSOptimWrapperConstructor'
+    engine.use_autocast(cfg)
+    assert cfg.optim_wrapper.type == 'clipgs_plugin.AutocastOptimWrapper'
+    engine.use_autocast(cfg)
+    assert cfg.optim_wrapper.type == 'clipgs_plugin.AutocastOptimWrapper'
