@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from clipgs_plugin.datasets.base import GaussianDataset, label_names
+from clipgs_plugin.io import FORMATS
 from clipgs_plugin.registry import DATASETS
 
-SUFFIXES = ('.ply', '.splat', '.ksplat', '.spz', '.sog', '.safetensors', '.npz')
+SUFFIXES = tuple(format.suffix for format in FORMATS.values())
 
 
 @DATASETS.register_module()
 class GaussianFolder(GaussianDataset):
     """``root/class/name.ply`` and every other format that :func:`clipgs_plugin.read_gaussians` reads.
 
-    Folders below a class folder belong to it. Each object has ``uid`` (its path below root without the suffix),
-    ``path``, ``category`` and ``label``; the pipeline starts with ``LoadGaussians``.
+    Folders below a class folder belong to it. Each object has ``uid`` (its path below root), ``path``, ``category``
+    and ``label``; the pipeline starts with ``LoadGaussians``.
 
     Args:
         root: The folder.
@@ -66,5 +67,5 @@ class GaussianFolder(GaussianDataset):
 
     def load(self, index: int, rng: np.random.Generator) -> dict:
         path, label = self._items[index]
-        return dict(uid=path.relative_to(self.root).with_suffix('').as_posix(), path=str(path),
+        return dict(uid=path.relative_to(self.root).as_posix(), path=str(path),
                     category=self.classes[label], label=label)

@@ -4,9 +4,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import safetensors.torch
@@ -102,13 +100,3 @@ def views_array(views: np.ndarray | Tensor | Sequence) -> np.ndarray:
 def to_json(value: dict, indent: int | None = None) -> bytes:
     """JSON whose bytes depend on the values only."""
     return (json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=indent) + '\n').encode()
-
-
-def write_whole(path: str | Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, whenever the program is killed."""
-    temporary = Path(f'{path}.tmp')
-    with open(temporary, 'wb') as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

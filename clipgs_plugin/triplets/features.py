@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from clipgs_plugin.triplets.encoding import caption_id, to_json, write_whole
+from clipgs_plugin.io.files import write_whole
+from clipgs_plugin.triplets.encoding import caption_id, to_json
 from clipgs_plugin.triplets.shards import ShardReader
 
 
@@ -56,7 +57,7 @@ class FeatureWriter:
                 raise ValueError(f'{self.folder} holds features of {found}, not of {self.teacher}; give these another '
                                  'name, or delete the folder')
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, to_json(self.teacher, indent=2))
+        write_whole(path, [to_json(self.teacher, indent=2)])
 
     def pending(self) -> Iterator[tuple[int, np.ndarray]]:
         """Each shard without features and the indices of its objects."""
@@ -109,7 +110,7 @@ class FeatureWriter:
         tensors = dict(image=image, text=padded, text_counts=counts, caption_ids=ids)
         # One metadata key only: the library writes several in no fixed order.
         uids = json.dumps([self.reader.uids[row] for row in rows])
-        write_whole(self._path(shard), safetensors.numpy.save(tensors, metadata={'uids': uids}))
+        write_whole(self._path(shard), [safetensors.numpy.save(tensors, metadata={'uids': uids})])
 
 
 class ShardFeatures:

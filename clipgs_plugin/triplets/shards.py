@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets.encoding import (
     DTYPES,
@@ -31,7 +32,6 @@ from clipgs_plugin.triplets.encoding import (
     encode_view,
     to_json,
     views_array,
-    write_whole,
 )
 
 FORMAT = 'clipgs-triplets'
@@ -111,32 +111,38 @@ def _indexed(record: dict) -> dict:
                 num_gaussians=record['num_gaussians'], num_captions=len(record['captions']))
 
 
-def _write_index(root: Path, rows: Sequence[dict]) -> None:
+def _table(rows: Sequence[dict]):
+    """Index rows as an Arrow table, a small part of their size as dicts."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
-    schema = pa.schema([
+    return pa.Table.from_pylist(list(rows), pa.schema([
         ('uid', pa.string()), ('shard', pa.int32()),
         ('gaussians_offset', pa.int64()), ('gaussians_size', pa.int64()),
         ('view_offsets', pa.list_(pa.int64())), ('view_sizes', pa.list_(pa.int64())),
         ('record_offset', pa.int64()), ('record_size', pa.int64()),
         ('category', pa.string()), ('split', pa.string()), ('quality', pa.float64()),
         ('num_gaussians', pa.int64()), ('num_captions', pa.int64()),
-    ])
+    ]))
+
+
+def _finish(root: Path, settings: dict, tables: Sequence) -> None:
+    """Write the index, one table a shard, then the counts."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    table = pa.concat_tables([_table([]), *tables]).combine_chunks()
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema), sink, compression='zstd')
-    write_whole(root / 'index.parquet', sink.getvalue().to_pybytes())
-
-
-def _finish(root: Path, settings: dict, rows: Sequence[dict]) -> None:
-    """Write the index, then the counts."""
-    _write_index(root, rows)
+    pq.write_table(table, sink, compression='zstd')
+    write_whole(root / 'index.parquet', [sink.getvalue()])
     counts = dict(
-        objects=len(rows), shards=len({row['shard'] for row in rows}),
-        gaussians=sum(row['num_gaussians'] for row in rows), captions=sum(row['num_captions'] for row in rows),
-        views_per_object=len(rows[0]['view_sizes']) if rows else 0,
-        splits=dict(Counter(row['split'] for row in rows)),
-        categories=len({row['category'] for row in rows if row['category'] is not None}))
-    write_whole(root / 'dataset.json', to_json({**settings, 'counts': counts}, indent=2))
+        objects=len(table), shards=len(tables), views_per_object=_num_views(table),
+        gaussians=sum(table['num_gaussians'].to_pylist()), captions=sum(table['num_captions'].to_pylist()),
+        splits=dict(Counter(table['split'].to_pylist())),
+        categories=len(set(table['category'].to_pylist()) - {None}))
+    write_whole(root / 'dataset.json', [to_json({**settings, 'counts': counts}, indent=2)])
+
+
+def _num_views(table) -> int:
+    """Views of each object of an index."""
+    return len(table['view_sizes'][0]) if len(table) else 0
 
 
 def rebuild_index(root: str | Path) -> int:
@@ -146,9 +152,9 @@ def rebuild_index(root: str | Path) -> int:
         The number of objects.
     """
     root = Path(root)
-    rows = [row for shard in list_shards(root) for row in scan_shard(shard_path(root, shard))]
-    _finish(root, read_settings(root), rows)
-    return len(rows)
+    tables = [_table(scan_shard(shard_path(root, shard))) for shard in list_shards(root)]
+    _finish(root, read_settings(root), tables)
+    return sum(map(len, tables))
 
 
 # Writing
@@ -214,11 +220,12 @@ class ShardWriter:
             leftover.unlink()
         # Until the run ends the folder must not read as whole.
         (self.root / 'index.parquet').unlink(missing_ok=True)
-        write_whole(self.root / 'dataset.json', to_json(self.settings, indent=2))
+        write_whole(self.root / 'dataset.json', [to_json(self.settings, indent=2)])
         shards = list_shards(self.root)
-        self._rows = [row for shard in shards for row in scan_shard(shard_path(self.root, shard))]
-        self._uids = {row['uid'] for row in self._rows}
+        self._tables = [_table(scan_shard(shard_path(self.root, shard))) for shard in shards]
+        self._uids = {uid for table in self._tables for uid in table['uid'].to_pylist()}
         self._shard = shards[-1] + 1 if shards else 0
+        self._num_views = _num_views(self._tables[0]) if shards else None
 
     def __contains__(self, uid: str) -> bool:
         return uid in self._uids
@@ -264,10 +271,9 @@ class ShardWriter:
         if not captions or not all(isinstance(c.get('text'), str) and c['text'].strip() for c in captions):
             raise ValueError(f'{uid}: captions {captions!r}, expected at least one and none of them empty')
         views = views_array(views)
-        rows = self._rows or self._open_rows
-        if rows and len(rows[0]['view_sizes']) != len(views):
-            raise ValueError(f'{uid}: {len(views)} views, the objects before it have {len(rows[0]["view_sizes"])}; '
-                             'all objects of a dataset need the same number')
+        if self._num_views not in (None, len(views)):
+            raise ValueError(f'{uid}: {len(views)} views, the objects before it have {self._num_views}; all objects of '
+                             'a dataset need the same number')
         record = dict(
             uid=uid, captions=captions, category=category, split=split, source=source or {}, quality=quality or {},
             attributes=attributes or {}, cameras=cameras, num_gaussians=len(gaussians), num_views=len(views))
@@ -283,6 +289,7 @@ class ShardWriter:
         row['record_offset'], row['record_size'] = self._add(f'{uid}.{RECORD}', text)
         self._open_rows.append(row)
         self._uids.add(uid)
+        self._num_views = len(views)
         if len(self._open_rows) == self.settings['objects_per_shard']:
             self._commit()
 
@@ -311,7 +318,7 @@ class ShardWriter:
         if final.exists():
             raise FileExistsError(f'{final} has appeared meanwhile: another run writes to {self.root}; stop one')
         os.replace(self._temporary(), final)
-        self._rows += self._open_rows
+        self._tables.append(_table(self._open_rows))
         self._file, self._open_rows, self._shard = None, [], self._shard + 1
 
     def abort(self) -> None:
@@ -325,7 +332,7 @@ class ShardWriter:
     def close(self) -> None:
         """Finish the open shard and write the index and the counts."""
         self._commit()
-        _finish(self.root, self.settings, self._rows)
+        _finish(self.root, self.settings, self._tables)
 
 
 # Reading
@@ -373,7 +380,7 @@ class ShardReader:
         self.shards = table['shard'].to_numpy()
         self._members = {name: np.stack([table[f'{name}_offset'], table[f'{name}_size']], axis=1)
                          for name in ('gaussians', 'record')}
-        self.num_views = len(table['view_sizes'][0]) if len(table) else 0
+        self.num_views = _num_views(table)
         self._views = np.stack([table[f'view_{part}'].combine_chunks().flatten().to_numpy()
                                 for part in ('offsets', 'sizes')], axis=1).reshape(len(table), self.num_views, 2)
         self._files: OrderedDict[int, io.FileIO] = OrderedDict()

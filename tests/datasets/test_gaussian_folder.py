@@ -24,7 +24,8 @@ def test_objects_come_sorted_with_their_class(folder, random_cloud):
     assert dataset.metainfo['classes'] == ['apple', 'chair', 'table']
     samples = [item['data_samples'] for item in dataset]
     assert [(s['uid'], s['category'], s['label']) for s in samples] == [
-        ('apple/x', 'apple', 0), ('chair/b', 'chair', 1), ('chair/more/a', 'chair', 1), ('table/y', 'table', 2)]
+        ('apple/x.PLY', 'apple', 0), ('chair/b.ply', 'chair', 1), ('chair/more/a.ply', 'chair', 1),
+        ('table/y.ply', 'table', 2)]
     whole = GaussianFolder(folder)[1]['gaussians']
     assert torch.equal(whole.means, random_cloud(10, seed=0).means)
 
@@ -46,10 +47,19 @@ def test_classes_can_be_chosen(folder):
 
 def test_empty_folders_are_named(folder):
     (folder / 'empty').mkdir()
-    with pytest.raises(ValueError, match=r'empty holds no file that ends in \.ply'):
+    with pytest.raises(ValueError, match=r'empty holds no file that ends in \.compressed'):
         GaussianFolder(folder)
     assert len(GaussianFolder(folder, classes=['apple'])) == 1
     with pytest.raises(ValueError, match=r'holds no class folders \(1 splat files lie in it directly\)'):
         GaussianFolder(folder / 'table')
     with pytest.raises(FileNotFoundError, match='absent is not a folder'):
         GaussianFolder(folder / 'absent')
+
+
+def test_every_format_of_real_files_is_taken(splats, tmp_path):
+    (tmp_path / 'real').mkdir()
+    names = sorted(path.name for path in splats.iterdir())
+    for name in names:
+        (tmp_path / 'real' / name).symlink_to(splats / name)
+    dataset = GaussianFolder(tmp_path, PIPELINE)
+    assert [dataset[i]['data_samples']['uid'] for i in range(len(dataset))] == [f'real/{name}' for name in names]

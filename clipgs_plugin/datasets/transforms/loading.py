@@ -27,7 +27,7 @@ class LoadGaussians(BaseTransform):
     def transform(self, results: dict) -> dict:
         cloud = results.get('gaussians')
         if cloud is None:
-            cloud = read_gaussians(results['path']).validate(str(results['path']))
+            cloud = read_gaussians(results['path'])
         results['gaussians'] = cloud if self.sh_degree is None else cloud.with_sh_degree(self.sh_degree)
         return results
 
