@@ -100,15 +100,10 @@ class CLIPGSOptimWrapperConstructor:
 def _depths(names: list[str]) -> tuple[dict[str, int], int]:
     """Depth of each parameter and the number of blocks: 0 ahead of the blocks, i + 1 in block i, else past them.
 
-    Ahead of the blocks are the tokenizer and what the module of the blocks registers before them.
+    Ahead of the blocks is what is registered before them, but for the model's own parameters, like a logit scale.
     """
-    matches = {name: _BLOCK.search(name) for name in names if 'tokenizer' not in name}
-    blocks = {name: int(match[1]) for name, match in matches.items() if match}
+    blocks = {name: int(match[1]) for name in names if (match := _BLOCK.search(name)) and 'tokenizer' not in name}
     num_blocks = max(blocks.values(), default=-1) + 1
-    parents = {name[:matches[name].start() + 1] for name in blocks}
     first = min((names.index(name) for name in blocks), default=0)
-    depths = {}
-    for i, name in enumerate(names):
-        ahead = 'tokenizer' in name or (i < first and any(parent and name.startswith(parent) for parent in parents))
-        depths[name] = blocks[name] + 1 if name in blocks else 0 if ahead else num_blocks + 1
-    return depths, num_blocks
+    return {name: blocks[name] + 1 if name in blocks else 0 if i < first and '.' in name else num_blocks + 1
+            for i, name in enumerate(names)}, num_blocks

@@ -19,7 +19,7 @@ class Backbone(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
         self.cls_pos = nn.Parameter(torch.zeros(1, 1, 4))
         self.pos_embed = nn.Sequential(nn.Linear(3, 4))
-        self.blocks = nn.ModuleList([Block() for _ in range(2)])
+        self.blocks = nn.ModuleDict({'blocks': nn.ModuleList([Block() for _ in range(2)])})
         self.norm = nn.LayerNorm(4)
 
 
@@ -56,7 +56,7 @@ def test_only_weight_matrices_are_decayed():
     assert found.keys() == {name for name, _ in model.named_parameters()}
     decayed = {name for name, (_, decay) in found.items() if decay}
     assert decayed == {'encoder.tokenizer.conv.weight', 'encoder.backbone.pos_embed.0.weight',
-                       'encoder.backbone.blocks.0.linear.weight', 'encoder.backbone.blocks.1.linear.weight',
+                       'encoder.backbone.blocks.blocks.0.linear.weight', 'encoder.backbone.blocks.blocks.1.linear.weight',
                        'encoder.projection.weight'}
     assert {values for values in found.values()} == {(1.0, 0.5), (1.0, 0.0)}
 
@@ -79,8 +79,8 @@ def test_layer_decay_counts_blocks_to_the_output():
 def test_custom_keys_of_mmengine_and_the_longest_counts():
     paramwise = dict(custom_keys={'backbone': dict(lr_mult=0.1), 'backbone.norm': dict(lr_mult=3.0, decay_mult=2.0)})
     found = settings(Model(), paramwise)[1]
-    assert found['encoder.backbone.blocks.0.linear.weight'] == (0.1, 0.5)
-    assert found['encoder.backbone.blocks.0.norm.weight'] == (0.1, 0.0)
+    assert found['encoder.backbone.blocks.blocks.0.linear.weight'] == (0.1, 0.5)
+    assert found['encoder.backbone.blocks.blocks.0.norm.weight'] == (0.1, 0.0)
     assert found['encoder.backbone.norm.weight'] == (3.0, 1.0)
     assert found['encoder.projection.weight'] == (1.0, 0.5)
 
