@@ -56,8 +56,8 @@ def test_only_weight_matrices_are_decayed():
     assert found.keys() == {name for name, _ in model.named_parameters()}
     decayed = {name for name, (_, decay) in found.items() if decay}
     assert decayed == {'encoder.tokenizer.conv.weight', 'encoder.backbone.pos_embed.0.weight',
-                       'encoder.backbone.blocks.blocks.0.linear.weight', 'encoder.backbone.blocks.blocks.1.linear.weight',
-                       'encoder.projection.weight'}
+                       'encoder.backbone.blocks.blocks.0.linear.weight',
+                       'encoder.backbone.blocks.blocks.1.linear.weight', 'encoder.projection.weight'}
     assert {values for values in found.values()} == {(1.0, 0.5), (1.0, 0.0)}
 
 
