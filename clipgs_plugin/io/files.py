@@ -30,7 +30,7 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
 
 def cloud_from_arrays(means, quats, log_scales, opacity_logits, sh) -> GaussianCloud:
     """A float32 cloud of arrays (N, 3), (N, 4), (N, 3), (N,), (N, K, 3), contiguous and its own."""
-    tensor = lambda x: torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))  # noqa: E731
+    tensor = lambda x: torch.from_numpy(np.array(x, np.float32, order='C'))  # noqa: E731
     return GaussianCloud(tensor(means), tensor(quats), tensor(log_scales), tensor(opacity_logits), tensor(sh))
 
 

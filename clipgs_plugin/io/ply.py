@@ -139,7 +139,7 @@ def columns(table: np.ndarray, names: list[str]) -> np.ndarray:
     native = np.dtype(_NATIVE + 'f4')
     if all(dtype[name] == native for name in dtype.names) and dtype.itemsize == 4 * len(dtype.names):
         flat = table.view(native).reshape(len(table), len(dtype.names))  # one gather in place of one a column
-        return flat[:, [dtype.names.index(name) for name in names]]
+        return np.take(flat, [dtype.names.index(name) for name in names], axis=1)
     return np.stack([table[name].astype(np.float32) for name in names], axis=1)
 
 
