@@ -74,17 +74,17 @@ def _slope(ratio, focal, center, size):
 
 
 @_kernel
-def _axes(quat, log_scale, camera, x, y, z, width, height, rotation, turned, axes):
+def _axes(quat, log_scale, camera, x, y, z, width, height, rotation, turned, scales, axes):
     """Principal axes, times their standard deviations, as the linearised projection shows them in pixels."""
     _rotation(quat, rotation)
     slope_x, slope_y = _slope(x / z, camera[FX], camera[CX], width), _slope(y / z, camera[FY], camera[CY], height)
     for k in range(3):
-        scale = math.exp(float(log_scale[k]))
+        scales[k] = math.exp(float(log_scale[k]))
         for i in range(3):
             turned[i, k] = (camera[4 * i] * rotation[0, k] + camera[4 * i + 1] * rotation[1, k]
                             + camera[4 * i + 2] * rotation[2, k])
-        axes[0, k] = camera[FX] / z * (turned[0, k] - slope_x * turned[2, k]) * scale
-        axes[1, k] = camera[FY] / z * (turned[1, k] - slope_y * turned[2, k]) * scale
+        axes[0, k] = camera[FX] / z * (turned[0, k] - slope_x * turned[2, k]) * scales[k]
+        axes[1, k] = camera[FY] / z * (turned[1, k] - slope_y * turned[2, k]) * scales[k]
 
 
 @_kernel
@@ -144,7 +144,8 @@ def _project(
     depths,          # (N,) float32 out; 0 if the Gaussian is not drawn
 ):
     fx, fy, cx, cy = camera[FX], camera[FY], camera[CX], camera[CY]
-    rotation, turned, axes, basis = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3)), np.empty(16)
+    rotation, turned, scales, axes = np.empty((3, 3)), np.empty((3, 3)), np.empty(3), np.empty((2, 3))
+    basis = np.empty(16)
     for n in range(first, last):
         depths[n] = 0
         mx, my, mz = float(means[n, 0]), float(means[n, 1]), float(means[n, 2])
@@ -154,7 +155,7 @@ def _project(
         opacity = 1 / (1 + math.exp(-float(opacity_logits[n])))
         if not (z > near and opacity >= MIN_ALPHA):
             continue
-        _axes(quats[n], log_scales[n], camera, x, y, z, width, height, rotation, turned, axes)
+        _axes(quats[n], log_scales[n], camera, x, y, z, width, height, rotation, turned, scales, axes)
         xx = axes[0, 0] * axes[0, 0] + axes[0, 1] * axes[0, 1] + axes[0, 2] * axes[0, 2] + blur
         xy = axes[0, 0] * axes[1, 0] + axes[0, 1] * axes[1, 1] + axes[0, 2] * axes[1, 2]
         yy = axes[1, 0] * axes[1, 0] + axes[1, 1] * axes[1, 1] + axes[1, 2] * axes[1, 2] + blur
@@ -322,12 +323,15 @@ def _composite_backward(
                 block[at + LANES] = to_come
                 block[at + 5 * LANES] = alpha_grads[y, x]
 
+    # Sums over pixels of the gradients of red, green and blue, and of sigma's times 1, dx, dy, dx^2, dx dy, dy^2;
+    # lane by lane until a Gaussian is done.
+    sums = np.empty(NUM_GRADIENTS * LANES, np.float32)
     for i in range(len(order)):
         field, box = fields[order[i]], boxes[order[i]]
         half_xx, xy, half_yy, reach = HALF * field[CONIC_XX], field[CONIC_XY], HALF * field[CONIC_YY], field[REACH]
         opacity, red, green, blue = field[OPACITY], field[RED], field[GREEN], field[BLUE]
-        # Sums over pixels: of the colour's gradient, and of that of sigma times 1, dx, dy, dx^2, dx dy, dy^2.
-        sum_r = sum_g = sum_b = sum_1 = sum_x = sum_y = sum_xx = sum_xy = sum_yy = ZERO
+        for k in range(NUM_GRADIENTS * LANES):
+            sums[k] = ZERO
         first_strip = box[FIRST_ROW] // SIDE
         for strip in range(first_strip + (band - first_strip) % bands, box[LAST_ROW] // SIDE + 1, bands):
             top = F(strip * SIDE - box[PIXEL_Y]) + field[OFFSET_Y]
@@ -361,20 +365,21 @@ def _composite_backward(
                     # d loss / d alpha = before * light - to_come / (1 - alpha); d alpha / d sigma = -alpha
                     grad = alpha * to_come / (ONE - alpha) - weight * light
                     grad = grad if weight > ZERO and full <= CLIP else ZERO
-                    sum_r += weight * grad_r
-                    sum_g += weight * grad_g
-                    sum_b += weight * grad_b
-                    sum_1 += grad
                     grad_x, grad_y = grad * dx, grad * dy
-                    sum_x += grad_x
-                    sum_y += grad_y
-                    sum_xx += grad_x * dx
-                    sum_xy += grad_x * dy
-                    sum_yy += grad_y * dy
-        gradient = gradients[order[i]]
-        gradient[0], gradient[1], gradient[2] = sum_r, sum_g, sum_b
-        gradient[3], gradient[4], gradient[5] = sum_1, sum_x, sum_y
-        gradient[6], gradient[7], gradient[8] = sum_xx, sum_xy, sum_yy
+                    sums[k] += weight * grad_r
+                    sums[k + LANES] += weight * grad_g
+                    sums[k + 2 * LANES] += weight * grad_b
+                    sums[k + 3 * LANES] += grad
+                    sums[k + 4 * LANES] += grad_x
+                    sums[k + 5 * LANES] += grad_y
+                    sums[k + 6 * LANES] += grad_x * dx
+                    sums[k + 7 * LANES] += grad_x * dy
+                    sums[k + 8 * LANES] += grad_y * dy
+        for j in range(NUM_GRADIENTS):
+            total = ZERO
+            for k in range(LANES):
+                total += sums[j * LANES + k]
+            gradients[order[i], j] = total
 
 
 @_kernel
@@ -397,7 +402,7 @@ def _project_backward(
     grad_sh,
 ):
     fx, fy = camera[FX], camera[FY]
-    rotation, turned, axes = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3))
+    rotation, turned, scales, axes = np.empty((3, 3)), np.empty((3, 3)), np.empty(3), np.empty((2, 3))
     basis, basis_x, basis_y, basis_z = np.empty(16), np.empty(16), np.empty(16), np.empty(16)
     g, grad_turned, r = np.empty(NUM_GRADIENTS), np.empty((3, 3)), np.empty((3, 3))
     count = sh.shape[1]
@@ -448,7 +453,7 @@ def _project_backward(
         cov_xx, cov_yy, cov_xy = -0.5 * (p * xx + q * xy), -0.5 * (s * xy + t * yy), -0.5 * (p * xy + q * yy)
 
         # Covariance = axes axes^T, axes = J R_camera R(quat) S.
-        _axes(quats[n], log_scales[n], camera, x, y, z, width, height, rotation, turned, axes)
+        _axes(quats[n], log_scales[n], camera, x, y, z, width, height, rotation, turned, scales, axes)
         slope_x, slope_y = _slope(x / z, fx, camera[CX], width), _slope(y / z, fy, camera[CY], height)
         grad_slope_x = grad_slope_y = grad_z = 0.0
         for k in range(3):
@@ -456,8 +461,7 @@ def _project_backward(
             grad_u, grad_v = 2 * (cov_xx * u + cov_xy * v), 2 * (cov_yy * v + cov_xy * u)
             grad_log_scales[n, k] += grad_u * u + grad_v * v
             grad_z -= (grad_u * u + grad_v * v) / z
-            scale = math.exp(float(log_scales[n, k]))
-            grad_u, grad_v = grad_u * scale * fx / z, grad_v * scale * fy / z
+            grad_u, grad_v = grad_u * scales[k] * fx / z, grad_v * scales[k] * fy / z
             grad_turned[0, k], grad_turned[1, k] = grad_u, grad_v
             grad_turned[2, k] = -(slope_x * grad_u + slope_y * grad_v)
             grad_slope_x -= grad_u * turned[2, k]
