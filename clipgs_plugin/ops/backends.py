@@ -6,6 +6,7 @@ imported when first used, so that neither numba nor pytorch3d is needed to impor
 from __future__ import annotations
 
 import importlib
+from functools import lru_cache
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -16,6 +17,11 @@ _NEEDS = {'cpu': 'numba', 'reference': 'torch', 'pytorch3d': 'pytorch3d'}
 _OPERATIONS = {'fps': ('cpu', 'reference', 'pytorch3d'), 'knn': ('cpu', 'reference', 'pytorch3d')}
 
 
+@lru_cache
+def _installed(package: str) -> bool:
+    return find_spec(package) is not None
+
+
 def available_backends(op: str) -> list[str]:
     """Names that ``backend=`` of an operation takes in this environment, fastest on the CPU first.
 
@@ -24,7 +30,7 @@ def available_backends(op: str) -> list[str]:
     """
     if op not in _OPERATIONS:
         raise ValueError(f'op={op!r}: expected one of {sorted(_OPERATIONS)}')
-    return [name for name in _OPERATIONS[op] if find_spec(_NEEDS[name]) is not None]
+    return [name for name in _OPERATIONS[op] if _installed(_NEEDS[name])]
 
 
 def load_backend(op: str, backend: str, device: torch.device) -> ModuleType:
