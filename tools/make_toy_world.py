@@ -12,6 +12,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, 'python tools/make_toy_world.py work_dirs/toy_world --num-train 120 --num-test 60')
     args.add_argument('out', type=Path, help='folder of the dataset; a world that was interrupted is continued')
     args.add_argument('--num-train', type=int, default=1200, help='training objects (%(default)s)')
+    args.add_argument('--num-val', type=int, default=180,
+                      help='objects to choose a checkpoint by, other objects of the looks of training (%(default)s)')
     args.add_argument('--num-test', type=int, default=400,
                       help='test objects, of unseen combinations of category and look (%(default)s)')
     args.add_argument('--num-views', type=int, default=8, help='pictures of an object (%(default)s)')
@@ -26,13 +28,13 @@ def main(argv: list[str] | None = None) -> int:
 
     from clipgs_plugin.datasets.toy_world.specs import CATEGORIES
     from clipgs_plugin.datasets.toy_world.writing import export_files, write_world
-    total = args.num_train + args.num_test
+    total = args.num_train + args.num_val + args.num_test
     print(f'Making {total:,} objects of {len(CATEGORIES)} categories with {args.num_views} views each in {args.out}',
           file=sys.stderr)
     started = time.perf_counter()
     with progress_bar() as bar:
-        made = write_world(args.out, args.num_train, args.num_test, args.num_views, args.size, args.num_gaussians,
-                           args.seed, args.workers, track=lambda specs: bar.track(specs, description='objects'))
+        made = write_world(args.out, args.num_train, args.num_val, args.num_test, args.num_views, args.size,
+                           args.num_gaussians, args.seed, args.workers, track=lambda specs: bar.track(specs, description='objects'))
     seconds = time.perf_counter() - started
     print(f'{made:,} objects made in {seconds:.1f} s, {total - made:,} were there: {args.out}', file=sys.stderr)
     if args.export:

@@ -2,7 +2,8 @@
 
 A look is a pair: colour and pattern for categories of shape, tone and wear for categories of appearance. A quarter of
 the looks of each category is held out, the same for every seed: train and test share categories, colours and patterns,
-and no combination of the three.
+and no combination of the three. The split for choosing a checkpoint, val, has other objects of the looks of train, so
+that nothing is ever chosen by the test objects.
 """
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from clipgs_plugin.datasets.toy_world.captions import describe
 from clipgs_plugin.datasets.toy_world.categories import SHAPES
 from clipgs_plugin.datasets.toy_world.patterns import COLORS, PATTERNS
 
-SPLITS = ('train', 'test')
+SPLITS = ('train', 'test', 'val')
 CATEGORIES = {**SHAPES, **APPEARANCES}
 
 
@@ -60,7 +61,7 @@ def object_specs(num_objects: int, seed: int = 0, split: str = 'train') -> list[
     Args:
         num_objects: How many; the first n of a longer list are the list of n.
         seed: Other seeds give other proportions and another order of looks.
-        split: ``'train'`` or ``'test'``.
+        split: ``'train'``, ``'val'`` or ``'test'``.
 
     Raises:
         ValueError: Unknown split, or a negative number or seed.

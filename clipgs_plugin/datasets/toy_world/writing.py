@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from clipgs_plugin.datasets.toy_world.patterns import COLORS
-from clipgs_plugin.datasets.toy_world.specs import ObjectSpec, looks, object_specs
+from clipgs_plugin.datasets.toy_world.specs import SPLITS, ObjectSpec, looks, object_specs
 from clipgs_plugin.datasets.toy_world.world import (
     BACKGROUND,
     VIEW_DISTANCE,
@@ -30,6 +30,7 @@ VERSION = '1'  # of the world: raised whenever the same seed would give other by
 def write_world(
     out_dir: str | Path,
     num_train: int = 1200,
+    num_val: int = 180,
     num_test: int = 400,
     num_views: int = 8,
     size: int = 64,
@@ -45,6 +46,7 @@ def write_world(
     Args:
         out_dir: Folder of the dataset.
         num_train: Objects of the split ``'train'``.
+        num_val: Objects of the split ``'val'``, other objects of the looks that training has.
         num_test: Objects of the split ``'test'``, whose combinations of category and look training does not have.
         num_views: Pictures an object.
         size: Of the pictures, pixels.
@@ -59,16 +61,17 @@ def write_world(
     Raises:
         ValueError: A number out of range, or the folder holds a world with other settings.
     """
-    for name, value, least in (('num_train', num_train, 0), ('num_test', num_test, 0), ('num_views', num_views, 1),
-                               ('size', size, 1), ('num_gaussians', num_gaussians, 1), ('workers', workers, 1)):
+    for name, value, least in (('num_train', num_train, 0), ('num_val', num_val, 0), ('num_test', num_test, 0),
+                               ('num_views', num_views, 1), ('size', size, 1), ('num_gaussians', num_gaussians, 1), ('workers', workers, 1)):
         if value < least:
             raise ValueError(f'{name}={value}: expected at least {least}')
-    specs = object_specs(num_train, seed, 'train') + object_specs(num_test, seed, 'test')
+    counts = dict(train=num_train, val=num_val, test=num_test)
+    specs = [spec for split, count in counts.items() for spec in object_specs(count, seed, split)]
     render = dict(size=size, num_views=num_views, fov_degrees=VIEW_FOV, distance_in_radii=VIEW_DISTANCE,
                   elevation_degrees=VIEW_ELEVATIONS, background=BACKGROUND,
                   cameras='azimuth and elevation in degrees are in the viewpoints of each source')
-    generator = dict(name='toy_world', version=VERSION, seed=seed, num_train=num_train, num_test=num_test,
-                     num_gaussians=num_gaussians)
+    generator = dict(name='toy_world', version=VERSION, seed=seed, num_gaussians=num_gaussians,
+                     **{f'num_{split}': count for split, count in counts.items()})
     with ShardWriter(out_dir, render=render, generator=generator) as writer:
         missing = [spec for spec in specs if spec.uid not in writer]
         made = _make_all(missing, num_gaussians, num_views, size, workers)
@@ -119,7 +122,7 @@ def export_specs(num_objects: int, seed: int = 0) -> list[ObjectSpec]:
         choices = looks(category, 'test')
         color = list(COLORS)[i % len(COLORS)]
         look = next((look for look in choices if look[0] == color), choices[i % len(choices)])
-        specs.append(ObjectSpec(f'toy-export-{i:05d}', 'test', category, look, (seed, 2, i)))
+        specs.append(ObjectSpec(f'toy-export-{i:05d}', 'test', category, look, (seed, len(SPLITS), i)))
     return specs
 
 

@@ -6,6 +6,7 @@ num_gaussians = 1024
 
 train_pipeline = [
     dict(type='LoadGaussians', sh_degree=0),
+    dict(type='FilterOpacity', threshold=0.05),
     dict(type='SampleGaussians', num=num_gaussians),
     dict(type='NormaliseGaussians'),
     dict(type='RotateGaussians', axis='y'),
@@ -13,7 +14,8 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadGaussians', sh_degree=0),
-    dict(type='SampleGaussians', num=num_gaussians),
+    dict(type='FilterOpacity', threshold=0.05),
+    dict(type='SampleGaussians', num=num_gaussians, method='fps'),
     dict(type='NormaliseGaussians'),
     dict(type='PackGaussians'),
 ]
@@ -32,6 +34,12 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type='EpochSampler', shuffle=False),
     collate_fn=dict(type='collate_gaussians'),
+    dataset=dict(type='TripletDataset', root=data_root, split='val', features=teacher_name, test_mode=True,
+                 pipeline=test_pipeline))
+test_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    sampler=dict(type='EpochSampler', shuffle=False),
+    collate_fn=dict(type='collate_gaussians'),
     dataset=dict(type='TripletDataset', root=data_root, split='test', features=teacher_name, test_mode=True,
                  pipeline=test_pipeline))
-test_dataloader = val_dataloader
