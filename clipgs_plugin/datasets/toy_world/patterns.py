@@ -65,7 +65,7 @@ def _zigzag(uv: ndarray, height: ndarray) -> ndarray:
 
 
 def _gradient(uv: ndarray, height: ndarray) -> ndarray:
-    return np.clip(1.15 * height - 0.05, 0.0, 1.0)
+    return np.clip(1.3 * height - 0.35, 0.0, 0.85)
 
 
 PATTERNS = {'plain': _plain, 'striped': _striped, 'ringed': _ringed, 'checkered': _checkered, 'dotted': _dotted,

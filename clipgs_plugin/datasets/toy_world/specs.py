@@ -24,13 +24,28 @@ CATEGORIES = {**SHAPES, **APPEARANCES}
 
 @dataclass(frozen=True)
 class ObjectSpec:
-    """Everything an object follows from."""
+    """Everything an object follows from.
+
+    Attributes:
+        uid: Its name in a dataset.
+        split: ``'train'`` or ``'test'``.
+        category: A key of ``CATEGORIES``.
+        look: A key of ``COLORS`` and one of ``PATTERNS``; of ``TONES`` and ``WEARS`` for categories of a group.
+        seed: Whole numbers, at least 0, that its proportions follow from.
+    """
 
     uid: str
     split: str
     category: str
     look: tuple[str, str]
     seed: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.category not in CATEGORIES:
+            raise ValueError(f'category={self.category!r}: expected one of {", ".join(CATEGORIES)}')
+        for word, table in zip(self.look, _tables(self.category), strict=True):
+            if word not in table:
+                raise ValueError(f'look={self.look!r}: a {self.category} is one of {", ".join(table)}, not {word!r}')
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -44,12 +59,17 @@ class ObjectSpec:
         return describe(self.look, self.category).replace(' ', '_')
 
 
+def _tables(category: str) -> tuple[dict, dict]:
+    """Where the two sides of a category's look come from."""
+    return (COLORS, PATTERNS) if CATEGORIES[category].group is None else (TONES, WEARS)
+
+
 def looks(category: str, split: str) -> list[tuple[str, str]]:
     """The looks of a category in a split.
 
     The held-out ones lie on diagonals of the table of looks, which every row and column crosses without being used up.
     """
-    first, second = (COLORS, PATTERNS) if CATEGORIES[category].group is None else (TONES, WEARS)
+    first, second = _tables(category)
     offset = zlib.crc32(category.encode())
     held_out = [(a + b + offset) % 4 == 0 for a, b in product(range(len(first)), range(len(second)))]
     return [look for look, test in zip(product(first, second), held_out) if test == (split == 'test')]
@@ -70,15 +90,14 @@ def object_specs(num_objects: int, seed: int = 0, split: str = 'train') -> list[
         raise ValueError(f'split={split!r}: expected one of {SPLITS}')
     if num_objects < 0 or seed < 0:
         raise ValueError(f'num_objects={num_objects}, seed={seed}: expected numbers of at least 0')
-    names = list(CATEGORIES)
     key = (seed, SPLITS.index(split))
-    order = {name: np.random.default_rng([*key, i]).permutation(len(looks(name, split)))
-             for i, name in enumerate(names)}
-    table = {name: looks(name, split) for name in names}
+    rng = np.random.default_rng(key)
+    shuffled = {name: [table[i] for i in rng.permutation(len(table))]
+                for name, table in ((name, looks(name, split)) for name in CATEGORIES)}
+    names = list(CATEGORIES)
     specs = []
-    for index in range(num_objects):
-        turn, place = divmod(index, len(names))
-        name = names[np.random.default_rng([*key, len(names), turn]).permutation(len(names))[place]]
-        look = table[name][order[name][turn % len(table[name])]]
-        specs.append(ObjectSpec(f'toy-{split}-{index:05d}', split, name, look, (*key, index)))
-    return specs
+    for turn in range(-(-num_objects // len(names))):
+        for i in rng.permutation(len(names)):
+            look = shuffled[names[i]][turn % len(shuffled[names[i]])]
+            specs.append(ObjectSpec(f'toy-{split}-{len(specs):05d}', split, names[i], look, (*key, len(specs))))
+    return specs[:num_objects]
