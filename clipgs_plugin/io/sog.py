@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +27,9 @@ _COEFFICIENTS = {1: 3, 2: 8, 3: 15}
 _PALETTE_WIDTH = 64  # palette entries in a row of the centroids' image
 _FIRST_TAG = 252     # alpha of the quaternion image: 252 + index of the largest component
 _MAX_PALETTE = 2 ** 16
+# What zipfile raises on damage: beside its own errors, those of whatever damaged fields make it do.
+_ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, struct.error,
+               zlib.error)
 
 
 class _Reader:
@@ -40,8 +45,15 @@ class _Reader:
             return self.get(name)
         except (KeyError, FileNotFoundError):
             raise ValueError(f'{self.path}: lacks {name}; a SOG is {META} and the images it names') from None
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise ValueError(f'{self.path}: {name} in the archive is damaged ({error}); download it again') from None
+        except _ZIP_ERRORS as error:
+            raise ValueError(f'{self.path}: {name} cannot be read ({error}); download it again') from None
+
+    def names(self, meta: dict, group: str, count: int = 1) -> list[str]:
+        """The files that a group of the meta names."""
+        names = meta[group]['files']
+        if len(names) != count:
+            raise ValueError(f'{self.path}: {META} names {len(names)} files of {group}, expected {count}')
+        return names
 
     def pixels(self, name: str, count: int = 0) -> np.ndarray:
         """RGBA of an image, (pixels, 4), at least ``count`` of them."""
@@ -68,11 +80,12 @@ def read(path: Path) -> GaussianCloud:
         folder = path if path.is_dir() else path.parent
         return _read(_Reader(path, lambda name: (folder / name).read_bytes()), META if path.is_dir() else path.name)
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _read(_Reader(path, archive.read), META)
-    except zipfile.BadZipFile as error:
+        archive = zipfile.ZipFile(path)
+    except _ZIP_ERRORS as error:
         raise ValueError(f'{path}: damaged zip archive ({error}); it is probably truncated, download it again'
                          ) from None
+    with archive:
+        return _read(_Reader(path, archive.read), META)
 
 
 def _read(reader: _Reader, name: str) -> GaussianCloud:
@@ -109,24 +122,24 @@ def _decode(reader: _Reader, meta: dict, version: int) -> GaussianCloud:
         low, high = np.array(group['mins'], np.float64), np.array(group['maxs'], np.float64)
         return low + (high - low) * (pixels / 255)
 
-    low, high = (reader.pixels(name, count)[:count, :3].astype(np.uint32) for name in meta['means']['files'])
+    low, high = (reader.pixels(name, count)[:count, :3].astype(np.uint32) for name in reader.names(meta, 'means', 2))
     lowest, highest = (np.array(meta['means'][end], np.float64) for end in ('mins', 'maxs'))
     means = lowest + (highest - lowest) * ((high << 8 | low) / 65535)
-    quats = reader.pixels(meta['quats']['files'][0], count)[:count]
+    quats = reader.pixels(*reader.names(meta, 'quats'), count)[:count]
     largest = quats[:, 3].astype(np.int64) - _FIRST_TAG
     if (largest < 0).any():
         raise ValueError(f'{reader.path}: quats have an invalid tag in {int((largest < 0).sum())} of {count} '
                          'Gaussians; the image was probably compressed with loss')
-    color = reader.pixels(meta['sh0']['files'][0], count)[:count]
+    color = reader.pixels(*reader.names(meta, 'sh0'), count)[:count]
     if version == 2:
         dc, logits = values(meta['sh0'], color[:, :3]), quantise.logits_from_bytes(color[:, 3])
     else:
         both = values(meta['sh0'], color)
         dc, logits = both[:, :3], both[:, 3]
-    scales = reader.pixels(meta['scales']['files'][0], count)[:count, :3]
+    scales = reader.pixels(*reader.names(meta, 'scales'), count)[:count, :3]
     sh = [dc[:, None]]
     if meta.get('shN'):
-        sh.append(_decode_bands(reader, meta['shN'], count, lambda pixels: values(meta['shN'], pixels)))
+        sh.append(_decode_bands(reader, meta, count, lambda pixels: values(meta['shN'], pixels)))
     return cloud_from_arrays(
         means=np.sign(means) * np.expm1(np.abs(means)),
         quats=quantise.restore_largest(largest, (quats[:, :3] / 255 * 2 - 1) / 2 ** 0.5),
@@ -135,13 +148,13 @@ def _decode(reader: _Reader, meta: dict, version: int) -> GaussianCloud:
         sh=np.concatenate(sh, axis=1))
 
 
-def _decode_bands(reader: _Reader, group: dict, count: int, values: Callable) -> np.ndarray:
+def _decode_bands(reader: _Reader, meta: dict, count: int, values: Callable) -> np.ndarray:
     """Higher SH bands, (count, coefficients, 3): a row of the palette for each Gaussian's label."""
-    centroids, labels = group['files']
+    centroids, labels = reader.names(meta, 'shN', 2)
     palette = reader.image(centroids)[:, :, :3]
     coefficients = palette.shape[1] // _PALETTE_WIDTH
     if palette.shape[1] % _PALETTE_WIDTH or coefficients not in _COEFFICIENTS.values() or (
-            'bands' in group and _COEFFICIENTS.get(group['bands']) != coefficients):
+            'bands' in meta['shN'] and _COEFFICIENTS.get(meta['shN']['bands']) != coefficients):
         raise ValueError(f'{reader.path}: {centroids} is {palette.shape[1]} pixels wide, expected {_PALETTE_WIDTH} '
                          f'times one of {[*_COEFFICIENTS.values()]} coefficients, those of the bands that {META} names')
     palette = palette.reshape(-1, coefficients, 3)
