@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     started = time.perf_counter()
     with progress_bar() as bar:
         made = write_world(args.out, args.num_train, args.num_val, args.num_test, args.num_views, args.size,
-                           args.num_gaussians, args.seed, args.workers, track=lambda specs: bar.track(specs, description='objects'))
+                           args.num_gaussians, args.seed, args.workers,
+                           track=lambda specs: bar.track(specs, description='objects'))
     seconds = time.perf_counter() - started
     print(f'{made:,} objects made in {seconds:.1f} s, {total - made:,} were there: {args.out}', file=sys.stderr)
     if args.export:

@@ -62,7 +62,8 @@ def write_world(
         ValueError: A number out of range, or the folder holds a world with other settings.
     """
     for name, value, least in (('num_train', num_train, 0), ('num_val', num_val, 0), ('num_test', num_test, 0),
-                               ('num_views', num_views, 1), ('size', size, 1), ('num_gaussians', num_gaussians, 1), ('workers', workers, 1)):
+                               ('num_views', num_views, 1), ('size', size, 1), ('num_gaussians', num_gaussians, 1),
+                               ('workers', workers, 1)):
         if value < least:
             raise ValueError(f'{name}={value}: expected at least {least}')
     counts = dict(train=num_train, val=num_val, test=num_test)
