@@ -107,7 +107,7 @@ class TokenBackbone(BaseModule):
 
 def drop_path_rates(highest: float, depth: int) -> list[float]:
     """Rates growing evenly from 0 at the first block to the highest at the last."""
-    return torch.linspace(0, highest, depth).tolist()
+    return [highest * i / max(1, depth - 1) for i in range(depth)]
 
 
 def position_embedding(dim: int, hidden: int = 128) -> nn.Sequential:

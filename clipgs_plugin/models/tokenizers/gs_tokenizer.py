@@ -14,7 +14,7 @@ from clipgs_plugin.models.tokenizers.refinement import Refinement
 from clipgs_plugin.models.tokenizers.tokens import Tokens
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.structures import GaussianBatch
-from clipgs_plugin.structures.attributes import attribute_names, linearise, num_channels, pack
+from clipgs_plugin.structures.attributes import SCALE_QUANTITIES, attribute_names, linearise, num_channels, pack
 
 COMBINATIONS = ('mean', 'concat', 'turn')
 MAX_REFINE_WIDTH = 256
@@ -87,6 +87,8 @@ class GSTokenizer(BaseModule):
             raise ValueError(f'combine={combine!r}: expected one of {COMBINATIONS}')
         if refine and not (orders and set(orders) <= set(ops.ordering.CURVES)):
             raise ValueError(f'orders={orders}: expected one or more of {ops.ordering.CURVES}')
+        if scale not in SCALE_QUANTITIES:
+            raise ValueError(f'scale={scale!r}: expected one of {sorted(SCALE_QUANTITIES)}')
         self.num_groups = num_groups
         self.group_size = group_size
         self.channels = channels

@@ -1,0 +1,160 @@
+"""The encoder as a whole: what must not change an embedding, and what it refuses."""
+import pytest
+import torch
+from clipgs_plugin.registry import MODELS
+from mmengine.model import BaseModule
+from torch import nn
+
+from clipgs_plugin import GaussianBatch, GaussianCloud
+from clipgs_plugin.models import GSEncoder, GSTokenizer, PointBERT, Uni3D
+
+TOKENIZER = dict(num_groups=24, group_size=12, channels=32, encoder_widths=(16, 24, 32), refine_widths=(16, 24, 32))
+BACKBONES = {'PointBERT': lambda: PointBERT(48, 2, 4, 32), 'Uni3D': lambda: Uni3D('ti', 32, 2)}
+
+
+def opened(encoder):
+    """The encoder in eval mode with its gate open and batch norms that do something."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        gate = encoder.tokenizer.refinement.gate.weight
+        gate.copy_(torch.randn(gate.shape, generator=generator) / gate.shape[1] ** 0.5)
+        for name, buffer in encoder.named_buffers():
+            if name.endswith('running_mean'):
+                buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.3)
+            if name.endswith('running_var'):
+                buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
+    return encoder.eval()
+
+
+@pytest.fixture(params=BACKBONES)
+def encoder(request):
+    torch.manual_seed(0)
+    return opened(GSEncoder(GSTokenizer(**TOKENIZER), BACKBONES[request.param](), embed_dim=16))
+
+
+def embed(encoder, *clouds):
+    with torch.no_grad():
+        return encoder(GaussianBatch.from_clouds(clouds))
+
+
+def grid(side):
+    axis = torch.linspace(-1, 1, side)
+    means = torch.cartesian_prod(axis, axis, axis)
+    colours = torch.randn(len(means), 1, 3, generator=torch.Generator().manual_seed(3))
+    return GaussianCloud(means, torch.tensor([[1.0, 0, 0, 0]]).repeat(len(means), 1),
+                         torch.full((len(means), 3), -3.0), torch.zeros(len(means)), colours)
+
+
+def duplicated(cloud):
+    return cloud.replace(means=cloud.means[torch.arange(len(cloud)) // 3])
+
+
+def assert_close(a, b):
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_batch_mates_and_padding_change_nothing(encoder, random_cloud):
+    clouds = [random_cloud(1), random_cloud(3, 1), random_cloud(11, 2), random_cloud(23, 3), random_cloud(200, 4),
+              grid(4), grid(5), duplicated(random_cloud(60, 5))]
+    together = embed(encoder, *clouds)
+    for i, cloud in enumerate(clouds):
+        assert_close(embed(encoder, cloud)[0], together[i])
+        assert_close(embed(encoder, cloud, random_cloud(300, 9))[0], together[i])
+    assert torch.pdist(together).min() > 1e-3  # the embedding does depend on the object
+
+
+def test_what_lies_in_the_padding_changes_nothing(encoder, random_cloud):
+    batch = GaussianBatch.from_clouds([random_cloud(40), random_cloud(90, 1)])
+    with torch.no_grad():
+        expected = encoder(batch)
+        for name, value in batch.fields():
+            value[0, 40:] = 0.7 if name != 'quats' else 1.0
+        assert_close(encoder(batch), expected)
+
+
+@pytest.mark.parametrize('kind', ['random', 'grid', 'duplicated'])
+def test_order_of_the_gaussians_changes_nothing(encoder, random_cloud, kind):
+    cloud = {'random': random_cloud(200), 'grid': grid(6), 'duplicated': duplicated(random_cloud(150))}[kind]
+    expected = embed(encoder, cloud)
+    for seed in range(3):
+        shuffled = cloud[torch.randperm(len(cloud), generator=torch.Generator().manual_seed(seed))]
+        assert_close(embed(encoder, shuffled), expected)
+
+
+def test_sign_of_quaternions_changes_nothing(encoder, random_cloud):
+    cloud = random_cloud(200)
+    assert_close(embed(encoder, cloud.replace(quats=-cloud.quats)), embed(encoder, cloud))
+
+
+def test_a_zero_radius_is_an_object_too(encoder, random_cloud):
+    cloud = random_cloud(30).replace(means=torch.zeros(30, 3)).normalise()
+    assert embed(encoder, cloud).isfinite().all()
+    assert embed(encoder, random_cloud(1).normalise()).isfinite().all()
+
+
+def test_a_very_large_object_is_embedded(random_cloud):
+    torch.manual_seed(0)
+    encoder = opened(GSEncoder(GSTokenizer(**TOKENIZER), PointBERT(48, 2, 4, 32), embed_dim=16))
+    large, small = random_cloud(300_000), random_cloud(50, 1)
+    together = embed(encoder, large, small)
+    assert together.isfinite().all()
+    assert_close(embed(encoder, small)[0], together[1])
+
+
+def test_inference_path_is_the_plain_one(encoder, random_cloud):
+    batch = GaussianBatch.from_clouds([random_cloud(200), random_cloud(7, 1)])
+    plain = encoder(batch)  # gradients are on, so nothing is folded
+    assert plain.requires_grad
+    assert_close(embed(encoder, random_cloud(200), random_cloud(7, 1)), plain.detach())
+    with torch.inference_mode():
+        assert_close(encoder(batch), plain.detach())
+
+
+def test_half_precision_is_close(encoder, random_cloud):
+    cloud = random_cloud(200)
+    expected = embed(encoder, cloud)
+    with torch.autocast('cpu', torch.bfloat16):
+        autocast = embed(encoder, cloud)
+    for found in (autocast, embed(encoder.bfloat16(), cloud)):
+        assert found.dtype == torch.bfloat16
+        assert torch.cosine_similarity(found.float(), expected).min() > 0.99
+
+
+def test_every_parameter_has_a_gradient_once_the_gate_is_open(encoder, random_cloud):
+    encoder.train()
+    encoder(GaussianBatch.from_clouds([random_cloud(60, i) for i in range(4)])).square().sum().backward()
+    assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+
+
+def test_encoder_is_built_from_configs(random_cloud):
+    encoder = MODELS.build(dict(
+        type='GSEncoder', tokenizer=dict(type='GSTokenizer', **TOKENIZER),
+        backbone=dict(type='PointBERT', embed_dims=48, depth=1, num_heads=4, in_channels=32), embed_dim=16))
+    assert encoder.embed_dim == 16
+    assert embed(encoder.eval(), random_cloud(30)).shape == (1, 16)
+
+
+class MeanBackbone(BaseModule):
+    """A backbone that takes Gaussians."""
+
+    input = 'gaussians'
+    out_channels = 3
+
+    def forward(self, batch):
+        return batch.means.sum(1) / batch.lengths[:, None]
+
+
+def test_a_backbone_of_gaussians_gets_them(random_cloud):
+    cloud = random_cloud(30)
+    encoder = GSEncoder(None, MeanBackbone(), embed_dim=5)
+    nn.init.zeros_(encoder.projection.bias)
+    torch.testing.assert_close(embed(encoder, cloud)[0], encoder.projection.weight.detach() @ cloud.means.mean(0))
+
+
+def test_seams_that_do_not_fit_are_refused_by_name():
+    with pytest.raises(ValueError, match=r'GSTokenizer makes tokens of channels=32, PointBERT takes in_channels=256'):
+        GSEncoder(GSTokenizer(**TOKENIZER), PointBERT(), embed_dim=16)
+    with pytest.raises(ValueError, match='PointBERT takes tokens, and there is no tokenizer'):
+        GSEncoder(None, PointBERT(), embed_dim=16)
+    with pytest.raises(ValueError, match='MeanBackbone takes Gaussians, so it goes without the GSTokenizer'):
+        GSEncoder(GSTokenizer(**TOKENIZER), MeanBackbone(), embed_dim=16)

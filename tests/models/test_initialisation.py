@@ -1,0 +1,260 @@
+"""Published weights in an encoder: where they end up, and what is refused."""
+import argparse
+import logging
+
+import numpy as np
+import pytest
+import torch
+from clipgs_plugin.registry import MODELS
+from mmengine.runner import Runner
+from torch import nn
+
+from clipgs_plugin import GaussianBatch
+from clipgs_plugin.models import GSEncoder, GSTokenizer, PatchEncoder, PointBERT, Uni3D
+from clipgs_plugin.models.checkpoints import load_point_cloud_weights, read_checkpoint
+
+PARTS = ('patch_encoder', 'position', 'blocks', 'norm')
+
+
+def randomised(module, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return {key: torch.rand(value.shape, generator=generator) * 0.2 if value.is_floating_point() else value + 7
+            for key, value in module.state_dict().items()}
+
+
+def prefixed(state, prefix):
+    return {prefix + key: value for key, value in state.items()}
+
+
+def uni3d_names(state):
+    """The names of our backbone as Uni3D has them."""
+    return {f'visual.{key}' if key.startswith(('blocks.', 'fc_norm.')) else key: value for key, value in state.items()}
+
+
+@pytest.fixture
+def uni3d_file(tmp_path):
+    """A DeepSpeed state in half precision with the dead half of the image model, and what an encoder should hold."""
+    backbone, patches = randomised(Uni3D('ti', 64, 2)), randomised(PatchEncoder(6, 64), 2)
+    projection = randomised(nn.Linear(192, 24), 3)
+    model = {**prefixed(patches, 'encoder.'), **uni3d_names(backbone), **prefixed(projection, 'trans2embed.'),
+             'visual.cls_token': torch.ones(1, 1, 192), 'visual.pos_embed': torch.ones(1, 257, 192),
+             'visual.patch_embed.proj.weight': torch.ones(192, 3, 14, 14)}
+    model = {key: value.half() if value.is_floating_point() else value for key, value in model.items()}
+    path = tmp_path / 'model.pt'
+    torch.save({'module': {'logit_scale': torch.tensor(4.0), **prefixed(model, 'module.point_encoder.')},
+                'optimizer': None, 'epoch': 3}, path)
+    expected = {**prefixed(patches, 'tokenizer.patch_encoder.'), **prefixed(backbone, 'backbone.'),
+                **prefixed(projection, 'projection.')}
+    return path, {key: value.half().float() if value.is_floating_point() else value
+                  for key, value in expected.items()}
+
+
+def point_bert_parts(in_channels=3, depth=2):
+    return (randomised(PointBERT(48, depth, 4, 64)), randomised(PatchEncoder(in_channels, 64), 2))
+
+
+def point_bert_file(path, prefix='transformer_q.', wrapper='base_model', in_channels=3, depth=2, **beside):
+    backbone, patches = point_bert_parts(in_channels, depth)
+    model = prefixed({**prefixed(patches, 'encoder.'), **backbone, 'mask_token': torch.ones(1, 1, 48)}, prefix)
+    if prefix == 'transformer_q.':
+        model |= {key.replace('transformer_q', 'transformer_k'): value * 0 for key, value in model.items()}
+        model |= {'dvae.encoder.first_conv.0.weight': torch.zeros(128, 3, 1), 'queue': torch.zeros(4, 4)}
+    torch.save({wrapper: prefixed(model, 'module.'), 'epoch': 3, **beside}, path)
+    return path
+
+
+def uni3d_encoder(depth=2, init_cfg=None, **tokenizer):
+    return GSEncoder(GSTokenizer(num_groups=8, group_size=6, channels=64, **tokenizer), Uni3D('ti', 64, depth), 24,
+                     init_cfg)
+
+
+def point_bert_encoder(**tokenizer):
+    return GSEncoder(GSTokenizer(num_groups=8, group_size=6, channels=64, **tokenizer), PointBERT(48, 2, 4, 64), 24)
+
+
+def assert_holds(encoder, expected, but=()):
+    state = encoder.state_dict()
+    for key, value in expected.items():
+        if not key.startswith(but):
+            torch.testing.assert_close(state[key], value, atol=0, rtol=0, msg=lambda m, k=key: f'{k}: {m}')
+
+
+# Order of initialisation
+
+
+@pytest.mark.parametrize('way', ['model', 'runner'])
+def test_weights_are_those_of_the_file_after_everything_has_been_initialised(uni3d_file, way, tmp_path):
+    path, expected = uni3d_file
+    overwriting = dict(type='Constant', layer=['Linear', 'Conv1d', 'LayerNorm', 'BatchNorm1d'], val=0.5, bias=0.5)
+    model = dict(
+        type='CLIPGS', init_cfg=overwriting,
+        encoder=dict(
+            type='GSEncoder', embed_dim=24,
+            tokenizer=dict(type='GSTokenizer', num_groups=8, group_size=6, channels=64, init_cfg=overwriting),
+            backbone=dict(type='Uni3D', size='ti', in_channels=64, depth=2, init_cfg=overwriting),
+            init_cfg=[dict(type='PointCloudPretrained', checkpoint=str(path)), overwriting]))
+    if way == 'model':
+        model = MODELS.build(model)
+        model.init_weights()
+    else:
+        runner = Runner(model, str(tmp_path), default_scope='clipgs_plugin', log_level='ERROR',
+                        default_hooks=dict(logger=None))
+        runner._init_model_weights()
+        model = runner.model
+    assert_holds(model.encoder, expected, but='projection')
+    assert (model.encoder.projection.weight == 0.5).all()  # the initialiser beside it did run
+    assert model.encoder.init_cfg[0]['type'] == 'PointCloudPretrained'
+
+
+def test_a_second_call_leaves_trained_weights_alone(uni3d_file):
+    encoder = uni3d_encoder(init_cfg=dict(type='PointCloudPretrained', checkpoint=str(uni3d_file[0])))
+    encoder.init_weights()
+    nn.init.ones_(encoder.backbone.cls_token)
+    encoder.init_weights()
+    assert (encoder.backbone.cls_token == 1).all()
+
+
+def test_the_model_begins_as_the_point_cloud_model(uni3d_file, random_cloud):
+    path, expected = uni3d_file
+    refined, plain = uni3d_encoder(), uni3d_encoder(refine=False)
+    load_point_cloud_weights(refined, path, parts=(*PARTS, 'projection'))
+    plain.load_state_dict(expected)
+    batch = GaussianBatch.from_clouds([random_cloud(50)])
+    with torch.no_grad():
+        found = refined.eval()(batch)
+        assert found.isfinite().all() and torch.equal(found, plain.eval()(batch))
+
+
+# Families
+
+
+def test_uni3d_is_loaded_and_the_rest_of_its_file_reported(uni3d_file):
+    path, expected = uni3d_file
+    encoder = uni3d_encoder()
+    before = encoder.projection.weight.clone()
+    report = load_point_cloud_weights(encoder, path)
+    assert_holds(encoder, expected, but='projection')
+    assert torch.equal(encoder.projection.weight, before)
+    assert report.family == 'uni3d' and report.complete
+    assert sorted(report.loaded) == sorted(key for key in expected if not key.startswith('projection'))
+    assert {key.removeprefix('point_encoder.') for key in report.unused} == {
+        'logit_scale', 'trans2embed.weight', 'trans2embed.bias', 'visual.cls_token', 'visual.pos_embed',
+        'visual.patch_embed.proj.weight'}
+    load_point_cloud_weights(encoder, path, parts=(*PARTS, 'projection'))
+    assert_holds(encoder, expected)
+
+
+@pytest.mark.parametrize('kind', ['pre-trained', 'fine-tuned', 'ulip'])
+def test_point_bert_files_are_loaded(tmp_path, kind):
+    path = tmp_path / 'point_bert.pth'
+    if kind == 'pre-trained':
+        point_bert_file(path, metrics=np.float64(0.5), best_metrics={'acc': np.float32(1)})
+    elif kind == 'fine-tuned':
+        point_bert_file(path, prefix='', wrapper='model')
+    else:
+        point_bert_file(path, prefix='point_encoder.', wrapper='state_dict', args=argparse.Namespace(lr=0.1))
+    encoder = point_bert_encoder(point_attributes=('xyz',))
+    report = load_point_cloud_weights(encoder, path)
+    backbone, patches = point_bert_parts()
+    assert report.family == 'point_bert'
+    assert_holds(encoder, {**prefixed(patches, 'tokenizer.patch_encoder.'), **prefixed(backbone, 'backbone.')})
+
+
+def test_only_the_parts_asked_for_are_loaded(uni3d_file):
+    path, expected = uni3d_file
+    encoder = uni3d_encoder(depth=3)  # of another depth, which does not matter here
+    report = load_point_cloud_weights(encoder, path, parts=('patch_encoder',))
+    assert_holds(encoder, {k: v for k, v in expected.items() if 'patch_encoder' in k or 'encoder2trans' in k})
+    assert not any('blocks' in key for key in report.loaded)
+
+
+@pytest.mark.parametrize('attributes', [('xyz', 'rgb'), ('rgb', 'xyz'), ('opacity', 'xyz', 'scale', 'rgb')])
+def test_first_convolution_is_widened_by_name(tmp_path, attributes):
+    path = point_bert_file(tmp_path / 'xyz.pth')
+    encoder = point_bert_encoder(point_attributes=attributes)
+    load_point_cloud_weights(encoder, path)
+    widened = encoder.tokenizer.patch_encoder.first_conv[0].weight.detach()
+    at = {('xyz', 'rgb'): 0, ('rgb', 'xyz'): 3, ('opacity', 'xyz', 'scale', 'rgb'): 1}[attributes]
+    assert torch.equal(widened[:, at:at + 3], point_bert_parts()[1]['first_conv.0.weight'])
+    widened[:, at:at + 3] = 0
+    assert widened.abs().max() == 0
+
+
+# Refusals
+
+
+def refused(encoder, path, match, **options):
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    with pytest.raises(ValueError, match=match):
+        load_point_cloud_weights(encoder, path, **options)
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+
+
+def test_missing_weights_are_refused(tmp_path, uni3d_file):
+    refused(uni3d_encoder(depth=3), uni3d_file[0], r'missing in the file: backbone\.blocks\.2\.')
+    content = torch.load(uni3d_file[0])
+    del content['module']['module.point_encoder.encoder.first_conv.1.running_mean']
+    torch.save(content, tmp_path / 'less.pt')
+    refused(uni3d_encoder(), tmp_path / 'less.pt', r'missing in the file: .*first_conv\.1\.running_mean')
+
+
+def test_weights_without_a_place_are_refused(uni3d_file):
+    refused(uni3d_encoder(depth=1), uni3d_file[0], r'not in the encoder: backbone\.blocks\.1\.')
+
+
+def test_weights_of_another_shape_are_refused(uni3d_file):
+    encoder = GSEncoder(GSTokenizer(channels=48), Uni3D('ti', 48, 2), 24)
+    refused(encoder, uni3d_file[0], r'of another shape: .*second_conv\.3\.weight \(64, 512, 1\) for \(48, 512, 1\)')
+
+
+def test_another_backbone_is_named(uni3d_file):
+    refused(point_bert_encoder(), uni3d_file[0], 'Weights of uni3d fit a Uni3D .* has a PointBERT')
+
+
+def test_a_narrower_first_convolution_is_refused(uni3d_file):
+    refused(uni3d_encoder(point_attributes=('xyz',)), uni3d_file[0], 'set point_attributes')
+
+
+def test_families_are_told_apart(tmp_path, uni3d_file):
+    refused(uni3d_encoder(), uni3d_file[0], "not of family 'point_bert'", family='point_bert')
+    refused(uni3d_encoder(), uni3d_file[0], "family='uni4d'", family='uni4d')
+    torch.save({'conv.weight': torch.ones(3)}, tmp_path / 'other.pt')
+    refused(uni3d_encoder(), tmp_path / 'other.pt', r'none of the families .* begins conv\.weight')
+    refused(uni3d_encoder(), uni3d_file[0], r"parts=\('head',\)", parts=('head',))
+
+
+def test_only_the_encoder_takes_them(uni3d_file):
+    with pytest.raises(TypeError, match='belongs into the init_cfg of the GSEncoder'):
+        load_point_cloud_weights(Uni3D('ti', 64, 2), uni3d_file[0])
+
+
+class Malicious:
+    def __reduce__(self):
+        return (logging.error, ('executed',))
+
+
+def test_nothing_in_a_file_is_executed(tmp_path, caplog):
+    path = tmp_path / 'evil.pt'
+    torch.save({'state_dict': {'a': torch.ones(1)}, 'x': Malicious()}, path)
+    with pytest.raises(ValueError, match='not a checkpoint of tensors and plain data'):
+        read_checkpoint(path)
+    assert 'executed' not in caplog.text
+
+
+def test_files_that_are_none_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'absent\.pt: no such checkpoint'):
+        read_checkpoint(tmp_path / 'absent.pt')
+    torch.save({'epoch': 3}, tmp_path / 'empty.pt')
+    with pytest.raises(ValueError, match='holds no tensors by name'):
+        read_checkpoint(tmp_path / 'empty.pt')
+    torch.save([torch.ones(1)], tmp_path / 'list.pt')
+    with pytest.raises(ValueError, match='holds no tensors by name'):
+        read_checkpoint(tmp_path / 'list.pt')
+    (tmp_path / 'text.pt').write_text('not found')
+    with pytest.raises(ValueError, match='not a checkpoint of tensors and plain data'):
+        read_checkpoint(tmp_path / 'text.pt')
+
+
+def test_only_a_leading_module_is_stripped(tmp_path):
+    torch.save({'module.module.submodule.weight': torch.ones(1)}, tmp_path / 'a.pt')
+    assert list(read_checkpoint(tmp_path / 'a.pt')) == ['submodule.weight']

@@ -1,0 +1,306 @@
+"""The GS tokenizer and its parts."""
+import numpy as np
+import pytest
+import torch
+
+from clipgs_plugin import GaussianBatch, GaussianCloud, ops
+from clipgs_plugin.models.tokenizers import GSTokenizer, OrderedConvs, PatchEncoder
+
+NARROW = dict(num_groups=24, group_size=12, channels=20, encoder_widths=(8, 12, 16), refine_widths=(8, 12, 16))
+
+
+def randomise(module, seed=0):
+    """Weights, biases and running statistics that no symmetry or zero can hide behind."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            if value.is_floating_point():
+                draw = torch.randn(value.shape, generator=generator)
+                fan_in = value[0].numel() if value.ndim > 1 else 1
+                value.copy_(draw.abs() + 0.5 if name.endswith('running_var') else draw / fan_in ** 0.5)
+    return module
+
+
+def tokenizer(seed=0, **options):
+    return randomise(GSTokenizer(**{**NARROW, **options}), seed).eval()
+
+
+def tokens_of(module, *clouds):
+    with torch.no_grad():
+        return module(GaussianBatch.from_clouds(clouds))
+
+
+def grid(side=6):
+    """A regular grid of alike Gaussians in different colours: distances tie everywhere."""
+    axis = torch.linspace(-1, 1, side)
+    means = torch.cartesian_prod(axis, axis, axis)
+    n = len(means)
+    colours = torch.randn(n, 1, 3, generator=torch.Generator().manual_seed(3))
+    return GaussianCloud(means, torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1), torch.full((n, 3), -3.0),
+                         torch.zeros(n), colours)
+
+
+def duplicated(random_cloud, n=120):
+    """Every position three times, with different attributes."""
+    cloud = random_cloud(n, seed=5)
+    return cloud.replace(means=cloud.means[torch.arange(n) // 3])
+
+
+# Patch encoder
+
+
+def patch_encoder_float64(state, patches):
+    """The mini-PointNet of the Point-BERT family as a loop over patches in float64 numpy."""
+    w = {key: value.double().numpy() for key, value in state.items()}
+
+    def conv(x, name):
+        return x @ w[f'{name}.weight'][:, :, 0].T + w[f'{name}.bias']
+
+    def norm_relu(x, name):
+        x = (x - w[f'{name}.running_mean']) / np.sqrt(w[f'{name}.running_var'] + 1e-5)
+        return np.maximum(x * w[f'{name}.weight'] + w[f'{name}.bias'], 0)
+
+    tokens = []
+    for patch in patches.double().numpy():
+        local = conv(norm_relu(conv(patch, 'first_conv.0'), 'first_conv.1'), 'first_conv.3')
+        both = np.concatenate([np.broadcast_to(local.max(0), local.shape), local], axis=1)  # global first
+        tokens.append(conv(norm_relu(conv(both, 'second_conv.0'), 'second_conv.1'), 'second_conv.3').max(0))
+    return torch.from_numpy(np.stack(tokens)).float()
+
+
+def test_patch_encoder_is_the_published_formula_in_its_plain_and_its_fast_form():
+    encoder = randomise(PatchEncoder(6, 40, (16, 24, 32))).eval()
+    patches = torch.randn(700, 9, 6)  # more than one chunk
+    expected = patch_encoder_float64(encoder.state_dict(), patches)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.plain(patches), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(encoder(patches), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder(patches), expected, atol=1e-5, rtol=0)  # with gradients: not folded
+
+
+def test_patch_encoder_has_the_names_and_shapes_of_published_checkpoints():
+    shapes = {key: tuple(value.shape) for key, value in PatchEncoder(3, 256).state_dict().items()
+              if not key.endswith('num_batches_tracked')}
+    norms = {f'{conv}.1.{name}': (width,) for conv, width in (('first_conv', 128), ('second_conv', 512))
+             for name in ('weight', 'bias', 'running_mean', 'running_var')}
+    assert shapes == {
+        'first_conv.0.weight': (128, 3, 1), 'first_conv.0.bias': (128,),
+        'first_conv.3.weight': (256, 128, 1), 'first_conv.3.bias': (256,),
+        'second_conv.0.weight': (512, 512, 1), 'second_conv.0.bias': (512,),
+        'second_conv.3.weight': (256, 512, 1), 'second_conv.3.bias': (256,), **norms}
+
+
+def test_patch_encoder_trains_like_its_plain_form():
+    plain, fast = (randomise(PatchEncoder(6, 20, (8, 12, 16))).train() for _ in range(2))
+    patches = torch.randn(30, 7, 6)
+    outputs = plain.plain(patches), fast(patches)
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=0)
+    for output in outputs:
+        output.square().sum().backward()
+    for (name, a), b in zip(plain.named_parameters(), fast.parameters()):
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-3, rtol=1e-4, msg=lambda m, n=name: f'{n}: {m}')
+    for (name, a), b in zip(plain.named_buffers(), fast.buffers()):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0, msg=lambda m, n=name: f'{n}: {m}')
+
+
+# Refinement
+
+
+def ordered_convs_float64(state, sequences, strides, pooling):
+    """1x3 convolutions as loops over positions and taps in float64 numpy."""
+    w = {key: value.double().numpy() for key, value in state.items()}
+    x = sequences.double().numpy()
+    for row, stride in enumerate(strides):
+        kernel = w[f'rows.{row}.0.weight'][:, :, 0]  # (out, in, 3)
+        out = np.zeros((len(x), -(-x.shape[1] // stride), kernel.shape[0]))
+        for i in range(out.shape[1]):
+            for tap in range(3):
+                at = i * stride + tap - 1
+                if 0 <= at < x.shape[1]:
+                    out[:, i] += x[:, at] @ kernel[:, :, tap].T
+        name = f'rows.{row}.1'
+        x = (out - w[f'{name}.running_mean']) / np.sqrt(w[f'{name}.running_var'] + 1e-5)
+        x = np.maximum(x * w[f'{name}.weight'] + w[f'{name}.bias'], 0)
+    return torch.from_numpy(x.max(1) if pooling == 'max' else x.mean(1)).float()
+
+
+@pytest.mark.parametrize('pooling', ['max', 'mean'])
+@pytest.mark.parametrize(('length', 'strides'), [(12, (1, 1, 2)), (13, (1, 1, 2, 2)), (1, (1, 2))])
+def test_ordered_convolutions_are_the_loop_in_their_plain_and_their_fast_form(length, strides, pooling):
+    convs = randomise(OrderedConvs(5, (8, 6, 9, 7)[:len(strides)], strides, pooling)).eval()
+    sequences = torch.randn(400, length, 5)
+    expected = ordered_convs_float64(convs.state_dict(), sequences, strides, pooling)
+    with torch.no_grad():
+        torch.testing.assert_close(convs.plain(sequences), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(convs(sequences), expected, atol=1e-5, rtol=0)
+
+
+def test_closed_gate_is_the_plain_point_cloud_tokenizer(random_cloud):
+    torch.manual_seed(0)
+    refined, plain = GSTokenizer(**NARROW).eval(), GSTokenizer(**NARROW, refine=False).eval()
+    plain.load_state_dict({k: v for k, v in refined.state_dict().items() if not k.startswith('refinement')})
+    a, b = (tokens_of(module, random_cloud(200)) for module in (refined, plain))
+    assert torch.equal(a.features, b.features)
+
+
+def test_gradients_reach_the_gate_at_once_and_the_branch_after_one_step(random_cloud):
+    torch.manual_seed(0)
+    module = GSTokenizer(**NARROW).train()
+    batch = GaussianBatch.from_clouds([random_cloud(200)])
+    convs = [row[0].weight for row in module.refinement.convs.rows]
+
+    module(batch).features.square().sum().backward()
+    assert module.refinement.gate.weight.grad.abs().max() > 0
+    assert all(weight.grad.abs().max() == 0 for weight in convs)
+    torch.optim.SGD(module.parameters(), lr=1e-3).step()
+    module.zero_grad()
+    module(batch).features.square().sum().backward()
+    assert all(weight.grad.abs().max() > 0 for weight in convs)
+
+
+@pytest.mark.parametrize('combine', ['mean', 'concat', 'turn'])
+def test_orders_are_combined_as_documented(random_cloud, combine):
+    curves = ('xyz', 'hilbert', 'z')
+    module = tokenizer(orders=curves, combine=combine)
+    patches = module.group(GaussianBatch.from_clouds([random_cloud(200), random_cloud(9, seed=1)]))
+    g = torch.cat([torch.arange(24), torch.arange(9)])  # place of each patch in its object
+    attributes = module.linearise(patches, module.attributes)
+    pooled = []
+    for curve in curves:
+        keys = ops.order_keys(patches.raw[..., :3], curve)
+        ordered = torch.stack([attributes[p, np.argsort(keys[p].numpy(), kind='stable')] for p in range(len(g))])
+        pooled.append(module.refinement.convs.plain(ordered))
+    if combine == 'turn':
+        expected = torch.stack([pooled[g[p] % 3][p] for p in range(len(g))])
+    else:
+        expected = sum(pooled) / 3 if combine == 'mean' else torch.cat(pooled, dim=1)
+    expected = module.refinement.gate(expected)
+    with torch.no_grad():
+        found = module.refinement(attributes, module.order(patches))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+# Groups
+
+
+def test_patches_are_the_nearest_gaussians_with_relative_positions_and_absolute_colours(random_cloud):
+    cloud = random_cloud(80)
+    patches = tokenizer().group(GaussianBatch.from_clouds([cloud]))
+    for raw, center in zip(patches.raw, patches.centers[0]):
+        distances = (cloud.means - center).norm(dim=1)
+        assert distances.min() == 0
+        nearest = distances.argsort()[:12]
+        torch.testing.assert_close(raw[:, :3] + center, cloud.means[nearest], atol=1e-6, rtol=0)
+        torch.testing.assert_close(raw[:, 3:6], cloud.rgb[nearest], atol=0, rtol=0)
+    farthest = (cloud.means - cloud.means.mean(0)).norm(dim=1).argmax()
+    assert torch.equal(patches.centers[0, 0], cloud.means[farthest])
+
+
+def test_small_objects_have_as_many_patches_as_gaussians(random_cloud):
+    tokens = tokens_of(tokenizer(), random_cloud(3), random_cloud(50, seed=1), random_cloud(1, seed=2))
+    assert tokens.mask.sum(1).tolist() == [3, 24, 1]
+    assert tokens.features[~tokens.mask].abs().max() == 0
+    assert tokens.features[tokens.mask].abs().amax(-1).min() > 0
+    assert len(tokens.centers[0].unique(dim=0)) == 3
+    assert tokens_of(tokenizer(), random_cloud(50)).mask is None
+
+
+def test_missing_patches_leave_the_running_statistics_alone(random_cloud):
+    few, many = (tokenizer(num_groups=g).train() for g in (5, 24))
+    for module in (few, many):
+        module(GaussianBatch.from_clouds([random_cloud(5)]))
+    assert sum('running' in name for name, _ in few.named_buffers()) == 10
+    for (name, a), b in zip(few.named_buffers(), many.buffers()):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0, msg=lambda m, n=name: f'{n}: {m}')
+
+
+@pytest.mark.parametrize('kind', ['random', 'grid', 'duplicated', 'coincident'])
+def test_order_of_the_file_does_not_matter(random_cloud, kind):
+    cloud = {'random': lambda: random_cloud(150), 'grid': grid, 'duplicated': lambda: duplicated(random_cloud),
+             'coincident': lambda: random_cloud(40).replace(means=torch.zeros(40, 3))}[kind]()
+    module = tokenizer()
+    expected = tokens_of(module, cloud)
+    for seed in range(4):
+        shuffled = cloud[torch.randperm(len(cloud), generator=torch.Generator().manual_seed(seed))]
+        found = tokens_of(module, shuffled)
+        torch.testing.assert_close(found.features, expected.features, atol=1e-5, rtol=0)
+        assert torch.equal(found.centers, expected.centers)
+
+
+def test_start_at_an_index_means_the_order_of_the_file(random_cloud):
+    cloud = random_cloud(150)
+    module = tokenizer(start=7)
+    assert torch.equal(tokens_of(module, cloud).centers[0, 0], cloud.means[7])
+    assert torch.equal(tokens_of(module, cloud[torch.arange(149, -1, -1)]).centers[0, 0], cloud.means[149 - 7])
+
+
+def test_sign_of_a_quaternion_does_not_matter(random_cloud):
+    cloud = duplicated(random_cloud)
+    flips = torch.where(torch.arange(len(cloud)) % 2 == 0, -1.0, 1.0)
+    a, b = (tokens_of(tokenizer(), c) for c in (cloud, cloud.replace(quats=cloud.quats * flips[:, None])))
+    assert torch.equal(a.features, b.features)
+
+
+def relabellings():
+    """The 24 proper labellings of three axes, as signed permutation matrices."""
+    matrices = []
+    for permutation in ([0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 2, 1], [2, 1, 0], [1, 0, 2]):
+        for signs in torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * 3):
+            matrix = torch.eye(3)[permutation] * signs
+            if torch.linalg.det(matrix) > 0:
+                matrices.append(matrix)
+    return matrices
+
+
+def relabelled(cloud, matrix):
+    return cloud.replace(quats=ops.matrix_to_quaternion(cloud.rotations @ matrix),
+                         log_scales=cloud.log_scales @ matrix.abs())
+
+
+def test_gauge_free_tokens_are_blind_to_the_labelling_of_axes(random_cloud):
+    assert len(relabellings()) == 24
+    # Coincident Gaussians too, whose order in a patch is decided by their shapes.
+    cloud = duplicated(random_cloud)
+    cloud = cloud.replace(sh=torch.zeros_like(cloud.sh), opacity_logits=torch.zeros(len(cloud)))
+    blind, paper = tokenizer(attributes='gauge_free'), tokenizer()
+    expected, seen = tokens_of(blind, cloud).features, tokens_of(paper, cloud).features
+    for matrix in relabellings():
+        other = relabelled(cloud, matrix)
+        torch.testing.assert_close(other.covariances, cloud.covariances, atol=1e-6, rtol=0)
+        torch.testing.assert_close(tokens_of(blind, other).features, expected, atol=1e-5, rtol=0)
+        if not torch.equal(matrix, torch.eye(3)):
+            assert (tokens_of(paper, other).features - seen).abs().max() > 1e-3
+
+
+def test_point_attributes_choose_what_the_patch_encoder_sees(random_cloud):
+    cloud = random_cloud(100)
+    grey = cloud.replace(sh=torch.zeros_like(cloud.sh))
+    module = tokenizer(point_attributes=('xyz',), refine=False)
+    assert module.patch_encoder.in_channels == 3
+    assert torch.equal(tokens_of(module, cloud).features, tokens_of(module, grey).features)
+    assert GSTokenizer(**NARROW, point_attributes='paper', refine=False).patch_encoder.in_channels == 19
+
+
+def test_tokens_in_half_precision_are_close(random_cloud):
+    cloud = random_cloud(150)
+    expected = tokens_of(tokenizer(), cloud).features
+    with torch.autocast('cpu', torch.bfloat16):
+        autocast = tokens_of(tokenizer(), cloud)
+    cast = tokens_of(tokenizer().bfloat16(), cloud)
+    assert cast.features.dtype == torch.bfloat16 and cast.centers.dtype == torch.float32
+    for found in (autocast, cast):
+        cosine = torch.cosine_similarity(found.features.float(), expected, dim=-1)
+        assert cosine.min() > 0.99
+
+
+def test_wrong_options_are_named():
+    with pytest.raises(ValueError, match="combine='sum'"):
+        GSTokenizer(combine='sum')
+    with pytest.raises(ValueError, match="orders=\\('peano',\\)"):
+        GSTokenizer(orders='peano')
+    with pytest.raises(ValueError, match='as many of one as of the other'):
+        GSTokenizer(strides=(1, 2), refine_widths=(64, 64, 64))
+    with pytest.raises(ValueError, match="pooling='sum'"):
+        GSTokenizer(pooling='sum')
+    with pytest.raises(ValueError, match="scale='square'"):
+        GSTokenizer(scale='square')
