@@ -28,7 +28,7 @@ class ObjectSpec:
 
     Attributes:
         uid: Its name in a dataset.
-        split: ``'train'`` or ``'test'``.
+        split: ``'train'``, ``'val'`` or ``'test'``.
         category: A key of ``CATEGORIES``.
         look: A key of ``COLORS`` and one of ``PATTERNS``; of ``TONES`` and ``WEARS`` for categories of a group.
         seed: Whole numbers, at least 0, that its proportions follow from.

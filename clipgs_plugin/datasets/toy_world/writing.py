@@ -61,11 +61,12 @@ def write_world(
     Raises:
         ValueError: A number out of range, or the folder holds a world with other settings.
     """
-    for name, value, least in (('num_train', num_train, 0), ('num_val', num_val, 0), ('num_test', num_test, 0),
-                               ('num_views', num_views, 1), ('size', size, 1), ('num_gaussians', num_gaussians, 1),
-                               ('workers', workers, 1)):
-        if value < least:
-            raise ValueError(f'{name}={value}: expected at least {least}')
+    for name, value in dict(num_train=num_train, num_val=num_val, num_test=num_test).items():
+        if value < 0:
+            raise ValueError(f'{name}={value}: expected at least 0')
+    for name, value in dict(num_views=num_views, size=size, num_gaussians=num_gaussians, workers=workers).items():
+        if value < 1:
+            raise ValueError(f'{name}={value}: expected at least 1')
     counts = dict(train=num_train, val=num_val, test=num_test)
     specs = [spec for split, count in counts.items() for spec in object_specs(count, seed, split)]
     render = dict(size=size, num_views=num_views, fov_degrees=VIEW_FOV, distance_in_radii=VIEW_DISTANCE,
