@@ -13,8 +13,9 @@ from types import ModuleType
 import torch
 
 # Backend -> the package it needs. In the order of 'auto' on the CPU.
-_NEEDS = {'cpu': 'numba', 'reference': 'torch', 'pytorch3d': 'pytorch3d'}
-_OPERATIONS = {'fps': ('cpu', 'reference', 'pytorch3d'), 'knn': ('cpu', 'reference', 'pytorch3d')}
+_NEEDS = {'cpu': 'numba', 'reference': 'torch', 'pytorch3d': 'pytorch3d', 'gsplat': 'gsplat'}
+_OPERATIONS = {'fps': ('cpu', 'reference', 'pytorch3d'), 'knn': ('cpu', 'reference', 'pytorch3d'),
+               'render': ('cpu', 'reference', 'gsplat')}
 
 
 @lru_cache
@@ -26,7 +27,7 @@ def available_backends(op: str) -> list[str]:
     """Names that ``backend=`` of an operation takes in this environment, fastest on the CPU first.
 
     Args:
-        op: ``'fps'`` or ``'knn'``.
+        op: ``'fps'``, ``'knn'`` or ``'render'``.
     """
     if op not in _OPERATIONS:
         raise ValueError(f'op={op!r}: expected one of {sorted(_OPERATIONS)}')

@@ -13,28 +13,20 @@ Rendering", 2023), in the numbers of gsplat 1.5 where the two differ:
 from __future__ import annotations
 
 import importlib
-from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from clipgs_plugin.ops.backends import available_backends
+
 if TYPE_CHECKING:
     from clipgs_plugin.structures import GaussianCloud
 
-# Backend -> the package it needs and the command that installs it.
-_NEEDS = {
-    'reference': ('torch', 'pip install torch'),
-    'cpu': ('numba', 'pip install numba'),
-    'gsplat': ('gsplat', 'pip install "clipgs_plugin[gpu]" (or pip install gsplat)'),
-}
-
-
-def available_render_backends() -> list[str]:
-    """Names that ``render(backend=...)`` takes in this environment; ``'gsplat'`` needs a CUDA device too."""
-    return [name for name, (package, _) in _NEEDS.items()
-            if find_spec(package) is not None and (name != 'gsplat' or torch.cuda.is_available())]
+# Where each backend's clouds lie, and how to get what it needs.
+_DEVICES = {'cpu': 'cpu', 'gsplat': 'cuda', 'reference': None}
+_INSTALL = {'cpu': 'pip install numba', 'gsplat': 'pip install "clipgs_plugin[gpu]", or pip install gsplat'}
 
 
 def render(
@@ -59,8 +51,8 @@ def render(
         height: Of the pictures, pixels.
         background: Colour behind the object, (3,).
         sh_degree: Highest SH band to use; all the cloud has by default.
-        backend: ``'cpu'`` (numba), ``'gsplat'`` (CUDA), ``'reference'`` (plain torch, any device, slow, cameras
-            differentiable too), or ``'auto'`` for the fastest there is.
+        backend: ``'cpu'`` (numba, float32), ``'gsplat'`` (CUDA, float32), ``'reference'`` (plain torch, float64, any
+            device, slow, cameras differentiable too), or ``'auto'``: ``'cpu'`` or ``'gsplat'`` by device.
         near: Distance of the near plane, world units.
         blur: Added to the diagonal of 2D covariances, square pixels.
 
@@ -91,17 +83,16 @@ def render(
 
 
 def _load(backend: str, device: torch.device) -> ModuleType:
-    """The module of a backend, its package and the device checked."""
+    """The module of a backend that draws on ``device``."""
     if backend == 'auto':
         backend = {'cpu': 'cpu', 'cuda': 'gsplat'}.get(device.type, 'reference')
-    if backend not in _NEEDS:
-        raise ValueError(f"backend={backend!r}: expected 'auto' or one of {sorted(_NEEDS)}")
-    for name, needed in (('cpu', 'cpu'), ('gsplat', 'cuda')):
-        if backend == name and device.type != needed:
-            raise ValueError(f"backend={name!r} takes a cloud on {needed}, got one on {device}; move it with "
-                             f"cloud.to({needed!r}), or use backend='auto'")
-    package, command = _NEEDS[backend]
-    if find_spec(package) is None:
-        raise ModuleNotFoundError(f'rendering on {device} with backend={backend!r} needs {package}: {command}; '
-                                  "backend='reference' works without it, slowly")
+    if backend not in _DEVICES:
+        raise ValueError(f"backend={backend!r}: expected 'auto' or one of {sorted(_DEVICES)}")
+    needed = _DEVICES[backend]
+    if needed not in (None, device.type):
+        raise ValueError(f'backend={backend!r} takes a cloud on {needed}, got one on {device}; move it with '
+                         f"cloud.to({needed!r}), or use backend='auto'")
+    if backend not in available_backends('render'):
+        raise ModuleNotFoundError(f'backend={backend!r}, which draws on {device}, is not installed: '
+                                  f"{_INSTALL[backend]}; backend='reference' works without it, slowly")
     return importlib.import_module(f'clipgs_plugin.ops.kernels.raster_{backend}')

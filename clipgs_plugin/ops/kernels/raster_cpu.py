@@ -596,6 +596,8 @@ def rasterise(
     blur: float,
 ) -> tuple[Tensor, Tensor]:
     """Colours on black (V, H, W, 3) and alpha (V, H, W); differentiable in the Gaussians' parameters."""
+    if viewmats.requires_grad or intrinsics.requires_grad:
+        raise ValueError("backend='cpu' gives cameras no gradients; detach them, or use backend='reference'")
     dtype = means.dtype
     cloud = [x.float() for x in (means, quats, log_scales, opacity_logits, sh)]
     cameras = [_camera(viewmat, intrinsic) for viewmat, intrinsic in zip(viewmats, intrinsics)]

@@ -1,0 +1,98 @@
+"""Cameras: where they stand, what they see, and the axes of other libraries."""
+import math
+
+import pytest
+import torch
+
+from clipgs_plugin.ops import flip_camera_axes, intrinsics, look_at, sphere_cameras
+
+
+def pixel(viewmat, camera, point):
+    """Where a point lands, by the pinhole formula."""
+    x, y, z = (viewmat @ torch.tensor([*point, 1.0]))[:3].tolist()
+    return camera[0, 0].item() * x / z + camera[0, 2].item(), camera[1, 1].item() * y / z + camera[1, 2].item(), z
+
+
+def test_look_at_puts_target_in_the_middle_and_up_above():
+    viewmat, camera = look_at((2.0, 1.0, 3.0), (0.5, 0.2, -0.3)), intrinsics(50, 80, 60)
+    x, y, z = pixel(viewmat, camera, (0.5, 0.2, -0.3))
+    assert (x, y) == pytest.approx((40, 30), abs=1e-4)
+    assert z == pytest.approx(math.dist((2, 1, 3), (0.5, 0.2, -0.3)), rel=1e-6)
+    above = pixel(viewmat, camera, (0.5, 0.4, -0.3))
+    assert above[0] == pytest.approx(40, abs=1e-4) and above[1] < 30 - 1  # pictures' rows count downwards
+
+
+def test_camera_on_positive_z_sees_x_to_the_right():
+    x, y, _ = pixel(look_at((0.0, 0.0, 3.0)), intrinsics(40, 64, 64), (0.3, 0.0, 0.0))
+    assert x > 33 and y == pytest.approx(32, abs=1e-4)
+
+
+@pytest.mark.parametrize('up', ['x', 'y', 'z', '-y', (1.0, 2.0, -0.5)])
+def test_matrices_are_rigid_even_straight_from_above(up):
+    eyes = torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, -2.0], [-1.5, 0.0, 0.0], [1.0, 2.0, -0.5], [0.3, -0.7, 1.1]])
+    rotation = look_at(eyes, up=up)[:, :3, :3].double()
+    assert torch.allclose(rotation @ rotation.mT, torch.eye(3, dtype=torch.float64).expand(5, 3, 3), atol=1e-6)
+    assert torch.allclose(torch.linalg.det(rotation), torch.ones(5, dtype=torch.float64), atol=1e-6)
+
+
+def test_camera_on_its_target_is_refused():
+    with pytest.raises(ValueError, match='stands on its target'):
+        look_at((1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize('width, height', [(64, 64), (120, 60), (50, 90)])
+def test_field_of_view_spans_the_shorter_side(width, height):
+    camera = intrinsics(40, width, height)
+    half = math.tan(math.radians(20))
+    x, y, _ = pixel(torch.eye(4), camera, (half, half, 1.0))
+    short = min(width, height)
+    assert x - width / 2 == pytest.approx(short / 2, rel=1e-5) and y - height / 2 == pytest.approx(short / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize('fov', [0, -10, 180])
+def test_impossible_field_of_view_is_refused(fov):
+    with pytest.raises(ValueError, match='between 0 and 180'):
+        intrinsics(fov, 64, 64)
+
+
+def eyes_of(viewmats):
+    return -(viewmats[:, :3, :3].mT @ viewmats[:, :3, 3:]).squeeze(-1)
+
+
+@pytest.mark.parametrize('up', ['y', 'z', '-x'])
+@pytest.mark.parametrize('num_views', [1, 2, 13, 48])
+def test_sphere_cameras_stand_apart_at_their_distance(num_views, up):
+    viewmats = sphere_cameras(num_views, 2.5, up=up)
+    eyes = eyes_of(viewmats)
+    assert viewmats.shape == (num_views, 4, 4) and viewmats.dtype == torch.float32
+    assert torch.allclose(eyes.norm(dim=-1), torch.full((num_views,), 2.5), atol=1e-5)
+    assert torch.equal(viewmats, sphere_cameras(num_views, 2.5, up=up))
+    if num_views > 10:
+        assert eyes.mean(0).norm() < 0.1
+        # Nearest neighbours of n points spread evenly over a sphere are about sqrt(4 pi r^2 / n) apart.
+        gaps = (torch.cdist(eyes, eyes) + 10 * torch.eye(num_views)).min(1).values
+        assert gaps.min() > 0.6 * math.sqrt(4 * math.pi * 2.5 ** 2 / num_views)
+
+
+def test_rings_have_their_elevations():
+    eyes = eyes_of(sphere_cameras(12, 2.0, elevation=(-20.0, 30.0), up='z'))
+    found = torch.rad2deg(torch.asin(eyes[:, 2] / 2))
+    assert torch.allclose(found, torch.tensor([-20.0, 30.0]).repeat(6), atol=1e-3)
+    azimuth = torch.rad2deg(torch.atan2(eyes[:, 1], eyes[:, 0])) % 360
+    assert torch.allclose(azimuth, torch.arange(12) * 30.0, atol=1e-3)
+
+
+def test_up_name_and_vector_agree():
+    up_in_camera = sphere_cameras(5, 2.0, elevation=10.0, up='-y')[:, :3, :3] @ torch.tensor([0.0, -1.0, 0.0])
+    assert (up_in_camera[:, 1] < -0.9).all()  # OpenCV's y points down
+    assert torch.allclose(look_at((1.0, 2.0, 3.0), up='z'), look_at((1.0, 2.0, 3.0), up=(0.0, 0.0, 7.0)))
+    with pytest.raises(ValueError, match="up='w'"):
+        sphere_cameras(3, up='w')
+
+
+def test_opengl_axes():
+    viewmat = look_at((1.0, 2.0, 3.0))
+    point = torch.tensor([0.3, -0.2, 0.4, 1.0])
+    x, y, z, w = (viewmat @ point).tolist()
+    assert (flip_camera_axes(viewmat) @ point).tolist() == pytest.approx([x, -y, -z, w])
+    assert torch.equal(flip_camera_axes(flip_camera_axes(viewmat)), viewmat)
