@@ -253,28 +253,33 @@ def _encode(cloud: GaussianCloud, palette: int) -> dict[str, bytes]:
 
 
 def _quantise(values: np.ndarray, size: int = 256, rounds: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    """A codebook of ``size`` ascending values that fits best in the mean square (Lloyd), and indices into it.
+    """A codebook of ``size`` ascending values, and indices into it; exact for up to ``size`` distinct values.
 
-    Starts halfway between equal counts and equal widths, so that both the bulk and the tails have entries.
+    Lloyd's algorithm over a histogram with weights count ** (1/3): with the counts themselves the few large Gaussians
+    that fill a picture would share a handful of entries, without weights the many small ones would.
     """
-    data, inverse = np.unique(values.astype(np.float32), return_inverse=True)
-    data = data.astype(np.float64)
-    if len(data) <= size:
-        codebook = np.concatenate([data, np.full(size - len(data), data[-1])])
-        return codebook, inverse.reshape(values.shape).astype(np.uint8)
-    weights = np.bincount(inverse.ravel())
-    cumulative = np.cumsum(weights)
-    shares = (np.arange(size) + 0.5) / size
-    quantiles = data[np.searchsorted(cumulative, shares * cumulative[-1])]
-    codebook = (quantiles + data[0] + (data[-1] - data[0]) * shares) / 2
-    sums = np.concatenate([[0], np.cumsum(data * weights)])
-    counts = np.concatenate([[0], cumulative])
+    values = values.astype(np.float32)
+    distinct = np.unique(values).astype(np.float64)
+    if len(distinct) <= size:
+        codebook = np.concatenate([distinct, np.full(size - len(distinct), distinct[-1])])
+        return codebook, np.searchsorted(distinct, values).astype(np.uint8)
+    low, high, bins = distinct[0], distinct[-1], 16 * size
+    flat = values.ravel().astype(np.float64)
+    cells = np.minimum((flat - low) / (high - low) * bins, bins - 1).astype(np.int64)
+    counts = np.bincount(cells, minlength=bins)
+    used = counts > 0
+    centres = np.bincount(cells, flat, bins)[used] / counts[used]
+    weights = counts[used] ** (1 / 3)
+    mass = np.concatenate([[0], np.cumsum(weights)])
+    moment = np.concatenate([[0], np.cumsum(weights * centres)])
+    share = (np.arange(size) + 0.5) / size
+    quantiles = centres[np.searchsorted(mass[1:], share * mass[-1])]
+    codebook = (quantiles + low + (high - low) * share) / 2  # entries for the bulk and for the tails
     for _ in range(rounds):
-        edges = np.concatenate([[0], np.searchsorted(data, (codebook[1:] + codebook[:-1]) / 2), [len(data)]])
-        n = np.diff(counts[edges])
-        codebook = np.where(n > 0, np.diff(sums[edges]) / np.maximum(n, 1), codebook)
-    index = np.searchsorted((codebook[1:] + codebook[:-1]) / 2, data)
-    return codebook, index[inverse].reshape(values.shape).astype(np.uint8)
+        edges = np.concatenate([[0], np.searchsorted(centres, (codebook[1:] + codebook[:-1]) / 2), [len(centres)]])
+        filled = np.diff(edges) > 0
+        codebook[filled] = np.diff(moment[edges])[filled] / np.diff(mass[edges])[filled]
+    return codebook, np.searchsorted((codebook[1:] + codebook[:-1]) / 2, values).astype(np.uint8)
 
 
 def _cluster(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
