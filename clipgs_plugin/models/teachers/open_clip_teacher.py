@@ -35,13 +35,14 @@ class _Shared:
 class OpenCLIPTeacher(nn.Module):
     """A frozen open_clip model: pictures and texts to unit vectors of one space.
 
-    The network is not part of the module tree. It follows ``to``, but a model that holds a teacher does not count,
-    initialise, optimise, average, save or look for its weights, ``train()`` does not reach it, and checkpoints load
-    strictly with or without a teacher. It is at :attr:`network`.
+    The network is not part of the module tree. It follows to other devices, but a model that holds a teacher does not
+    count, initialise, optimise, average, save or look for its weights, ``train()`` does not reach it, and checkpoints
+    load strictly with or without a teacher. It is at :attr:`network`.
 
     Args:
         model: A name of the catalogue (``'toy-clip'``, ``'vit-bigg-14-laion2b'``), any name of
-            ``open_clip.list_models()``, or open_clip's ``'hf-hub:ORG/REPO'`` and ``'local-dir:FOLDER'``.
+            ``open_clip.list_models()``, open_clip's ``'hf-hub:ORG/REPO'`` and ``'local-dir:FOLDER'``, or a folder that
+            ``tools/train_toy_clip.py`` wrote.
         pretrained: A tag of ``open_clip.list_pretrained_tags_by_model(model)``, which open_clip downloads, or a local
             weight file, loaded strictly (OpenAI's from a file need the ``-quickgelu`` name of the architecture, which
             the file does not tell). None takes what the catalogue says for ``model``, and random weights, with a
@@ -105,7 +106,8 @@ class OpenCLIPTeacher(nn.Module):
         return f'{self.name!r}, embed_dim={self.embed_dim}, {self.precision}'
 
     def _apply(self, fn: Callable, recurse: bool = True) -> OpenCLIPTeacher:
-        self.network._apply(fn)
+        # Follows the model that holds it to other devices, not to other dtypes, which precision decides.
+        self.network.to(fn(torch.empty(0, device=self.device)).device)
         return super()._apply(fn, recurse)
 
     @torch.no_grad()
@@ -117,7 +119,7 @@ class OpenCLIPTeacher(nn.Module):
                 as open_clip takes them; or the pictures themselves, uint8 sRGB (n, 3, H, W) of any one size, which
                 go through :meth:`prepare`.
         """
-        _check_pixels(pixels)
+        self._check_pixels(pixels)
         prepare = self.prepare if pixels.dtype == torch.uint8 else nn.Identity()
         features = [self.network.encode_image(prepare(chunk).to(self.device, self._input_dtype), normalize=True).float()
                     for chunk in pixels.split(self.batch_size)]
@@ -138,22 +140,39 @@ class OpenCLIPTeacher(nn.Module):
     def prepare(self, pixels: Tensor) -> Tensor:
         """The network's input from uint8 sRGB pictures, (n, 3, H, W) to (n, 3, S, S) float32 on the teacher's device.
 
-        It is :attr:`preprocess` on tensors; the two differ by at most one grey level of 255, from the rounding between
-        PIL's two resize passes.
+        It is :attr:`preprocess` on tensors; the two differ by at most two grey levels of 255, at few pixels.
         """
         from open_clip.transform import ResizeKeepRatio
-        from torchvision.transforms import Normalize
-        from torchvision.transforms import functional as F
+        from torchvision.transforms import Normalize, Resize
         pixels = pixels.to(self.device)
         for step in self.preprocess.transforms:
-            if isinstance(step, ResizeKeepRatio):  # the one step that reads its size off a PIL image
-                size = step.get_params(SimpleNamespace(size=tuple(pixels.shape[:-3:-1])), step.size, step.longest)
-                pixels = F.resize(pixels, size, step.interpolation, antialias=True)
+            height, width = pixels.shape[-2:]
+            if isinstance(step, ResizeKeepRatio):
+                size = step.get_params(SimpleNamespace(size=(width, height)), step.size, step.longest)
+                pixels = _resize(pixels, size, step.interpolation)
+            elif isinstance(step, Resize):
+                side = step.size if isinstance(step.size, int) else None
+                size = step.size if side is None else [int(side * x / min(height, width)) for x in (height, width)]
+                pixels = _resize(pixels, size, step.interpolation)
             elif isinstance(step, Normalize):
                 pixels = step(pixels.float() / 255)
             else:
                 pixels = step(pixels)
         return pixels
+
+    def _check_pixels(self, pixels: Tensor) -> None:
+        if pixels.dim() != 4 or pixels.shape[1] != 3:
+            raise ValueError(f'pixels have shape {tuple(pixels.shape)}, expected (n, 3, H, W); '
+                             'move the colour channels to the front with permute(0, 3, 1, 2)')
+        if pixels.dtype == torch.uint8:
+            return
+        if not pixels.is_floating_point():
+            raise ValueError(f'pixels are {pixels.dtype}, expected uint8 pictures or the floats that preprocess makes')
+        size = self.network.visual.image_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        if tuple(pixels.shape[-2:]) != size:
+            raise ValueError(f'float pixels of {tuple(pixels.shape[-2:])}, expected {size}, as preprocess makes them; '
+                             'pictures of any size go in as uint8')
 
     @property
     def _input_dtype(self) -> torch.dtype:
@@ -166,21 +185,10 @@ class OpenCLIPTeacher(nn.Module):
 
 
 def _resize(pixels: Tensor, size: Sequence[int], interpolation) -> Tensor:
-    """PIL's antialiased resize on tensors: across, then down, clamped (and rounded, if uint8) after each pass."""
+    """PIL's antialiased resize on uint8 tensors: across, then down, clamped and rounded after each pass."""
     from torchvision.transforms import functional as F
-    for intermediate in ((pixels.shape[-2], size[1]), tuple(size)):
-        pixels = F.resize(pixels, intermediate, interpolation, antialias=True)
-        if pixels.is_floating_point():
-            pixels = pixels.clamp(0, 1)
-    return pixels
-
-
-def _check_pixels(pixels: Tensor) -> None:
-    if pixels.dim() != 4 or pixels.shape[1] != 3:
-        raise ValueError(f'pixels have shape {tuple(pixels.shape)}, expected (n, 3, H, W); '
-                         'move the colour channels to the front with permute(0, 3, 1, 2)')
-    if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
-        raise ValueError(f'pixels are {pixels.dtype}, expected uint8 pictures or the floats that preprocess makes')
+    across = F.resize(pixels, (pixels.shape[-2], size[1]), interpolation, antialias=True)
+    return F.resize(across, tuple(size), interpolation, antialias=True)
 
 
 @dataclass(frozen=True)
@@ -205,12 +213,10 @@ def _resolve(model: str, pretrained: str | Path | None) -> _Source:
     catalogue = load_catalogue('teachers')
     name, entry = model, catalogue.get(model, {})
     if 'weights' in entry:
-        folder = Path(str(resources.files('clipgs_plugin').joinpath('weights', entry['weights'])))
-        if entry['model'] not in open_clip.list_models():
-            open_clip.add_model_config(folder / f'{entry["model"]}.json')
-        file = _existing(pretrained or folder / 'weights.safetensors', model, [])
-        name = name if pretrained is None else _folder_name(f'{name}-{file.stem}')
-        return _Source(name, entry['model'], file=file, folder=folder)
+        folder = resources.files('clipgs_plugin').joinpath('weights', entry['weights'])
+        return _from_folder(Path(str(folder)), pretrained)
+    if Path(model).is_dir():
+        return _from_folder(Path(model), pretrained)
     if entry and pretrained is None:
         return _Source(name, entry['model'], tag=entry['tag'])
     model = entry.get('model', model).replace('/', '-')
@@ -227,6 +233,18 @@ def _resolve(model: str, pretrained: str | Path | None) -> _Source:
         return _Source(_folder_name(f'{model}-{pretrained}'), model, tag=str(pretrained))
     file = _existing(pretrained, model, tags)
     return _Source(_folder_name(f'{model}-{file.stem}'), model, file=file)
+
+
+def _from_folder(folder: Path, pretrained: str | Path | None) -> _Source:
+    """A teacher in a folder: ``NAME.json`` for open_clip, ``merges.txt.gz`` and ``weights.safetensors``."""
+    import open_clip
+    configs = sorted(folder.glob('*.json'))
+    if len(configs) != 1:
+        raise ValueError(f'{folder} holds {len(configs)} .json files, expected the one of a teacher\'s architecture')
+    open_clip.add_model_config(configs[0])  # again each time: of two folders with one name the last is meant
+    name = configs[0].stem
+    file = _existing(pretrained or folder / 'weights.safetensors', name, [])
+    return _Source(name if pretrained is None else _folder_name(f'{name}-{file.stem}'), name, file=file, folder=folder)
 
 
 def _folder_name(text: str) -> str:
