@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 from clipgs_plugin.tools import test as test_tool
 from clipgs_plugin.tools import train as train_tool
+from mmengine.registry import DefaultScope
 
 HERE = Path(__file__).parent
 CONFIG = HERE / 'engine_toy_config.py'
@@ -21,12 +23,15 @@ TRAIN = HERE.parents[1] / 'tools' / 'train.py'
 @pytest.fixture(scope='module', autouse=True)
 def toy_on_the_path_and_one_thread():
     """Sums in a thread's order: with equally many threads everywhere, runs can be compared bit by bit."""
-    threads = torch.get_num_threads()
+    threads, method, scopes = torch.get_num_threads(), mp.get_start_method(), dict(DefaultScope._instance_dict)
     torch.set_num_threads(1)
     sys.path.insert(0, str(HERE))
     yield
     sys.path.remove(str(HERE))
     torch.set_num_threads(threads)
+    mp.set_start_method(method, force=True)  # this and the scope are what a Runner changes for good
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(scopes)
 
 
 def train(work_dir, *options, config=CONFIG):

@@ -32,22 +32,21 @@ def contrastive_terms(
     Returns:
         (N, K).
     """
-    rows = torch.arange(first, first + len(a), device=a.device)
-    own = rows[:, None] == torch.arange(len(all_a), device=a.device)    # (N, M)
-    positives = own
-    to_b = logit_scale * torch.einsum('ie,jke->ijk', a, all_b)          # (N, M, K)
+    local = torch.arange(len(a), device=a.device)
+    own = local + first
+    to_b = logit_scale * torch.einsum('ie,jke->ijk', a, all_b)  # (N, M, K)
     to_a = logit_scale * torch.einsum('ike,je->ijk', b, all_a)
-    if collisions != 'keep':
-        same = ids[rows, None] == ids
-        if collisions == 'positive':
-            positives = same
-        else:
-            twins = (same & ~own)[..., None]
-            to_b, to_a = to_b.masked_fill(twins, -torch.inf), to_a.masked_fill(twins, -torch.inf)
-    candidates = (1, 2) if pool_slots else (1,)
-    log_p = (to_b - to_b.logsumexp(candidates, keepdim=True)) + (to_a - to_a.logsumexp(1, keepdim=True))
-    count = positives.sum(1, keepdim=True)
-    return -log_p.masked_fill(~positives[..., None], 0).sum(1) / (2 * count)
+    if collisions == 'positive':
+        same = (ids[own, None] == ids)[..., None]               # (N, M, 1)
+        target = (to_b + to_a).masked_fill(~same, 0).sum(1) / same.sum(1)
+    else:
+        target = to_b[local, own] + to_a[local, own]            # (N, K)
+    if collisions == 'mask':
+        twins = ids[own, None] == ids
+        twins[local, own] = False
+        to_b, to_a = (x.masked_fill(twins[..., None], -torch.inf) for x in (to_b, to_a))
+    log_partition = to_b.logsumexp((1, 2) if pool_slots else 1)
+    return (log_partition.view(len(a), -1) + to_a.logsumexp(1) - target) / 2
 
 
 def unit_rows(*tensors: Tensor) -> list[Tensor]:
