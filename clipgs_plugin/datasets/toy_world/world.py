@@ -39,6 +39,8 @@ class Skin:
     points: ndarray   # (n, 3)
     normals: ndarray  # (n, 3) unit, outward
     rgb: ndarray      # (n, 3) without light
+    centre: ndarray   # (3,) of the unit sphere, in the author's units
+    radius: float     # likewise
 
 
 def build_parts(spec: ObjectSpec) -> list[Part]:
@@ -93,7 +95,7 @@ def make_skin(spec: ObjectSpec, count: int) -> Skin:
     rng = np.random.default_rng([*spec.seed, 1])
     points, normals, surfaces = _sample_visible(parts, count, rng)
     centre = points.mean(0)
-    radius = np.linalg.norm(points - centre, axis=1).max()
+    radius = float(np.linalg.norm(points - centre, axis=1).max()) or 1.0  # a single point has none
     low, high = points[:, 1].min(), points[:, 1].max()
     heights = np.split((points[:, 1] - low) / max(high - low, 1e-9), np.cumsum([len(s.points) for s in surfaces])[:-1])
     rgb = []
@@ -107,7 +109,7 @@ def make_skin(spec: ObjectSpec, count: int) -> Skin:
     rgb, points = np.concatenate(rgb), (points - centre) / radius
     if CATEGORIES[spec.category].group is not None:
         rgb = WEARS[spec.look[1]](TONES[spec.look[0]](rgb), points, normals, np.random.default_rng([*spec.seed, 2]))
-    return Skin(points, normals, rgb)
+    return Skin(points, normals, rgb, centre, radius)
 
 
 def discs(skin: Skin, rng: np.random.Generator) -> GaussianCloud:
