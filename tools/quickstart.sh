@@ -11,12 +11,12 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 CONFIG=clipgs_pointbert-nano_20e_toy-world
-WORK=work_dirs/quickstart; TRAIN=1200; TEST=400; OPTIONS=()
+WORK=work_dirs/quickstart; OBJECTS=(); OPTIONS=()
 FILES=()
 for argument in "$@"; do
     case "$argument" in
-        --short) WORK=work_dirs/quickstart-short; TRAIN=96; TEST=48
-                 OPTIONS=(--cfg-options train_cfg.max_epochs=2 train_cfg.val_interval=1) ;;
+        --short) WORK=work_dirs/quickstart-short; OBJECTS=(--num-train 120 --num-val 60 --num-test 60)
+                 OPTIONS=(--cfg-options train_cfg.max_epochs=2) ;;
         -h|--help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
         -*) echo "error: unknown option $argument; see --help" >&2; exit 2 ;;
         *) [ -e "$argument" ] || { echo "error: $argument does not exist" >&2; exit 1; }
@@ -26,19 +26,18 @@ done
 
 make_environment
 cd "$ROOT"
-WORLD="$WORK/toy_world"
+export CLIPGS_TOY_WORLD="$WORK/toy_world"
 started=$SECONDS
 
-say "1/7 Toy world: $TRAIN training and $TEST test objects with views and captions in $WORLD"
-"$PY" tools/make_toy_world.py "$WORLD" --num-train "$TRAIN" --num-test "$TEST" --export "$WORK/files"
+say "1/7 Toy world: objects as Gaussians, with views and captions"
+"$PY" tools/make_toy_world.py "$CLIPGS_TOY_WORLD" --export "$WORK/files" "${OBJECTS[@]}"
 [ ${#FILES[@]} -gt 0 ] || FILES=("$WORK/files")
 
 say "2/7 Teacher: features of every view and caption by the frozen CLIP model 'toy-clip'"
-"$PY" tools/cache_features.py "$WORLD" --teacher toy-clip
+"$PY" tools/cache_features.py "$CLIPGS_TOY_WORLD" --teacher toy-clip
 
 say "3/7 Training the splat encoder ($CONFIG); curves: tensorboard --logdir $WORK"
-"$PY" tools/train.py "$CONFIG" --work-dir "$WORK" --resume auto "${OPTIONS[@]}" \
-    data_root="$WORLD"
+"$PY" tools/train.py "$CONFIG" --work-dir "$WORK" --resume auto "${OPTIONS[@]}"
 
 say "4/7 Evaluating on unseen objects: zero-shot classification and retrieval"
 CHECKPOINT="$(ls -t "$WORK"/best_*.pth | head -n 1)"
