@@ -11,10 +11,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 USER_ERRORS = (ValueError, FileNotFoundError, IsADirectoryError, PermissionError)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that takes ``--up -y``, which argparse alone would read as two options."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        joined = []
+        for word in sys.argv[1:] if args is None else args:
+            if word in ('-x', '-y', '-z') and joined and joined[-1] in ('--up', '--to-up'):
+                joined[-1] += f'={word}'
+            else:
+                joined.append(word)
+        return super().parse_known_args(joined, namespace)
+
+
 def parser(description: str, example: str) -> argparse.ArgumentParser:
     """An argument parser whose help starts with one sentence and ends with an example."""
-    return argparse.ArgumentParser(description=description, epilog=f'example:\n  {example}',
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    return _Parser(description=description, epilog=f'example:\n  {example}',
+                   formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def progress_bar(**kwargs) -> Progress:

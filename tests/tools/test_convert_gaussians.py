@@ -1,0 +1,148 @@
+import json
+
+import pytest
+import torch
+from clipgs_plugin.tools.convert_gaussians import main
+
+from clipgs_plugin import GaussianCloud, ops, read_gaussians, write_gaussians
+from clipgs_plugin.io import losses
+
+
+@pytest.fixture
+def source(random_cloud, tmp_path):
+    """A cloud of SH degree 2 in a file."""
+    write_gaussians(random_cloud(300, sh_degree=2), tmp_path / 'chair.ply')
+    return tmp_path / 'chair.ply'
+
+
+def test_a_lossless_conversion_says_so(source, tmp_path, capsys):
+    assert main([str(source), str(tmp_path / 'copy.ply')]) == 0
+    assert 'nothing lost' in capsys.readouterr().out
+    assert (tmp_path / 'copy.ply').read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize('suffix', ['compressed.ply', 'splat', 'spz', 'sog'])
+def test_reported_losses_are_those_of_the_file(source, tmp_path, capsys, suffix):
+    target = tmp_path / f'out.{suffix}'
+    assert main([str(source), str(target), '--json']) == 0
+    result, = json.loads(capsys.readouterr().out)
+    assert result['gaussians'] == 300 and result['written_bytes'] == target.stat().st_size
+    assert result['sh_degree'] == 2 and result['written_sh_degree'] == (0 if suffix == 'splat' else 2)
+    # Each stored Gaussian is the one of the source with the nearest mean, whatever the order in the file.
+    cloud, back = read_gaussians(source), read_gaussians(target)
+    distance, index = torch.cdist(back.means.double(), cloud.means.double()).min(1)
+    assert index.unique().numel() == 300
+    reported = {loss['quantity']: loss for loss in result['losses']}
+    assert reported['position']['largest'] == pytest.approx(distance.max().item(), abs=1e-6)
+    assert reported['position']['rms'] == pytest.approx(distance.square().mean().sqrt().item(), abs=1e-6)
+    opacity = (back.opacities - cloud.opacities[index]).abs().max().item()
+    assert reported['opacity']['largest'] == pytest.approx(opacity, abs=1e-6)
+    relative = back.rotations.transpose(1, 2) @ cloud.rotations[index]
+    angle = torch.rad2deg(((torch.diagonal(relative.double(), dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1).acos())
+    assert reported['orientation']['largest'] == pytest.approx(angle.max().item(), abs=0.05)
+
+
+def test_text_names_what_was_dropped(source, tmp_path, capsys):
+    assert main([str(source), str(tmp_path / 'out.splat')]) == 0
+    out = capsys.readouterr().out
+    assert 'SH bands above 0 dropped' in out and 'orientation' in out and str(tmp_path / 'out.splat') in out
+
+
+def test_losses_by_hand(random_cloud):
+    cloud = random_cloud(2, sh_degree=1, dtype=torch.float64)
+    turn = torch.tensor([[0.6 ** 0.5, 0.4 ** 0.5, 0, 0], [-1.0, 0, 0, 0]], dtype=torch.float64)
+    written = GaussianCloud(
+        means=cloud.means + torch.tensor([[3.0, 4.0, 0], [0, 0, 0]]), quats=ops.quaternion_multiply(cloud.quats, turn),
+        log_scales=cloud.log_scales - torch.tensor([[0.1, 0, 0], [0, 0, 0]]), opacity_logits=cloud.opacity_logits,
+        sh=cloud.sh[:, :1])
+    found = {loss.quantity: loss for loss in losses.measure_losses(cloud, written)}
+    assert found['position'].largest == pytest.approx(5) and found['position'].rms == pytest.approx(12.5 ** 0.5)
+    angle = 2 * torch.rad2deg(torch.acos(torch.tensor(0.6, dtype=torch.float64).sqrt())).item()
+    assert found['orientation'].largest == pytest.approx(angle)
+    assert found['extent'].largest == pytest.approx(100 * (torch.tensor(0.1).exp().item() - 1), rel=1e-5)
+    assert found['opacity'].largest == found['colour'].largest == 0
+    assert found['SH bands'].largest == pytest.approx(cloud.sh[:, 1:].abs().max().item())
+    with pytest.raises(ValueError, match='1 Gaussians to compare with 2'):
+        losses.measure_losses(cloud, written[:1])
+
+
+@pytest.mark.parametrize('arguments, matrix', [
+    (['--up', 'z'], [[1, 0, 0], [0, 0, 1], [0, -1, 0]]),
+    (['--up', '-y'], [[1, 0, 0], [0, -1, 0], [0, 0, -1]]),
+    (['--up', 'y', '--to-up', 'z'], [[1, 0, 0], [0, 0, -1], [0, 1, 0]])])
+def test_up_turns_the_cloud(source, tmp_path, arguments, matrix):
+    assert main([str(source), str(tmp_path / 'out.ply'), *arguments]) == 0
+    before, after = read_gaussians(source), read_gaussians(tmp_path / 'out.ply')
+    matrix = torch.tensor(matrix, dtype=torch.float32)
+    assert torch.allclose(after.means, before.means @ matrix.T, atol=1e-6)
+    assert torch.allclose(after.covariances, matrix @ before.covariances @ matrix.T, atol=1e-7)
+
+
+@pytest.mark.parametrize('format, names', [
+    ('spz', ['a.spz', 'b.spz', 'c.spz']), ('sog-folder', ['a/meta.json', 'b/meta.json', 'c/meta.json'])])
+def test_a_folder_becomes_a_folder(random_cloud, tmp_path, capsys, format, names):
+    folder, out = tmp_path / 'in', tmp_path / 'out'
+    (folder / 'c').mkdir(parents=True)
+    (folder / 'notes.txt').write_text('not a splat')
+    for seed, name in enumerate(['a.compressed.ply', 'b.splat', 'c/meta.json']):
+        write_gaussians(random_cloud(10 + seed, seed), folder / name)
+    assert main([str(folder), str(out), '--format', format, '--json']) == 0
+    assert [result['gaussians'] for result in json.loads(capsys.readouterr().out)] == [10, 11, 12]
+    assert [len(read_gaussians(out / name)) for name in names] == [10, 11, 12]
+
+
+def test_a_bad_file_of_a_folder_fails_alone(random_cloud, tmp_path, capsys):
+    write_gaussians(random_cloud(5), tmp_path / 'good.ply')
+    (tmp_path / 'bad.ply').write_bytes((tmp_path / 'good.ply').read_bytes()[:-4])
+    assert main([str(tmp_path), str(tmp_path / 'out'), '--format', 'splat']) == 1
+    captured = capsys.readouterr()
+    assert 'bad.ply: header promises 5' in captured.err and '1 of 2 files failed' in captured.err
+    assert len(read_gaussians(tmp_path / 'out' / 'good.splat')) == 5
+    assert not (tmp_path / 'out' / 'bad.splat').exists()
+
+
+def test_clean_drops_and_tells(random_cloud, tmp_path, capsys):
+    path = tmp_path / 'cloud.ply'
+    write_gaussians(random_cloud(5).replace(means=torch.full((5, 3), 123.0)), path)
+    data = path.read_bytes()
+    nan, value = torch.tensor([torch.nan]).numpy().tobytes(), torch.tensor([123.0]).numpy().tobytes()
+    path.write_bytes(data.replace(value, nan, 1))
+    assert main([str(path), str(tmp_path / 'out.ply')]) == 1
+    assert main([str(path), str(tmp_path / 'out.ply'), '--clean']) == 0
+    assert 'dropped 1 of 5' in capsys.readouterr().out
+
+
+def test_spz_version_is_passed_on(source, tmp_path):
+    assert main([str(source), str(tmp_path / 'out.spz'), '--spz-version', '4']) == 0
+    assert (tmp_path / 'out.spz').read_bytes()[:4] == b'NGSP'
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['missing.ply', 'out.ply'], 'missing.ply does not exist'),
+    (['chair.ply', 'out.obj'], 'no splat format'),
+    (['chair.ply', 'out.ksplat'], '.ksplat files are only read'),
+    (['chair.ply', 'chair.ply'], 'exists; replace it with --overwrite'),
+    (['chair.ply', '.'], 'is a folder; name the file'),
+    (['chair.ply', 'out.ply', '--format', 'ply'], '--format is for folders'),
+    (['chair.ply', 'out.ply', '--spz-version', '2'], '--spz-version is for .spz'),
+    (['.', 'out'], 'name what to write with --format'),
+    (['.', 'chair.ply', '--format', 'ply'], 'chair.ply is a file'),
+    (['empty', 'out', '--format', 'ply'], 'holds no splat files'),
+    (['.', 'out', '--format', 'splat'], 'would both become'),
+    (['chair.ply', 'out.ply', '--up', 'w'], 'invalid choice'),
+    (['chair.ply'], 'required')])
+def test_wrong_use_is_exit_code_2(source, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'chair.spz').write_bytes(b'anything')
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert exit.value.code == 2 and message in capsys.readouterr().err
+    assert not list(tmp_path.glob('out*'))
+
+
+def test_help_ends_with_an_example(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(['--help'])
+    assert exit.value.code == 0
+    assert capsys.readouterr().out.rstrip().endswith('python tools/convert_gaussians.py chair.ply chair.spz')

@@ -1,0 +1,156 @@
+"""Convert splat files from one format to another, and say what a lossy format loses."""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import warnings
+from pathlib import Path
+
+from clipgs_plugin.tools._program import USER_ERRORS, parser, progress_bar, run
+
+AXES = ['x', 'y', 'z', '-x', '-y', '-z']
+
+
+def main(argv: list[str] | None = None) -> int:
+    from clipgs_plugin.io import FORMATS
+    writable = [name for name, format in FORMATS.items() if format.write]
+    args = parser(__doc__, 'python tools/convert_gaussians.py chair.ply chair.spz')
+    args.add_argument('input', metavar='IN', type=Path, help='a splat file of any format, or a folder of them')
+    args.add_argument('output', metavar='OUT', type=Path, help='file to write, in the format of its suffix '
+                      f'({", ".join(FORMATS[name].suffix for name in writable)}), or the folder for those of a folder')
+    args.add_argument('--format', choices=writable, help='what to write for a folder')
+    args.add_argument('--up', choices=AXES, help='the up axis of IN; without it nothing is turned')
+    args.add_argument('--to-up', choices=AXES, default='y', help='what --up becomes (%(default)s)')
+    args.add_argument('--spz-version', type=int, choices=[2, 3, 4], help='of .spz files to write (3)')
+    args.add_argument('--clean', action='store_true', help='drop invalid Gaussians in place of refusing the file')
+    args.add_argument('--overwrite', action='store_true', help='replace files that exist')
+    args.add_argument('--json', action='store_true', help='print the results as JSON')
+    options = args.parse_args(argv)
+    jobs = _jobs(args, options)
+
+    print(f'Converting {len(jobs)} file{"s" * (len(jobs) != 1)} of {options.input} to {options.output}',
+          file=sys.stderr)
+    results, failed = [], 0
+    with progress_bar() as bar:
+        for source, target in bar.track(jobs, description='converting'):
+            try:
+                results.append(convert(source, target, options))
+            except USER_ERRORS as error:
+                failed += 1
+                print(f'error: {error}', file=sys.stderr)
+    if options.json:
+        print(json.dumps(results, indent=2))
+    else:
+        for result in results:
+            _print(result)
+    if failed:
+        print(f'{failed} of {len(jobs)} files failed', file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _jobs(args: argparse.ArgumentParser, options: argparse.Namespace) -> list[tuple[Path, Path]]:
+    """Files to read and to write; wrong use ends the program."""
+    from clipgs_plugin.io import FORMATS, format_of_name, sog
+    source, target = options.input, options.output
+    suffixes = tuple(format.suffix for format in FORMATS.values())
+    if not source.exists():
+        args.error(f'{source} does not exist')
+    if source.is_dir() and not (source / sog.META).is_file():
+        if options.format is None:
+            args.error(f'{source} is a folder: name what to write with --format')
+        if target.is_file():
+            args.error(f'{target} is a file, {source} a folder')
+        format, jobs = FORMATS[options.format], []
+        for path in sorted(source.iterdir()):
+            is_sog = path.is_dir() and (path / sog.META).is_file()
+            if is_sog or (path.is_file() and path.name.lower().endswith(suffixes)):
+                stem = path.name if is_sog else path.name[:-len(format_of_name(path).suffix)]
+                jobs.append((path, target / stem / sog.META if format.suffix == sog.META
+                             else target / (stem + format.suffix)))
+        if not jobs:
+            args.error(f'{source} holds no splat files ({", ".join(suffixes)})')
+        outputs = [output for _, output in jobs]
+        for job in jobs:
+            if outputs.count(job[1]) > 1:
+                args.error(f'{job[0]} and another file of {source} would both become {job[1]}; rename one')
+    else:
+        if options.format is not None:
+            args.error('--format is for folders; the suffix of OUT names the format of a file')
+        if target.is_dir():
+            args.error(f'{target} is a folder; name the file to write')
+        try:
+            format = format_of_name(target)
+        except ValueError as error:
+            args.error(str(error))
+        if format.write is None:
+            args.error(f'{format.suffix} files are only read')
+        jobs = [(source, target)]
+    if options.spz_version and format.name != 'spz':
+        args.error(f'--spz-version is for .spz, not {format.suffix}')
+    existing = [output for _, output in jobs if output.exists()]
+    if existing and not options.overwrite:
+        args.error(f'{existing[0]} exists; replace it with --overwrite')
+    return jobs
+
+
+def convert(source: Path, target: Path, options: argparse.Namespace) -> dict:
+    """Convert one file; returns what was read, written and lost."""
+    from clipgs_plugin import read_gaussians, write_gaussians
+    from clipgs_plugin.io import format_of_file, format_of_name, losses
+    from clipgs_plugin.ops import axis_change
+
+    read, written = format_of_file(source), format_of_name(target)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter('always')
+        cloud = read_gaussians(source, clean=options.clean)
+    if options.up:
+        cloud = cloud.transform(axis_change(options.up, options.to_up))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_gaussians(cloud, target, **(dict(version=options.spz_version) if options.spz_version else {}))
+    back = read_gaussians(target)
+    return dict(
+        input=str(source), input_format=read.description, output=str(target), output_format=written.description,
+        gaussians=len(cloud), sh_degree=cloud.sh_degree, written_sh_degree=back.sh_degree,
+        notes=[str(note.message) for note in notes],
+        bytes=sum(path.stat().st_size for path in _files(source)),
+        written_bytes=sum(path.stat().st_size for path in _files(target)),
+        losses=[dataclasses.asdict(loss)
+                for loss in losses.measure_losses(losses.stored_order(cloud, written), back)])
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or those of the SOG folder it stands for."""
+    from clipgs_plugin.io import sog
+    folder = path if path.is_dir() else path.parent if path.name == sog.META else None
+    return [path] if folder is None else [folder / sog.META, *folder.glob('*.webp')]
+
+
+def _print(result: dict) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    console.print(escape(
+        f'{result["input"]}: {result["gaussians"]:,} Gaussians of SH degree {result["sh_degree"]}, '
+        f'{result["input_format"]}, {result["bytes"]:,} bytes'), soft_wrap=True)
+    for note in result['notes']:
+        console.print(escape(f'  {note}'), soft_wrap=True)
+    if result['written_sh_degree'] < result['sh_degree']:
+        console.print(f'  SH bands above {result["written_sh_degree"]} dropped: colours no longer depend on the view '
+                      'as they did')
+    if any(loss['largest'] for loss in result['losses']):
+        table = Table('lost', 'rms', 'largest', 'unit')
+        for loss in result['losses']:
+            table.add_row(loss['quantity'], f'{loss["rms"]:.2g}', f'{loss["largest"]:.2g}', loss['unit'])
+        console.print(table)
+    else:
+        console.print('  nothing lost')
+    console.print(escape(f'{result["output"]}: {result["output_format"]}, {result["written_bytes"]:,} bytes'),
+                  soft_wrap=True)
+
+
+if __name__ == '__main__':
+    run(main)
