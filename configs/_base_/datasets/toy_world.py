@@ -1,5 +1,6 @@
 # The toy world: procedural objects with captions, made by `tools/make_toy_world.py work_dirs/toy_world`, with the
-# features of `tools/cache_features.py work_dirs/toy_world --teacher toy-clip`; CLIPGS_TOY_WORLD names another folder. Frame: y up.
+# features of `tools/cache_features.py work_dirs/toy_world --teacher toy-clip`. CLIPGS_TOY_WORLD names another folder.
+# Frame: y up, already in the unit sphere.
 data_root = '{{$CLIPGS_TOY_WORLD:work_dirs/toy_world}}'
 teacher_name = 'toy-clip'
 num_gaussians = 1024
