@@ -171,3 +171,18 @@ def test_built_by_name_inside_another_scope(root):
     with DefaultScope.overwrite_default_scope('mmengine'):
         dataset = DATASETS.build(dict(type='clipgs_plugin.TripletDataset', root=str(root), pipeline=PIPELINE))
     assert len(dataset[0]['inputs']) == 16
+
+
+def test_objects_are_made_on_one_thread_and_the_others_come_back(root):
+    threads, seen = torch.get_num_threads(), []
+
+    def look(results):
+        seen.append(torch.get_num_threads())
+        raise RuntimeError
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError):
+            TripletDataset(root, pipeline=[look])[0]
+        assert seen == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
