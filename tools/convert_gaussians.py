@@ -16,7 +16,9 @@ AXES = ['x', 'y', 'z', '-x', '-y', '-z']
 def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.io import FORMATS
     writable = [name for name, format in FORMATS.items() if format.write]
-    args = parser(__doc__, 'python tools/convert_gaussians.py chair.ply chair.spz')
+    args = parser(__doc__, 'python tools/make_toy_world.py work_dirs/toys --num-train 1 --num-val 1 --num-test 1 '
+                  '--export work_dirs/files\n'
+                  '  python tools/convert_gaussians.py work_dirs/files work_dirs/spz --format spz')
     args.add_argument('input', metavar='IN', type=Path, help='a splat file of any format, or a folder of them')
     args.add_argument('output', metavar='OUT', type=Path, help='file to write, in the format of its suffix '
                       f'({", ".join(FORMATS[name].suffix for name in writable)}), or the folder for those of a folder')

@@ -58,11 +58,20 @@ def drop_largest(quats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return largest, np.take_along_axis(quats, OTHERS[largest], 1)
 
 
+def fourth_of_unit(three: np.ndarray) -> np.ndarray:
+    """The non-negative fourth component of unit quaternions of which three are known, (N,)."""
+    return np.sqrt(np.maximum(0, 1 - (three ** 2).sum(1)))
+
+
 def restore_largest(largest: np.ndarray, three: np.ndarray) -> np.ndarray:
-    """The quaternions, (N, 4), of what :func:`drop_largest` left."""
+    """The quaternions, (N, 4), of what :func:`drop_largest` left, unit within quantisation.
+
+    The restored component is the largest, as it was before quantisation: so the same one is dropped when the file is
+    written again, and its bytes stay.
+    """
     quats = np.empty((len(three), 4))
     np.put_along_axis(quats, OTHERS[largest], three, 1)
-    rest = np.sqrt(np.maximum(0, 1 - (three ** 2).sum(1)))
+    rest = np.maximum(fourth_of_unit(three), np.abs(three).max(1, initial=0) * (1 + 1e-6))
     np.put_along_axis(quats, largest[:, None], rest[:, None], 1)
     return quats
 

@@ -145,7 +145,8 @@ def read(path: Path) -> GaussianCloud:
 
 def _first_three(steps: np.ndarray) -> np.ndarray:
     """wxyz of x, y, z in 8 bits each, w >= 0."""
-    return quantise.restore_largest(np.zeros(len(steps), np.int64), steps / 127.5 - 1)
+    xyz = steps / 127.5 - 1
+    return np.concatenate([quantise.fourth_of_unit(xyz)[:, None], xyz], axis=1)
 
 
 def _smallest_three(packed: np.ndarray) -> np.ndarray:

@@ -145,4 +145,5 @@ def test_help_ends_with_an_example(capsys):
     with pytest.raises(SystemExit) as exit:
         main(['--help'])
     assert exit.value.code == 0
-    assert capsys.readouterr().out.rstrip().endswith('python tools/convert_gaussians.py chair.ply chair.spz')
+    assert capsys.readouterr().out.rstrip().endswith(
+        'python tools/convert_gaussians.py work_dirs/files work_dirs/spz --format spz')
