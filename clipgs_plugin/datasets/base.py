@@ -85,5 +85,7 @@ def label_names(found: Sequence[str | None], classes: Sequence[str] | None, wher
     classes = list(classes)
     unknown = [name for name in classes if name not in set(there)]
     if unknown or len(set(classes)) != len(classes) or not classes:
-        raise ValueError(f'classes={classes}: expected different names of {where}, which has {there}')
+        examples = ', '.join(map(repr, there[:20])) + (', ...' if len(there) > 20 else '')
+        problem = f'{unknown} are not there' if unknown else 'expected at least one name, and none twice'
+        raise ValueError(f'classes={classes[:20]}: {problem}; {where} has {len(there)} classes: {examples}')
     return classes

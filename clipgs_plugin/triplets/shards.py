@@ -129,6 +129,10 @@ def _finish(root: Path, settings: dict, tables: Sequence) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
     table = pa.concat_tables([_table([]), *tables]).combine_chunks()
+    repeated = [uid for uid, count in Counter(table['uid'].to_pylist()).items() if count > 1]
+    if repeated:
+        raise ValueError(f'{root} holds {len(repeated)} objects more than once, the first {repeated[0]!r}; remove one of '
+                         'the shards that hold it')
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression='zstd')
     write_whole(root / 'index.parquet', [sink.getvalue()])
@@ -148,8 +152,14 @@ def _num_views(table) -> int:
 def rebuild_index(root: str | Path) -> int:
     """Make ``index.parquet`` and the counts anew from the shards alone.
 
+    Also the way to join folders that several machines wrote with the same settings: move the shards into one folder
+    under new numbers (and the files of their features likewise), then rebuild.
+
     Returns:
         The number of objects.
+
+    Raises:
+        ValueError: A shard is damaged, or an object is there twice.
     """
     root = Path(root)
     tables = [_table(scan_shard(shard_path(root, shard))) for shard in list_shards(root)]
@@ -163,7 +173,8 @@ class ShardWriter:
     """Writes triplets as shards; killed and started again it goes on after the last whole shard.
 
     A shard is written under a temporary name and renamed when whole, so at most the open shard is done twice. The
-    same objects in the same order give the same bytes, interrupted or not. ::
+    same objects in the same order give the same bytes, interrupted or not. One writer to a folder; folders written
+    apart are joined by :func:`rebuild_index`. ::
 
         with ShardWriter(out, generator=dict(name='make_triplets', version='1')) as writer:
             for item in items:

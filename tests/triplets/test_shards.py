@@ -138,6 +138,21 @@ def test_index_and_counts_are_rebuilt_from_the_shards_alone(tmp_path, random_clo
     assert digests(tmp_path)['index.parquet'] == before['index.parquet']
 
 
+def test_folders_written_apart_are_joined_by_moving_their_shards(tmp_path, random_cloud):
+    one = make(tmp_path / 'one', random_cloud, count=4)
+    with ShardWriter(tmp_path / 'two', objects_per_shard=3, webp_quality=None) as writer:
+        for i in (4, 5):
+            write_object(writer, i, random_cloud)
+    os.replace(tmp_path / 'two' / 'shards' / '00000.tar', one / 'shards' / '00007.tar')
+    assert rebuild_index(one) == 6
+    reader = ShardReader(one)
+    assert reader.shards.tolist() == [0, 0, 0, 1, 7, 7]
+    assert [reader.read_record(i)['uid'] for i in range(6)] == [f'uid-{i}' for i in range(6)]
+    (one / 'shards' / '00008.tar').write_bytes((one / 'shards' / '00007.tar').read_bytes())
+    with pytest.raises(ValueError, match=r"2 objects more than once, the first 'uid-4'"):
+        rebuild_index(one)
+
+
 @pytest.mark.parametrize('keep', ['half of a member', 'whole members'])
 def test_a_truncated_shard_is_named_by_reader_and_rebuild(tmp_path, random_cloud, keep):
     reader = ShardReader(make(tmp_path, random_cloud))
