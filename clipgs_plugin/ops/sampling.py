@@ -140,7 +140,7 @@ def resolve_start(
         raise ValueError(f'rule={rule!r}: expected one of {RULES}')
     skip = None
     if rule == 'pointnet2':
-        if isinstance(start, str) or not isinstance(start, int) or start != 0:
+        if not (isinstance(start, int) and start == 0):
             raise ValueError(f"start={start!r}: rule='pointnet2' always starts at 0")
         x, y, z = points.unbind(-1)
         # The kernel compares a float with a double constant.

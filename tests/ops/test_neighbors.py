@@ -13,7 +13,8 @@ def clouds(n: int) -> dict[str, torch.Tensor]:
     grid = torch.randint(0, 5, (n, 3), generator=g) / 4  # ties and duplicates
     return {'sphere': sphere, 'cube': torch.rand(n, 3, generator=g), 'line': line, 'grid': grid,
             'near_ties': grid + 1e-7 * torch.randn(n, 3, generator=g), 'far_away': sphere + 1e4,
-            'equal': torch.ones(n, 3), 'tiny': sphere * 1e-22}
+            'equal': torch.ones(n, 3), 'tiny': sphere * 1e-22,
+            'stray': torch.where(torch.rand(n, 1, generator=g) < 0.02, sphere * 1e5, sphere)}
 
 
 def plain_knn(points: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipgs_plugin import ops
+from clipgs_plugin import ops, read_gaussians
 from clipgs_plugin.ops.kernels import pytorch3d as pytorch3d_kernels
 
 
@@ -54,7 +54,14 @@ def tiny(n: int, seed: int) -> torch.Tensor:
     return surface(n, seed) * 1e-22
 
 
-CLOUDS = [surface, uniform, duplicated, collinear, lattice, near_ties, far_away, tiny]
+def stray(n: int, seed: int) -> torch.Tensor:
+    """A few points far from the object, as unfiltered splats have them."""
+    points = surface(n, seed)
+    points[::100] = 1e5 * uniform(len(points[::100]), seed)
+    return points
+
+
+CLOUDS = [surface, uniform, duplicated, collinear, lattice, near_ties, far_away, tiny, stray]
 
 
 def plain_fps(points: torch.Tensor, count: int, start: int = 0, pointnet2: bool = False) -> torch.Tensor:
@@ -193,6 +200,13 @@ def test_group_is_fps_and_knn(backend, cloud):
     assert torch.equal(centers, expected)
     queries = points.gather(1, expected[..., None].expand(-1, -1, 3))
     assert torch.equal(neighbors, ops.knn(points, queries, 24, lengths, backend='reference')[0])
+
+
+@pytest.mark.parametrize('name', ['camera.ply', 'potted_plant.splat', 'monkey.sog'])
+def test_group_of_real_splats(splats, name):
+    points = read_gaussians(splats / name).means[None]
+    for cpu, reference in zip(*[ops.group(points, 64, 32, start='farthest', backend=b) for b in ('cpu', 'reference')]):
+        assert torch.equal(cpu, reference)
 
 
 def test_one_thread_and_several_agree():

@@ -34,21 +34,26 @@ def _spread(value):
 
 
 @kernel()
-def _cell(value, low, scale):
-    return min(max(int((value - low) * scale), 0), (1 << CELL_BITS) - 1)
+def _cell(position):
+    return int(min(max(position, 0.0), (1 << CELL_BITS) - 1.0))
 
 
 @kernel()
 def _sort_into_buckets(points):
     """The points (n, 3) by Morton code: coordinates (3, n), indices (n,), and the buckets' boxes (6, m)."""
     n = len(points)
-    low, high = points[0].copy(), points[0].copy()
+    # Cells cover the bulk of the points, whose size the mean deviation tells; a bounding box would follow stray ones,
+    # which here share the outermost cells.
+    mean, deviation = np.zeros(3), np.zeros(3)
     for i in range(n):
         for axis in range(3):
-            low[axis] = min(low[axis], points[i, axis])
-            high[axis] = max(high[axis], points[i, axis])
-    extent = np.float64((high - low).max())
-    scale = (1 << CELL_BITS) / extent if extent > 0 else 0.0  # float64: finite for the smallest extent
+            mean[axis] += points[i, axis] / n
+    for i in range(n):
+        for axis in range(3):
+            deviation[axis] += abs(points[i, axis] - mean[axis]) / n
+    reach = 2.5 * deviation.max()
+    scale = (1 << CELL_BITS) / (2 * reach) if reach > 0 else 0.0
+    low = mean - reach
 
     spread = np.array([_spread(value) for value in range(1 << CELL_BITS)])
     codes = np.empty(n, np.int32)
@@ -56,7 +61,7 @@ def _sort_into_buckets(points):
     for i in range(n):
         code = 0
         for axis in range(3):
-            code |= spread[_cell(np.float64(points[i, axis]), np.float64(low[axis]), scale)] << axis
+            code |= spread[_cell((points[i, axis] - low[axis]) * scale)] << axis
         codes[i] = code
         place[code + 1] += 1
     for code in range(1, len(place)):
