@@ -131,8 +131,8 @@ def _finish(root: Path, settings: dict, tables: Sequence) -> None:
     table = pa.concat_tables([_table([]), *tables]).combine_chunks()
     repeated = [uid for uid, count in Counter(table['uid'].to_pylist()).items() if count > 1]
     if repeated:
-        raise ValueError(f'{root} holds {len(repeated)} objects more than once, the first {repeated[0]!r}; remove one of '
-                         'the shards that hold it')
+        raise ValueError(f'{root} holds {len(repeated)} objects more than once, the first {repeated[0]!r}; remove '
+                         'one of the shards that hold it')
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression='zstd')
     write_whole(root / 'index.parquet', [sink.getvalue()])
