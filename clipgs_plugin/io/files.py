@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,18 +13,21 @@ from clipgs_plugin.structures import GaussianCloud
 
 
 def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a file under a temporary name and rename it, so that no reader ever sees half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    """Write a file under a temporary name and rename it, so that no reader ever sees half of it.
+
+    Raises:
+        FileNotFoundError: Its folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f'{path}: its folder does not exist, create it first')
+    temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
     try:
-        with os.fdopen(handle, 'wb') as file:
+        with temporary.open('xb') as file:
             for part in parts:
                 file.write(part)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp's own mode would hide the file from everybody else
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -55,13 +55,12 @@ def from_ply(file: ply.Ply) -> GaussianCloud:
     rest = count_rest(path, properties)
     table = file.read()['vertex']
     count, bands = len(table), rest // 3 + 1
-    geometry = torch.from_numpy(ply.columns(table, [*_MEANS, *_QUATS, *_SCALES, *_OPACITY]))
     # The file has the coefficients of red, then of green, then of blue; the cloud has colour innermost.
     names = [name for k in range(bands) for name in
              (_DC if k == 0 else [f'f_rest_{channel * (bands - 1) + k - 1}' for channel in range(3)])]
-    sh = torch.from_numpy(ply.columns(table, names)).view(count, bands, 3)
-    means, quats, log_scales, opacity = (part.contiguous() for part in geometry.split([3, 4, 3, 1], dim=1))
-    return GaussianCloud(means, quats, log_scales, opacity.view(count), sh)
+    field = lambda names: torch.from_numpy(ply.columns(table, names))  # noqa: E731
+    return GaussianCloud(means=field(_MEANS), quats=field(_QUATS), log_scales=field(_SCALES),
+                         opacity_logits=field(_OPACITY).view(count), sh=field(names).view(count, bands, 3))
 
 
 def write(cloud: GaussianCloud, path: Path, normals: bool = True) -> None:

@@ -221,3 +221,9 @@ def test_a_failed_write_leaves_the_old_file(random_cloud, tmp_path, monkeypatch)
     with pytest.raises(RuntimeError):
         io.files.write_whole(path, parts())
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ['cloud.ply']
+
+
+@pytest.mark.parametrize('suffix', WRITABLE)
+def test_a_missing_folder_to_write_in_is_named(random_cloud, tmp_path, suffix):
+    with pytest.raises(FileNotFoundError, match=f'cloud.{suffix}: its folder does not exist'):
+        write_gaussians(random_cloud(3), tmp_path / 'nowhere' / f'cloud.{suffix}')
