@@ -59,7 +59,8 @@ def measure(function: Callable[[], object], seconds: float = 1.0, repeats: int =
     function()
     wall, cpu = [], []
     start = time.perf_counter()
-    while (spent := time.perf_counter() - start) < seconds or (len(wall) < repeats and spent < 10 * seconds):
+    while (not wall or (spent := time.perf_counter() - start) < seconds
+           or (len(wall) < repeats and spent < 10 * seconds)):
         wall_start, cpu_start = time.perf_counter(), time.process_time()
         function()
         wall.append(time.perf_counter() - wall_start)
