@@ -165,7 +165,7 @@ def _files(clipgs: CLIPGSInferencer, path: Path, found: Evaluation, limit: int =
     """The embedded files with a picture and the model's three best guesses."""
     if not path.is_file():
         return []
-    from clipgs_plugin.visualization import turntable
+    from clipgs_plugin.visualization.turntable import turntable
     index = SearchIndex.load(path)
     scale = clipgs.model.logit_scale.exp().item()
     rows = []

@@ -12,6 +12,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em }
@@ -19,7 +20,8 @@ h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1
 table { border-collapse: collapse } td, th { padding: .3em .9em; border-bottom: 1px solid #e5e5e5; text-align: right }
 td:first-child, th:first-child { text-align: left } .note { color: #666 } img { max-width: 100% }
 .row { display: flex; gap: 10px; align-items: flex-start; margin: .6em 0 } .query { width: 190px; flex: none }
-figure { margin: 0; width: 128px; font-size: 12px; line-height: 1.3 } figure img { width: 128px; border: 3px solid #ddd }
+figure { margin: 0; width: 128px; font-size: 12px; line-height: 1.3 }
+figure img { width: 128px; border: 3px solid #ddd }
 figure.hit img { border-color: #3a9a4b } figure.miss img { border-color: #c9c9c9 }
 """
 
@@ -72,6 +74,32 @@ def render_html(report: RunReport) -> str:
                   _image(_figure_png(_draw_confusion(report.confusion, report.classes)), 'confusion matrix')]
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(report.title)}</title>'
             f'<style>{STYLE}</style></head><body>{"".join(parts)}</body></html>')
+
+
+def draw_gallery(rows: Sequence[GalleryRow], size: int = 96, words: int = 220) -> Image.Image:
+    """A gallery as one picture: each query beside what it found, right answers framed in green.
+
+    Args:
+        rows: As many results in each.
+        size: Side of a result, pixels.
+        words: Width of the column of queries, pixels.
+    """
+    import textwrap
+
+    from PIL import Image, ImageDraw, ImageFont
+    pitch = size + 8
+    picture = Image.new('RGB', (words + pitch * max(len(row.results) for row in rows), pitch * len(rows)), 'white')
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
+    for y, row in enumerate(rows):
+        lines = textwrap.wrap(row.query, words // 8)
+        draw.multiline_text((8, y * pitch + pitch // 2), '\n'.join(lines), 'black', font, 'lm')
+        for x, result in enumerate(row.results):
+            corner = words + x * pitch, y * pitch
+            frame = {True: (58, 154, 75), False: (210, 210, 210), None: (255, 255, 255)}[result.hit]
+            draw.rectangle((*corner, corner[0] + size + 5, corner[1] + size + 5), fill=frame)
+            resized = Image.fromarray(result.image).resize((size, size), Image.Resampling.LANCZOS)
+            picture.paste(resized, (corner[0] + 3, corner[1] + 3))
+    return picture
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,106 @@
+"""The inferencer with the weights that ship."""
+import json
+import warnings
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import torch
+
+from clipgs_plugin import CLIPGSInferencer, GaussianCloud, get_config, get_model, read_gaussians, write_gaussians
+from clipgs_plugin.datasets.toy_world.writing import export_files
+
+
+@pytest.fixture(scope='module')
+def clipgs():
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return CLIPGSInferencer('clipgs_toy')
+
+
+@pytest.fixture(scope='module')
+def toys(tmp_path_factory):
+    return export_files(tmp_path_factory.mktemp('toys'), 6)
+
+
+def test_shipped_model_says_what_it_knows():
+    with pytest.warns(UserWarning, match=r'toy world.*--checkpoint'):
+        get_model('clipgs_toy')
+
+
+def test_toys_are_recognised_and_found_by_text(clipgs, toys):
+    """Chair, car, mug, rocket, teapot and teddy bear, of looks that training never showed."""
+    names = [' '.join(path.stem.split('_')[2:]) for path in toys]
+    answers = [row[0][0] for row in clipgs.classify(toys, names)]
+    assert sum(answer == name for answer, name in zip(answers, names)) >= 5, list(zip(answers, names))
+    scores = clipgs.embed_text([f'a {name}' for name in names]) @ clipgs.embed_gaussians(toys).T
+    assert (scores.argmax(1) == torch.arange(6)).sum() >= 5, scores
+
+
+def test_probabilities_are_sorted_and_sum_to_one(clipgs, toys):
+    row, = clipgs.classify(toys[0], ['chair', 'mug', 'car'])
+    values = [p for _, p in row]
+    assert sum(values) == pytest.approx(1, abs=1e-5) and values == sorted(values, reverse=True)
+    assert {name for name, _ in row} == {'chair', 'mug', 'car'}
+
+
+def test_embeddings_are_unit_and_do_not_depend_on_company_or_form(clipgs, toys):
+    together = clipgs.embed_gaussians(toys, batch_size=4)
+    assert together.shape == (6, clipgs.model.encoder.embed_dim)
+    assert torch.allclose(together.norm(dim=-1), torch.ones(6), atol=1e-6)
+    for path, row in zip(toys, together):
+        assert torch.allclose(clipgs.embed_gaussians(path)[0], row, atol=1e-5)
+        assert torch.allclose(clipgs.embed_gaussians(read_gaussians(path))[0], row, atol=1e-5)
+
+
+def test_images_come_as_paths_arrays_or_pictures(clipgs, tmp_path):
+    from PIL import Image
+    array = np.random.default_rng(0).integers(0, 255, (80, 60, 3), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / 'a.png')
+    rows = clipgs.embed_images([array, tmp_path / 'a.png', Image.fromarray(array)])
+    assert torch.allclose(rows[0], rows[1], atol=1e-6) and torch.allclose(rows[0], rows[2], atol=1e-6)
+    with pytest.raises(FileNotFoundError, match=r'absent\.png'):
+        clipgs.embed_images(tmp_path / 'absent.png')
+
+
+def test_nothing_to_embed_is_an_error(clipgs):
+    with pytest.raises(ValueError, match='empty list'):
+        clipgs.embed_gaussians([])
+
+
+def test_a_checkpoint_of_another_model_names_what_does_not_fit(tmp_path):
+    cfg = get_config('clipgs_pointbert-nano_20e_toy-world')
+    torch.save({'state_dict': {'encoder.projection.weight': torch.zeros(3, 3), 'other': torch.zeros(1)}},
+               tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=r'missing.*1 unexpected \(other\).*encoder.projection.weight \(3, 3\)'):
+        get_model(cfg, tmp_path / 'x.pth')
+    with pytest.warns(UserWarning, match='random'):
+        assert not get_model(cfg).training
+
+
+def test_golden_embeddings_of_real_files(clipgs, splats):
+    """What the weights gave when they were made; a change of any step of the way of the data shows here."""
+    golden = json.loads((files('clipgs_plugin') / 'weights' / 'clipgs_toy' / 'golden.json').read_text())
+    assert len(golden) == 3
+    for name, expected in golden.items():
+        found = clipgs.embed_gaussians(splats / name)[0]
+        assert torch.allclose(found, torch.tensor(expected), atol=2e-3), name
+
+
+def test_every_real_file_has_an_embedding(clipgs, splats):
+    paths = sorted(path for path in splats.iterdir())
+    rows = clipgs.embed_gaussians(paths)
+    assert len(rows) == len(paths) > 20 and rows.isfinite().all()
+
+
+def test_the_order_in_a_file_does_not_matter(clipgs, splats):
+    cloud = read_gaussians(splats / 'potted_plant.splat')
+    shuffled = cloud[torch.randperm(len(cloud), generator=torch.Generator().manual_seed(0))]
+    a, b = clipgs.embed_gaussians([cloud, shuffled])
+    assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_one_gaussian_is_an_object(clipgs, random_cloud, tmp_path):
+    assert isinstance(random_cloud(1), GaussianCloud)
+    write_gaussians(random_cloud(1), tmp_path / 'one.ply')
+    assert clipgs.embed_gaussians(tmp_path / 'one.ply').isfinite().all()

@@ -1,0 +1,64 @@
+"""The programs that embed and search, as a user calls them."""
+import json
+
+import numpy as np
+import pytest
+
+from clipgs_plugin.datasets.toy_world.writing import export_files
+from clipgs_plugin.tools import embed, search
+
+pytestmark = pytest.mark.filterwarnings('ignore')
+
+
+@pytest.fixture(scope='module')
+def toys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('toys')
+    export_files(folder, 6)
+    return folder
+
+
+def test_a_folder_is_embedded_and_searched(toys, tmp_path, capsys):
+    index = tmp_path / 'e.npz'
+    assert embed.main([str(toys), '-o', str(index)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 and all('1,024 Gaussians of SH degree 0' in line for line in lines)
+    with np.load(index, allow_pickle=False) as arrays:
+        assert arrays['embeddings'].shape[0] == 6
+        assert np.allclose(np.linalg.norm(arrays['embeddings'], axis=1), 1, atol=1e-5)
+
+    assert search.main([str(index), '--text', 'a rocket', '--json', '-k', '2']) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == 2 and 'rocket' in found[0]['path'] and found[0]['score'] >= found[1]['score']
+
+    teapot = next(str(path) for path in toys.iterdir() if 'teapot' in path.name)
+    assert search.main([str(index), '--gaussians', teapot, '--json']) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found[0]['path'] == teapot and found[0]['score'] == pytest.approx(1, abs=1e-4)
+
+
+def test_bad_files_are_named_and_the_others_embedded(toys, tmp_path, capsys):
+    (tmp_path / 'broken.ply').write_bytes(b'ply\nformat binary_little_endian 1.0\nelement vertex 5\n')
+    good = next(toys.glob('*.ply'))
+    index = tmp_path / 'e.npz'
+    assert embed.main([str(tmp_path / 'broken.ply'), str(good), '-o', str(index), '--json']) == 1
+    captured = capsys.readouterr()
+    assert 'broken.ply' in captured.err and '1 of 2 files' in captured.err
+    assert [json.loads(line)['path'] for line in captured.out.splitlines()] == [str(good)]
+    with np.load(index) as arrays:
+        assert arrays['paths'].tolist() == [str(good)]
+
+
+@pytest.mark.parametrize('arguments, status', [([], 2), (['--model'], 2), (['x.ply', '--up', 'north'], 2)])
+def test_wrong_use_exits_with_two(arguments, status):
+    with pytest.raises(SystemExit) as stopped:
+        embed.main(arguments)
+    assert stopped.value.code == status
+
+
+def test_wrong_paths_are_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'absent\.ply does not exist'):
+        embed.main([str(tmp_path / 'absent.ply')])
+    with pytest.raises(FileNotFoundError, match='holds no splat files'):
+        embed.main([str(tmp_path)])
+    with pytest.raises(FileNotFoundError, match=r'embed\.py FILES'):
+        search.main([str(tmp_path / 'absent.npz'), '--text', 'x'])
