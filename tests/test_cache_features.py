@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from clipgs_plugin.tools import cache_features
 
 from clipgs_plugin.models.teachers import OpenCLIPTeacher
+from clipgs_plugin.tools import cache_features
 from clipgs_plugin.triplets import ShardReader, ShardWriter
 
 

@@ -20,8 +20,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from clipgs_plugin.tools._program import parser, run
 from torch import Tensor
+
+from clipgs_plugin.tools._program import parser, run
 
 BENCHMARKS: dict[str, Callable[..., list[Case]]] = {}
 

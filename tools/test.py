@@ -6,8 +6,9 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from clipgs_plugin.tools._program import parser
 from mmengine.config import DictAction
+
+from clipgs_plugin.tools._program import parser
 
 
 def main(argv: list[str] | None = None) -> int:

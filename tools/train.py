@@ -4,8 +4,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from clipgs_plugin.tools._program import parser
 from mmengine.config import DictAction
+
+from clipgs_plugin.tools._program import parser
 
 
 def main(argv: list[str] | None = None) -> int:

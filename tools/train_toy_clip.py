@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from clipgs_plugin.tools._program import parser, progress_bar, run
 from torch import Tensor, nn
+
+from clipgs_plugin.tools._program import parser, progress_bar, run
 
 NAME = 'toy-clip'
 SEED = 2412      # of objects, weights and batches; no other program uses it

@@ -3,12 +3,12 @@ import math
 import mmengine.registry
 import pytest
 import torch
-from clipgs_plugin.registry import DATA_SAMPLERS, FUNCTIONS
 from torch.utils.data import DataLoader
 
 from clipgs_plugin import GaussianBatch
 from clipgs_plugin.datasets import EpochSampler, collate_gaussians
 from clipgs_plugin.datasets import samplers as samplers_module
+from clipgs_plugin.registry import DATA_SAMPLERS, FUNCTIONS
 
 
 def pairs(count: int, epoch: int = 0, **options) -> list[tuple[int, int]]:

@@ -6,7 +6,6 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from clipgs_plugin.tools import make_toy_world
 
 from clipgs_plugin import read_gaussians
 from clipgs_plugin.datasets.toy_world import (
@@ -26,6 +25,7 @@ from clipgs_plugin.datasets.toy_world import (
 from clipgs_plugin.datasets.toy_world.patterns import paint
 from clipgs_plugin.datasets.toy_world.solids import Box, Capsule, Ellipsoid, Lathe, Prism, Torus, even_draws
 from clipgs_plugin.structures import FIELDS
+from clipgs_plugin.tools import make_toy_world
 from clipgs_plugin.triplets import ShardReader
 
 SHAPED = [name for name, category in CATEGORIES.items() if category.group is None]

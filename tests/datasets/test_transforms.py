@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from clipgs_plugin.registry import TRANSFORMS
 
 from clipgs_plugin import GaussianCloud, write_gaussians
 from clipgs_plugin.datasets import transforms as T
+from clipgs_plugin.registry import TRANSFORMS
 
 
 def apply(transform, cloud: GaussianCloud, seed: int = 0) -> GaussianCloud:

@@ -3,10 +3,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from clipgs_plugin.registry import DATASETS
 from torch.utils.data import DataLoader
 
 from clipgs_plugin.datasets import EpochSampler, TripletDataset, collate_gaussians
+from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.triplets import FeatureWriter, ShardReader, ShardWriter, caption_id
 
 WIDTH, VIEWS, COUNT = 4, 6, 12

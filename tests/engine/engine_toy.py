@@ -3,12 +3,12 @@ import os
 import signal
 
 import torch
-from clipgs_plugin.registry import DATASETS, FUNCTIONS, HOOKS, MODELS
 from mmengine.hooks import Hook
 from torch import nn
 from torch.utils.data import Dataset
 
 from clipgs_plugin import GaussianBatch, GaussianCloud
+from clipgs_plugin.registry import DATASETS, FUNCTIONS, HOOKS, MODELS
 
 WIDTH = 8
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from mmengine.registry import DefaultScope
+
 from clipgs_plugin.tools import test as test_tool
 from clipgs_plugin.tools import train as train_tool
-from mmengine.registry import DefaultScope
 
 HERE = Path(__file__).parent
 CONFIG = HERE / 'engine_toy_config.py'

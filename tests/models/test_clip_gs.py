@@ -2,7 +2,6 @@ import copy
 
 import pytest
 import torch
-from clipgs_plugin.registry import MODELS
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
@@ -10,6 +9,7 @@ from torch import nn
 
 from clipgs_plugin import GaussianBatch
 from clipgs_plugin.models import CLIPGS, ContrastiveLoss, GaussianDataPreprocessor, ImageVotingLoss
+from clipgs_plugin.registry import MODELS
 
 WIDTH = 6
 

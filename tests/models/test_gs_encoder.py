@@ -1,12 +1,12 @@
 """The encoder as a whole: what must not change an embedding, and what it refuses."""
 import pytest
 import torch
-from clipgs_plugin.registry import MODELS
 from mmengine.model import BaseModule
 from torch import nn
 
 from clipgs_plugin import GaussianBatch, GaussianCloud
 from clipgs_plugin.models import GSEncoder, GSTokenizer, PointBERT, Uni3D
+from clipgs_plugin.registry import MODELS
 
 TOKENIZER = dict(num_groups=24, group_size=12, channels=32, encoder_widths=(16, 24, 32), refine_widths=(16, 24, 32))
 BACKBONES = {'PointBERT': lambda: PointBERT(48, 2, 4, 32), 'Uni3D': lambda: Uni3D('ti', 32, 2)}

@@ -5,13 +5,13 @@ import logging
 import numpy as np
 import pytest
 import torch
-from clipgs_plugin.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
 
 from clipgs_plugin import GaussianBatch
 from clipgs_plugin.models import GSEncoder, GSTokenizer, PatchEncoder, PointBERT, Uni3D
 from clipgs_plugin.models.checkpoints import load_point_cloud_weights, read_checkpoint
+from clipgs_plugin.registry import MODELS
 
 PARTS = ('patch_encoder', 'position', 'blocks', 'norm')
 

@@ -2,10 +2,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from clipgs_plugin.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.config import Config
 
 from clipgs_plugin import GaussianBatch
+from clipgs_plugin.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
 UNI3D = {'s': (384, 12, 22.5e6), 'b': (768, 12, 86.95e6), 'l': (1024, 24, 304.7e6)}
 

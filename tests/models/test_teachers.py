@@ -9,8 +9,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from clipgs_plugin.registry import MODELS
-from clipgs_plugin.registry.catalogue import load_catalogue
 from mmengine.model import BaseModule
 from mmengine.optim import build_optim_wrapper
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -18,6 +16,8 @@ from PIL import Image
 from torch import nn
 
 from clipgs_plugin.models.teachers import OpenCLIPTeacher
+from clipgs_plugin.registry import MODELS
+from clipgs_plugin.registry.catalogue import load_catalogue
 
 WEIGHTS = resources.files('clipgs_plugin').joinpath('weights', 'toy-clip', 'weights.safetensors')
 

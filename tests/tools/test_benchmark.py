@@ -3,6 +3,7 @@ import json
 import time
 
 import pytest
+
 from clipgs_plugin.tools import benchmark
 
 

@@ -2,10 +2,10 @@ import json
 
 import pytest
 import torch
-from clipgs_plugin.tools.convert_gaussians import main
 
 from clipgs_plugin import GaussianCloud, ops, read_gaussians, write_gaussians
 from clipgs_plugin.io import losses
+from clipgs_plugin.tools.convert_gaussians import main
 
 
 @pytest.fixture
