@@ -27,5 +27,5 @@ def test_a_wrong_name_lists_close_ones():
     name = list_configs()[0]
     with pytest.raises(FileNotFoundError, match=name):
         find_config(name[:-2])
-    with pytest.raises(FileNotFoundError, match='absent.py does not exist'):
+    with pytest.raises(FileNotFoundError, match=r'absent\.py does not exist'):
         find_config('absent.py')
