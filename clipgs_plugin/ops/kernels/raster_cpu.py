@@ -1,6 +1,7 @@
 """3D Gaussian rasterisation on the CPU: numba kernels that go Gaussian by Gaussian over its own pixels.
 
-Three stages: projection of every Gaussian (in float64), a stable radix sort by depth, and compositing (in float32).
+Three stages: projection of every Gaussian, a stable radix sort by depth, and compositing. Geometry up to the exponent
+of a pixel is float64, so that a footprint ends at the same pixel as the reference's; colours and light are float32.
 The backward pass walks the Gaussians front to back once more, with the light still to come in each pixel in place
 of the light so far, then goes back through the projection.
 
@@ -30,7 +31,7 @@ from clipgs_plugin.ops.spherical_harmonics import C0, C1, C2, C3
 MAX_THREADS = 4  # every band visits every Gaussian: more of them cost more set-up than they save
 
 F = np.float32
-HALF, ONE, ZERO, CLIP, LIMIT = F(0.5), F(1), F(0), F(MAX_ALPHA), F(MIN_TRANSMITTANCE)
+ONE, ZERO, CLIP, LIMIT = F(1), F(0), F(MAX_ALPHA), F(MIN_TRANSMITTANCE)
 # exp(-s) for s in [0, ln 255] is this polynomial's eighth power, to 2e-6; math.exp would keep the loops scalar.
 P0, P1, P2, P3, P4, P5 = (F(c) for c in Chebyshev.interpolate(
     lambda s: np.exp(-s / 8), 5, domain=[0, -math.log(MIN_ALPHA)]).convert(kind=Polynomial).coef)
@@ -41,11 +42,11 @@ LANES = SIDE * SIDE  # pixels to a block
 FORWARD_PLANES = 5   # transmittance, red, green, blue, alpha
 BACKWARD_PLANES = 6  # transmittance, light still to come, gradients of red, green, blue, alpha
 
-# A projected Gaussian is a row of float32 fields, one cache line, and a row of int32 box.
-OFFSET_X, OFFSET_Y, CONIC_XX, CONIC_XY, CONIC_YY, OPACITY, REACH, RED, GREEN, BLUE, TALL, TILT = range(12)
-NUM_FIELDS = 16
+# Fields of a projected Gaussian, float64: its footprint is where sigma <= REACH, and rises TALL above the centre, TILT
+# above it at its rightmost point.
+CENTER_X, CENTER_Y, CONIC_XX, CONIC_XY, CONIC_YY, OPACITY, REACH, TALL, TILT, RED, GREEN, BLUE = range(12)
+NUM_FIELDS = 12
 NUM_GRADIENTS = 9  # of a projected Gaussian: sums over its pixels, see _composite_backward
-PIXEL_X, PIXEL_Y, FIRST_ROW, LAST_ROW = range(4)
 
 # A camera is a row of float64: rows of [R | t], then fx, fy, cx, cy, then the position in the world.
 FX, FY, CX, CY, EYE = 12, 13, 14, 15, 16
@@ -140,7 +141,7 @@ def _project(
     camera,          # (19,)
     width, height, near, blur,
     fields,          # (N, NUM_FIELDS) out
-    boxes,           # (N, 4) out
+    rows,            # (N, 2) int32 out; first and last row of the footprint
     depths,          # (N,) float32 out; 0 if the Gaussian is not drawn
 ):
     fx, fy, cx, cy = camera[FX], camera[FY], camera[CX], camera[CY]
@@ -166,15 +167,11 @@ def _project(
         if not (0 < det < math.inf and -half_x < center_x < width + half_x and -half_y < center_y < height + half_y):
             continue
         depths[n] = z
-        # Whole pixels and fractions apart: distances to pixels then keep their precision in float32.
-        column, row = math.floor(center_x), math.floor(center_y)
-        boxes[n, PIXEL_X], boxes[n, PIXEL_Y] = column, row
-        boxes[n, FIRST_ROW] = max(0, math.ceil(center_y - half_y - 0.5))
-        boxes[n, LAST_ROW] = min(height - 1, math.floor(center_y + half_y - 0.5))
-        fields[n, OFFSET_X], fields[n, OFFSET_Y] = column + 0.5 - center_x, row + 0.5 - center_y
+        rows[n, 0] = max(0, math.ceil(center_y - half_y - 0.5))
+        rows[n, 1] = min(height - 1, math.floor(center_y + half_y - 0.5))
+        fields[n, CENTER_X], fields[n, CENTER_Y] = center_x, center_y
         fields[n, CONIC_XX], fields[n, CONIC_XY], fields[n, CONIC_YY] = yy / det, -xy / det, xx / det
         fields[n, OPACITY], fields[n, REACH] = opacity, reach
-        # Height of the footprint's top and of its rightmost point over the centre.
         fields[n, TALL], fields[n, TILT] = half_y, xy / xx * half_x
         dx, dy, dz = mx - camera[EYE], my - camera[EYE + 1], mz - camera[EYE + 2]
         distance = math.sqrt(dx * dx + dy * dy + dz * dz)
@@ -218,17 +215,16 @@ def _sort(depths, order, scratch):
 # Compositing
 
 @_pixel_kernel
-def _span(field, column, top, across):
+def _span(field, top, across):
     """Blocks first..last-1 that a footprint touches in a strip whose first row lies ``top`` below the centre."""
     xx, xy, reach, tall = field[CONIC_XX], field[CONIC_XY], field[REACH], field[TALL]
-    low, high = max(top, -tall), min(top + F(SIDE - 1), tall)
+    low, high = max(top, -tall), min(top + SIDE - 1, tall)
     # sigma = xx dx^2 / 2 + xy dx dy + yy dy^2 / 2 <= reach, solved for dx where the ellipse is widest in the strip.
     curvature = xx * field[CONIC_YY] - xy * xy
     right, left = min(max(field[TILT], low), high), min(max(-field[TILT], low), high)
-    right_most = (math.sqrt(max(F(2) * xx * reach - right * right * curvature, ZERO)) - xy * right) / xx
-    left_most = (-math.sqrt(max(F(2) * xx * reach - left * left * curvature, ZERO)) - xy * left) / xx
-    first = column + math.floor(left_most - field[OFFSET_X])
-    last = column + math.ceil(right_most - field[OFFSET_X])
+    right_most = (math.sqrt(max(2 * xx * reach - right * right * curvature, 0.0)) - xy * right) / xx
+    left_most = (-math.sqrt(max(2 * xx * reach - left * left * curvature, 0.0)) - xy * left) / xx
+    first, last = math.floor(field[CENTER_X] + left_most - 0.5), math.ceil(field[CENTER_X] + right_most - 0.5)
     return max(first, 0) // SIDE, min(max(last, -1) // SIDE + 1, across)
 
 
@@ -237,7 +233,7 @@ def _composite(
     band, bands,   # strips of SIDE rows with index % bands == band
     order,         # (M,) nearest first
     fields,        # (N, NUM_FIELDS)
-    boxes,         # (N, 4)
+    rows,          # (N, 2)
     colors,        # (H, W, 3) out
     alphas,        # (H, W) out
 ):
@@ -250,13 +246,13 @@ def _composite(
             blocks[strip, c * size:c * size + LANES] = ONE
 
     for i in range(len(order)):
-        field, box = fields[order[i]], boxes[order[i]]
-        half_xx, xy, half_yy, reach = HALF * field[CONIC_XX], field[CONIC_XY], HALF * field[CONIC_YY], field[REACH]
-        opacity, red, green, blue = field[OPACITY], field[RED], field[GREEN], field[BLUE]
-        first_strip = box[FIRST_ROW] // SIDE
-        for strip in range(first_strip + (band - first_strip) % bands, box[LAST_ROW] // SIDE + 1, bands):
-            top = F(strip * SIDE - box[PIXEL_Y]) + field[OFFSET_Y]
-            first, last = _span(field, box[PIXEL_X], top, across)
+        field = fields[order[i]]
+        half_xx, xy, half_yy, reach = 0.5 * field[CONIC_XX], field[CONIC_XY], 0.5 * field[CONIC_YY], field[REACH]
+        opacity, red, green, blue = F(field[OPACITY]), F(field[RED]), F(field[GREEN]), F(field[BLUE])
+        first_strip, last_strip = rows[order[i], 0] // SIDE, rows[order[i], 1] // SIDE
+        for strip in range(first_strip + (band - first_strip) % bands, last_strip + 1, bands):
+            top = strip * SIDE + 0.5 - field[CENTER_Y]
+            first, last = _span(field, top, across)
             row = blocks[strip // bands]
             for c in range(first, last):
                 block = row[c * size:c * size + size]
@@ -265,15 +261,16 @@ def _composite(
                     alive += block[k]
                 if alive == ZERO:
                     continue
-                left = F(c * SIDE - box[PIXEL_X]) + field[OFFSET_X]
+                left = c * SIDE + 0.5 - field[CENTER_X]
                 for k in range(LANES):
-                    dx, dy = left + F(k % SIDE), top + F(k // SIDE)
-                    s = dx * (half_xx * dx + xy * dy) + half_yy * dy * dy
+                    dx, dy = left + k % SIDE, top + k // SIDE
+                    sigma = dx * (half_xx * dx + xy * dy) + half_yy * dy * dy
+                    s = F(sigma)
                     e = P0 + s * (P1 + s * (P2 + s * (P3 + s * (P4 + s * P5))))
                     e *= e
                     e *= e
                     e *= e
-                    alpha = min(opacity * e, CLIP) if s <= reach else ZERO
+                    alpha = min(opacity * e, CLIP) if sigma <= reach else ZERO
                     before = block[k]
                     after = before * (ONE - alpha)
                     weight = alpha * before if after > LIMIT else ZERO
@@ -299,7 +296,7 @@ def _composite_backward(
     band, bands,    # strips of SIDE rows with index % bands == band
     order,          # (M,) nearest first
     fields,         # (N, NUM_FIELDS)
-    boxes,          # (N, 4)
+    rows,           # (N, 2)
     colors,         # (H, W, 3) as drawn
     alphas,         # (H, W)
     color_grads,    # (H, W, 3)
@@ -327,15 +324,15 @@ def _composite_backward(
     # lane by lane until a Gaussian is done.
     sums = np.empty(NUM_GRADIENTS * LANES, np.float32)
     for i in range(len(order)):
-        field, box = fields[order[i]], boxes[order[i]]
-        half_xx, xy, half_yy, reach = HALF * field[CONIC_XX], field[CONIC_XY], HALF * field[CONIC_YY], field[REACH]
-        opacity, red, green, blue = field[OPACITY], field[RED], field[GREEN], field[BLUE]
+        field = fields[order[i]]
+        half_xx, xy, half_yy, reach = 0.5 * field[CONIC_XX], field[CONIC_XY], 0.5 * field[CONIC_YY], field[REACH]
+        opacity, red, green, blue = F(field[OPACITY]), F(field[RED]), F(field[GREEN]), F(field[BLUE])
         for k in range(NUM_GRADIENTS * LANES):
             sums[k] = ZERO
-        first_strip = box[FIRST_ROW] // SIDE
-        for strip in range(first_strip + (band - first_strip) % bands, box[LAST_ROW] // SIDE + 1, bands):
-            top = F(strip * SIDE - box[PIXEL_Y]) + field[OFFSET_Y]
-            first, last = _span(field, box[PIXEL_X], top, across)
+        first_strip, last_strip = rows[order[i], 0] // SIDE, rows[order[i], 1] // SIDE
+        for strip in range(first_strip + (band - first_strip) % bands, last_strip + 1, bands):
+            top = strip * SIDE + 0.5 - field[CENTER_Y]
+            first, last = _span(field, top, across)
             row = blocks[strip // bands]
             for c in range(first, last):
                 block = row[c * size:c * size + size]
@@ -344,16 +341,17 @@ def _composite_backward(
                     alive += block[k]
                 if alive == ZERO:
                     continue
-                left = F(c * SIDE - box[PIXEL_X]) + field[OFFSET_X]
+                left = c * SIDE + 0.5 - field[CENTER_X]
                 for k in range(LANES):
-                    dx, dy = left + F(k % SIDE), top + F(k // SIDE)
-                    s = dx * (half_xx * dx + xy * dy) + half_yy * dy * dy
+                    dx, dy = left + k % SIDE, top + k // SIDE
+                    sigma = dx * (half_xx * dx + xy * dy) + half_yy * dy * dy
+                    s = F(sigma)
                     e = P0 + s * (P1 + s * (P2 + s * (P3 + s * (P4 + s * P5))))
                     e *= e
                     e *= e
                     e *= e
                     full = opacity * e
-                    alpha = min(full, CLIP) if s <= reach else ZERO
+                    alpha = min(full, CLIP) if sigma <= reach else ZERO
                     before = block[k]
                     after = before * (ONE - alpha)
                     weight = alpha * before if after > LIMIT else ZERO
@@ -365,6 +363,7 @@ def _composite_backward(
                     # d loss / d alpha = before * light - to_come / (1 - alpha); d alpha / d sigma = -alpha
                     grad = alpha * to_come / (ONE - alpha) - weight * light
                     grad = grad if weight > ZERO and full <= CLIP else ZERO
+                    dx, dy = F(dx), F(dy)
                     grad_x, grad_y = grad * dx, grad * dy
                     sums[k] += weight * grad_r
                     sums[k + LANES] += weight * grad_g
@@ -442,10 +441,10 @@ def _project_backward(
             grad_means[n, 2] += (turn_z - along * dz) / distance
 
         # alpha = opacity exp(-sigma), so the sums over sigma's gradient give the opacity's too.
-        grad_opacity_logits[n] -= g[3] * (1 - float(fields[n, OPACITY]))
+        grad_opacity_logits[n] -= g[3] * (1 - fields[n, OPACITY])
 
         # sigma = (xx dx^2 + yy dy^2) / 2 + xy dx dy, where (dx, dy) point from the centre to the pixel
-        xx, xy, yy = float(fields[n, CONIC_XX]), float(fields[n, CONIC_XY]), float(fields[n, CONIC_YY])
+        xx, xy, yy = fields[n, CONIC_XX], fields[n, CONIC_XY], fields[n, CONIC_YY]
         grad_center_x, grad_center_y = -(xx * g[4] + xy * g[5]), -(xy * g[4] + yy * g[5])
         # The conic is the covariance's inverse: d cov = -conic (d conic) conic, with d conic = 1/2 of the moments.
         p, q, t = xx * g[6] + xy * g[7], xx * g[7] + xy * g[8], xy * g[7] + yy * g[8]
@@ -537,20 +536,20 @@ class _View:
                  alpha: np.ndarray) -> None:
         (height, width), count, parts = alpha.shape, len(cloud[0]), _parts()
         self.cloud, self.camera, self.color, self.alpha = cloud, camera, color, alpha
-        self.fields, self.boxes = np.empty((count, NUM_FIELDS), np.float32), np.empty((count, 4), np.int32)
+        self.fields, self.rows = np.empty((count, NUM_FIELDS)), np.empty((count, 2), np.int32)
         self.depths = np.empty(count, np.float32)
         ranges = _ranges(count, parts)
         _run(parts, lambda part: _project(*ranges[part], *cloud, camera, width, height, near, blur, self.fields,
-                                          self.boxes, self.depths))
+                                          self.rows, self.depths))
         order, scratch = np.empty(count, np.int32), np.empty(count, np.int32)
         self.order = scratch[:_sort(self.depths, order, scratch)]  # an odd number of passes ends in the scratch
-        _run(parts, lambda part: _composite(part, parts, self.order, self.fields, self.boxes, color, alpha))
+        _run(parts, lambda part: _composite(part, parts, self.order, self.fields, self.rows, color, alpha))
 
     def backward(self, grad_color: np.ndarray, grad_alpha: np.ndarray, grad_cloud: list[np.ndarray]) -> None:
         """Add the gradients of the cloud's parameters to ``grad_cloud``."""
         (height, width), count, parts = self.alpha.shape, len(self.depths), _parts()
         gradients = np.empty((parts, count, NUM_GRADIENTS), np.float32)
-        _run(parts, lambda part: _composite_backward(part, parts, self.order, self.fields, self.boxes, self.color,
+        _run(parts, lambda part: _composite_backward(part, parts, self.order, self.fields, self.rows, self.color,
                                                      self.alpha, grad_color, grad_alpha, gradients[part]))
         ranges = _ranges(count, parts)
         _run(parts, lambda part: _project_backward(*ranges[part], *self.cloud, self.camera, width, height, self.fields,

@@ -69,19 +69,20 @@ def project(
     ], -2)
     axes = jacobian @ rotation @ quaternion_to_matrix(quats) * log_scales.exp()[:, None, :]
     covariance = axes @ axes.transpose(-1, -2) + blur * torch.eye(2, dtype=axes.dtype, device=axes.device)
-    inverse = torch.linalg.inv(covariance)
+    xx, xy, yy = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
+    determinant = xx * yy - xy * xy
 
     opacities = opacity_logits.sigmoid()
     cutoff = 2 * (opacities.detach() / MIN_ALPHA).log()  # squared Mahalanobis distance at which alpha is 1/255
-    variances = torch.diagonal(covariance.detach(), dim1=-2, dim2=-1)
+    variances = torch.stack([xx, yy], -1).detach()
     splats = Splats(
         centers=torch.stack([fx * x / z + cx, fy * y / z + cy], -1),
-        conics=torch.stack([inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]], -1),
+        conics=torch.stack([yy, -xy, xx], -1) / determinant[:, None],
         opacities=opacities,
         colors=view_colors(means, sh, -rotation.T @ translation),
         reach=(cutoff.clamp_min(0)[:, None] * variances).sqrt(),
     )
-    drawn = cutoff >= 0
+    drawn = (cutoff >= 0) & (determinant > 0) & (determinant < float('inf'))
     return Splats(*(field[drawn] for field in splats))
 
 
@@ -145,6 +146,9 @@ def _tile(splats: Splats, pixels: Tensor) -> Tensor:
     low, high = pixels[0, 0], pixels[-1, -1]
     near_tile = ((splats.centers + splats.reach >= low) & (splats.centers - splats.reach <= high)).all(-1)
     chosen = Splats(*(field[near_tile] for field in splats))
-    # Recomputed in the backward pass: the (P, M) intermediates of every tile would not fit in memory together.
-    color, alpha = checkpoint(composite, chosen, pixels.flatten(0, 1), use_reentrant=False)
+    if torch.is_grad_enabled():
+        # Recomputed on the way back: the (P, M) intermediates of all tiles together would not fit in memory.
+        color, alpha = checkpoint(composite, chosen, pixels.flatten(0, 1), use_reentrant=False)
+    else:
+        color, alpha = composite(chosen, pixels.flatten(0, 1))
     return torch.cat([color, alpha[:, None]], -1).unflatten(0, pixels.shape[:2])
