@@ -30,7 +30,7 @@ from clipgs_plugin.ops.spherical_harmonics import C0, C1, C2, C3
 
 MAX_THREADS = 4  # every band visits every Gaussian: more of them cost more set-up than they save
 
-F = np.float32
+F, D = np.float32, np.float64  # in a kernel, float() of a float32 stays one
 ONE, ZERO, CLIP, LIMIT = F(1), F(0), F(MAX_ALPHA), F(MIN_TRANSMITTANCE)
 # exp(-s) for s in [0, ln 255] is this polynomial's eighth power, to 2e-6; math.exp would keep the loops scalar.
 P0, P1, P2, P3, P4, P5 = (F(c) for c in Chebyshev.interpolate(
@@ -60,7 +60,7 @@ _pixel_kernel = kernel(error_model='numpy', fastmath={'reassoc', 'contract', 'ns
 
 @_kernel
 def _rotation(quat, matrix):
-    w, x, y, z = float(quat[0]), float(quat[1]), float(quat[2]), float(quat[3])
+    w, x, y, z = D(quat[0]), D(quat[1]), D(quat[2]), D(quat[3])
     s = 2 / (w * w + x * x + y * y + z * z)
     matrix[0, 0], matrix[0, 1], matrix[0, 2] = 1 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w)
     matrix[1, 0], matrix[1, 1], matrix[1, 2] = s * (x * y + z * w), 1 - s * (x * x + z * z), s * (y * z - x * w)
@@ -80,7 +80,7 @@ def _axes(quat, log_scale, camera, x, y, z, width, height, rotation, turned, sca
     _rotation(quat, rotation)
     slope_x, slope_y = _slope(x / z, camera[FX], camera[CX], width), _slope(y / z, camera[FY], camera[CY], height)
     for k in range(3):
-        scales[k] = math.exp(float(log_scale[k]))
+        scales[k] = math.exp(D(log_scale[k]))
         for i in range(3):
             turned[i, k] = (camera[4 * i] * rotation[0, k] + camera[4 * i + 1] * rotation[1, k]
                             + camera[4 * i + 2] * rotation[2, k])
@@ -149,11 +149,11 @@ def _project(
     basis = np.empty(16)
     for n in range(first, last):
         depths[n] = 0
-        mx, my, mz = float(means[n, 0]), float(means[n, 1]), float(means[n, 2])
+        mx, my, mz = D(means[n, 0]), D(means[n, 1]), D(means[n, 2])
         x = camera[0] * mx + camera[1] * my + camera[2] * mz + camera[3]
         y = camera[4] * mx + camera[5] * my + camera[6] * mz + camera[7]
         z = camera[8] * mx + camera[9] * my + camera[10] * mz + camera[11]
-        opacity = 1 / (1 + math.exp(-float(opacity_logits[n])))
+        opacity = 1 / (1 + math.exp(-D(opacity_logits[n])))
         if not (z > near and opacity >= MIN_ALPHA):
             continue
         _axes(quats[n], log_scales[n], camera, x, y, z, width, height, rotation, turned, scales, axes)
@@ -412,7 +412,7 @@ def _project_backward(
             g[j] = 0
             for band in range(len(gradients)):
                 g[j] += gradients[band, n, j]
-        mx, my, mz = float(means[n, 0]), float(means[n, 1]), float(means[n, 2])
+        mx, my, mz = D(means[n, 0]), D(means[n, 1]), D(means[n, 2])
         x = camera[0] * mx + camera[1] * my + camera[2] * mz + camera[3]
         y = camera[4] * mx + camera[5] * my + camera[6] * mz + camera[7]
         z = camera[8] * mx + camera[9] * my + camera[10] * mz + camera[11]
@@ -479,7 +479,7 @@ def _project_backward(
             for k in range(3):
                 r[j, k] = (camera[j] * grad_turned[0, k] + camera[4 + j] * grad_turned[1, k]
                            + camera[8 + j] * grad_turned[2, k])
-        qw, qx, qy, qz = float(quats[n, 0]), float(quats[n, 1]), float(quats[n, 2]), float(quats[n, 3])
+        qw, qx, qy, qz = D(quats[n, 0]), D(quats[n, 1]), D(quats[n, 2]), D(quats[n, 3])
         norm = math.sqrt(qw * qw + qx * qx + qy * qy + qz * qz)
         qw, qx, qy, qz = qw / norm, qx / norm, qy / norm, qz / norm
         gw = 2 * (qx * (r[2, 1] - r[1, 2]) + qy * (r[0, 2] - r[2, 0]) + qz * (r[1, 0] - r[0, 1]))
