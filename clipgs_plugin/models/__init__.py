@@ -4,9 +4,10 @@ from clipgs_plugin.models.clip_gs import CLIPGS
 from clipgs_plugin.models.data_preprocessor import GaussianDataPreprocessor
 from clipgs_plugin.models.gs_encoder import GSEncoder
 from clipgs_plugin.models.losses import ContrastiveLoss, ImageVotingLoss
+from clipgs_plugin.models.teachers import OpenCLIPTeacher
 from clipgs_plugin.models.tokenizers import GSTokenizer, PatchEncoder, Tokens
 
 __all__ = [
     'CLIPGS', 'ContrastiveLoss', 'GSEncoder', 'GSTokenizer', 'GaussianDataPreprocessor', 'ImageVotingLoss',
-    'PatchEncoder', 'PointBERT', 'Tokens', 'Uni3D',
+    'OpenCLIPTeacher', 'PatchEncoder', 'PointBERT', 'Tokens', 'Uni3D',
 ]
