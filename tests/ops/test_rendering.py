@@ -322,13 +322,15 @@ def test_reference_moves_cameras_and_numba_says_it_cannot(random_cloud):
         ops.render(cloud, viewmats, cameras, 16, 16, backend='cpu')
 
 
-def test_values_changed_before_the_backward_pass_are_noticed(random_cloud):
+@pytest.mark.parametrize('changed', ['means', 'alpha'])
+def test_values_changed_before_the_backward_pass_are_noticed(random_cloud, changed):
     cloud = random_cloud(30).apply(torch.Tensor.requires_grad_)
-    image, _ = ops.render(cloud, *views(1, 16, 16), 16, 16, backend='cpu')
+    image, alpha = ops.render(cloud, *views(1, 16, 16), 16, 16, backend='cpu')
+    loss = image.sum() + alpha.sum()
     with torch.no_grad():
-        cloud.means += 1
+        (cloud.means if changed == 'means' else alpha).add_(1)
     with pytest.raises(RuntimeError, match='modified by an inplace operation'):
-        image.sum().backward()
+        loss.backward()
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])

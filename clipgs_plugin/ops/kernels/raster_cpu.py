@@ -560,7 +560,6 @@ class _Rasterise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, quats, log_scales, opacity_logits, sh, cameras, width, height, near, blur):
         tensors = means, quats, log_scales, opacity_logits, sh
-        ctx.save_for_backward(*tensors)  # so that autograd notices when they are changed in place
         ctx.views = []
         cloud = [x.detach().contiguous().numpy() for x in tensors]
         colors, alphas = torch.empty(len(cameras), height, width, 3), torch.empty(len(cameras), height, width)
@@ -568,12 +567,13 @@ class _Rasterise(torch.autograd.Function):
             view = _View(cloud, camera, near, blur, color, alpha)
             if any(ctx.needs_input_grad):
                 ctx.views.append(view)
+        ctx.save_for_backward(*tensors, colors, alphas)  # so that autograd notices when they are changed in place
         return colors, alphas
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_colors, grad_alphas):
-        grads = [torch.zeros(x.shape) for x in ctx.saved_tensors]
+        grads = [torch.zeros(x.shape) for x in ctx.saved_tensors[:-2]]
         arrays = [grad.numpy() for grad in grads]
         grad_colors, grad_alphas = grad_colors.contiguous().numpy(), grad_alphas.contiguous().numpy()
         for view, grad_color, grad_alpha in zip(ctx.views, grad_colors, grad_alphas):
