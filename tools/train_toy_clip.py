@@ -267,7 +267,7 @@ CLIP would need a download; open_clip loads it like any other model (`OpenCLIPTe
 - Data: {objects} objects of the split `train` of `clipgs_plugin.datasets.toy_world` with seed {seed}, {views} pictures
   each, and their captions. The looks of the split `test` were never shown.
 - Command: `{command}`
-- Training took {minutes:.0f} min on {threads} CPU threads, the pictures included.
+- It took {minutes:.0f} min with {used:.0f} min of processor time, the pictures included.
 - Licence: Apache-2.0
 
 | on {held_out} held-out pictures ({held_out_objects} objects of unseen looks) | top-1 |
@@ -313,10 +313,10 @@ def main(argv: list[str] | None = None) -> int:
     network = open_clip.create_model(NAME)
     tokenizer = open_clip.get_tokenizer(NAME, bpe_path=str(args.out / 'merges.txt.gz'))
     train(network, tokenizer, specs, pictures, captions, args.epochs, args.batch_size, args.rate)
-    minutes = (time.perf_counter() - started) / 60
+    minutes, used = (time.perf_counter() - started) / 60, sum(os.times()[:4]) / 60
     weights = args.out / 'weights.safetensors'
-    safetensors.torch.save_file({name: value.half() if value.is_floating_point() else value
-                                 for name, value in network.state_dict().items()}, weights)
+    weights.write_bytes(safetensors.torch.save({name: value.half() if value.is_floating_point() else value
+                                                for name, value in network.state_dict().items()}))
 
     teacher = OpenCLIPTeacher(str(args.out))
     accuracy = held_out_accuracy(teacher, held_out, held_out_pictures)
@@ -325,7 +325,7 @@ def main(argv: list[str] | None = None) -> int:
     (args.out / 'README.md').write_text(CARD.format(
         parameters=sum(p.numel() for p in network.parameters()) / 1e6, vocabulary=tokenizer.vocab_size,
         width=CONFIG['embed_dim'], categories=len(CATEGORIES), objects=len(specs), seed=SEED, views=args.views,
-        command=f'python tools/train_toy_clip.py {words}', minutes=minutes, threads=torch.get_num_threads(),
+        command=f'python tools/train_toy_clip.py {words}', minutes=minutes, used=used,
         held_out=held_out_pictures.shape[0] * args.views, held_out_objects=len(held_out), **accuracy))
     print(f'{weights} ({weights.stat().st_size / 1e6:.1f} MB)', file=sys.stderr)
     return 0
