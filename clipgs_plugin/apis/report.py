@@ -59,7 +59,7 @@ def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: i
     train_size = len(DATASETS.build(clipgs.model.cfg.train_dataloader.dataset))
     answers = (found.objects @ found.prompts.T).argmax(-1)
     return RunReport(
-        title=f'CLIP-GS: {clipgs.model.name}',
+        title=f'CLIP-GS: {Path(clipgs.model.name).stem}',
         summary=[f'Trained on {train_size} objects, evaluated on {len(found.labels)} unseen ones of '
                  f'{len(found.classes)} categories. The teacher sees their rendered pictures, the student their '
                  'Gaussians.'],
