@@ -19,7 +19,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; mar
 h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ddd }
 table { border-collapse: collapse } td, th { padding: .3em .9em; border-bottom: 1px solid #e5e5e5; text-align: right }
 td:first-child, th:first-child { text-align: left } .note { color: #666 } img { max-width: 100% }
-.row { display: flex; gap: 10px; align-items: flex-start; margin: .6em 0 } .query { width: 190px; flex: none; overflow-wrap: anywhere }
+.row { display: flex; gap: 10px; align-items: flex-start; margin: .6em 0 }
+.query { width: 190px; flex: none; overflow-wrap: anywhere }
 figure { margin: 0; width: 128px; font-size: 12px; line-height: 1.3 }
 figure img { width: 128px; border: 3px solid #ddd }
 figure.hit img { border-color: #3a9a4b } figure.miss img { border-color: #c9c9c9 }
