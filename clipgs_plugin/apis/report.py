@@ -52,8 +52,7 @@ def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: i
     Raises:
         FileNotFoundError: The folder holds no run.
     """
-    clipgs = CLIPGSInferencer(get_model(_one(run, '*.py', 'a dumped config'),
-                                        _one(run, 'best_*.pth', 'a best checkpoint'), device), device=device)
+    clipgs = CLIPGSInferencer(get_model(dumped_config(run), best_checkpoint(run), device), device=device)
     dataset = DATASETS.build(clipgs.model.cfg.test_dataloader.dataset)
     found = evaluate(clipgs, dataset)
     train_size = len(DATASETS.build(clipgs.model.cfg.train_dataloader.dataset))
@@ -71,6 +70,16 @@ def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: i
         classes=found.classes,
         confusion=_confusion(found.labels, answers, len(found.classes)),
     )
+
+
+def dumped_config(run: Path) -> Path:
+    """The config that a run was trained with, as it was dumped."""
+    return _one(run, '*.py', 'a dumped config')
+
+
+def best_checkpoint(run: Path) -> Path:
+    """The checkpoint of a run that was best on validation."""
+    return _one(run, 'best_*.pth', 'a best checkpoint')
 
 
 def _one(run: Path, pattern: str, what: str) -> Path:
