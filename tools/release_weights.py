@@ -19,8 +19,8 @@ It knows the toy world only (docs/toy_world.md), and on anything else its answer
 
 Made by `bash tools/quickstart.sh` (config `{config}`, seed {seed}) and
 `python tools/release_weights.py {arguments}`. The checkpoint is the epoch with the best zero-shot accuracy on the
-validation split; the table is of the test split, whose combinations of category and look neither student nor teacher saw.
-On other processors, or with other versions of torch, a training ends in slightly other weights.
+validation split; the table is of the test split, whose combinations of category and look neither student nor teacher
+saw. On other processors, or with other versions of torch, a training ends in slightly other weights.
 
 | {columns} |
 |{rule}|
@@ -28,13 +28,13 @@ On other processors, or with other versions of torch, a training ends in slightl
 
 Frame: y up. Input: {gaussians} Gaussians, centred, in the unit sphere; more are sampled. Licence: Apache-2.0.
 
-`weights.safetensors` is float16. `golden.json` holds the embeddings of {goldens}, the files of the test suite's real data,
-to three digits.
+`weights.safetensors` is float16. `golden.json` holds the embeddings of {goldens},
+files of the test suite's real data, to three digits.
 """
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, 'python tools/release_weights.py work_dirs/quickstart clipgs_toy --golden camera.ply x.splat')
+    args = parser(__doc__, 'python tools/release_weights.py work_dirs/quickstart clipgs_toy --golden camera.ply')
     args.add_argument('run', type=Path, help='the work dir of tools/train.py')
     args.add_argument('name', help='of the model; the folder of clipgs_plugin/weights')
     args.add_argument('--golden', type=Path, nargs='+', default=[], help='files whose embeddings to keep')
