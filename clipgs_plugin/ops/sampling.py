@@ -93,6 +93,13 @@ def check_count(name: str, value: int) -> None:
         raise ValueError(f'{name}={value}: expected at least 1')
 
 
+def check_rule(rule: str, start: PointStart) -> None:
+    if rule not in RULES:
+        raise ValueError(f'rule={rule!r}: expected one of {RULES}')
+    if rule == 'pointnet2' and not (isinstance(start, int) and start == 0):
+        raise ValueError(f"start={start!r}: rule='pointnet2' always starts at 0")
+
+
 def check_points(points: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     """Float32 points and int64 lengths on the points' device, checked."""
     if points.ndim != 3 or points.shape[-1] != 3 or not points.is_floating_point():
@@ -136,12 +143,9 @@ def resolve_start(
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor | None]:
     """The first pick of each cloud, (B,), and the points that may not be picked after it, (B, N) bool or None."""
-    if rule not in RULES:
-        raise ValueError(f'rule={rule!r}: expected one of {RULES}')
+    check_rule(rule, start)
     skip = None
     if rule == 'pointnet2':
-        if not (isinstance(start, int) and start == 0):
-            raise ValueError(f"start={start!r}: rule='pointnet2' always starts at 0")
         x, y, z = points.unbind(-1)
         # The kernel compares a float with a double constant.
         skip = (x * x + y * y + z * z).double() <= POINTNET2_MIN_SQUARED_NORM

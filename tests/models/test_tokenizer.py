@@ -234,6 +234,18 @@ def test_start_at_an_index_means_the_order_of_the_file(random_cloud):
     assert torch.equal(tokens_of(module, cloud[torch.arange(149, -1, -1)]).centers[0, 0], cloud.means[149 - 7])
 
 
+def test_pointnet2_rule_never_starts_a_patch_near_the_origin(random_cloud):
+    cloud = random_cloud(20)
+    means = torch.cat([cloud.means[:1], 0.02 * cloud.means[1:12], cloud.means[12:]])  # squared norms below 1e-3
+    assert means[1:12].square().sum(1).max() < 1e-3 < means[[0, *range(12, 20)]].square().sum(1).min()
+    batch = GaussianBatch.from_clouds([cloud.replace(means=means)])
+    by_rule = {rule: tokenizer(num_groups=9, start=0, rule=rule).group(batch).centers[0]
+               for rule in ('exact', 'pointnet2')}
+    near = {rule: int((centers.norm(dim=1) < 0.03).sum()) for rule, centers in by_rule.items()}
+    assert near['exact'] >= 1 and near['pointnet2'] == 0
+    assert torch.equal(by_rule['pointnet2'].unique(dim=0), means[[0, *range(12, 20)]].unique(dim=0))
+
+
 def test_sign_of_a_quaternion_does_not_matter(random_cloud):
     cloud = duplicated(random_cloud)
     flips = torch.where(torch.arange(len(cloud)) % 2 == 0, -1.0, 1.0)
@@ -304,3 +316,7 @@ def test_wrong_options_are_named():
         GSTokenizer(pooling='sum')
     with pytest.raises(ValueError, match="scale='square'"):
         GSTokenizer(scale='square')
+    with pytest.raises(ValueError, match="rule='nearest'"):
+        GSTokenizer(rule='nearest')
+    with pytest.raises(ValueError, match="start='farthest': rule='pointnet2' always starts at 0"):
+        GSTokenizer(rule='pointnet2')

@@ -12,6 +12,7 @@ from clipgs_plugin.models.tokenizers.patch_encoder import PatchEncoder
 from clipgs_plugin.models.tokenizers.patches import XYZ, Patches, canonicalise, extract
 from clipgs_plugin.models.tokenizers.refinement import Refinement
 from clipgs_plugin.models.tokenizers.tokens import Tokens
+from clipgs_plugin.ops.sampling import check_rule
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.structures import GaussianBatch
 from clipgs_plugin.structures.attributes import SCALE_QUANTITIES, attribute_names, linearise, num_channels, pack
@@ -50,6 +51,8 @@ class GSTokenizer(BaseModule):
         start: First centre of farthest point sampling. ``'farthest'`` and ``'random'`` go with sorting the Gaussians
             by content first, so that the order of a file does not matter; an index is an index into the file's
             order, as published checkpoints have it, which then matters.
+        rule: Of farthest point sampling: ``'exact'``, or ``'pointnet2'``, with ``start=0``, for weights that were
+            trained with that library's kernel; see :func:`clipgs_plugin.ops.farthest_point_sample`.
         scale: Which quantity of the scale is seen: ``'sigmoid'`` of the logarithm (the paper's), ``'log'`` or
             ``'linear'``.
         point_attributes: What the patch encoder sees: ``('xyz', 'rgb')``, or ``('xyz',)`` for weights without colour.
@@ -74,6 +77,7 @@ class GSTokenizer(BaseModule):
         strides: Sequence[int] = (1, 1, 2),
         refine: bool = True,
         start: int | str = 'farthest',
+        rule: str = 'exact',
         scale: str = 'sigmoid',
         point_attributes: str | Sequence[str] = ('xyz', 'rgb'),
         encoder_widths: Sequence[int] = (128, 256, 512),
@@ -89,6 +93,7 @@ class GSTokenizer(BaseModule):
             raise ValueError(f'orders={orders}: expected one or more of {ops.ordering.CURVES}')
         if scale not in SCALE_QUANTITIES:
             raise ValueError(f'scale={scale!r}: expected one of {sorted(SCALE_QUANTITIES)}')
+        check_rule(rule, start)
         self.num_groups = num_groups
         self.group_size = group_size
         self.channels = channels
@@ -97,6 +102,7 @@ class GSTokenizer(BaseModule):
         self.orders = orders
         self.combine = combine
         self.start = start
+        self.rule = rule
         self.scale = scale
         self.patch_encoder = PatchEncoder(num_channels(self.point_attributes), channels, encoder_widths)
         self.refinement = None
@@ -107,7 +113,7 @@ class GSTokenizer(BaseModule):
 
     def extra_repr(self) -> str:
         branch = f'orders={self.orders}, combine={self.combine!r}' if self.refinement is not None else 'refine=False'
-        return f'num_groups={self.num_groups}, group_size={self.group_size}, start={self.start!r}, {branch}'
+        return f'num_groups={self.num_groups}, group_size={self.group_size}, start={self.start!r}, rule={self.rule!r}, {branch}'
 
     @property
     def dtype(self) -> torch.dtype:
@@ -122,7 +128,8 @@ class GSTokenizer(BaseModule):
         with torch.autocast(raw.device.type, enabled=False):
             if isinstance(self.start, str):
                 raw = canonicalise(raw, lengths)
-            center_idx, neighbor_idx = ops.group(raw[..., XYZ], self.num_groups, self.group_size, lengths, self.start)
+            center_idx, neighbor_idx = ops.group(raw[..., XYZ], self.num_groups, self.group_size, lengths, self.start,
+                                                 rule=self.rule)
             return extract(raw, center_idx, neighbor_idx, lengths)
 
     def encode(self, patches: Patches) -> Tokens:
