@@ -14,18 +14,26 @@ from clipgs_plugin.structures import GaussianCloud
 
 _RECORD = np.dtype([('means', '<f4', 3), ('scales', '<f4', 3), ('rgb', 'u1', 3), ('alpha', 'u1'), ('quats', 'u1', 4)])
 _UNIT_TOLERANCE = 1 / 64  # a unit quaternion cut, not rounded, to 8 bits a component is as far as this from unit
+_PLAUSIBLE_TOLERANCE = 1 / 16
 
 
 def read(path: Path) -> GaussianCloud:
-    """Read a file. It has no signature: a size that is no multiple of 32 is all that shows another format."""
+    """Read a file. It has no signature: a size that is no multiple of 32 shows another format, and so do quaternions
+    that are not unit, which bytes of text, zeros or pictures hardly ever are."""
     data = path.read_bytes()
     if len(data) % _RECORD.itemsize:
         raise ValueError(f'{path}: {len(data)} bytes are not a whole number of {_RECORD.itemsize}-byte Gaussians; it '
                          'is truncated or no .splat')
     table = np.frombuffer(data, _RECORD)
+    quats = (table['quats'].astype(np.float64) - 128) / 128
+    norms = np.linalg.norm(quats, axis=1)
+    odd = int(((np.abs(norms - 1) > _PLAUSIBLE_TOLERANCE) & (norms > 0)).sum())  # validation refuses zeros by name
+    if odd > len(table) / 2:
+        raise ValueError(f'{path}: quats are far from unit in {odd} of {len(table)} Gaussians, which those of a .splat '
+                         'never are; it is damaged or another format')
     return cloud_from_arrays(
         means=table['means'],
-        quats=(table['quats'].astype(np.float64) - 128) / 128,
+        quats=quats,
         log_scales=quantise.log_scales(table['scales']),
         opacity_logits=quantise.logits_from_bytes(table['alpha']),
         sh=quantise.dc_from_rgb(table['rgb'] / 255)[:, None])

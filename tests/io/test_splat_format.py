@@ -82,3 +82,22 @@ def test_a_zero_quaternion_is_refused(tmp_path):
     (tmp_path / 'bad.splat').write_bytes(struct.pack('<6f8B', 0, 1, 2, 0.1, 0.1, 0.1, 9, 9, 9, 9, *[128] * 4))
     with pytest.raises(ValueError, match='quats are zero in 1 of 1'):
         read_gaussians(tmp_path / 'bad.splat')
+
+
+@pytest.mark.parametrize('content', [
+    bytes(3200), b'Hello, this is a text file ok.\n\n' * 20, b'<!DOCTYPE html><title>404</title>' * 64,
+    np.random.default_rng(0).integers(0, 256, 6400, np.uint8).clip(1, 60).tobytes(),
+    bytes([0, 1]) + bytes(5278)], ids=['zeros', 'text', 'page', 'noise', 'ksplat'])
+def test_what_only_has_the_suffix_is_refused(tmp_path, content):
+    (tmp_path / 'not.splat').write_bytes(content)
+    assert len(content) % 32 == 0
+    with pytest.raises(ValueError, match=r'not.splat: quats are far from unit in \d+ of \d+ Gaussians.*another format'):
+        read_gaussians(tmp_path / 'not.splat')
+
+
+def test_a_few_careless_quaternions_are_read(random_cloud, tmp_path):
+    write_gaussians(random_cloud(100), tmp_path / 'a.splat')
+    records = np.frombuffer((tmp_path / 'a.splat').read_bytes(), np.uint8).reshape(-1, 32).copy()
+    records[:10, 28:] = [255, 255, 128, 128]
+    (tmp_path / 'a.splat').write_bytes(records.tobytes())
+    assert read_gaussians(tmp_path / 'a.splat').quats[:10].norm(dim=1).min() > 1.3
