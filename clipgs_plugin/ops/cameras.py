@@ -12,16 +12,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_AXES = {'x': (1.0, 0.0, 0.0), 'y': (0.0, 1.0, 0.0), 'z': (0.0, 0.0, 1.0)}
+from clipgs_plugin.ops.rotations import AXES, axis_vector
 
 
 def up_vector(up: str | Sequence[float] | Tensor) -> Tensor:
     """The unit vector, (3,) float32, of ``'x'``, ``'y'``, ``'z'``, ``'-x'``, ``'-y'``, ``'-z'`` or three numbers."""
     if isinstance(up, str):
-        if up.removeprefix('-') not in _AXES:
-            raise ValueError(f"up={up!r}: expected 'x', 'y', 'z', one of them with a minus sign, or three numbers")
-        vector = torch.tensor(_AXES[up.removeprefix('-')])
-        return -vector if up.startswith('-') else vector
+        if up not in AXES:
+            raise ValueError(f'up={up!r}: expected one of {AXES}, or three numbers')
+        return axis_vector(up).float()
     vector = torch.as_tensor(up, dtype=torch.float32)
     if vector.shape != (3,) or not float(vector.norm()) > 0:
         raise ValueError(f'up={up!r}: expected three numbers, not all zero')
@@ -55,10 +54,10 @@ def look_at(
     if not bool((forward.norm(dim=-1) > 0).all()):
         raise ValueError('a camera stands on its target, so it has no direction; move the eye')
     forward = torch.nn.functional.normalize(forward, dim=-1)
-    up = up_vector(up).to(eye).expand_as(forward)
-    # Seen straight from above or below, the next axis after `up` is as good as any and keeps the matrix proper.
-    parallel = torch.linalg.cross(forward, up).norm(dim=-1, keepdim=True) < 1e-4
-    up = torch.where(parallel, up.roll(1, -1), up)
+    up = up_vector(up).to(eye)
+    # Seen straight from above or below, any direction across `up` is as good as another and keeps the matrix proper.
+    parallel = torch.linalg.cross(forward, up.expand_as(forward)).norm(dim=-1, keepdim=True) < 1e-4
+    up = torch.where(parallel, _across(up), up)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
     down = torch.linalg.cross(forward, right)
     rotation = torch.stack([right, down, forward], dim=-2)
@@ -117,7 +116,7 @@ def sphere_cameras(
         azimuth = 2 * math.pi * index / num_views
     axis = up_vector(up).double()
     # Two directions across the axis; azimuth 0 is z for y up, x for z up, y for x up.
-    front = axis.abs().roll(1) if int((axis != 0).sum()) == 1 else _across(axis)
+    front = _across(axis)
     side = torch.linalg.cross(axis, front)
     ring = (1 - height ** 2).clamp_min(0).sqrt()
     eyes = (ring * azimuth.cos())[:, None] * front + (ring * azimuth.sin())[:, None] * side + height[:, None] * axis
@@ -125,8 +124,10 @@ def sphere_cameras(
 
 
 def _across(axis: Tensor) -> Tensor:
-    """A unit vector perpendicular to ``axis``, (3,)."""
-    other = torch.eye(3, dtype=axis.dtype)[axis.abs().argmin()]
+    """A unit vector perpendicular to a unit vector, both (3,); for a coordinate axis the next one."""
+    if int((axis != 0).sum()) == 1:
+        return axis.abs().roll(1)
+    other = torch.eye(3, dtype=axis.dtype, device=axis.device)[axis.abs().argmin()]
     return torch.nn.functional.normalize(torch.linalg.cross(axis, other), dim=-1)
 
 

@@ -75,15 +75,31 @@ def matrix_to_quaternion(matrices: Tensor) -> Tensor:
     return torch.where(quats[..., :1] < 0, -quats, quats)
 
 
-_AXES = {sign + name: index for index, name in enumerate('xyz') for sign in ('', '-')}
+AXES = ('x', 'y', 'z', '-x', '-y', '-z')
+
+
+def axis_vector(name: str) -> Tensor:
+    """The unit vector along a coordinate axis, (3,) float64.
+
+    Args:
+        name: One of ``AXES``.
+
+    Raises:
+        ValueError: Unknown axis.
+    """
+    if name not in AXES:
+        raise ValueError(f'axis {name!r}: expected one of {AXES}')
+    vector = torch.zeros(3, dtype=torch.float64)
+    vector['xyz'.index(name[-1])] = -1 if name.startswith('-') else 1
+    return vector
 
 
 def axis_change(source: str, target: str = 'y') -> Tensor:
     """The rotation that brings one coordinate axis onto another, to change which way is up.
 
     Args:
-        source: Axis to turn: ``'x'``, ``'y'``, ``'z'``, ``'-x'``, ``'-y'`` or ``'-z'``.
-        target: Axis it becomes, of the same names.
+        source: Axis to turn, one of ``AXES``.
+        target: Axis it becomes, likewise.
 
     Returns:
         Proper rotation matrix of exact integers, (3, 3) float64: the quarter turn about the third axis, the half
@@ -92,18 +108,12 @@ def axis_change(source: str, target: str = 'y') -> Tensor:
     Raises:
         ValueError: Unknown axis.
     """
-    for name in (source, target):
-        if name not in _AXES:
-            raise ValueError(f'axis {name!r}: expected one of {sorted(_AXES)}')
-    start, end = torch.zeros(2, 3, dtype=torch.float64)
-    start[_AXES[source]] = -1 if source.startswith('-') else 1
-    end[_AXES[target]] = -1 if target.startswith('-') else 1
+    start, end = axis_vector(source), axis_vector(target)
     cosine = float(start @ end)
     if cosine == 0:
         third = torch.linalg.cross(start, end)
         return torch.outer(end, start) - torch.outer(start, end) + torch.outer(third, third)
     if cosine > 0:
         return torch.eye(3, dtype=torch.float64)
-    about = torch.zeros(3, dtype=torch.float64)
-    about[1 if _AXES[source] == 0 else 0] = 1
+    about = axis_vector('y' if source.endswith('x') else 'x')
     return 2 * torch.outer(about, about) - torch.eye(3, dtype=torch.float64)

@@ -27,12 +27,19 @@ def test_camera_on_positive_z_sees_x_to_the_right():
     assert x > 33 and y == pytest.approx(32, abs=1e-4)
 
 
-@pytest.mark.parametrize('up', ['x', 'y', 'z', '-y', (1.0, 2.0, -0.5)])
+@pytest.mark.parametrize('up', ['x', 'y', 'z', '-y', (1.0, 2.0, -0.5), (1.0, 1.0, 1.0), (-1.0, 1.0, -1.0)])
 def test_matrices_are_rigid_even_straight_from_above(up):
-    eyes = torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, -2.0], [-1.5, 0.0, 0.0], [1.0, 2.0, -0.5], [0.3, -0.7, 1.1]])
+    eyes = torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, -2.0], [-1.5, 0.0, 0.0], [1.0, 2.0, -0.5], [0.3, -0.7, 1.1],
+                         [1.0, 1.0, 1.0], [1.0, -1.0, 1.0]])
     rotation = look_at(eyes, up=up)[:, :3, :3].double()
-    assert torch.allclose(rotation @ rotation.mT, torch.eye(3, dtype=torch.float64).expand(5, 3, 3), atol=1e-6)
-    assert torch.allclose(torch.linalg.det(rotation), torch.ones(5, dtype=torch.float64), atol=1e-6)
+    assert torch.allclose(rotation @ rotation.mT, torch.eye(3, dtype=torch.float64).expand(7, 3, 3), atol=1e-6)
+    assert torch.allclose(torch.linalg.det(rotation), torch.ones(7, dtype=torch.float64), atol=1e-6)
+
+
+def test_seen_from_straight_above_an_axis_the_next_axis_is_up():
+    for up, instead in (('y', [0.0, 0, 1]), ('z', [1.0, 0, 0]), ('-y', [0.0, 0, 1])):
+        eye = torch.tensor({'y': [0.0, 3, 0], 'z': [0.0, 0, 3], '-y': [0.0, -3, 0]}[up])
+        assert torch.allclose(look_at(eye, up=up)[:3, :3] @ torch.tensor(instead), torch.tensor([0.0, -1, 0]))
 
 
 def test_camera_on_its_target_is_refused():

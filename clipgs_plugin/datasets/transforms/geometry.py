@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 
 from clipgs_plugin.datasets.transforms.base import BaseTransform
-from clipgs_plugin.ops import quaternion_to_matrix
+from clipgs_plugin.ops.rotations import AXES, axis_change, axis_vector, quaternion_to_matrix
 from clipgs_plugin.registry import TRANSFORMS
-
-AXES = {'x': (1.0, 0.0, 0.0), 'y': (0.0, 1.0, 0.0), 'z': (0.0, 0.0, 1.0),
-        '-x': (-1.0, 0.0, 0.0), '-y': (0.0, -1.0, 0.0), '-z': (0.0, 0.0, -1.0)}
 
 
 @TRANSFORMS.register_module()
@@ -54,7 +51,7 @@ class RotateGaussians(BaseTransform):
                 return quaternion_to_matrix(torch.from_numpy(quat))
             axis = quat[1:] / np.linalg.norm(quat[1:])
         else:
-            axis = np.array(AXES[self.axis])
+            axis = axis_vector(self.axis).numpy()
         half = math.radians(rng.uniform(-self.max_angle, self.max_angle)) / 2
         return quaternion_to_matrix(torch.from_numpy(np.concatenate([[math.cos(half)], math.sin(half) * axis])))
 
@@ -120,7 +117,7 @@ class ChangeUp(BaseTransform):
     def __init__(self, source: str = 'z', target: str = 'y', swap: bool = False) -> None:
         for name, axis in (('source', source), ('target', target)):
             if axis not in AXES:
-                raise ValueError(f'{name}={axis!r}: expected one of {sorted(AXES)}')
+                raise ValueError(f'{name}={axis!r}: expected one of {AXES}')
         if swap and (source == target or '-' in source + target):
             raise ValueError(f'source={source!r}, target={target!r}: swap=True exchanges two of x, y and z')
         self.source = source
@@ -136,14 +133,7 @@ class ChangeUp(BaseTransform):
 
 def up_matrix(source: str, target: str, swap: bool = False) -> Tensor:
     """The matrix that :class:`ChangeUp` applies to column vectors, (3, 3) float64."""
-    a, b = (torch.tensor(AXES[axis], dtype=torch.float64) for axis in (source, target))
-    eye = torch.eye(3, dtype=torch.float64)
-    if swap:
-        return eye - torch.outer(a - b, a - b)  # reflection in the plane between the two axes
-    if float(a @ b) < 0:
-        # Opposite: a half turn about either other axis would do; take x, or y where up is along x.
-        about = torch.tensor(AXES['y' if a[0] else 'x'], dtype=torch.float64)
-        return 2 * torch.outer(about, about) - eye
-    # Two reflections, in the plane orthogonal to a + b and then to b, make the turn from a to b.
-    middle = a + b
-    return (eye - 2 * torch.outer(b, b)) @ (eye - 2 * torch.outer(middle, middle) / (middle @ middle))
+    if not swap:
+        return axis_change(source, target)
+    between = axis_vector(source) - axis_vector(target)
+    return torch.eye(3, dtype=torch.float64) - torch.outer(between, between)  # reflection in the plane between the two
