@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,16 @@ def test_wrong_shape_is_refused_by_name(random_cloud):
         cloud.replace(log_scales=cloud.log_scales[:4])
     with pytest.raises(ValueError, match=r'sh has shape \(5, 5, 3\)'):
         cloud.replace(sh=torch.zeros(5, 5, 3))
+
+
+def test_one_gaussian_is_taken_by_number_and_no_more_than_there_are(random_cloud):
+    cloud = random_cloud(4)
+    for index in (0, 3, -1, -4, np.int64(2)):
+        assert torch.equal(cloud[index].means, cloud.means[int(index)][None])
+    for index in (4, -5):
+        with pytest.raises(IndexError, match=f'index {index} .* 4 Gaussians'):
+            cloud[index]
+    assert torch.equal(torch.cat([one.quats for one in cloud]), cloud.quats)  # a loop ends
 
 
 @pytest.mark.parametrize('field, value', [('means', math.nan), ('log_scales', math.inf), ('quats', 0.0)])
@@ -40,6 +51,12 @@ def test_single_gaussian_is_centred_only(random_cloud):
     cloud = random_cloud(1)
     unit = cloud.normalise()
     assert torch.equal(unit.means, torch.zeros(1, 3)) and torch.equal(unit.log_scales, cloud.log_scales)
+
+
+@pytest.mark.parametrize('factor', [0.0, -2.0, math.nan, math.inf])
+def test_a_factor_that_leaves_no_extent_is_refused(random_cloud, factor):
+    with pytest.raises(ValueError, match=f'factor={factor}: expected'):
+        random_cloud(3).translate_scale(torch.zeros(3), factor)
 
 
 def test_batch_returns_its_clouds_and_pads_with_identity(random_cloud):

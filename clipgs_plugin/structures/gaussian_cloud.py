@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from clipgs_plugin.ops.rotations import matrix_to_quaternion, quaternion_multiply, quaternion_to_matrix
+from clipgs_plugin.ops.spherical_harmonics import C0 as SH_C0
+from clipgs_plugin.ops.spherical_harmonics import MAX_DEGREE as MAX_SH_DEGREE
 from clipgs_plugin.ops.spherical_harmonics import rotate_sh
 
 FIELDS = ('means', 'quats', 'log_scales', 'opacity_logits', 'sh')
-SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
-MAX_SH_DEGREE = 3
 
 
 @dataclass(eq=False, repr=False)
@@ -78,9 +78,16 @@ class GaussianCloud:
         return self.apply(lambda x: x.to(*args, **kwargs))
 
     def __getitem__(self, index) -> GaussianCloud:
-        """The Gaussians at a slice, mask or index tensor, in its order."""
-        if isinstance(index, int):
-            index = slice(index, index + 1) if index != -1 else slice(-1, None)
+        """The Gaussians at a number, slice, mask or index tensor, in its order.
+
+        Raises:
+            IndexError: There is no Gaussian of that number.
+        """
+        if isinstance(index, int | np.integer):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f'index {index} is out of range for {len(self)} Gaussians')
+            start = int(index) % len(self)
+            index = slice(start, start + 1)
         return self.apply(lambda x: x[index])
 
     def with_sh_degree(self, degree: int) -> GaussianCloud:
@@ -163,7 +170,13 @@ class GaussianCloud:
     # Geometry
 
     def translate_scale(self, offset: Tensor, factor: float | Tensor) -> GaussianCloud:
-        """The cloud moved by ``offset`` (3,), then scaled by ``factor`` > 0, its Gaussians' extents included."""
+        """The cloud moved by ``offset`` (3,), then scaled by ``factor``, its Gaussians' extents included.
+
+        Raises:
+            ValueError: The factor is not a positive number.
+        """
+        if not 0 < factor < math.inf:
+            raise ValueError(f'factor={float(factor)}: expected a positive number; mirror with transform()')
         factor = torch.as_tensor(factor, dtype=self.means.dtype, device=self.device)
         return self.replace(means=(self.means + offset) * factor, log_scales=self.log_scales + factor.log())
 
