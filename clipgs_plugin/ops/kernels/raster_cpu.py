@@ -582,19 +582,10 @@ class _Rasterise(torch.autograd.Function):
 
 
 def rasterise(
-    means: Tensor,           # (N, 3) float32
-    quats: Tensor,           # (N, 4) wxyz
-    log_scales: Tensor,      # (N, 3)
-    opacity_logits: Tensor,  # (N,)
-    sh: Tensor,              # (N, K, 3)
-    viewmats: Tensor,        # (V, 4, 4)
-    intrinsics: Tensor,      # (V, 3, 3)
-    width: int,
-    height: int,
-    near: float,
-    blur: float,
+    means: Tensor, quats: Tensor, log_scales: Tensor, opacity_logits: Tensor, sh: Tensor, viewmats: Tensor,
+    intrinsics: Tensor, width: int, height: int, near: float, blur: float,
 ) -> tuple[Tensor, Tensor]:
-    """Colours on black (V, H, W, 3) and alpha (V, H, W); differentiable in the Gaussians' parameters."""
+    """As :func:`clipgs_plugin.ops.kernels.raster_reference.rasterise` in float32; cameras get no gradients."""
     if viewmats.requires_grad or intrinsics.requires_grad:
         raise ValueError("backend='cpu' gives cameras no gradients; detach them, or use backend='reference'")
     dtype = means.dtype

@@ -5,19 +5,10 @@ from torch import Tensor
 
 
 def rasterise(
-    means: Tensor,           # (N, 3) float32, CUDA
-    quats: Tensor,           # (N, 4) wxyz
-    log_scales: Tensor,      # (N, 3)
-    opacity_logits: Tensor,  # (N,)
-    sh: Tensor,              # (N, K, 3)
-    viewmats: Tensor,        # (V, 4, 4)
-    intrinsics: Tensor,      # (V, 3, 3)
-    width: int,
-    height: int,
-    near: float,
-    blur: float,
+    means: Tensor, quats: Tensor, log_scales: Tensor, opacity_logits: Tensor, sh: Tensor, viewmats: Tensor,
+    intrinsics: Tensor, width: int, height: int, near: float, blur: float,
 ) -> tuple[Tensor, Tensor]:
-    """Colours on black (V, H, W, 3) and alpha (V, H, W); differentiable in every tensor but the intrinsics."""
+    """As :func:`clipgs_plugin.ops.kernels.raster_reference.rasterise` in float32; intrinsics get no gradients."""
     from gsplat import rasterization
 
     colors, alphas, _ = rasterization(

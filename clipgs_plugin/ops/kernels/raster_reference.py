@@ -121,7 +121,11 @@ def rasterise(
     near: float,
     blur: float,
 ) -> tuple[Tensor, Tensor]:
-    """Colours on black (V, H, W, 3) and alpha (V, H, W); differentiable in every tensor, cameras included."""
+    """What every backend draws, in the dtype of ``means``; here differentiable in every tensor, cameras included.
+
+    Returns:
+        Colours on black, (V, H, W, 3), and alpha, (V, H, W).
+    """
     dtype, device = means.dtype, means.device
     cloud = [x.double() for x in (means, quats, log_scales, opacity_logits, sh)]
     ys, xs = torch.meshgrid(torch.arange(height, device=device) + 0.5, torch.arange(width, device=device) + 0.5,
