@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from clipgs_plugin.datasets.base import GaussianDataset, label_names
-from clipgs_plugin.io import FORMATS
+from clipgs_plugin.io import SUFFIXES, find_splats
 from clipgs_plugin.registry import DATASETS
-
-SUFFIXES = tuple(format.suffix for format in FORMATS.values())
 
 
 @DATASETS.register_module()
@@ -34,26 +32,22 @@ class GaussianFolder(GaussianDataset):
                  seed: int = 0) -> None:
         super().__init__(pipeline, seed, test_mode)
         self.root = Path(root)
-        self.suffixes = tuple(suffix.lower() for suffix in suffixes)
+        self.suffixes = tuple(suffixes)
         if not self.root.is_dir():
             raise FileNotFoundError(f'{root} is not a folder; expected {root}/CLASS/NAME with endings '
                                     f'{", ".join(self.suffixes)}')
         folders = sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith('.'))
         if not folders:
-            raise ValueError(f'{root} holds no class folders ({len(self._files(self.root))} splat files lie in it '
+            raise ValueError(f'{root} holds no class folders ({len(find_splats(root, suffixes))} splat files lie in it '
                              f'directly); expected {root}/CLASS/NAME with endings {", ".join(self.suffixes)}')
         self.classes = label_names(folders, classes, str(root))
         self._items: list[tuple[Path, int]] = []
         for label, name in enumerate(self.classes):
-            files = self._files(self.root / name)
+            files = find_splats(self.root / name, suffixes)
             if not files:
                 raise ValueError(f'{self.root / name} holds no file that ends in {", ".join(self.suffixes)}; remove '
                                  'the folder, or name the classes to take with classes=[...]')
             self._items += [(path, label) for path in files]
-
-    def _files(self, folder: Path) -> list[Path]:
-        return sorted(path for path in folder.rglob('*')
-                      if path.name.lower().endswith(self.suffixes) and path.is_file())
 
     @property
     def metainfo(self) -> dict:

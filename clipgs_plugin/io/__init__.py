@@ -1,4 +1,14 @@
 """Splat files in and out; every format comes as a :class:`GaussianCloud` in the INRIA convention and frame."""
-from clipgs_plugin.io.formats import FORMATS, Format, format_of_file, format_of_name, read_gaussians, write_gaussians
+from clipgs_plugin.io.formats import (
+    FORMATS,
+    SUFFIXES,
+    Format,
+    find_splats,
+    format_of_file,
+    format_of_name,
+    read_gaussians,
+    write_gaussians,
+)
 
-__all__ = ['FORMATS', 'Format', 'format_of_file', 'format_of_name', 'read_gaussians', 'write_gaussians']
+__all__ = ['FORMATS', 'SUFFIXES', 'Format', 'find_splats', 'format_of_file', 'format_of_name', 'read_gaussians',
+           'write_gaussians']

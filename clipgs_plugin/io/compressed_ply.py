@@ -44,6 +44,11 @@ def is_compressed(file: ply.Ply) -> bool:
 
 
 def from_ply(file: ply.Ply) -> GaussianCloud:
+    """Read with or without bounds of colours, SH degree 0 to 3.
+
+    Raises:
+        ValueError: A property is missing or of another type, or counts do not fit together.
+    """
     path = file.path
     for element, names in (('chunk', _BOUNDS), ('vertex', _PACKED)):
         missing = [name for name in names if name not in file[element].properties]

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,6 @@ class Format:
     read: Callable[[Path], GaussianCloud]
     write: Callable[..., None] | None = None                   # (cloud, path, **options)
     storage_order: Callable[[GaussianCloud], np.ndarray] | None = None  # where it does not keep the cloud's
-    max_sh_degree: int = 3
-    lossless: bool = False
 
 
 def _read_ply(path: Path) -> GaussianCloud:
@@ -35,13 +33,14 @@ def _read_ply(path: Path) -> GaussianCloud:
 FORMATS = {format.name: format for format in (
     Format('compressed-ply', '.compressed.ply', 'PlayCanvas compressed .ply', _read_ply, compressed_ply.write,
            compressed_ply.storage_order),
-    Format('ply', '.ply', 'INRIA .ply', _read_ply, inria_ply.write, lossless=True),
-    Format('splat', '.splat', 'antimatter15 .splat', splat.read, splat.write, max_sh_degree=0),
+    Format('ply', '.ply', 'INRIA .ply', _read_ply, inria_ply.write),
+    Format('splat', '.splat', 'antimatter15 .splat', splat.read, splat.write),
     Format('spz', '.spz', 'Niantic .spz', spz.read, spz.write),
     Format('sog', '.sog', 'PlayCanvas SOG, bundled', sog.read, sog.write, sog.storage_order),
     Format('sog-folder', sog.META, 'PlayCanvas SOG, a folder', sog.read, sog.write, sog.storage_order),
-    Format('ksplat', '.ksplat', 'GaussianSplats3D .ksplat', ksplat.read, max_sh_degree=2),
+    Format('ksplat', '.ksplat', 'GaussianSplats3D .ksplat', ksplat.read),
 )}
+SUFFIXES = tuple(format.suffix for format in FORMATS.values())
 _SIGNATURES = {b'ply\n': 'ply', b'ply\r': 'ply', spz.GZIP: 'spz', spz.MAGIC: 'spz', sog.ZIP: 'sog'}
 
 
@@ -55,8 +54,13 @@ def format_of_name(path: str | os.PathLike) -> Format:
     for format in FORMATS.values():
         if name.endswith(format.suffix):
             return format
-    raise ValueError(f'{path}: no splat format has this suffix; known are '
-                     f'{", ".join(format.suffix for format in FORMATS.values())}')
+    raise ValueError(f'{path}: no splat format has this suffix; known are {", ".join(SUFFIXES)}')
+
+
+def find_splats(folder: str | os.PathLike, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """The files in a folder and below it whose names end so, in upper or lower case, sorted."""
+    endings = tuple(suffix.lower() for suffix in suffixes)
+    return sorted(path for path in Path(folder).rglob('*') if path.name.lower().endswith(endings) and path.is_file())
 
 
 def format_of_file(path: str | os.PathLike) -> Format:

@@ -37,12 +37,12 @@ def count_rest(path: Path, properties: tuple[str, ...]) -> int:
     return len(found)
 
 
-def read(path: Path) -> GaussianCloud:
-    """Read a file of any property order, SH degree 0 to 3, binary or ascii; properties it does not know are skipped."""
-    return from_ply(ply.open_ply(path))
-
-
 def from_ply(file: ply.Ply) -> GaussianCloud:
+    """Read any property order, SH degree 0 to 3, binary or ascii; properties it does not know are skipped.
+
+    Raises:
+        ValueError: A mesh or a point cloud, a property is missing, or a wrong number of SH properties.
+    """
     path, required = file.path, [*_MEANS, *_DC, *_OPACITY, *_SCALES, *_QUATS]
     properties = file['vertex'].properties if 'vertex' in file else ()
     missing = [name for name in required if name not in properties]
