@@ -24,9 +24,21 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(joined, namespace)
 
 
-def parser(description: str, example: str) -> argparse.ArgumentParser:
-    """An argument parser whose help starts with one sentence and ends with an example."""
-    return _Parser(description=description, epilog=f'example:\n  {example}',
+WORLD = 'python tools/make_toy_world.py work_dirs/toy_world'
+FEATURES = 'python tools/cache_features.py work_dirs/toy_world --teacher toy-clip'
+FILES = ('python tools/make_toy_world.py work_dirs/toys --num-train 1 --num-val 1 --num-test 1 '
+         '--export work_dirs/files')
+QUICKSTART = 'bash tools/quickstart.sh'
+
+
+def parser(description: str, *example: str) -> argparse.ArgumentParser:
+    """An argument parser whose help starts with one sentence and ends with an example.
+
+    Args:
+        description: The sentence.
+        example: Lines that work in a fresh checkout, those that make what the last one needs first.
+    """
+    return _Parser(description=description, epilog='\n  '.join(['example:', *example]),
                    formatter_class=argparse.RawDescriptionHelpFormatter)
 
 

@@ -5,11 +5,11 @@ import sys
 import time
 from pathlib import Path
 
-from clipgs_plugin.tools._program import parser, progress_bar, run
+from clipgs_plugin.tools._program import FEATURES, WORLD, parser, progress_bar, run
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, 'python tools/cache_features.py data/toy_world --teacher toy-clip')
+    args = parser(__doc__, WORLD, FEATURES)
     args.add_argument('triplets', type=Path, help='folder of triplets')
     args.add_argument('--teacher', default='toy-clip',
                       help='a name of registry/catalogue/teachers.yml or of open_clip.list_models() (%(default)s)')

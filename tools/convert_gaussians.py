@@ -8,7 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from clipgs_plugin.tools._program import USER_ERRORS, parser, progress_bar, run
+from clipgs_plugin.tools._program import FILES, USER_ERRORS, parser, progress_bar, run
 
 AXES = ['x', 'y', 'z', '-x', '-y', '-z']
 
@@ -16,9 +16,7 @@ AXES = ['x', 'y', 'z', '-x', '-y', '-z']
 def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.io import FORMATS
     writable = [name for name, format in FORMATS.items() if format.write]
-    args = parser(__doc__, 'python tools/make_toy_world.py work_dirs/toys --num-train 1 --num-val 1 --num-test 1 '
-                  '--export work_dirs/files\n'
-                  '  python tools/convert_gaussians.py work_dirs/files work_dirs/spz --format spz')
+    args = parser(__doc__, FILES, 'python tools/convert_gaussians.py work_dirs/files work_dirs/spz --format spz')
     args.add_argument('input', metavar='IN', type=Path, help='a splat file of any format, or a folder of them')
     args.add_argument('output', metavar='OUT', type=Path, help='file to write, in the format of its suffix '
                       f'({", ".join(FORMATS[name].suffix for name in writable)}), or the folder for those of a folder')
@@ -54,9 +52,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _jobs(args: argparse.ArgumentParser, options: argparse.Namespace) -> list[tuple[Path, Path]]:
     """Files to read and to write; wrong use ends the program."""
-    from clipgs_plugin.io import FORMATS, format_of_name, sog
+    from clipgs_plugin.io import FORMATS, SUFFIXES, format_of_name, sog
     source, target = options.input, options.output
-    suffixes = tuple(format.suffix for format in FORMATS.values())
     if not source.exists():
         args.error(f'{source} does not exist')
     if source.is_dir() and not (source / sog.META).is_file():
@@ -67,12 +64,12 @@ def _jobs(args: argparse.ArgumentParser, options: argparse.Namespace) -> list[tu
         format, jobs = FORMATS[options.format], []
         for path in sorted(source.iterdir()):
             is_sog = path.is_dir() and (path / sog.META).is_file()
-            if is_sog or (path.is_file() and path.name.lower().endswith(suffixes)):
+            if is_sog or (path.is_file() and path.name.lower().endswith(SUFFIXES)):
                 stem = path.name if is_sog else path.name[:-len(format_of_name(path).suffix)]
                 jobs.append((path, target / stem / sog.META if format.suffix == sog.META
                              else target / (stem + format.suffix)))
         if not jobs:
-            args.error(f'{source} holds no splat files ({", ".join(suffixes)})')
+            args.error(f'{source} holds no splat files ({", ".join(SUFFIXES)})')
         outputs = [output for _, output in jobs]
         for job in jobs:
             if outputs.count(job[1]) > 1:

@@ -6,19 +6,18 @@ import sys
 import warnings
 from pathlib import Path
 
-from clipgs_plugin.tools._program import USER_ERRORS, parser, progress_bar, run
+from clipgs_plugin.tools._program import FILES, USER_ERRORS, parser, progress_bar, run
 
 
 def find_files(inputs: list[Path]) -> list[Path]:
     """The files named, and every splat file below the folders named."""
-    from clipgs_plugin.io import FORMATS
-    suffixes = tuple(format.suffix for format in FORMATS.values())
+    from clipgs_plugin.io import SUFFIXES, find_splats
     files = []
     for entry in inputs:
         if entry.is_dir():
-            found = sorted(p for p in entry.rglob('*') if p.is_file() and p.name.lower().endswith(suffixes))
+            found = find_splats(entry)
             if not found:
-                raise FileNotFoundError(f'{entry} holds no splat files ({", ".join(suffixes)})')
+                raise FileNotFoundError(f'{entry} holds no splat files ({", ".join(SUFFIXES)})')
             files += found
         elif entry.is_file():
             files.append(entry)
@@ -28,7 +27,7 @@ def find_files(inputs: list[Path]) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, 'python tools/embed.py chair.ply scans/ -o embeddings.npz')
+    args = parser(__doc__, FILES, 'python tools/embed.py work_dirs/files -o work_dirs/embeddings.npz')
     args.add_argument('inputs', nargs='+', type=Path, help='splat files of any format, or folders of them')
     args.add_argument('-o', '--out', type=Path, default=Path('embeddings.npz'), help='index to write (%(default)s)')
     args.add_argument('--model', default='clipgs_toy', help='name or config of the model (%(default)s)')
@@ -45,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.apis import SearchIndex
     from clipgs_plugin.ops import axis_change
     files = find_files(args.inputs)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter('always')
         clipgs = CLIPGSInferencer(args.model, args.checkpoint, args.device)

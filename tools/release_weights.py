@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from clipgs_plugin.tools._program import parser, run
+from clipgs_plugin.tools._program import QUICKSTART, parser, run
 
 CARD = """# {name}
 
@@ -34,7 +34,9 @@ files of the test suite's real data, to three digits.
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, 'python tools/release_weights.py work_dirs/quickstart clipgs_toy --golden camera.ply')
+    args = parser(__doc__, QUICKSTART,
+                  'python tools/release_weights.py work_dirs/quickstart my_toy '
+                  '--golden work_dirs/quickstart/files/*.ply')
     args.add_argument('run', type=Path, help='the work dir of tools/train.py')
     args.add_argument('name', help='of the model; the folder of clipgs_plugin/weights')
     args.add_argument('--golden', type=Path, nargs='+', default=[], help='files whose embeddings to keep')

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipgs_plugin.tools._program import parser, run
+from clipgs_plugin.tools._program import QUICKSTART, parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, 'python tools/report.py work_dirs/quickstart -o report.html')
+    args = parser(__doc__, QUICKSTART, 'python tools/report.py work_dirs/quickstart -o work_dirs/report.html')
     args.add_argument('run', type=Path, help='the work dir of tools/train.py')
     args.add_argument('-o', '--out', type=Path, default=None, help='page to write (RUN/report.html)')
     args.add_argument('--gallery', type=Path, metavar='PNG', help='also write the retrieval gallery as a picture')

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from clipgs_plugin.tools._program import parser
+from clipgs_plugin.tools._program import QUICKSTART, parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, 'python tools/test.py clipgs_pointbert-nano_20e_toy-world work_dirs/NAME/epoch_20.pth')
+    args = parser(__doc__, QUICKSTART,
+                  'python tools/test.py work_dirs/quickstart/clipgs_pointbert-nano_20e_toy-world.py '
+                  'work_dirs/quickstart/epoch_20.pth')
     args.add_argument('config', help='path of a config, or the name of a shipped one')
     args.add_argument('checkpoint', type=Path, help='weights, which must fit the model exactly')
     args.add_argument('--work-dir', help='folder of the log (./work_dirs/NAME of the config)')

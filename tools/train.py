@@ -6,11 +6,11 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from clipgs_plugin.tools._program import parser
+from clipgs_plugin.tools._program import FEATURES, WORLD, parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, 'python tools/train.py clipgs_pointbert-nano_20e_toy-world --amp')
+    args = parser(__doc__, WORLD, FEATURES, 'python tools/train.py clipgs_pointbert-nano_20e_toy-world --amp')
     args.add_argument('config', help='path of a config, or the name of a shipped one')
     args.add_argument('--work-dir', help='folder of logs and checkpoints (./work_dirs/NAME of the config)')
     args.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',

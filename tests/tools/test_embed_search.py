@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from clipgs_plugin import ops, read_gaussians, write_gaussians
 from clipgs_plugin.datasets.toy_world.writing import export_files
 from clipgs_plugin.tools import embed, search
 
@@ -18,7 +19,7 @@ def toys(tmp_path_factory):
 
 
 def test_a_folder_is_embedded_and_searched(toys, tmp_path, capsys):
-    index = tmp_path / 'e.npz'
+    index = tmp_path / 'new' / 'e.npz'
     assert embed.main([str(toys), '-o', str(index)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6 and all('1,024 Gaussians of SH degree 0' in line for line in lines)
@@ -32,6 +33,12 @@ def test_a_folder_is_embedded_and_searched(toys, tmp_path, capsys):
 
     teapot = next(str(path) for path in toys.iterdir() if 'teapot' in path.name)
     assert search.main([str(index), '--gaussians', teapot, '--json']) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found[0]['path'] == teapot and found[0]['score'] == pytest.approx(1, abs=1e-4)
+
+    lying = tmp_path / 'lying.ply'
+    write_gaussians(read_gaussians(teapot).transform(ops.axis_change('y', 'z')), lying)
+    assert search.main([str(index), '--gaussians', str(lying), '--up', 'z', '--json']) == 0
     found = json.loads(capsys.readouterr().out)
     assert found[0]['path'] == teapot and found[0]['score'] == pytest.approx(1, abs=1e-4)
 
