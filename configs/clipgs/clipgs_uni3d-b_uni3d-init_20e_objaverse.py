@@ -11,5 +11,8 @@ model = dict(
             family='uni3d',
             parts=('patch_encoder', 'position', 'blocks', 'norm', 'projection'))))
 
+# Training takes its cached features; this one embeds texts and pictures afterwards.
+teacher = dict(type='OpenCLIPTeacher', model=_base_.teacher_name)
+
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
 val_evaluator = test_evaluator = dict(type='RetrievalRecall')

@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from clipgs_plugin import GaussianBatch
 from clipgs_plugin.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from clipgs_plugin.registry.catalogue import load_catalogue
 
 UNI3D = {'s': (384, 12, 22.5e6), 'b': (768, 12, 86.95e6), 'l': (1024, 24, 304.7e6)}
 
@@ -65,6 +66,9 @@ def test_configs_have_the_recipe_of_the_paper(root, size):
     assert cfg.model.image_loss == dict(type='ImageVotingLoss', num_views=5)
     assert cfg.train_dataloader.dataset.num_views == 5
     assert cfg.num_gaussians == 10_000
+    teacher = load_catalogue('teachers')[cfg.teacher.model]
+    assert (teacher['model'], teacher['width']) == ('EVA02-E-14-plus', encoder.embed_dim)
+    assert cfg.train_dataloader.dataset.features == cfg.test_dataloader.dataset.features == cfg.teacher.model
 
     width, depth, parameters = UNI3D[size]
     with torch.device('meta'):
