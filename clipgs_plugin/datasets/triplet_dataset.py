@@ -24,7 +24,7 @@ class TripletDataset(GaussianDataset):
     ``text`` (E,) and ``views`` (K, E) with ``features``; ``view_pixels`` (K, 3, H, W) uint8 with ``load_views``.
 
     Args:
-        root: A folder that ``tools/make_triplets.py`` or ``tools/make_toy_world.py`` wrote.
+        root: A folder that ``tools/make_toy_world.py`` wrote, or :class:`~clipgs_plugin.triplets.ShardWriter`.
         split: Name of the split; None takes all objects.
         pipeline: Transforms, or configs of them.
         features: Name of the teacher whose cached features to take.

@@ -55,7 +55,7 @@ def read_settings(root: str | Path) -> dict:
     path = Path(root) / 'dataset.json'
     if not path.is_file():
         raise FileNotFoundError(f'{path} not found: {root} is not a folder of triplets; make one with '
-                                'tools/make_triplets.py or tools/make_toy_world.py')
+                                'tools/make_toy_world.py, or of your own data with clipgs_plugin.triplets.ShardWriter')
     settings = json.loads(path.read_text(encoding='utf-8'))
     if settings.get('format') != FORMAT or settings.get('version') != FORMAT_VERSION:
         raise ValueError(f'{path}: format {settings.get("format")!r} version {settings.get("version")!r}, this release '
@@ -176,7 +176,7 @@ class ShardWriter:
     same objects in the same order give the same bytes, interrupted or not. One writer to a folder; folders written
     apart are joined by :func:`rebuild_index`. ::
 
-        with ShardWriter(out, generator=dict(name='make_triplets', version='1')) as writer:
+        with ShardWriter(out, generator=dict(name='my_objects', version='1')) as writer:
             for item in items:
                 if item.uid not in writer:
                     writer.write(item.uid, cloud, views, captions=['a red chair'], category='chair')

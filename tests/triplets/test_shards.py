@@ -221,7 +221,7 @@ def test_more_shards_than_open_files(tmp_path, random_cloud, monkeypatch):
 
 
 def test_a_folder_that_is_no_dataset_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='make_triplets'):
+    with pytest.raises(FileNotFoundError, match='ShardWriter'):
         ShardReader(tmp_path)
     (tmp_path / 'dataset.json').write_text('{"format": "clipgs-triplets", "version": 99}')
     with pytest.raises(ValueError, match='version 99'):

@@ -1,5 +1,6 @@
-# Objaverse as triplets, made by tools/make_triplets.py, with the features of Uni3D's teacher,
-# made by tools/cache_features.py. Frame: y up. 10,000 Gaussians an object, as the point-cloud models were given points.
+# Objaverse as triplets, written with clipgs_plugin.triplets.ShardWriter (36 views an object in the paper), with the
+# features of Uni3D's teacher, made by tools/cache_features.py. Frame: y up. 10,000 Gaussians an object, as the
+# point-cloud models were given points.
 data_root = 'data/objaverse_triplets'
 teacher_name = 'eva02-e-14-plus-laion2b'
 num_gaussians = 10000
