@@ -113,7 +113,8 @@ class GSTokenizer(BaseModule):
 
     def extra_repr(self) -> str:
         branch = f'orders={self.orders}, combine={self.combine!r}' if self.refinement is not None else 'refine=False'
-        return f'num_groups={self.num_groups}, group_size={self.group_size}, start={self.start!r}, rule={self.rule!r}, {branch}'
+        return (f'num_groups={self.num_groups}, group_size={self.group_size}, start={self.start!r}, '
+                f'rule={self.rule!r}, {branch}')
 
     @property
     def dtype(self) -> torch.dtype:
