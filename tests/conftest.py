@@ -11,6 +11,11 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get('CLIPGS_TEST_DATA', ROOT.parent / 'shared' / 'data'))
 
 
+def pytest_configure():
+    if 'CLIPGS_TEST_DATA' in os.environ and not DATA.is_dir():
+        raise pytest.UsageError(f'CLIPGS_TEST_DATA names {DATA}, which is no folder; correct it or unset it')
+
+
 @pytest.fixture(scope='session')
 def root() -> Path:
     """The checkout."""
