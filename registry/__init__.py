@@ -25,7 +25,7 @@ _LOCATIONS = {
     'OPTIM_WRAPPERS': ('clipgs_plugin.engine',),
     'OPTIM_WRAPPER_CONSTRUCTORS': ('clipgs_plugin.engine',),
     'PARAM_SCHEDULERS': (),
-    'METRICS': ('clipgs_plugin.evaluation',),
+    'METRICS': ('clipgs_plugin.evaluation', 'clipgs_plugin.engine'),
     'EVALUATOR': (),
     'TASK_UTILS': (),
     'VISUALIZERS': (),

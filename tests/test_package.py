@@ -1,5 +1,7 @@
 """The package as it is installed: every folder listed, nothing done at import, registries found by name."""
+import ast
 import configparser
+import re
 import subprocess
 import sys
 
@@ -55,6 +57,23 @@ def test_every_child_registry_of_mmengine_exists():
     # mmengine keeps a root and an inferencer registry too; every one that a default_scope looks into must be ours.
     for name in names:
         assert getattr(children, name).scope == 'clipgs_plugin', name
+
+
+def test_every_registered_type_is_found_by_name(root):
+    import clipgs_plugin.registry as registries
+    found = 0
+    for path in (root / 'clipgs_plugin').rglob('*.py'):
+        module = '.'.join(path.relative_to(root).with_suffix('').parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            for decorator in getattr(node, 'decorator_list', ()):
+                match = re.fullmatch(r'([A-Z_]+)\.register_module\(\)', ast.unparse(decorator))
+                if match:
+                    found += 1
+                    registry = getattr(registries, match[1])
+                    # Only what lies there is imported when a name is looked up first.
+                    assert any(f'{module}.'.startswith(f'{place}.') for place in registry._locations), node.name
+                    assert registry.get(f'clipgs_plugin.{node.name}') is not None, node.name
+    assert found > 30
 
 
 def test_public_names_exist():

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 
+from clipgs_plugin.io.files import write_npz
 from clipgs_plugin.registry import METRICS
 
 _LEFT_OUT = ('text', 'views')
@@ -38,5 +39,5 @@ class DumpPredictions(BaseMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(self.path, **{key: np.stack([np.asarray(result[key]) for result in results]) for key in results[0]})
+        write_npz(self.path, {key: np.stack([np.asarray(result[key]) for result in results]) for key in results[0]})
         return {}

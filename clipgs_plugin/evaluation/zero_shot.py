@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clipgs_plugin.evaluation.functional import cosines, label_ranks, per_class_accuracy, recall_at_k
 from clipgs_plugin.evaluation.prompts import class_embeddings
+from clipgs_plugin.io.files import write_npz
 from clipgs_plugin.registry import METRICS, MODELS
 
 
@@ -94,7 +95,7 @@ class ZeroShotAccuracy(BaseMetric):
 
 def save_class_features(path: str | Path, classes: Sequence[str], features: Tensor) -> None:
     """Write class embeddings, ``classes`` (C,) and ``features`` (C, E), as ``.npz``."""
-    np.savez(path, classes=np.array(list(classes)), features=features.float().cpu().numpy())
+    write_npz(Path(path), {'classes': np.array(list(classes)), 'features': features.float().cpu().numpy()})
 
 
 def load_class_features(path: str | Path, classes: Sequence[str]) -> Tensor:

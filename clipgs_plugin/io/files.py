@@ -1,9 +1,10 @@
 """Files that are whole or absent, and clouds made of numpy arrays."""
 from __future__ import annotations
 
+import io
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,21 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an ``.npz`` of plain arrays, under exactly this name.
+
+    Raises:
+        FileNotFoundError: Its folder does not exist.
+        ValueError: An array holds objects, which numpy would pickle.
+    """
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ValueError(f'{path}: {name!r} holds {array}, expected numbers or strings, which need no pickle')
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_whole(path, [buffer.getbuffer()])
 
 
 def cloud_from_arrays(means, quats, log_scales, opacity_logits, sh) -> GaussianCloud:

@@ -10,4 +10,4 @@ import yaml
 @cache
 def load_catalogue(kind: str) -> dict[str, dict]:
     """The entries of ``KIND.yml`` by name."""
-    return yaml.safe_load(files(__name__).joinpath(f'{kind}.yml').read_text())
+    return yaml.safe_load(files(__name__).joinpath(f'{kind}.yml').read_text(encoding='utf-8'))

@@ -223,6 +223,17 @@ def test_a_failed_write_leaves_the_old_file(random_cloud, tmp_path, monkeypatch)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ['cloud.ply']
 
 
+def test_arrays_are_written_whole_and_without_a_pickle(tmp_path):
+    path = tmp_path / 'arrays.npz'
+    io.files.write_npz(path, {'names': np.array(['a', 'bc']), 'values': np.arange(3.0)})
+    with np.load(path, allow_pickle=False) as arrays:
+        assert arrays['names'].tolist() == ['a', 'bc'] and arrays['values'].tolist() == [0, 1, 2]
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"arrays.npz: 'label' holds \[None 3\]"):
+        io.files.write_npz(path, {'values': np.zeros(1), 'label': np.array([None, 3])})
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ['arrays.npz']
+
+
 @pytest.mark.parametrize('suffix', WRITABLE)
 def test_a_missing_folder_to_write_in_is_named(random_cloud, tmp_path, suffix):
     with pytest.raises(FileNotFoundError, match=f'cloud.{suffix}: its folder does not exist'):
