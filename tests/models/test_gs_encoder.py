@@ -1,10 +1,12 @@
 """The encoder as a whole: what must not change an embedding, and what it refuses."""
+from itertools import permutations, product
+
 import pytest
 import torch
 from mmengine.model import BaseModule
 from torch import nn
 
-from clipgs_plugin import GaussianBatch, GaussianCloud
+from clipgs_plugin import GaussianBatch, GaussianCloud, ops
 from clipgs_plugin.models import GSEncoder, GSTokenizer, PointBERT, Uni3D
 from clipgs_plugin.registry import MODELS
 
@@ -84,6 +86,20 @@ def test_order_of_the_gaussians_changes_nothing(encoder, random_cloud, kind):
 def test_sign_of_quaternions_changes_nothing(encoder, random_cloud):
     cloud = random_cloud(200)
     assert_close(embed(encoder, cloud.replace(quats=-cloud.quats)), embed(encoder, cloud))
+
+
+def test_gauge_free_embeddings_are_blind_to_the_24_labellings_of_axes(random_cloud):
+    torch.manual_seed(0)
+    encoder = opened(GSEncoder(GSTokenizer(**TOKENIZER, attributes='gauge_free'), PointBERT(48, 2, 4, 32), 16))
+    cloud = random_cloud(200)
+    labellings = [torch.eye(3)[list(axes)] * torch.tensor(signs) for axes in permutations(range(3))
+                  for signs in product((1.0, -1.0), repeat=3)]
+    labellings = [matrix for matrix in labellings if torch.linalg.det(matrix) > 0]
+    others = [cloud.replace(quats=ops.matrix_to_quaternion(cloud.rotations @ matrix),
+                            log_scales=cloud.log_scales @ matrix.abs()) for matrix in labellings]
+    assert len(others) == 24
+    expected = embed(encoder, cloud)
+    assert_close(embed(encoder, *others), expected.expand(24, -1))
 
 
 def test_a_zero_radius_is_an_object_too(encoder, random_cloud):
