@@ -9,7 +9,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'))
 custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='SeedHook'), dict(type='ProgressBarHook')]
 
-# Numba's parallel kernels do not survive a fork.
+# A fork copies the locks of other threads, but not the threads that would open them.
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='spawn', opencv_num_threads=0),

@@ -100,7 +100,7 @@ def _make_all(specs: list[ObjectSpec], num_gaussians: int, num_views: int, size:
     if workers == 1 or len(specs) < 2 * workers:
         yield from map(make, specs)
         return
-    # Numba's threads do not survive a fork, and one thread a process is fastest.
+    # Spawned, since a fork copies the locks of torch's threads without the threads. One thread a process is fastest.
     with multiprocessing.get_context('spawn').Pool(workers, torch.set_num_threads, (1,)) as pool:
         yield from pool.imap(make, specs, chunksize=4)
 
