@@ -1,6 +1,7 @@
 """The package as it is installed: every folder listed, nothing done at import, registries found by name."""
 import ast
 import configparser
+import importlib
 import re
 import subprocess
 import sys
@@ -25,6 +26,25 @@ def test_setup_cfg_lists_every_package(root):
         for path in (root / folder).glob('**/__init__.py'):
             found.add('.'.join((package, *path.parent.relative_to(root / folder).parts)))
     assert listed == found
+
+
+SCRIPTS = {'clipgs-train': ['absent.py'], 'clipgs-test': ['absent.py', 'x.pth'], 'clipgs-embed': ['absent.ply'],
+           'clipgs-search': ['absent.npz', '--text', 'x'], 'clipgs-convert': ['absent.ply', 'x.ply']}
+
+
+def test_installed_programs_say_what_is_wrong_in_one_line(root, tmp_path, monkeypatch, capsys):
+    setup = configparser.ConfigParser()
+    setup.read(root / 'setup.cfg')
+    entries = dict(line.split(' = ') for line in setup['options.entry_points']['console_scripts'].strip().splitlines())
+    assert entries.keys() == SCRIPTS.keys()
+    monkeypatch.chdir(tmp_path)
+    for name, entry in entries.items():
+        module, _, function = entry.partition(':')
+        monkeypatch.setattr(sys, 'argv', [name, *SCRIPTS[name]])
+        with pytest.raises(SystemExit) as stopped:  # as the installed script does
+            sys.exit(getattr(importlib.import_module(module), function)())
+        assert stopped.value.code in (1, 2), name
+        assert re.search(r'error: .*absent\.\w+.*does not exist', capsys.readouterr().err.splitlines()[-1]), name
 
 
 def test_import_is_light_and_silent(tmp_path):

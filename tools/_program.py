@@ -3,11 +3,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+if TYPE_CHECKING:
+    from clipgs_plugin import CLIPGSInferencer, GaussianCloud
+
+AXES = ['x', 'y', 'z', '-x', '-y', '-z']
 USER_ERRORS = (ValueError, FileNotFoundError, IsADirectoryError, PermissionError)
 
 
@@ -40,6 +47,45 @@ def parser(description: str, *example: str) -> argparse.ArgumentParser:
     """
     return _Parser(description=description, epilog='\n  '.join(['example:', *example]),
                    formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def add_experiment(args: argparse.ArgumentParser, setting: str) -> None:
+    """The config to run and how to run it.
+
+    Args:
+        args: Parser to add to.
+        setting: What ``--cfg-options`` may look like.
+    """
+    from mmengine.config import DictAction
+
+    args.add_argument('config', help='path of a config, or the name of a shipped one')
+    args.add_argument('--work-dir', help='folder of all that is written (./work_dirs/NAME of the config)')
+    args.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                      help=f'settings that override the config\'s, like {setting}')
+    args.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                      help='what started several processes, pytorch for torchrun (%(default)s)')
+    args.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers, not used')
+
+
+def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSInferencer:
+    """A model with its teacher; what its users should know goes to standard error."""
+    from clipgs_plugin import CLIPGSInferencer
+
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter('always')
+        clipgs = CLIPGSInferencer(model, checkpoint, device)
+    for note in notes:
+        print(f'note: {note.message}', file=sys.stderr)
+    return clipgs
+
+
+def read_upright(path: Path, up: str) -> GaussianCloud:
+    """The Gaussians of a file whose up axis is ``up``, turned to have y up."""
+    from clipgs_plugin import read_gaussians
+    from clipgs_plugin.ops import axis_change
+
+    cloud = read_gaussians(path)
+    return cloud if up == 'y' else cloud.transform(axis_change(up, 'y'))
 
 
 def progress_bar(**kwargs) -> Progress:

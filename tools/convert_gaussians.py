@@ -8,9 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from clipgs_plugin.tools._program import FILES, USER_ERRORS, parser, progress_bar, run
-
-AXES = ['x', 'y', 'z', '-x', '-y', '-z']
+from clipgs_plugin.tools._program import AXES, FILES, USER_ERRORS, parser, progress_bar, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -151,5 +149,10 @@ def _print(result: dict) -> None:
                   soft_wrap=True)
 
 
-if __name__ == '__main__':
+def cli() -> None:
+    """The installed program ``clipgs-convert``."""
     run(main)
+
+
+if __name__ == '__main__':
+    cli()

@@ -3,10 +3,18 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from pathlib import Path
 
-from clipgs_plugin.tools._program import FILES, USER_ERRORS, parser, progress_bar, run
+from clipgs_plugin.tools._program import (
+    AXES,
+    FILES,
+    USER_ERRORS,
+    load_inferencer,
+    parser,
+    progress_bar,
+    read_upright,
+    run,
+)
 
 
 def find_files(inputs: list[Path]) -> list[Path]:
@@ -32,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('-o', '--out', type=Path, default=Path('embeddings.npz'), help='index to write (%(default)s)')
     args.add_argument('--model', default='clipgs_toy', help='name or config of the model (%(default)s)')
     args.add_argument('--checkpoint', default=None, help='weights for a model given by its config')
-    args.add_argument('--up', default='y', choices=['x', 'y', 'z', '-x', '-y', '-z'],
+    args.add_argument('--up', default='y', choices=AXES,
                       help='the up axis of the files, which they do not tell (%(default)s)')
     args.add_argument('--device', default='cpu', help='where to compute (%(default)s)')
     args.add_argument('--json', action='store_true', help='print one JSON object a file')
@@ -40,25 +48,18 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from clipgs_plugin import CLIPGSInferencer, read_gaussians
     from clipgs_plugin.apis import SearchIndex
-    from clipgs_plugin.ops import axis_change
     files = find_files(args.inputs)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter('always')
-        clipgs = CLIPGSInferencer(args.model, args.checkpoint, args.device)
-    for note in notes:
-        print(f'note: {note.message}', file=sys.stderr)
+    clipgs = load_inferencer(args.model, args.checkpoint, args.device)
     print(f'Embedding {len(files)} files with {clipgs.model.name} into {args.out}', file=sys.stderr)
 
-    turn = None if args.up == 'y' else axis_change(args.up, 'y')
     embeddings, paths, failed = [], [], 0
     with progress_bar() as bar:
         for path in bar.track(files, description='embedding'):
             try:
-                cloud = read_gaussians(path)
-                embedding = clipgs.embed_gaussians(cloud if turn is None else cloud.transform(turn))[0]
+                cloud = read_upright(path, args.up)
+                embedding = clipgs.embed_gaussians(cloud)[0]
             except USER_ERRORS as error:
                 failed += 1
                 bar.console.print(f'failed   {error}', soft_wrap=True, highlight=False, markup=False)
@@ -76,5 +77,10 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-if __name__ == '__main__':
+def cli() -> None:
+    """The installed program ``clipgs-embed``."""
     run(main)
+
+
+if __name__ == '__main__':
+    cli()

@@ -2,11 +2,9 @@
 from __future__ import annotations
 
 import json
-import sys
-import warnings
 from pathlib import Path
 
-from clipgs_plugin.tools._program import FILES, parser, run
+from clipgs_plugin.tools._program import AXES, FILES, load_inferencer, parser, read_upright, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,29 +15,22 @@ def main(argv: list[str] | None = None) -> int:
     query.add_argument('--text', help='a phrase')
     query.add_argument('--image', type=Path, help='a picture file')
     query.add_argument('--gaussians', type=Path, help='a splat file')
-    args.add_argument('--up', default='y', choices=['x', 'y', 'z', '-x', '-y', '-z'],
+    args.add_argument('--up', default='y', choices=AXES,
                       help='the up axis of the splat file asked with, which it does not tell (%(default)s)')
     args.add_argument('-k', type=int, default=10, help='how many to show (%(default)s)')
     args.add_argument('--device', default='cpu', help='where to compute (%(default)s)')
     args.add_argument('--json', action='store_true', help='print a JSON list')
     args = args.parse_args(argv)
 
-    from clipgs_plugin import CLIPGSInferencer, read_gaussians
     from clipgs_plugin.apis import SearchIndex
-    from clipgs_plugin.ops import axis_change
     index = SearchIndex.load(args.index)
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter('always')
-        clipgs = CLIPGSInferencer(index.model, index.checkpoint or None, args.device)
-    for note in notes:
-        print(f'note: {note.message}', file=sys.stderr)
+    clipgs = load_inferencer(index.model, index.checkpoint or None, args.device)
     if args.text is not None:
         embedding = clipgs.embed_text(args.text)
     elif args.image is not None:
         embedding = clipgs.embed_images(args.image)
     else:
-        cloud = read_gaussians(args.gaussians)
-        embedding = clipgs.embed_gaussians(cloud if args.up == 'y' else cloud.transform(axis_change(args.up, 'y')))
+        embedding = clipgs.embed_gaussians(read_upright(args.gaussians, args.up))
 
     matches = index.query(embedding[0], args.k)
     if args.json:
@@ -55,5 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == '__main__':
+def cli() -> None:
+    """The installed program ``clipgs-search``."""
     run(main)
+
+
+if __name__ == '__main__':
+    cli()

@@ -6,25 +6,17 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from mmengine.config import DictAction
-
-from clipgs_plugin.tools._program import QUICKSTART, parser
+from clipgs_plugin.tools._program import QUICKSTART, add_experiment, parser
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, QUICKSTART,
                   'python tools/test.py work_dirs/quickstart/clipgs_pointbert-nano_20e_toy-world.py '
                   'work_dirs/quickstart/epoch_20.pth')
-    args.add_argument('config', help='path of a config, or the name of a shipped one')
+    add_experiment(args, 'test_dataloader.batch_size=8')
     args.add_argument('checkpoint', type=Path, help='weights, which must fit the model exactly')
-    args.add_argument('--work-dir', help='folder of the log (./work_dirs/NAME of the config)')
     args.add_argument('--out', type=Path, metavar='FILE.npz', help='write embeddings and labels of the objects here')
     args.add_argument('--json', action='store_true', help='print the metrics as one JSON object, and nothing else')
-    args.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                      help='settings that override the config\'s, like test_dataloader.batch_size=8')
-    args.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                      help='what started several processes, pytorch for torchrun (%(default)s)')
-    args.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers, not used')
     options = args.parse_args(argv)
 
     from mmengine.dist import is_main_process
