@@ -5,23 +5,20 @@ data_root = 'data/objaverse_triplets'
 teacher_name = 'eva02-e-14-plus-laion2b'
 num_gaussians = 10000
 
-train_pipeline = [
+load_pipeline = [
     dict(type='LoadGaussians', sh_degree=0),
     dict(type='FilterOpacity', threshold=0.05),
     dict(type='SampleGaussians', num=num_gaussians),
     dict(type='NormaliseGaussians'),
+]
+train_pipeline = [
+    *load_pipeline,
     dict(type='RotateGaussians', axis='y'),
     dict(type='ScaleGaussians', low=0.8, high=1.25),
     dict(type='DropColor', probability=0.2),
     dict(type='PackGaussians'),
 ]
-test_pipeline = [
-    dict(type='LoadGaussians', sh_degree=0),
-    dict(type='FilterOpacity', threshold=0.05),
-    dict(type='SampleGaussians', num=num_gaussians),
-    dict(type='NormaliseGaussians'),
-    dict(type='PackGaussians'),
-]
+test_pipeline = [*load_pipeline, dict(type='PackGaussians')]
 
 train_dataloader = dict(
     batch_size=64,

@@ -5,17 +5,19 @@ data_root = '{{$CLIPGS_TOY_WORLD:work_dirs/toy_world}}'
 teacher_name = 'toy-clip'
 num_gaussians = 1024
 
-train_pipeline = [
+load_pipeline = [
     dict(type='LoadGaussians', sh_degree=0),
     dict(type='FilterOpacity', threshold=0.05),
+]
+train_pipeline = [
+    *load_pipeline,
     dict(type='SampleGaussians', num=num_gaussians),
     dict(type='NormaliseGaussians'),
     dict(type='RotateGaussians', axis='y'),
     dict(type='PackGaussians'),
 ]
 test_pipeline = [
-    dict(type='LoadGaussians', sh_degree=0),
-    dict(type='FilterOpacity', threshold=0.05),
+    *load_pipeline,
     dict(type='SampleGaussians', num=num_gaussians, method='fps'),
     dict(type='NormaliseGaussians'),
     dict(type='PackGaussians'),
@@ -37,10 +39,4 @@ val_dataloader = dict(
     collate_fn=dict(type='collate_gaussians'),
     dataset=dict(type='TripletDataset', root=data_root, split='val', features=teacher_name, test_mode=True,
                  pipeline=test_pipeline))
-test_dataloader = dict(
-    batch_size=64,
-    num_workers=0,
-    sampler=dict(type='EpochSampler', shuffle=False),
-    collate_fn=dict(type='collate_gaussians'),
-    dataset=dict(type='TripletDataset', root=data_root, split='test', features=teacher_name, test_mode=True,
-                 pipeline=test_pipeline))
+test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], split='test'))
