@@ -38,7 +38,8 @@ class GaussianDataset(Dataset):
     """Objects by index, or by ``(epoch, index)`` as :class:`EpochSampler` yields them, through a pipeline.
 
     What an object looks like is a function of (seed, epoch, index) and of nothing else, so neither the number of
-    loader workers nor a restart changes it. Subclasses have ``__len__``, ``metainfo`` and :meth:`load`.
+    loader workers nor a restart changes it. Subclasses have ``__len__``, ``classes`` (their names in
+    the order of labels) and :meth:`load`.
 
     Args:
         pipeline: Transforms, or configs of them.
@@ -46,12 +47,19 @@ class GaussianDataset(Dataset):
         test_mode: Evaluation: every epoch is epoch 0.
     """
 
+    classes: list[str]
+
     def __init__(self, pipeline: Sequence[dict | Callable] = (), seed: int = 0, test_mode: bool = False) -> None:
         if seed < 0:
             raise ValueError(f'seed={seed}: expected at least 0')
         self.pipeline = build_pipeline(pipeline)
         self.seed = seed
         self.test_mode = test_mode
+
+    @property
+    def metainfo(self) -> dict:
+        """What mmengine hands to metrics and keeps in checkpoints."""
+        return dict(dataset=type(self).__name__, classes=list(self.classes))
 
     @abstractmethod
     def load(self, index: int, rng: np.random.Generator) -> dict:

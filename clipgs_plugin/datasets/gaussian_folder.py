@@ -49,10 +49,6 @@ class GaussianFolder(GaussianDataset):
                                  'the folder, or name the classes to take with classes=[...]')
             self._items += [(path, label) for path in files]
 
-    @property
-    def metainfo(self) -> dict:
-        return dict(dataset='GaussianFolder', classes=list(self.classes))
-
     def __len__(self) -> int:
         return len(self._items)
 

@@ -79,10 +79,6 @@ class TripletDataset(GaussianDataset):
                              + (f' and of min_quality={min_quality} dB' if min_quality is not None else ''))
         return np.flatnonzero(keep)
 
-    @property
-    def metainfo(self) -> dict:
-        return dict(dataset='TripletDataset', classes=list(self.classes))
-
     def __len__(self) -> int:
         return len(self.rows)
 

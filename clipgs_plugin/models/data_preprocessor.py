@@ -2,14 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Number
 
-import numpy as np
-import torch
 from mmengine.model import BaseDataPreprocessor
 
 from clipgs_plugin.registry import MODELS
-from clipgs_plugin.structures import GaussianBatch, GaussianCloud
+from clipgs_plugin.structures import GaussianBatch, GaussianCloud, stack_values
 
 
 @MODELS.register_module()
@@ -35,17 +32,7 @@ class GaussianDataPreprocessor(BaseDataPreprocessor):
                 raise TypeError(f'inputs are {type(inputs).__name__}, expected a GaussianBatch or a list of '
                                 'GaussianClouds; set collate_fn=dict(type=\'collate_gaussians\') in the dataloader')
             inputs = GaussianBatch.from_clouds(inputs)
-        samples = {key: _stack(value) for key, value in (data.get('data_samples') or {}).items()}
+        samples = {key: stack_values(key, value) if isinstance(value, list | tuple) and value else value
+                   for key, value in (data.get('data_samples') or {}).items()}
         return {'inputs': inputs.to(self.device, non_blocking=self._non_blocking),
                 'data_samples': self.cast_data(samples)}
-
-
-def _stack(values):
-    """A list of tensors, arrays or numbers as one tensor; everything else as it is."""
-    if not isinstance(values, Sequence) or not values:
-        return values
-    if all(isinstance(value, torch.Tensor) for value in values):
-        return torch.stack(list(values))
-    if all(isinstance(value, Number | np.ndarray | np.generic) for value in values):
-        return torch.as_tensor(np.stack(values))
-    return values

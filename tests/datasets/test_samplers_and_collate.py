@@ -1,6 +1,7 @@
 import math
 
 import mmengine.registry
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -73,6 +74,18 @@ def test_collate_pads_objects_and_stacks_values(random_cloud):
     assert samples['caption_id'].dtype == samples['label'].dtype == torch.int64
     assert samples['caption_id'].tolist() == [2 ** 62 + 1, 1] and samples['label'].tolist() == [7, -1]
     assert samples['text'].shape == (2, 4) and samples['view_pixels'].dtype == torch.uint8
+
+
+def test_numbers_of_numpy_are_numbers_and_its_strings_are_not(random_cloud):
+    samples = collate_gaussians([
+        item(random_cloud, n, label=np.int64(n), score=np.float64(0.5), up=np.ones(3, np.float32), name=np.str_('x'),
+             words=np.array(['a', 'b']), quality=n if n == 3 else 0.5, source=None if n == 3 else 7)
+        for n in (3, 4)])['data_samples']
+    assert samples['label'].dtype == torch.int64 and samples['label'].tolist() == [3, 4]
+    assert samples['score'].dtype == samples['quality'].dtype == torch.float32
+    assert samples['quality'].tolist() == [3, 0.5]
+    assert samples['up'].shape == (2, 3) and samples['up'].dtype == torch.float32
+    assert samples['name'] == ['x', 'x'] and samples['source'] == [None, 7] and isinstance(samples['words'], list)
 
 
 def test_uneven_items_are_named(random_cloud):

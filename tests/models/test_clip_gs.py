@@ -8,6 +8,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from clipgs_plugin import GaussianBatch
+from clipgs_plugin.datasets import collate_gaussians
 from clipgs_plugin.models import CLIPGS, ContrastiveLoss, GaussianDataPreprocessor, ImageVotingLoss
 from clipgs_plugin.registry import MODELS
 
@@ -197,6 +198,9 @@ def test_preprocessor_pads_and_stacks_lists(random_cloud):
     samples = data['data_samples']
     assert samples['uid'] == ['0', '1', '2'] and samples['label'].tolist() == [0, 1, 2]
     assert samples['label'].dtype == torch.int64 and samples['text'].tolist() == [[i] * 4 for i in range(3)]
+    collated = collate_gaussians(items)['data_samples']
+    assert {key: getattr(value, 'dtype', list) for key, value in samples.items()} == {
+        key: getattr(value, 'dtype', list) for key, value in collated.items()}
 
 
 def test_preprocessor_moves_everything(batch, samples):

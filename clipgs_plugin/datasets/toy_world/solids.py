@@ -359,9 +359,3 @@ def vessel(knots: Sequence[tuple[float, float]], wall: float) -> Lathe:
     floor = outside[0][1] + wall
     inside = [(max(x - wall, 0.0), max(y, floor)) for x, y in reversed(outside)]
     return Lathe([(0.0, outside[0][1]), *outside, *inside, (0.0, floor)])
-
-
-def regular_polygon(corners: int, radius: float, start: float = 90.0) -> list[tuple[float, float]]:
-    """Corners of a regular polygon, counter-clockwise from an angle in degrees."""
-    return [(radius * math.cos(math.radians(start) + TAU * i / corners),
-             radius * math.sin(math.radians(start) + TAU * i / corners)) for i in range(corners)]
