@@ -255,6 +255,18 @@ def test_files_that_are_none_are_refused(tmp_path):
         read_checkpoint(tmp_path / 'text.pt')
 
 
+@pytest.mark.parametrize('name', ['a.pt', 'a.safetensors'])
+@pytest.mark.parametrize('keep', [0, 10, 0.5, 0.98])
+def test_a_truncated_file_is_named(tmp_path, name, keep):
+    from safetensors.torch import save_file
+    path, state = tmp_path / name, {'weight': torch.randn(100, 10)}
+    save_file(state, path) if name.endswith('safetensors') else torch.save(state, path)
+    data = path.read_bytes()
+    path.write_bytes(data[:keep if isinstance(keep, int) else int(keep * len(data))])
+    with pytest.raises(ValueError, match=f'{name}: is not a checkpoint of tensors and plain data, or truncated'):
+        read_checkpoint(path)
+
+
 def test_only_a_leading_module_is_stripped(tmp_path):
     torch.save({'module.module.submodule.weight': torch.ones(1)}, tmp_path / 'a.pt')
     assert list(read_checkpoint(tmp_path / 'a.pt')) == ['submodule.weight']

@@ -17,6 +17,7 @@ from clipgs_plugin.registry import WEIGHT_INITIALIZERS
 from clipgs_plugin.structures.attributes import num_channels
 
 FAMILIES = {family.name: family for family in (UNI3D, POINT_BERT)}
+DEFAULT_PARTS = tuple(part for part in PARTS if part != 'projection')
 FIRST_CONV = 'tokenizer.patch_encoder.first_conv.0.weight'
 # What the columns of a published first convolution mean, by their number.
 FIRST_CONV_ATTRIBUTES = {3: ('xyz',), 6: ('xyz', 'rgb')}
@@ -56,12 +57,11 @@ class PointCloudPretrained:
     Args:
         checkpoint: Path of the published file.
         family: ``'uni3d'``, ``'point_bert'`` (also ULIP's), or ``'auto'``, which tells by the names in the file.
-        parts: Which parts to take: ``'patch_encoder'``, ``'position'``, ``'blocks'``, ``'norm'``, and
-            ``'projection'``, which only makes sense for a teacher that the file was trained with.
+        parts: Which parts to take: ``'patch_encoder'``, ``'position'``, ``'blocks'``, ``'norm'``, by default all of
+            these, and ``'projection'``, which only makes sense for the teacher that the file was trained with.
     """
 
-    def __init__(self, checkpoint: str | Path, family: str = 'auto',
-                 parts: Sequence[str] = ('patch_encoder', 'position', 'blocks', 'norm')) -> None:
+    def __init__(self, checkpoint: str | Path, family: str = 'auto', parts: Sequence[str] = DEFAULT_PARTS) -> None:
         self.checkpoint = checkpoint
         self.family = family
         self.parts = tuple(parts)
@@ -72,7 +72,7 @@ class PointCloudPretrained:
 
 
 def load_point_cloud_weights(encoder: nn.Module, checkpoint: str | Path, family: str = 'auto',
-                             parts: Sequence[str] = ('patch_encoder', 'position', 'blocks', 'norm')) -> LoadReport:
+                             parts: Sequence[str] = DEFAULT_PARTS) -> LoadReport:
     """Load a published point-cloud model into the parts of a GSEncoder that have its form.
 
     A first convolution of fewer channels than the encoder's is widened with zeros: the new channels do nothing yet.

@@ -25,7 +25,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file holds no tensors, or something that is not data.
+        ValueError: The file holds no tensors or something that is not data, or it is damaged.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -41,15 +41,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def _load(path: Path):
-    if path.suffix == '.safetensors':
-        from safetensors.torch import load_file
-        return load_file(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
+        if path.suffix == '.safetensors':
+            return load_file(path)
         with torch.serialization.safe_globals(_plain_data()):
             return torch.load(path, map_location='cpu', weights_only=True)
-    except UnpicklingError as error:
-        raise ValueError(f'{path}: is not a checkpoint of tensors and plain data, so it was not loaded ({error}); if '
-                         'you trust it, save its state_dict alone and give that') from error
+    # What torch raises on a damaged file, beside its refusal of code, depends on where the damage lies.
+    except (UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f'{path}: is not a checkpoint of tensors and plain data, or truncated, so it was not loaded '
+                         f'({type(error).__name__}: {error}); download it again, or, if it is whole and you trust it, '
+                         'save its state_dict alone and give that') from error
 
 
 def _plain_data() -> list:
