@@ -1,4 +1,4 @@
-# A CPU-sized encoder for the toy world: 1,024 Gaussians in 64 patches of 16, 5 MB in half precision.
+# A CPU-sized encoder for the toy world: 1,024 Gaussians in 64 patches of 16, 4 MB in half precision.
 model = dict(
     type='CLIPGS',
     encoder=dict(
