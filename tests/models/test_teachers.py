@@ -98,7 +98,8 @@ def test_is_frozen_and_stays_in_eval_mode(teacher):
     expected = teacher.encode_image(pixels)
     student = Student(teacher).train()
     student.requires_grad_(True)
-    assert not any(module.training for module in teacher.network.modules())
+    assert student.training
+    assert not any(module.training for module in [*teacher.modules(), *teacher.network.modules()])
     assert not any(p.requires_grad for p in teacher.network.parameters())
     wrapper = build_optim_wrapper(student, dict(optimizer=dict(type='SGD', lr=1.0)))
     found = teacher.encode_image(pixels)

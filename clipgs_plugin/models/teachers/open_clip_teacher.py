@@ -36,8 +36,8 @@ class OpenCLIPTeacher(nn.Module):
     """A frozen open_clip model: pictures and texts to unit vectors of one space.
 
     The network is not part of the module tree. It follows to other devices, but a model that holds a teacher does not
-    count, initialise, optimise, average, save or look for its weights, ``train()`` does not reach it, and checkpoints
-    load strictly with or without a teacher. It is at :attr:`network`.
+    count, initialise, optimise, average, save or look for its weights, ``train()`` leaves it in eval mode, and
+    checkpoints load strictly with or without a teacher. It is at :attr:`network`.
 
     Args:
         model: A name of the catalogue (``'toy-clip'``, ``'vit-bigg-14-laion2b'``), any name of
@@ -78,6 +78,7 @@ class OpenCLIPTeacher(nn.Module):
         self.batch_size = batch_size
         self.preprocess: Callable = preprocess  # PIL image to (3, S, S), the transform of open_clip
         self.tokenizer: Callable = tokenizer    # list of str to (n, L) int64
+        self.eval()
 
     @property
     def network(self) -> nn.Module:
@@ -101,6 +102,10 @@ class OpenCLIPTeacher(nn.Module):
             head = value.flatten()[:256].float().cpu().numpy()
             digest.update(f'{name}{tuple(value.shape)}'.encode() + head.tobytes())
         return digest.hexdigest()[:16]
+
+    def train(self, mode: bool = True) -> OpenCLIPTeacher:
+        """Stays in eval mode, whatever the mode of the model that holds it."""
+        return super().train(False)
 
     def extra_repr(self) -> str:
         return f'{self.name!r}, embed_dim={self.embed_dim}, {self.precision}'
