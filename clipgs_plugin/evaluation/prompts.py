@@ -69,7 +69,12 @@ def class_embeddings(teacher, classes: Sequence[str], templates: str | Path | Se
         teacher: Anything with ``encode_text(list of str) -> (n, E)``.
         classes: C names, used word for word.
         templates: See :func:`load_templates`.
+
+    Raises:
+        ValueError: No classes, or templates that :func:`load_templates` refuses.
     """
+    if not classes:
+        raise ValueError('no class names: a zero-shot classifier needs at least one')
     templates = load_templates(templates)
     prompts = [fill(template, name) for name in classes for template in templates]
     features = normalize(teacher.encode_text(prompts).double().cpu(), dim=-1)

@@ -8,6 +8,7 @@ from torch import Tensor
 from clipgs_plugin.ops.backends import load_backend
 
 PointStart = int | str | Tensor
+STARTS = ('farthest', 'random')
 RULES = ('exact', 'pointnet2')
 POINTNET2_MIN_SQUARED_NORM = 1e-3
 LARGEST_COORDINATE = 1e18  # of which the square is still a float32
@@ -93,7 +94,9 @@ def check_count(name: str, value: int) -> None:
         raise ValueError(f'{name}={value}: expected at least 1')
 
 
-def check_rule(rule: str, start: PointStart) -> None:
+def check_start(start: PointStart, rule: str) -> None:
+    if isinstance(start, str) and start not in STARTS:
+        raise ValueError(f"start={start!r}: expected an index, 'farthest' or 'random'")
     if rule not in RULES:
         raise ValueError(f'rule={rule!r}: expected one of {RULES}')
     if rule == 'pointnet2' and not (isinstance(start, int) and start == 0):
@@ -143,7 +146,7 @@ def resolve_start(
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor | None]:
     """The first pick of each cloud, (B,), and the points that may not be picked after it, (B, N) bool or None."""
-    check_rule(rule, start)
+    check_start(start, rule)
     skip = None
     if rule == 'pointnet2':
         x, y, z = points.unbind(-1)
@@ -156,11 +159,9 @@ def _first_picks(points: Tensor, lengths: Tensor, start: PointStart, generator: 
     if isinstance(start, str):
         if start == 'farthest':
             return torch.stack([_farthest_from_centroid(cloud[:n]) for cloud, n in zip(points, lengths.tolist())])
-        if start == 'random':
-            device = generator.device if generator is not None else 'cpu'
-            draws = torch.rand(len(points), generator=generator, dtype=torch.float64, device=device)
-            return (draws.to(points.device) * lengths).long().clamp(max=lengths - 1)
-        raise ValueError(f"start={start!r}: expected an index, 'farthest' or 'random'")
+        device = generator.device if generator is not None else 'cpu'
+        draws = torch.rand(len(points), generator=generator, dtype=torch.float64, device=device)
+        return (draws.to(points.device) * lengths).long().clamp(max=lengths - 1)
     starts = torch.as_tensor(start, device=points.device)
     if starts.is_floating_point() or starts.shape not in ((), lengths.shape):
         raise ValueError(f'start is {starts.dtype} of shape {tuple(starts.shape)}, expected an integer or '

@@ -31,6 +31,11 @@ def test_class_embeddings_normalise_average_normalise():
         np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
+def test_no_classes_are_no_classifier():
+    with pytest.raises(ValueError, match='no class names'):
+        class_embeddings(Recorder(), [])
+
+
 @pytest.mark.parametrize('name', TEMPLATES)
 def test_every_set_names_the_class(name):
     assert all('lamp' in fill(template, 'lamp') and '{' not in fill(template, 'lamp')

@@ -12,7 +12,7 @@ from clipgs_plugin.models.tokenizers.patch_encoder import PatchEncoder
 from clipgs_plugin.models.tokenizers.patches import XYZ, Patches, canonicalise, extract
 from clipgs_plugin.models.tokenizers.refinement import Refinement
 from clipgs_plugin.models.tokenizers.tokens import Tokens
-from clipgs_plugin.ops.sampling import check_rule
+from clipgs_plugin.ops.sampling import check_count, check_start
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.structures import GaussianBatch
 from clipgs_plugin.structures.attributes import SCALE_QUANTITIES, attribute_names, linearise, num_channels, pack
@@ -93,7 +93,9 @@ class GSTokenizer(BaseModule):
             raise ValueError(f'orders={orders}: expected one or more of {ops.ordering.CURVES}')
         if scale not in SCALE_QUANTITIES:
             raise ValueError(f'scale={scale!r}: expected one of {sorted(SCALE_QUANTITIES)}')
-        check_rule(rule, start)
+        check_start(start, rule)
+        check_count('num_groups', num_groups)
+        check_count('group_size', group_size)
         self.num_groups = num_groups
         self.group_size = group_size
         self.channels = channels
@@ -125,6 +127,9 @@ class GSTokenizer(BaseModule):
 
     def group(self, batch: GaussianBatch) -> Patches:
         """Farthest point sampled centres and the Gaussians nearest to each."""
+        if not isinstance(batch, GaussianBatch):
+            raise TypeError(f'GSTokenizer takes a GaussianBatch, got {type(batch).__name__}; make one with '
+                            'GaussianBatch.from_clouds([cloud, ...])')
         raw, lengths = pack(batch).float(), batch.lengths
         with torch.autocast(raw.device.type, enabled=False):
             if isinstance(self.start, str):
