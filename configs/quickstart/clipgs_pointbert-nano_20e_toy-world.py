@@ -2,6 +2,10 @@
 _base_ = ['../_base_/models/gs_encoder_nano.py', '../_base_/datasets/toy_world.py', '../_base_/schedules/adamw_20e.py',
           '../_base_/default_runtime.py']
 
+# Small batches at a high rate: many steps in the few minutes a quickstart may take.
+train_dataloader = dict(batch_size=32)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+
 teacher = dict(type='OpenCLIPTeacher', model='toy-clip')
 
 test_evaluator = val_evaluator = [
