@@ -1,11 +1,18 @@
-"""Fixtures: real data where it lies, small clouds, and the rule that real data cannot drop out unseen."""
+"""What tests share: real data where it lies, small clouds, processes, and two rules.
+
+Real data cannot drop out unseen, and every test draws the same numbers whatever ran before it.
+"""
+import multiprocessing
 import os
+import subprocess
+import sys
+from itertools import permutations, product
 from pathlib import Path
 
 import pytest
 import torch
 
-from clipgs_plugin import GaussianCloud
+from clipgs_plugin import GaussianCloud, ops
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get('CLIPGS_TEST_DATA', ROOT.parent / 'shared' / 'data'))
@@ -36,6 +43,11 @@ def splats(data) -> Path:
     return data / 'splats'
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """A test of real data that skips although the data lies there fails."""
@@ -58,3 +70,49 @@ def random_cloud(n: int, seed: int = 0, sh_degree: int = 0, dtype: torch.dtype =
 @pytest.fixture(name='random_cloud')
 def random_cloud_fixture():
     return random_cloud
+
+
+def grid(side: int = 6) -> GaussianCloud:
+    """Alike Gaussians in different colours at the points of a grid: distances tie everywhere."""
+    axis = torch.linspace(-1, 1, side)
+    means = torch.cartesian_prod(axis, axis, axis)
+    n = len(means)
+    colours = torch.randn(n, 1, 3, generator=torch.Generator().manual_seed(3))
+    return GaussianCloud(means, torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1), torch.full((n, 3), -3.0), torch.zeros(n),
+                         colours)
+
+
+def duplicated(cloud: GaussianCloud) -> GaussianCloud:
+    """Every position three times, with different attributes."""
+    return cloud.replace(means=cloud.means[torch.arange(len(cloud)) // 3])
+
+
+def relabelled(cloud: GaussianCloud) -> list[GaussianCloud]:
+    """The same Gaussians under the 24 proper labellings of their axes, their own first."""
+    clouds = []
+    for permutation, signs in product(permutations(range(3)), product((1.0, -1.0), repeat=3)):
+        matrix = torch.eye(3)[list(permutation)].T * torch.tensor(signs)  # column i is plus or minus axis p_i
+        if torch.linalg.det(matrix) > 0:
+            clouds.append(cloud.replace(quats=ops.matrix_to_quaternion(cloud.rotations @ matrix),
+                                        log_scales=cloud.log_scales[:, list(permutation)]))
+    return clouds
+
+
+# Ways to start a process that this system has, of those that data loaders use.
+START_METHODS = [method for method in ('fork', 'spawn') if method in multiprocessing.get_all_start_methods()]
+
+
+@pytest.fixture
+def set_threads():
+    """``torch.set_num_threads``, undone after the test."""
+    threads = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(threads)
+
+
+def run_python(code: str, cwd: Path | None = None, **env: str) -> str:
+    """What a new process prints; it must succeed."""
+    done = subprocess.run([sys.executable, '-c', code], cwd=cwd, env={**os.environ, **env}, capture_output=True,
+                          text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

@@ -3,18 +3,12 @@ import ast
 import configparser
 import importlib
 import re
-import subprocess
 import sys
 
 import pytest
+from conftest import run_python
 
 MAPPED = {'registry': 'clipgs_plugin.registry', 'configs': 'clipgs_plugin.configs', 'tools': 'clipgs_plugin.tools'}
-
-
-def run_python(code: str, cwd) -> str:
-    done = subprocess.run([sys.executable, '-c', code], cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_setup_cfg_lists_every_package(root):

@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import START_METHODS, random_cloud
 from torch.utils.data import DataLoader
 
 from clipgs_plugin.datasets import EpochSampler, TripletDataset, collate_gaussians
@@ -26,7 +27,6 @@ def write_features(root) -> None:
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
-    from conftest import random_cloud
     root = tmp_path_factory.mktemp('triplets')
     with ShardWriter(root, objects_per_shard=5, webp_quality=None) as writer:
         for i in range(COUNT):
@@ -99,7 +99,7 @@ def test_the_pipeline_draws_alike_whatever_the_number_of_views(root):
     assert same(few['inputs'], many['inputs']) and few['data_samples']['caption'] == many['data_samples']['caption']
 
 
-@pytest.mark.parametrize('context', ['fork', 'spawn'])
+@pytest.mark.parametrize('context', START_METHODS)
 def test_workers_change_nothing(root, context):
     dataset = TripletDataset(root, features='toy', load_views=True, pipeline=SOME_PIPELINE)
     dataset[0]  # open files and compiled kernels in the parent
@@ -175,16 +175,13 @@ def test_built_by_name_inside_another_scope(root):
     assert len(dataset[0]['inputs']) == 16
 
 
-def test_objects_are_made_on_one_thread_and_the_others_come_back(root):
-    threads, seen = torch.get_num_threads(), []
+def test_objects_are_made_on_one_thread_and_the_others_come_back(root, set_threads):
+    seen = []
 
     def look(results):
         seen.append(torch.get_num_threads())
         raise RuntimeError
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(RuntimeError):
-            TripletDataset(root, pipeline=[look])[0]
-        assert seen == [1] and torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
+    set_threads(2)
+    with pytest.raises(RuntimeError):
+        TripletDataset(root, pipeline=[look])[0]
+    assert seen == [1] and torch.get_num_threads() == 2

@@ -1,12 +1,11 @@
 """The encoder as a whole: what must not change an embedding, and what it refuses."""
-from itertools import permutations, product
-
 import pytest
 import torch
+from conftest import duplicated, grid, relabelled
 from mmengine.model import BaseModule
 from torch import nn
 
-from clipgs_plugin import GaussianBatch, GaussianCloud, ops
+from clipgs_plugin import GaussianBatch
 from clipgs_plugin.models import GSEncoder, GSTokenizer, PointBERT, Uni3D
 from clipgs_plugin.registry import MODELS
 
@@ -37,18 +36,6 @@ def encoder(request):
 def embed(encoder, *clouds):
     with torch.no_grad():
         return encoder(GaussianBatch.from_clouds(clouds))
-
-
-def grid(side):
-    axis = torch.linspace(-1, 1, side)
-    means = torch.cartesian_prod(axis, axis, axis)
-    colours = torch.randn(len(means), 1, 3, generator=torch.Generator().manual_seed(3))
-    return GaussianCloud(means, torch.tensor([[1.0, 0, 0, 0]]).repeat(len(means), 1),
-                         torch.full((len(means), 3), -3.0), torch.zeros(len(means)), colours)
-
-
-def duplicated(cloud):
-    return cloud.replace(means=cloud.means[torch.arange(len(cloud)) // 3])
 
 
 def assert_close(a, b):
@@ -92,11 +79,7 @@ def test_gauge_free_embeddings_are_blind_to_the_24_labellings_of_axes(random_clo
     torch.manual_seed(0)
     encoder = opened(GSEncoder(GSTokenizer(**TOKENIZER, attributes='gauge_free'), PointBERT(48, 2, 4, 32), 16))
     cloud = random_cloud(200)
-    labellings = [torch.eye(3)[list(axes)] * torch.tensor(signs) for axes in permutations(range(3))
-                  for signs in product((1.0, -1.0), repeat=3)]
-    labellings = [matrix for matrix in labellings if torch.linalg.det(matrix) > 0]
-    others = [cloud.replace(quats=ops.matrix_to_quaternion(cloud.rotations @ matrix),
-                            log_scales=cloud.log_scales @ matrix.abs()) for matrix in labellings]
+    others = relabelled(cloud)
     assert len(others) == 24
     expected = embed(encoder, cloud)
     assert_close(embed(encoder, *others), expected.expand(24, -1))

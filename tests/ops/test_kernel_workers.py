@@ -1,11 +1,9 @@
 """The kernels inside data loader workers, forked and spawned, and in processes of many kinds."""
 import multiprocessing
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from conftest import START_METHODS, run_python
 from torch.utils.data import DataLoader, Dataset
 
 from clipgs_plugin import ops
@@ -31,20 +29,15 @@ class Patches(Dataset):
 
 
 @pytest.fixture
-def two_threads():
+def two_threads(set_threads):
     """The parent's kernels and torch's own loops have run on several threads before workers start."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    set_threads(2)
     torch.rand(200_000).sort()
     ops.group(torch.rand(4, 2000, 3), 64, 16)
-    yield
-    torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
+@pytest.mark.parametrize('method', START_METHODS)
 def test_loader_workers_survive_and_agree(method, two_threads):
-    if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f'no {method} here')
     loader = DataLoader(Patches(), batch_size=None, num_workers=2, multiprocessing_context=method, timeout=120)
     found = list(loader)
     ops.group(torch.rand(4, 2000, 3), 64, 16)  # and the parent goes on
@@ -57,7 +50,7 @@ def _group_on_two_threads(result):
     result.put([x.sum().item() for x in ops.group(object_points(0).repeat(3, 1, 1), 32, 8)])
 
 
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork here')
+@pytest.mark.skipif('fork' not in START_METHODS, reason='no fork here')
 def test_a_forked_process_may_start_threads_of_its_own(two_threads):
     context = multiprocessing.get_context('fork')
     result = context.SimpleQueue()
@@ -66,13 +59,6 @@ def test_a_forked_process_may_start_threads_of_its_own(two_threads):
     process.join(60)
     assert process.exitcode == 0
     assert result.get() == [x.sum().item() for x in ops.group(object_points(0).repeat(3, 1, 1), 32, 8)]
-
-
-def run_python(code: str, **env: str) -> str:
-    done = subprocess.run([sys.executable, '-c', code], env={**os.environ, **env}, capture_output=True, text=True,
-                          timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_numba_is_imported_when_first_used():

@@ -1,12 +1,12 @@
 """Rendered pictures against closed forms and a plain loop; the fast kernels against the reference."""
 import multiprocessing
-import subprocess
 import sys
 import types
 
 import numpy as np
 import pytest
 import torch
+from conftest import START_METHODS, run_python
 
 from clipgs_plugin import GaussianCloud, ops, read_gaussians
 from clipgs_plugin.ops.spherical_harmonics import C0, C1
@@ -345,16 +345,12 @@ def test_dtype_of_the_cloud_returns(backend, random_cloud, dtype):
 
 # Threads and processes
 
-def test_number_of_threads_does_not_change_the_picture(random_cloud):
+def test_number_of_threads_does_not_change_the_picture(random_cloud, set_threads):
     cloud, scene = random_cloud(500, seed=6), views(1, 45, 39)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            results.append(picture_and_gradients(cloud, *scene, 45, 39, 'cpu'))
-    finally:
-        torch.set_num_threads(before)
+    results = []
+    for threads in (1, 2, 3, 7):
+        set_threads(threads)
+        results.append(picture_and_gradients(cloud, *scene, 45, 39, 'cpu'))
     for image, grads in results[1:]:
         assert torch.equal(image, results[0][0])
         for name, grad in grads.items():  # sums over bands are grouped differently
@@ -366,10 +362,8 @@ def _render_in_worker(queue, cloud, scene):
 
 
 @pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
+@pytest.mark.parametrize('method', START_METHODS)
 def test_workers_render_after_their_parent_did(random_cloud, method):
-    if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f'no {method} on this system')
     cloud, scene = random_cloud(100), views(1, 24, 24)
     expected, _ = ops.render(cloud, *scene, 24, 24)  # the parent's pool of threads is up
     context = multiprocessing.get_context(method)
@@ -386,8 +380,8 @@ def test_workers_render_after_their_parent_did(random_cloud, method):
 
 def test_import_leaves_numba_alone():
     code = ('import sys, clipgs_plugin; from clipgs_plugin.ops import render, sphere_cameras; '
-            'sys.exit("numba" in sys.modules or "gsplat" in sys.modules)')
-    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+            'print([name for name in ("numba", "gsplat") if name in sys.modules])')
+    assert run_python(code) == '[]'
 
 
 # Choice of backend, and errors

@@ -209,16 +209,12 @@ def test_group_of_real_splats(splats, name):
         assert torch.equal(cpu, reference)
 
 
-def test_one_thread_and_several_agree():
+def test_one_thread_and_several_agree(set_threads):
     points = torch.stack([surface(2000, seed) for seed in range(5)])
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 3):
-            torch.set_num_threads(count)
-            results.append(ops.group(points, 64, 16, backend='cpu'))
-    finally:
-        torch.set_num_threads(threads)
+    results = []
+    for count in (1, 3):
+        set_threads(count)
+        results.append(ops.group(points, 64, 16, backend='cpu'))
     for one, several in zip(*results):
         assert torch.equal(one, several)
 
