@@ -48,6 +48,15 @@ def test_normalise_scales_extents_with_positions(random_cloud):
     assert ratio.item() == pytest.approx(spread.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_gaussians_in_one_place_are_centred_only(random_cloud, dtype):
+    cloud = random_cloud(3, dtype=dtype)
+    cloud = cloud.replace(means=torch.tensor([0.1, -20.3, 1e5], dtype=dtype).expand(3, 3))
+    unit = cloud.normalise()
+    assert unit.means.abs().max() < 1e-9 and torch.equal(unit.log_scales, cloud.log_scales)
+    assert len(cloud[:0].normalise()) == 0
+
+
 def test_single_gaussian_is_centred_only(random_cloud):
     cloud = random_cloud(1)
     unit = cloud.normalise()

@@ -16,7 +16,8 @@ def quaternion_to_matrix(quats: Tensor) -> Tensor:
     Returns:
         Proper rotation matrices, (..., 3, 3).
     """
-    w, x, y, z = quats.unbind(-1)
+    # The length does not matter, but squares of very small or large components would leave the range of float32.
+    w, x, y, z = (quats / quats.detach().abs().amax(-1, keepdim=True)).unbind(-1)
     two_s = 2.0 / (w * w + x * x + y * y + z * z)
     matrix = torch.stack([
         1 - two_s * (y * y + z * z), two_s * (x * y - z * w), two_s * (x * z + y * w),

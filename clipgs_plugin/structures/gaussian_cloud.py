@@ -185,10 +185,13 @@ class GaussianCloud:
 
         Extents scale with positions. A cloud of zero radius is centred only.
         """
+        if len(self) == 0:
+            return self
         centre = self.means.double().mean(0)
         centred = self.means.double() - centre
-        radius = float(centred.norm(dim=-1).max()) if len(self) else 0.0
-        factor = 1.0 / radius if radius > 0 else 1.0
+        radius = float(centred.norm(dim=-1).max())
+        # Of Gaussians in one place rounding leaves a radius that is none.
+        factor = 1.0 / radius if radius > 1e-12 * float(self.means.abs().max()) else 1.0
         log_factor = torch.tensor(factor, dtype=torch.float64).log().to(self.log_scales)
         return self.replace(means=(centred * factor).to(self.means.dtype), log_scales=self.log_scales + log_factor)
 

@@ -32,6 +32,19 @@ def test_unknown_axis_is_named(axis):
         ops.axis_change(axis, 'y')
 
 
+@pytest.mark.parametrize('length', [1e-44, 1e-30, 1e-12, 1e12, 1e30])
+def test_length_of_a_quaternion_does_not_matter(length):
+    # A quarter turn about x: y becomes z, and z becomes -y.
+    quats = torch.tensor([1.0, 1.0, 0.0, 0.0]) * length
+    quats.requires_grad_()
+    matrix = ops.quaternion_to_matrix(quats)
+    assert torch.allclose(matrix, torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]), atol=1e-6)
+    if length > 1e-30:  # of which the gradient's size, one over it, is a float
+        # Turning further about x by d takes z to -sin(d) y, and d is twice the change of the component across q.
+        gradient, = torch.autograd.grad(matrix[1, 1], quats)
+        assert torch.allclose(gradient * length, torch.tensor([1.0, -1.0, 0, 0]), atol=1e-5)
+
+
 def test_product_of_quaternions_is_the_product_of_matrices():
     g = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 30, 4, generator=g, dtype=torch.float64)
