@@ -40,6 +40,7 @@ def _pack(values: np.ndarray, layout) -> np.ndarray:
 
 
 def is_compressed(file: ply.Ply) -> bool:
+    """Whether a file has the elements of a compressed ``.ply``."""
     return 'chunk' in file and 'vertex' in file and 'packed_position' in file['vertex'].properties
 
 

@@ -21,6 +21,7 @@ _DEGREES = {0: 0, 9: 1, 24: 2, 45: 3}  # by number of f_rest properties
 
 
 def rest_names(count: int) -> list[str]:
+    """Names of the properties of the SH bands above the constant one."""
     return [f'f_rest_{i}' for i in range(count)]
 
 

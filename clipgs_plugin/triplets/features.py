@@ -22,6 +22,11 @@ from clipgs_plugin.triplets.shards import ShardReader
 
 
 def feature_folder(root: str | Path, teacher: str) -> Path:
+    """Where the features of a teacher lie.
+
+    Raises:
+        ValueError: The name cannot be that of a folder.
+    """
     if not re.fullmatch(r'[A-Za-z0-9._-]+', teacher) or teacher.strip('.') == '':
         raise ValueError(f'teacher {teacher!r}: expected letters, digits, ".", "_" or "-", since it names a folder')
     return Path(root) / 'features' / teacher

@@ -42,6 +42,7 @@ MAX_UID = tarfile.LENGTH_NAME - len('.' + GAUSSIANS)  # so that every member's n
 
 
 def shard_path(root: str | Path, shard: int) -> Path:
+    """Where a whole shard lies."""
     return Path(root) / 'shards' / f'{shard:05d}.tar'
 
 
@@ -323,7 +324,7 @@ class ShardWriter:
         if self._file is None:
             return
         self._file.close()
-        with open(self._temporary(), 'rb') as file:
+        with open(self._temporary(), 'rb+') as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         final = shard_path(self.root, self._shard)
         if final.exists():
@@ -421,6 +422,7 @@ class ShardReader:
         return data
 
     def read_gaussians(self, index: int) -> GaussianCloud:
+        """The Gaussians of an object, float32 on the CPU."""
         return decode_gaussians(self._read(index, self._members['gaussians'][index]))
 
     def read_views(self, index: int, which: Sequence[int] | None = None) -> np.ndarray:
