@@ -38,8 +38,8 @@ class GaussianDataset(Dataset):
     """Objects by index, or by ``(epoch, index)`` as :class:`EpochSampler` yields them, through a pipeline.
 
     What an object looks like is a function of (seed, epoch, index) and of nothing else, so neither the number of
-    loader workers nor a restart changes it. Subclasses have ``__len__``, ``classes`` (their names in
-    the order of labels) and :meth:`load`.
+    loader workers nor a restart changes it. Subclasses have ``__len__``, ``classes`` (names in the order of labels) and
+    :meth:`load`.
 
     Args:
         pipeline: Transforms, or configs of them.

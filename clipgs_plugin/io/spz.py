@@ -49,7 +49,7 @@ def _parse_header(path: Path, data: bytes) -> tuple[int, int, int, int, int, int
     if degree > 3:
         raise ValueError(f'{path}: SH degree {degree}, expected 0 to 3; export it with degree 3')
     if bits > 30:
-        raise ValueError(f'{path}: positions with {bits} fractional bits, expected at most 24')
+        raise ValueError(f'{path}: positions with {bits} fractional bits, expected at most 30')
     return version, count, degree, bits, flags, streams
 
 
