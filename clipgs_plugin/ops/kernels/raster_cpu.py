@@ -229,6 +229,25 @@ def _span(field, top, across):
 
 
 @_pixel_kernel
+def _is_finished(block):
+    """Whether no pixel of a block takes more light; its first plane is the transmittance."""
+    alive = ZERO
+    for k in range(LANES):
+        alive += block[k]
+    return alive == ZERO
+
+
+@_pixel_kernel
+def _falloff(sigma):
+    """exp(-sigma) for sigma in [0, ln 255], float32."""
+    s = F(sigma)
+    e = P0 + s * (P1 + s * (P2 + s * (P3 + s * (P4 + s * P5))))
+    e *= e
+    e *= e
+    return e * e
+
+
+@_pixel_kernel
 def _composite(
     band, bands,   # strips of SIDE rows with index % bands == band
     order,         # (M,) nearest first
@@ -256,21 +275,13 @@ def _composite(
             row = blocks[strip // bands]
             for c in range(first, last):
                 block = row[c * size:c * size + size]
-                alive = ZERO
-                for k in range(LANES):
-                    alive += block[k]
-                if alive == ZERO:
+                if _is_finished(block):
                     continue
                 left = c * SIDE + 0.5 - field[CENTER_X]
                 for k in range(LANES):
                     dx, dy = left + k % SIDE, top + k // SIDE
                     sigma = dx * (half_xx * dx + xy * dy) + half_yy * dy * dy
-                    s = F(sigma)
-                    e = P0 + s * (P1 + s * (P2 + s * (P3 + s * (P4 + s * P5))))
-                    e *= e
-                    e *= e
-                    e *= e
-                    alpha = min(opacity * e, CLIP) if sigma <= reach else ZERO
+                    alpha = min(opacity * _falloff(sigma), CLIP) if sigma <= reach else ZERO
                     before = block[k]
                     after = before * (ONE - alpha)
                     weight = alpha * before if after > LIMIT else ZERO
@@ -336,21 +347,13 @@ def _composite_backward(
             row = blocks[strip // bands]
             for c in range(first, last):
                 block = row[c * size:c * size + size]
-                alive = ZERO
-                for k in range(LANES):
-                    alive += block[k]
-                if alive == ZERO:
+                if _is_finished(block):
                     continue
                 left = c * SIDE + 0.5 - field[CENTER_X]
                 for k in range(LANES):
                     dx, dy = left + k % SIDE, top + k // SIDE
                     sigma = dx * (half_xx * dx + xy * dy) + half_yy * dy * dy
-                    s = F(sigma)
-                    e = P0 + s * (P1 + s * (P2 + s * (P3 + s * (P4 + s * P5))))
-                    e *= e
-                    e *= e
-                    e *= e
-                    full = opacity * e
+                    full = opacity * _falloff(sigma)
                     alpha = min(full, CLIP) if sigma <= reach else ZERO
                     before = block[k]
                     after = before * (ONE - alpha)
