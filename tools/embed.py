@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     files = find_files(args.inputs)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     clipgs = load_inferencer(args.model, args.checkpoint, args.device)
-    print(f'Embedding {len(files)} files with {clipgs.model.name} into {args.out}', file=sys.stderr)
+    print(f'Embedding {len(files)} files with {clipgs.name} into {args.out}', file=sys.stderr)
 
     embeddings, paths, failed = [], [], 0
     with progress_bar() as bar:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from clipgs_plugin.registry.catalogue import load_catalogue
+
 
 def config_root() -> Path:
     """The folder of the shipped configs."""
@@ -38,12 +40,13 @@ def find_config(name: str | Path) -> Path:
         if path.is_file():
             return path
         raise FileNotFoundError(f'config {name} does not exist; give a path to a .py file or one of the names '
-                                'that clipgs_plugin.apis.list_configs() returns')
+                                'that clipgs_plugin.list_models() returns')
     shipped = {path.stem: path for path in _config_files()}
     if str(name) in shipped:
         return shipped[str(name)]
-    close = difflib.get_close_matches(str(name), shipped, n=3, cutoff=0.4) or sorted(shipped)
-    raise FileNotFoundError(f'no config is named {str(name)!r}; close names are {", ".join(close)}')
+    known = [*load_catalogue('models'), *shipped]
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4) or known
+    raise FileNotFoundError(f'no config or model is named {str(name)!r}; close names are {", ".join(close)}')
 
 
 def get_config(name: str | Path) -> Config:

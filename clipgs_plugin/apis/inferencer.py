@@ -41,17 +41,24 @@ class CLIPGSInferencer:
     def __init__(self, model: str | PathLike | nn.Module, checkpoint: str | PathLike | None = None,
                  device: str | torch.device = 'cpu') -> None:
         self.model = model if isinstance(model, nn.Module) else get_model(model, checkpoint, device)
+        if not hasattr(self.model, 'cfg'):
+            raise ValueError(f'the {type(self.model).__name__} has no cfg, which says how to prepare objects; build it '
+                             'with get_model, or set model.cfg to the config it was built from')
+        self.name = getattr(self.model, 'name', type(self.model).__name__)
         self.device = torch.device(device)
         self.transform = build_pipeline(self.model.cfg.test_dataloader.dataset.pipeline)
         self._teacher: nn.Module | None = None
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}({self.model.name!r}, {self.device})'
+        return f'{type(self).__name__}({self.name!r}, {self.device})'
 
     @property
     def teacher(self) -> nn.Module:
         """The frozen CLIP model whose space this is, built at first use."""
         if self._teacher is None:
+            if 'teacher' not in self.model.cfg:
+                raise ValueError(f'the config of {self.name} names no teacher, which texts and images need; add '
+                                 "teacher=dict(type='OpenCLIPTeacher', model=...) to it")
             self._teacher = MODELS.build(self.model.cfg.teacher).to(self.device)
         return self._teacher
 

@@ -58,7 +58,7 @@ def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: i
     train_size = len(DATASETS.build(clipgs.model.cfg.train_dataloader.dataset))
     answers = (found.objects @ found.prompts.T).argmax(-1)
     return RunReport(
-        title=f'CLIP-GS: {Path(clipgs.model.name).stem}',
+        title=f'CLIP-GS: {Path(clipgs.name).stem}',
         summary=[f'Trained on {train_size} objects, evaluated on {len(found.labels)} unseen ones of '
                  f'{len(found.classes)} categories. The teacher sees their rendered pictures, the student their '
                  'Gaussians.'],
@@ -74,12 +74,12 @@ def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: i
 
 def dumped_config(run: Path) -> Path:
     """The config that a run was trained with, as it was dumped."""
-    return _one(run, '*.py', 'a dumped config')
+    return _one(run, '*.py', 'dumped config')
 
 
 def best_checkpoint(run: Path) -> Path:
     """The checkpoint of a run that was best on validation."""
-    return _one(run, 'best_*.pth', 'a best checkpoint')
+    return _one(run, 'best_*.pth', 'best checkpoint')
 
 
 def _one(run: Path, pattern: str, what: str) -> Path:

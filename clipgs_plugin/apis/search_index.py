@@ -1,6 +1,7 @@
 """A file of embeddings that answers queries."""
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from clipgs_plugin.io.files import write_whole
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,9 +38,10 @@ class SearchIndex:
 
     def save(self, path: str | PathLike) -> None:
         """Write an ``.npz`` of plain arrays."""
-        with open(path, 'wb') as file:
-            np.savez(file, embeddings=self.embeddings.numpy(), paths=np.array(self.paths, dtype=np.str_),
-                     model=np.str_(self.model), checkpoint=np.str_(self.checkpoint))
+        buffer = io.BytesIO()
+        np.savez(buffer, embeddings=self.embeddings.numpy(), paths=np.array(self.paths, dtype=np.str_),
+                 model=np.str_(self.model), checkpoint=np.str_(self.checkpoint))
+        write_whole(Path(path), [buffer.getbuffer()])
 
     @classmethod
     def load(cls, path: str | PathLike) -> SearchIndex:
