@@ -49,16 +49,17 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.apis.models import get_model
     from clipgs_plugin.apis.report import best_checkpoint, collect_report, dumped_config
     from clipgs_plugin.datasets.toy_world import CATEGORIES, COLORS, PATTERNS, TONES, WEARS
+    from clipgs_plugin.io.files import write_whole
     out = Path(clipgs_plugin.__file__).parent / 'weights' / options.name
     out.mkdir(parents=True, exist_ok=True)
     model = get_model(dumped_config(options.run), best_checkpoint(options.run))
     state = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
-    safetensors.torch.save_file(state, out / 'weights.safetensors')
+    write_whole(out / 'weights.safetensors', [safetensors.torch.save(state)])  # readable by all, unlike save_file's
 
     model = get_model(dumped_config(options.run), out / 'weights.safetensors')
     clipgs = CLIPGSInferencer(model)
     golden = {path.name: [round(x, 3) for x in clipgs.embed_gaussians(path)[0].tolist()] for path in options.golden}
-    (out / 'golden.json').write_text(json.dumps(golden) + '\n')
+    (out / 'golden.json').write_text(json.dumps(golden) + '\n', encoding='utf-8')
 
     report, cfg = collect_report(options.run), model.cfg
     backbone, tokenizer = cfg.model.encoder.backbone, cfg.model.encoder.tokenizer
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         config=Path(cfg.filename).stem, seed=cfg.randomness.seed, gaussians=f'{cfg.num_gaussians:,}',
         arguments=f'{options.run} {options.name} --golden {golden_paths}', columns=' | '.join(report.columns),
         rule='|'.join(['---'] * len(report.columns)), rows='\n'.join(f'| {" | ".join(row)} |' for row in report.rows),
-        goldens=', '.join(f'`{name}`' for name in golden)))
+        goldens=', '.join(f'`{name}`' for name in golden)), encoding='utf-8')
     size = (out / 'weights.safetensors').stat().st_size / 1e6
     print(f'{out}: {size:.1f} MB, {len(golden)} golden embeddings')
     return 0
