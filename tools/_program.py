@@ -88,12 +88,11 @@ def read_upright(path: Path, up: str) -> GaussianCloud:
     return cloud if up == 'y' else cloud.transform(axis_change(up, 'y'))
 
 
-def progress_bar(**kwargs) -> Progress:
-    """A progress bar with counts, rate of time and ETA; silent where nobody watches."""
+def progress_bar() -> Progress:
+    """A progress bar with counts, time taken and time left; silent where nobody watches."""
     console = Console(stderr=True)
     return Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                    TextColumn('eta'), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
-                    **kwargs)
+                    TextColumn('eta'), TimeRemainingColumn(), console=console, disable=not console.is_terminal)
 
 
 def run(main: Callable[[], int]) -> None:

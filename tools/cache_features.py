@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     reader = ShardReader(args.triplets)
     teacher = OpenCLIPTeacher(args.teacher, args.pretrained, args.precision, args.batch_size).to(args.device)
     writer = FeatureWriter(reader, teacher.name, width=teacher.embed_dim, weights=teacher.fingerprint)
-    pending = [(shard, rows) for shard, rows in writer.pending()]
+    pending = list(writer.pending())
     count = sum(len(rows) for _, rows in pending)
     print(f'{reader.root}: {len(reader)} objects of {reader.num_views} views; {count} to encode with {teacher.name} '
           f'into {writer.folder}', file=sys.stderr)
