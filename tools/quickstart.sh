@@ -30,14 +30,14 @@ export CLIPGS_TOY_WORLD="$WORK/toy_world"
 started=$SECONDS
 
 say "1/7 Toy world: objects as Gaussians, with views and captions"
-"$PY" tools/make_toy_world.py "$CLIPGS_TOY_WORLD" --export "$WORK/files" "${OBJECTS[@]}"
+"$PY" tools/make_toy_world.py "$CLIPGS_TOY_WORLD" --export "$WORK/files" ${OBJECTS[@]+"${OBJECTS[@]}"}
 [ ${#FILES[@]} -gt 0 ] || FILES=("$WORK/files")
 
 say "2/7 Teacher: features of every view and caption by the frozen CLIP model 'toy-clip'"
 "$PY" tools/cache_features.py "$CLIPGS_TOY_WORLD" --teacher toy-clip
 
 say "3/7 Training the splat encoder ($CONFIG); curves: tensorboard --logdir $WORK"
-"$PY" tools/train.py "$CONFIG" --work-dir "$WORK" --resume auto "${OPTIONS[@]}"
+"$PY" tools/train.py "$CONFIG" --work-dir "$WORK" --resume auto ${OPTIONS[@]+"${OPTIONS[@]}"}
 
 say "4/7 Evaluating on unseen objects: zero-shot classification and retrieval"
 CHECKPOINT="$(ls -t "$WORK"/best_*.pth | head -n 1)"

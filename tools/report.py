@@ -10,7 +10,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, QUICKSTART, 'python tools/report.py work_dirs/quickstart -o work_dirs/report.html')
     args.add_argument('run', type=Path, help='the work dir of tools/train.py')
     args.add_argument('-o', '--out', type=Path, default=None, help='page to write (RUN/report.html)')
-    args.add_argument('--gallery', type=Path, metavar='PNG', help='also write the retrieval gallery as a picture')
+    args.add_argument('--gallery', type=Path, metavar='PNG', help='also write every other row of the retrieval gallery as a picture')
     args.add_argument('--device', default='cpu', help='where to compute (%(default)s)')
     args = args.parse_args(argv)
 
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     report = collect_report(args.run, args.device)
     out.write_text(render_html(report), encoding='utf-8')
     if args.gallery:
-        draw_gallery(report.gallery).save(args.gallery)
+        draw_gallery(report.gallery[1::2]).save(args.gallery)
     width = max(len(row[0]) for row in report.rows)
     print(f'{"":{width}}  ' + '  '.join(report.columns[1:]))
     for row in report.rows:
