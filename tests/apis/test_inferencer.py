@@ -90,7 +90,7 @@ def test_golden_embeddings_of_real_files(clipgs, splats):
 def test_every_real_file_has_an_embedding(clipgs, splats):
     paths = sorted(path for path in splats.iterdir())
     rows = clipgs.embed_gaussians(paths)
-    assert len(rows) == len(paths) > 20 and rows.isfinite().all()
+    assert len(rows) == len(paths) >= 20 and rows.isfinite().all()
 
 
 def test_the_order_in_a_file_does_not_matter(clipgs, splats):

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 from clipgs_plugin.tools import test as test_tool
 from clipgs_plugin.tools import train as train_tool
@@ -33,6 +35,13 @@ def toy_on_the_path_and_one_thread():
     mp.set_start_method(method, force=True)  # this and the scope are what a Runner changes for good
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(scopes)
+
+
+@pytest.fixture(autouse=True)
+def runs_apart():
+    """mmengine names logs, curves and hubs by the second: runs of one second in one process would share them."""
+    for kind in (MMLogger, MessageHub, Visualizer):
+        kind._instance_dict.clear()
 
 
 def train(work_dir, *options, config=CONFIG):
