@@ -377,6 +377,7 @@ class ShardReader:
     max_open_files = 64
 
     def __init__(self, root: str | Path) -> None:
+        self._files: OrderedDict[int, io.FileIO] = OrderedDict()
         import pyarrow.parquet as pq
         self.root = Path(root)
         self.settings = read_settings(root)
@@ -395,10 +396,17 @@ class ShardReader:
         self.num_views = _num_views(table)
         self._views = np.stack([table[f'view_{part}'].combine_chunks().flatten().to_numpy()
                                 for part in ('offsets', 'sizes')], axis=1).reshape(len(table), self.num_views, 2)
-        self._files: OrderedDict[int, io.FileIO] = OrderedDict()
 
     def __reduce__(self):
         return type(self), (self.root,)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the open shards; reading opens them again."""
+        while self._files:
+            self._files.popitem()[1].close()
 
     def __len__(self) -> int:
         return len(self.uids)

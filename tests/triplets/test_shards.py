@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import itertools
 import json
@@ -218,6 +219,20 @@ def test_more_shards_than_open_files(tmp_path, random_cloud, monkeypatch):
     for i in (0, 3, 6, 0, 6, 3):
         assert reader.read_record(i)['uid'] == f'uid-{i}'
     assert len(reader._files) == 2
+
+
+def test_files_are_closed_with_their_reader_and_opened_again_when_read(tmp_path, random_cloud, recwarn):
+    reader = ShardReader(make(tmp_path, random_cloud))
+    reader.read_record(0), reader.read_record(3)
+    first = list(reader._files.values())
+    reader.close()
+    assert len(first) == 2 and all(file.closed for file in first)
+    assert reader.read_record(3)['uid'] == 'uid-3'
+    again = list(reader._files.values())
+    del reader
+    gc.collect()
+    assert len(again) == 1 and again[0].closed
+    assert not [warning for warning in recwarn if issubclass(warning.category, ResourceWarning)]
 
 
 def test_a_folder_that_is_no_dataset_is_named(tmp_path):
