@@ -211,6 +211,7 @@ def test_duplicates_and_uneven_views_are_refused(tmp_path, random_cloud):
         writer.write('b', random_cloud(2), np.zeros((2, 8, 8, 3), np.uint8), captions=['x'])
     with pytest.raises(ValueError, match='expected \\(V, H, W, 3\\) uint8'):
         writer.write('c', random_cloud(2), np.zeros((3, 8, 8, 3), np.float32), captions=['x'])
+    writer.abort()
 
 
 def test_more_shards_than_open_files(tmp_path, random_cloud, monkeypatch):
