@@ -10,7 +10,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, QUICKSTART, 'python tools/report.py work_dirs/quickstart -o work_dirs/report.html')
     args.add_argument('run', type=Path, help='the work dir of tools/train.py')
     args.add_argument('-o', '--out', type=Path, default=None, help='page to write (RUN/report.html)')
-    args.add_argument('--gallery', type=Path, metavar='PNG', help='also write every other row of the retrieval gallery as a picture')
+    args.add_argument('--gallery', type=Path, metavar='PNG',
+                      help='also write every other row of the retrieval gallery as a picture')
     args.add_argument('--device', default='cpu', help='where to compute (%(default)s)')
     args = args.parse_args(argv)
 
