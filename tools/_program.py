@@ -68,9 +68,17 @@ def add_experiment(args: argparse.ArgumentParser, setting: str) -> None:
 
 
 def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSInferencer:
-    """A model with its teacher; what its users should know goes to standard error."""
-    from clipgs_plugin import CLIPGSInferencer
+    """A model with its teacher; what its users should know goes to standard error.
 
+    Raises:
+        ValueError: A config without a checkpoint: answers of random weights would look like answers.
+    """
+    from clipgs_plugin import CLIPGSInferencer, get_config
+    from clipgs_plugin.registry.catalogue import load_catalogue
+
+    if checkpoint is None and model not in load_catalogue('models'):
+        get_config(model)  # a wrong name is said first
+        raise ValueError(f'{model} is a config, which brings no weights; name them with --checkpoint')
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter('always')
         clipgs = CLIPGSInferencer(model, checkpoint, device)

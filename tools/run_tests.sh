@@ -9,5 +9,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 make_environment dev
 cd "$ROOT"
 say "Running the tests"
-"$PY" -m ruff check .
 exec "$PY" -m pytest "$@"

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from clipgs_plugin.apis.configs import get_config, list_configs
+from clipgs_plugin.models.checkpoints.reading import read_checkpoint
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.registry.catalogue import load_catalogue
 
@@ -65,14 +66,7 @@ def _resolve(name_or_config: str | Path | Config) -> tuple[str, Config, Path | N
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a whole checkpoint, or refuse it with the keys that do not fit."""
-    if not path.is_file():
-        raise FileNotFoundError(f'checkpoint {path} does not exist')
-    if path.suffix == '.safetensors':
-        from safetensors.torch import load_file
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-        state = state.get('state_dict', state)
+    state = read_checkpoint(path)
     expected = model.state_dict()
     reshaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
     wrong = {

@@ -142,7 +142,7 @@ def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
     """Losses, learning rate and validation metrics of a run and what it was resumed from, by name: steps, values."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for path in sorted(run.glob('*/vis_data/scalars.json')):
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding='utf-8').splitlines():
             entry = json.loads(line)
             for name in entry:
                 if name in ('loss', 'lr', 'logit_scale') or name.startswith(('loss_', 'zero_shot/top', 'retrieval/')):

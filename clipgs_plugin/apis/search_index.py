@@ -1,7 +1,6 @@
 """A file of embeddings that answers queries."""
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipgs_plugin.io.files import write_whole
+from clipgs_plugin.io.files import write_npz
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,10 +37,8 @@ class SearchIndex:
 
     def save(self, path: str | PathLike) -> None:
         """Write an ``.npz`` of plain arrays."""
-        buffer = io.BytesIO()
-        np.savez(buffer, embeddings=self.embeddings.numpy(), paths=np.array(self.paths, dtype=np.str_),
-                 model=np.str_(self.model), checkpoint=np.str_(self.checkpoint))
-        write_whole(Path(path), [buffer.getbuffer()])
+        write_npz(Path(path), dict(embeddings=self.embeddings.numpy(), paths=np.array(self.paths, dtype=np.str_),
+                                   model=np.array(self.model), checkpoint=np.array(self.checkpoint)))
 
     @classmethod
     def load(cls, path: str | PathLike) -> SearchIndex:
@@ -67,5 +64,7 @@ class SearchIndex:
         if embedding.shape != self.embeddings.shape[1:]:
             raise ValueError(f'query has shape {tuple(embedding.shape)}, the index holds vectors of '
                              f'{self.embeddings.shape[1]}: was it made with another model ({self.model})?')
+        if k < 1:
+            raise ValueError(f'k={k}: expected at least 1')
         scores, order = (self.embeddings @ embedding).sort(descending=True, stable=True)
         return [(self.paths[i], float(s)) for i, s in zip(order[:k].tolist(), scores[:k])]

@@ -69,3 +69,9 @@ def test_wrong_paths_are_said(tmp_path):
         embed.main([str(tmp_path)])
     with pytest.raises(FileNotFoundError, match=r'embed\.py FILES'):
         search.main([str(tmp_path / 'absent.npz'), '--text', 'x'])
+
+
+def test_a_config_without_weights_is_refused(toys, tmp_path):
+    with pytest.raises(ValueError, match='--checkpoint'):
+        embed.main([str(toys), '-o', str(tmp_path / 'e.npz'), '--model', 'clipgs_pointbert-nano_20e_toy-world'])
+    assert not (tmp_path / 'e.npz').exists()

@@ -1,4 +1,4 @@
-# Labelled splat files: data/splats/{train,test}/CLASS/NAME.{ply,splat,spz,sog,...}. The files' up axis is given here;
+# Labelled splat files: data/splats/{train,val,test}/CLASS/NAME.{ply,splat,spz,sog,...}. The files' up axis is given here;
 # models want y.
 data_root = 'data/splats'
 up = 'y'
@@ -33,5 +33,5 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='EpochSampler', shuffle=False),
     collate_fn=dict(type='collate_gaussians'),
-    dataset=dict(type='GaussianFolder', root=data_root + '/test', test_mode=True, pipeline=test_pipeline))
-test_dataloader = val_dataloader
+    dataset=dict(type='GaussianFolder', root=data_root + '/val', test_mode=True, pipeline=test_pipeline))
+test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], root=data_root + '/test'))

@@ -37,6 +37,6 @@ val_dataloader = dict(
     pin_memory=True,
     sampler=dict(type='EpochSampler', shuffle=False),
     collate_fn=dict(type='collate_gaussians'),
-    dataset=dict(type='TripletDataset', root=data_root, split='test', features=teacher_name, test_mode=True,
+    dataset=dict(type='TripletDataset', root=data_root, split='val', features=teacher_name, test_mode=True,
                  pipeline=test_pipeline))
-test_dataloader = val_dataloader
+test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], split='test'))
