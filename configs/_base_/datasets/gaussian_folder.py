@@ -1,5 +1,5 @@
-# Labelled splat files: data/splats/{train,val,test}/CLASS/NAME.{ply,splat,spz,sog,...}. The files' up axis is given here;
-# models want y.
+# Labelled splat files: data/splats/{train,val,test}/CLASS/NAME.{ply,splat,spz,sog,...}. The files' up axis is given
+# here; models want y.
 data_root = 'data/splats'
 up = 'y'
 num_gaussians = 10000
