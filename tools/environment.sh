@@ -16,8 +16,10 @@ say() { printf '\n==> %s\n' "$*"; }
 
 # make_environment [EXTRA]: install the package, with an extra, unless setup.cfg was already installed so.
 make_environment() {
-    local wanted="${1:+[$1]}" stamp="$VENV/installed${1:+-$1}" python="${PYTHON:-python3}"
-    if [ -f "$stamp" ] && cmp -s "$stamp" "$ROOT/setup.cfg"; then return; fi
+    local wanted="${1:+[$1]}" stamp="$VENV/installed${1:+-$1}" python="${PYTHON:-python3}" found
+    for found in "$stamp" "$stamp"-*; do  # one with an extra holds the package too
+        if [ -f "$found" ] && cmp -s "$found" "$ROOT/setup.cfg"; then return; fi
+    done
     if [ ! -x "$PY" ]; then
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
             echo "error: $python is $("$python" --version 2>&1); Python 3.10 or newer is needed (set PYTHON=...)" >&2
