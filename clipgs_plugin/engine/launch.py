@@ -17,7 +17,8 @@ _STEP = re.compile(r'(?:epoch|iter)_\d+\.pth')
 def load_config(name: str | Path, work_dir: str | None = None, options: dict | None = None) -> Config:
     """A config by path or shipped name, with options merged and ``work_dir`` set.
 
-    The folder is the one given, else the config's own, else ``./work_dirs/NAME``.
+    The folder is the one given, else the config's own, else ``./work_dirs/NAME``. ``randomness.seed`` is the training
+    dataset's too, unless that has its own: runs of other seeds draw other captions, views and augmentations.
 
     Raises:
         FileNotFoundError: No such config.
@@ -26,7 +27,18 @@ def load_config(name: str | Path, work_dir: str | None = None, options: dict | N
     cfg = get_config(name)
     cfg.merge_from_dict(options or {})
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', Path(name).stem))
+    _seed_training_data(cfg)
     return cfg
+
+
+def _seed_training_data(cfg: Config) -> None:
+    from clipgs_plugin.datasets.base import GaussianDataset
+    from clipgs_plugin.registry import DATASETS
+    seed = cfg.get('randomness', {}).get('seed')
+    dataset = cfg.get('train_dataloader', {}).get('dataset')
+    kind = DATASETS.get(dataset.type) if dataset is not None and isinstance(dataset.type, str) else None
+    if seed is not None and isinstance(kind, type) and issubclass(kind, GaussianDataset):
+        dataset.setdefault('seed', seed)
 
 
 def use_autocast(cfg: Config) -> None:

@@ -62,3 +62,12 @@ def test_schedules_and_runtime_load(root, name):
     assert cfg.optim_wrapper.type == 'clipgs_plugin.AutocastOptimWrapper'
     engine.use_autocast(cfg)
     assert cfg.optim_wrapper.type == 'clipgs_plugin.AutocastOptimWrapper'
+
+
+def test_the_seed_of_a_run_is_that_of_its_training_data_unless_it_has_one():
+    name = 'clipgs_pointbert-nano_20e_toy-world'
+    cfg = engine.load_config(name, options={'randomness.seed': 7})
+    assert cfg.train_dataloader.dataset.seed == 7
+    assert 'seed' not in cfg.val_dataloader.dataset and 'seed' not in cfg.test_dataloader.dataset
+    own = engine.load_config(name, options={'randomness.seed': 7, 'train_dataloader.dataset.seed': 3})
+    assert own.train_dataloader.dataset.seed == 3
