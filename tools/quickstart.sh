@@ -10,7 +10,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-CONFIG=clipgs_pointbert-nano_20e_toy-world
+CONFIG=clipgs_pointbert-nano_15e_toy-world
 WORK=work_dirs/quickstart; OBJECTS=(); OPTIONS=()
 FILES=()
 for argument in "$@"; do

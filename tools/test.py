@@ -11,7 +11,7 @@ from clipgs_plugin.tools._program import QUICKSTART, add_experiment, parser
 
 def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, QUICKSTART,
-                  'python tools/test.py work_dirs/quickstart/clipgs_pointbert-nano_20e_toy-world.py '
+                  'python tools/test.py work_dirs/quickstart/clipgs_pointbert-nano_15e_toy-world.py '
                   'work_dirs/quickstart/epoch_20.pth')
     add_experiment(args, 'test_dataloader.batch_size=8')
     args.add_argument('checkpoint', type=Path, help='weights, which must fit the model exactly')

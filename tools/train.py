@@ -8,7 +8,7 @@ from clipgs_plugin.tools._program import FEATURES, WORLD, add_experiment, parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, WORLD, FEATURES, 'python tools/train.py clipgs_pointbert-nano_20e_toy-world --amp')
+    args = parser(__doc__, WORLD, FEATURES, 'python tools/train.py clipgs_pointbert-nano_15e_toy-world --amp')
     add_experiment(args, 'train_cfg.max_epochs=5')
     args.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                       help='go on from a checkpoint; without a path from the latest of the work dir, if it has any')

@@ -53,7 +53,7 @@ def get_config(name: str | Path) -> Config:
     """A config by name or path, with its bases merged.
 
     Example:
-        >>> cfg = get_config('clipgs_pointbert-nano_20e_toy-world')
+        >>> cfg = get_config('clipgs_pointbert-nano_15e_toy-world')
         >>> cfg.model.type
         'CLIPGS'
     """

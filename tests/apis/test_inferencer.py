@@ -69,7 +69,7 @@ def test_nothing_to_embed_is_an_error(clipgs):
 
 
 def test_a_checkpoint_of_another_model_names_what_does_not_fit(tmp_path):
-    cfg = get_config('clipgs_pointbert-nano_20e_toy-world')
+    cfg = get_config('clipgs_pointbert-nano_15e_toy-world')
     torch.save({'state_dict': {'encoder.projection.weight': torch.zeros(3, 3), 'other': torch.zeros(1)}},
                tmp_path / 'x.pth')
     with pytest.raises(ValueError, match=r'missing.*1 unexpected \(other\).*encoder.projection.weight \(3, 3\)'):

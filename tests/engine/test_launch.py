@@ -65,7 +65,7 @@ def test_schedules_and_runtime_load(root, name):
 
 
 def test_the_seed_of_a_run_is_that_of_its_training_data_unless_it_has_one():
-    name = 'clipgs_pointbert-nano_20e_toy-world'
+    name = 'clipgs_pointbert-nano_15e_toy-world'
     cfg = engine.load_config(name, options={'randomness.seed': 7})
     assert cfg.train_dataloader.dataset.seed == 7
     assert 'seed' not in cfg.val_dataloader.dataset and 'seed' not in cfg.test_dataloader.dataset

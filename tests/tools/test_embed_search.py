@@ -73,5 +73,5 @@ def test_wrong_paths_are_said(tmp_path):
 
 def test_a_config_without_weights_is_refused(toys, tmp_path):
     with pytest.raises(ValueError, match='--checkpoint'):
-        embed.main([str(toys), '-o', str(tmp_path / 'e.npz'), '--model', 'clipgs_pointbert-nano_20e_toy-world'])
+        embed.main([str(toys), '-o', str(tmp_path / 'e.npz'), '--model', 'clipgs_pointbert-nano_15e_toy-world'])
     assert not (tmp_path / 'e.npz').exists()

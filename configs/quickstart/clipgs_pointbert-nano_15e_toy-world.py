@@ -1,5 +1,5 @@
 # The quickstart: a nano encoder on the toy world, taught by the small CLIP model that ships.
-_base_ = ['../_base_/models/gs_encoder_nano.py', '../_base_/datasets/toy_world.py', '../_base_/schedules/adamw_20e.py',
+_base_ = ['../_base_/models/gs_encoder_nano.py', '../_base_/datasets/toy_world.py', '../_base_/schedules/adamw_15e.py',
           '../_base_/default_runtime.py']
 
 # Small batches at a high rate: many steps in the few minutes a quickstart may take.
