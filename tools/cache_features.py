@@ -24,6 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.triplets import FeatureWriter, ShardReader
     reader = ShardReader(args.triplets)
     teacher = OpenCLIPTeacher(args.teacher, args.pretrained, args.precision, args.batch_size).to(args.device)
+    if teacher.name.endswith('-random'):
+        raise ValueError(f'{args.teacher} is an architecture without weights, whose features would be noise; name its '
+                         'weights with --pretrained TAG_OR_FILE')
     writer = FeatureWriter(reader, teacher.name, width=teacher.embed_dim, weights=teacher.fingerprint)
     pending = list(writer.pending())
     count = sum(len(rows) for _, rows in pending)

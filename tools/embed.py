@@ -50,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from clipgs_plugin.apis import SearchIndex
     files = find_files(args.inputs)
+    if args.out.is_dir():
+        raise IsADirectoryError(f'{args.out} is a folder; -o names the file to write, like {args.out}/embeddings.npz')
     args.out.parent.mkdir(parents=True, exist_ok=True)
     clipgs = load_inferencer(args.model, args.checkpoint, args.device)
     print(f'Embedding {len(files)} files with {clipgs.name} into {args.out}', file=sys.stderr)

@@ -28,7 +28,7 @@ make_environment() {
         say "Making a virtual environment in $VENV"
         "$python" -m venv "$VENV"
     fi
-    say "Installing clipgs_plugin$wanted (about 5 GB with the newest torch; a few minutes)"
+    say "Installing clipgs_plugin$wanted (about 6 GB with the newest torch; a few minutes)"
     "$PY" -m pip install --quiet --progress-bar off -e "$ROOT$wanted"
     cp "$ROOT/setup.cfg" "$stamp"
 }

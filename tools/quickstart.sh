@@ -26,7 +26,7 @@ done
 
 make_environment
 cd "$ROOT"
-export CLIPGS_TOY_WORLD="$WORK/toy_world"
+export CLIPGS_TOY_WORLD="$ROOT/$WORK/toy_world"
 started=$SECONDS
 
 say "1/7 Toy world: objects as Gaussians, with views and captions"

@@ -38,10 +38,12 @@ def main(argv: list[str] | None = None) -> int:
     else:
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text  # as which brackets in names are not read as markup
         asked = args.text or args.image or args.gaussians
-        table = Table('rank', 'cosine', 'object', title=f'{asked} ({len(index)} objects, {index.model})')
+        table = Table('rank', 'cosine', title=Text(f'{asked} ({len(index)} objects, {index.model})'))
+        table.add_column('object', overflow='fold')
         for rank, (path, score) in enumerate(matches, 1):
-            table.add_row(str(rank), f'{score:.3f}', path)
+            table.add_row(str(rank), f'{score:.3f}', Text(path))
         Console().print(table)
     return 0
 

@@ -89,7 +89,10 @@ class CLIPGSInferencer:
     @torch.inference_mode()
     def embed_text(self, texts: str | Sequence[str], batch_size: int = 256) -> Tensor:
         """Embeddings of texts by the teacher, unit vectors, (n, E)."""
-        return self._embed(_as_list(texts, str), lambda chunk: self.teacher.encode_text(list(chunk)), batch_size)
+        texts = _as_list(texts, str)
+        if not all(text.strip() for text in texts):
+            raise ValueError('a text to embed is empty')
+        return self._embed(texts, lambda chunk: self.teacher.encode_text(list(chunk)), batch_size)
 
     @torch.inference_mode()
     def embed_images(self, images: Picture | Sequence[Picture], batch_size: int = 64) -> Tensor:
@@ -140,9 +143,12 @@ def _as_list(items, single: type | tuple[type, ...]) -> list:
 
 
 def _open_image(image: Picture) -> Image.Image:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
     if isinstance(image, (str, PathLike)):
         if not Path(image).is_file():
             raise FileNotFoundError(f'image {image} does not exist')
-        return Image.open(image)
+        try:
+            return Image.open(image)
+        except UnidentifiedImageError as error:
+            raise ValueError(f'{image} is no picture that can be read') from error
     return Image.fromarray(image) if isinstance(image, np.ndarray) else image

@@ -48,13 +48,15 @@ class SearchIndex:
             FileNotFoundError: No such file.
             ValueError: Not an index; the message says what it lacks.
         """
+        if Path(path).is_dir():
+            raise IsADirectoryError(f'{path} is a folder; name the index that tools/embed.py wrote')
         if not Path(path).is_file():
             raise FileNotFoundError(f'index {path} does not exist; make one with tools/embed.py FILES -o {path}')
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 content = {key: arrays[key] for key in ('embeddings', 'paths', 'model', 'checkpoint')}
         except (ValueError, KeyError, OSError, EOFError, AttributeError) as error:
-            raise ValueError(f'{path} is not an index of embeddings ({error}); make one with '
+            raise ValueError(f'{path} is not an index of embeddings; make one with '
                              f'tools/embed.py FILES -o {path}') from error
         return cls(torch.from_numpy(content['embeddings']), tuple(content['paths'].tolist()),
                    str(content['model']), str(content['checkpoint']))

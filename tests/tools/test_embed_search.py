@@ -75,3 +75,28 @@ def test_a_config_without_weights_is_refused(toys, tmp_path):
     with pytest.raises(ValueError, match='--checkpoint'):
         embed.main([str(toys), '-o', str(tmp_path / 'e.npz'), '--model', 'clipgs_pointbert-nano_15e_toy-world'])
     assert not (tmp_path / 'e.npz').exists()
+
+
+def test_brackets_in_names_are_shown_as_they_are(toys, tmp_path, capsys):
+    named = tmp_path / 'chair[red].ply'
+    named.write_bytes(next(toys.glob('*.ply')).read_bytes())
+    index = tmp_path / 'e.npz'
+    assert embed.main([str(named), '-o', str(index)]) == 0
+    capsys.readouterr()
+    assert search.main([str(index), '--text', '[red] chair']) == 0
+    shown = ''.join(capsys.readouterr().out.replace('│', '').split())
+    assert 'chair[red].ply' in shown and '[red]chair' in shown
+
+
+def test_what_cannot_be_asked_is_said(toys, tmp_path):
+    index = tmp_path / 'e.npz'
+    assert embed.main([str(next(toys.glob('*.ply'))), '-o', str(index)]) == 0
+    with pytest.raises(ValueError, match='empty'):
+        search.main([str(index), '--text', ' '])
+    (tmp_path / 'a.txt').write_text('words')
+    with pytest.raises(ValueError, match=r'a\.txt is no picture'):
+        search.main([str(index), '--image', str(tmp_path / 'a.txt')])
+    with pytest.raises(IsADirectoryError, match='is a folder'):
+        search.main([str(tmp_path), '--text', 'a chair'])
+    with pytest.raises(IsADirectoryError, match='is a folder'):
+        embed.main([str(toys), '-o', str(tmp_path)])
