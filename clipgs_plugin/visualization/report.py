@@ -68,8 +68,8 @@ def render_html(report: RunReport) -> str:
         parts += ['<h2>Training</h2>', _image(_figure_png(_draw_curves(report.curves)), 'training curves')]
     for title, note, rows in (
             ('Retrieval: objects for a text', 'Green frames an object of the right category.', report.gallery),
-            ('Your files', 'The best of the categories the model was trained on; it knows no others. Objects are expected to '
-             'stand with y up: tools/embed.py turns them with --up.', report.files)):
+            ('Your files', 'The best of the categories the model was trained on; it knows no others. Objects are '
+             'expected to stand with y up: tools/embed.py turns them with --up.', report.files)):
         if rows:
             parts += [f'<h2>{title}</h2><p class="note">{note}</p>', *(_gallery_row(row) for row in rows)]
     if report.confusion is not None:
