@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin import engine
     try:
         cfg = engine.load_config(options.config, options.work_dir, options.cfg_options)
+        engine.check_data(cfg, ('test',))
         if not options.checkpoint.is_file():
             raise FileNotFoundError(f'checkpoint {options.checkpoint} does not exist')
         if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:

@@ -18,6 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin import engine
     try:
         cfg = engine.load_config(options.config, options.work_dir, options.cfg_options)
+        engine.check_data(cfg, ('train', 'val'))
         if options.amp:
             engine.use_autocast(cfg)
         if options.resume:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,25 @@ def _seed_training_data(cfg: Config) -> None:
     kind = DATASETS.get(dataset.type) if dataset is not None and isinstance(dataset.type, str) else None
     if seed is not None and isinstance(kind, type) and issubclass(kind, GaussianDataset):
         dataset.setdefault('seed', seed)
+
+
+def check_data(cfg: Config, parts: Sequence[str]) -> None:
+    """Refuse a config whose data are not there, before anything is built.
+
+    Args:
+        cfg: The experiment.
+        parts: Of ``'train'``, ``'val'`` and ``'test'``, those that will run.
+
+    Raises:
+        FileNotFoundError: The folder of a dataset does not exist.
+    """
+    for part in parts:
+        root = (cfg.get(f'{part}_dataloader') or {}).get('dataset', {}).get('root')
+        if root is not None and not Path(root).is_dir():
+            raise FileNotFoundError(
+                f'the data of {part}, {root}, are not there; name another folder with --cfg-options '
+                f'{part}_dataloader.dataset.root=FOLDER, or with CLIPGS_TOY_WORLD=FOLDER for the toy world, which '
+                'tools/make_toy_world.py makes')
 
 
 def use_autocast(cfg: Config) -> None:

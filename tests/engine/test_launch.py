@@ -71,3 +71,13 @@ def test_the_seed_of_a_run_is_that_of_its_training_data_unless_it_has_one():
     assert 'seed' not in cfg.val_dataloader.dataset and 'seed' not in cfg.test_dataloader.dataset
     own = engine.load_config(name, options={'randomness.seed': 7, 'train_dataloader.dataset.seed': 3})
     assert own.train_dataloader.dataset.seed == 3
+
+
+def test_data_that_are_not_there_are_named_before_anything_is_built(tmp_path):
+    cfg = engine.load_config('clipgs_pointbert-nano_15e_toy-world',
+                             options={f'{part}_dataloader.dataset.root': str(tmp_path) for part in ('train', 'val')})
+    engine.check_data(cfg, ('train', 'val'))
+    cfg.val_dataloader.dataset.root = str(tmp_path / 'absent')
+    with pytest.raises(FileNotFoundError, match=r'data of val, .*absent, are not there.*CLIPGS_TOY_WORLD'):
+        engine.check_data(cfg, ('train', 'val'))
+    engine.check_data(Config(dict(train_dataloader=dict(dataset=dict(type='Mine')))), ('train', 'val'))
