@@ -1,5 +1,5 @@
 """Tokenizers, backbones, losses and the models made of them."""
-from clipgs_plugin.models.backbones import PointBERT, Uni3D
+from clipgs_plugin.models.backbones import ULIP, GaussianMAE, PointBERT, PointMAE, Uni3D
 from clipgs_plugin.models.clip_gs import CLIPGS
 from clipgs_plugin.models.data_preprocessor import GaussianDataPreprocessor
 from clipgs_plugin.models.gs_encoder import GSEncoder
@@ -8,6 +8,6 @@ from clipgs_plugin.models.teachers import OpenCLIPTeacher
 from clipgs_plugin.models.tokenizers import GSTokenizer, PatchEncoder, Tokens
 
 __all__ = [
-    'CLIPGS', 'ContrastiveLoss', 'GSEncoder', 'GSTokenizer', 'GaussianDataPreprocessor', 'ImageVotingLoss',
-    'OpenCLIPTeacher', 'PatchEncoder', 'PointBERT', 'Tokens', 'Uni3D',
+    'CLIPGS', 'ULIP', 'ContrastiveLoss', 'GSEncoder', 'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE',
+    'ImageVotingLoss', 'OpenCLIPTeacher', 'PatchEncoder', 'PointBERT', 'PointMAE', 'Tokens', 'Uni3D',
 ]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from clipgs_plugin.models import PointBERT, Tokens, Uni3D
-from clipgs_plugin.models.backbones.blocks import DropPath, drop_path_rates
+from clipgs_plugin.models.backbones.blocks import DropPath, drop_patches, drop_path_rates
 
 
 def randomise(module, seed=0):
@@ -186,9 +186,20 @@ def test_drop_path_leaves_out_whole_objects_and_keeps_the_mean():
 
 def test_patch_dropout_is_only_for_training():
     module = randomise(Uni3D('ti', 24, 1, patch_dropout=0.5))
-    assert module.forward_features(tokens()).shape[1] == 11
+    seen = []
+    module.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    module(tokens())
     torch.manual_seed(0)
-    assert module.train().forward_features(tokens(masked=[4, 10])).shape[1] == 6
+    module.train()(tokens())
+    assert seen == [11, 6]
+
+
+def test_patch_dropout_leaves_a_patch_that_exists():
+    torch.manual_seed(0)
+    for _ in range(20):
+        dropped = drop_patches(tokens(masked=[1, 10]), 0.5)
+        assert dropped.features.shape == (2, 5, 24) and dropped.mask.sum(1).tolist() == [1, 5]
+        assert torch.equal(dropped.features[0, 0], tokens().features[0, 0])
 
 
 def test_wrong_options_are_named():

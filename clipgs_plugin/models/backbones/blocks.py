@@ -1,10 +1,21 @@
 """Parts that transformer backbones share."""
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from clipgs_plugin.models.tokenizers.tokens import Tokens
+
+
+def call(block: nn.Module, *inputs) -> Tensor:
+    """A block as it is."""
+    return block(*inputs)
 
 
 class DropPath(nn.Module):
@@ -83,26 +94,99 @@ class PositionedBlocks(nn.Module):
         rates = drop_path_rates(drop_path_rate, depth)
         self.blocks = nn.ModuleList([Block(dim, num_heads, mlp_ratio, qkv_bias, rate) for rate in rates])
 
-    def forward(self, x: Tensor, position: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,                                     # (B, T, D)
+        position: Tensor,                              # (B, T, D)
+        attn_mask: Tensor | None = None,
+        run: Callable[..., Tensor] = call,             # how a block is called, see TokenBackbone.run
+    ) -> Tensor:
         for block in self.blocks:
-            x = block(x + position, attn_mask)
+            x = run(block, x + position, attn_mask)
         return x
 
 
 class TokenBackbone(BaseModule):
-    """What every backbone over tokens has in common.
+    """What every transformer over tokens has in common.
 
-    Attributes:
-        in_channels: Width of the tokens it takes.
+    A subclass gives ``forward_features``, in which it calls its blocks through :meth:`run` and adds the prompts by
+    :meth:`add_prompts`, ``pool``, and ``parts``, which says what of it is what, for freezing and loading.
+
+    Args:
+        embed_dims: D, width of the transformer.
+        in_channels: C, width of the tokens it takes.
         out_channels: Width of its pooled feature.
+        patch_dropout: Share of an object's patches left out at random in training; all are seen in evaluation.
+        num_prompts: Learned tokens beside the patches of every object ("Visual Prompt Tuning", Jia et al., 2022,
+            shallow), which no pooling sees.
+        grad_checkpointing: Keep only the inputs of the blocks for the backward pass and compute the rest again.
+        init_cfg: Initialisation, as mmengine reads it.
+
+    Shapes:
+        - input: :class:`Tokens` of features (B, G, in_channels)
+        - output: (B, out_channels)
     """
 
     input = 'tokens'
-    in_channels: int
-    out_channels: int
+    parts: ClassVar[dict[str, tuple[str, ...]]]  # beginnings of the names of its parameters, by part
 
-    def forward(self, tokens) -> Tensor:
+    def __init__(self, embed_dims: int, in_channels: int, out_channels: int, patch_dropout: float = 0.0,
+                 num_prompts: int = 0, grad_checkpointing: bool = False,
+                 init_cfg: dict | list[dict] | None = None) -> None:
+        super().__init__(init_cfg)
+        if not 0 <= patch_dropout < 1:
+            raise ValueError(f'patch_dropout={patch_dropout}: expected a share of at least 0 and below 1')
+        if num_prompts < 0:
+            raise ValueError(f'num_prompts={num_prompts}: expected 0 or more')
+        self.embed_dims = embed_dims
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.patch_dropout = patch_dropout
+        self.grad_checkpointing = grad_checkpointing
+        self.prompt_tokens = None
+        if num_prompts:
+            self.prompt_tokens = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, num_prompts, embed_dims), std=0.02))
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        if self.training and self.patch_dropout > 0:
+            tokens = drop_patches(tokens, self.patch_dropout)
         return self.pool(self.forward_features(tokens), tokens.mask)
+
+    def readout(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What the family itself reads out of its features: the pooled feature, unless a subclass says otherwise."""
+        return self.pool(features, mask)
+
+    def run(self, block: nn.Module, *inputs) -> Tensor:
+        """The output of a block, in training with ``grad_checkpointing`` without keeping what it computes."""
+        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
+    def add_prompts(
+        self,
+        x: Tensor,                                    # (B, T, D)
+        position: Tensor | None = None,               # (B, T, D) where the family adds one before every block
+        attn_mask: Tensor | None = None,              # (B, 1, 1, T) bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The sequence with the prompts at its end; they have no position and are seen by all."""
+        if self.prompt_tokens is None:
+            return x, position, attn_mask
+        count = self.prompt_tokens.shape[1]
+        x = torch.cat([x, self.prompt_tokens.expand(len(x), -1, -1)], dim=1)
+        position = None if position is None else F.pad(position, (0, 0, 0, count))
+        return x, position, None if attn_mask is None else F.pad(attn_mask, (0, count), value=True)
+
+
+def drop_patches(tokens: Tokens, share: float) -> Tokens:
+    """A random choice of each object's patches; at least one stays of those that exist."""
+    b, g = tokens.features.shape[:2]
+    keep = max(1, round(g * (1 - share)))
+    index = torch.rand(b, g, device=tokens.features.device).argsort(dim=1)
+    if tokens.mask is not None:  # patches that exist come first
+        index = index.gather(1, tokens.mask.gather(1, index).long().argsort(dim=1, descending=True, stable=True))
+    index = index[:, :keep]
+    mask = None if tokens.mask is None else tokens.mask.gather(1, index)
+    return Tokens(*(torch.take_along_dim(x, index[..., None], dim=1) for x in tokens[:2]), mask)
 
 
 def drop_path_rates(highest: float, depth: int) -> list[float]:
@@ -125,6 +209,13 @@ def masked_max(features: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         features = features.masked_fill(~mask[..., None], -torch.inf)
     return features.amax(1)
+
+
+def masked_mean(features: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the tokens that exist, (B, G, D) to (B, D)."""
+    if mask is None:
+        return features.mean(1)
+    return (features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
 def init_transformer(module: nn.Module, std: float = 0.02) -> None:

@@ -1,5 +1,7 @@
-"""The transformer of Point-BERT."""
+"""The transformers of Point-BERT and of the models that share its blocks."""
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,26 +12,81 @@ from clipgs_plugin.models.backbones.blocks import (
     init_transformer,
     key_mask,
     masked_max,
+    masked_mean,
     position_embedding,
 )
 from clipgs_plugin.models.tokenizers.tokens import Tokens
 from clipgs_plugin.registry import MODELS
 
 
+class _PointTransformer(TokenBackbone):
+    """Patches, a class token or none, and blocks before each of which the position is added, with a norm after them.
+
+    Names are those of the checkpoints of the family.
+    """
+
+    parts: ClassVar = {
+        'patch_encoder': ('reduce_dim.',),
+        'position': ('cls_token', 'cls_pos', 'pos_embed.'),
+        'blocks': ('blocks.',),
+        'norm': ('norm.',),
+    }
+
+    def __init__(self, embed_dims: int, depth: int, num_heads: int, in_channels: int, class_token: bool,
+                 mlp_ratio: float = 4.0, drop_path_rate: float = 0.0, **common) -> None:
+        super().__init__(embed_dims, in_channels, 2 * embed_dims, **common)
+        self.cls_token = self.cls_pos = None
+        if class_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
+            self.cls_pos = nn.Parameter(torch.zeros(1, 1, embed_dims))
+        self.pos_embed = position_embedding(embed_dims)
+        self.blocks = PositionedBlocks(embed_dims, depth, num_heads, mlp_ratio, drop_path_rate=drop_path_rate)
+        self.norm = nn.LayerNorm(embed_dims)
+
+    def init_transformer(self) -> None:
+        init_transformer(self)
+        if self.cls_token is not None:
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+            nn.init.trunc_normal_(self.cls_pos, std=0.02)
+
+    def lift(self, features: Tensor) -> Tensor:
+        """Tokens as wide as the transformer, (B, G, C) to (B, G, D)."""
+        return features
+
+    def forward_features(self, tokens: Tokens) -> Tensor:
+        """The class token, where there is one, and the patches after the last norm, (B, [1 +] G, D)."""
+        x = self.lift(tokens.features)
+        position = self.pos_embed(tokens.centers.to(x.dtype))
+        num_prefix = 0
+        if self.cls_token is not None:
+            b, num_prefix = len(x), 1
+            x = torch.cat([self.cls_token.expand(b, -1, -1), x], dim=1)
+            position = torch.cat([self.cls_pos.expand(b, -1, -1), position], dim=1)
+        length = x.shape[1]
+        x, position, attn_mask = self.add_prompts(x, position, key_mask(tokens.mask, num_prefix))
+        return self.norm(self.blocks(x, position, attn_mask, self.run)[:, :length])
+
+    def pool(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Class token, or else the mean, and maximum over the patches, (B, 2 D)."""
+        if self.cls_token is None:
+            return torch.cat([masked_mean(features, mask), masked_max(features, mask)], dim=-1)
+        return torch.cat([features[:, 0], masked_max(features[:, 1:], mask)], dim=-1)
+
+
 @MODELS.register_module()
-class PointBERT(TokenBackbone):
-    """Transformer of Point-BERT (Yu et al., CVPR 2022) and of what has its form, with the names of its checkpoints.
+class PointBERT(_PointTransformer):
+    """Transformer of Point-BERT (Yu et al., CVPR 2022), with the names of its checkpoints.
 
     The position is added before every block. The feature is the class token beside the maximum over the patches.
 
     Args:
         embed_dims: D, width of the transformer.
-        depth: Blocks; 12 in Point-BERT and ULIP, 18 in ULIP-2.
+        depth: Blocks; 12 in Point-BERT.
         num_heads: Attention heads.
         in_channels: Width of the tokens; the patch encoder of Point-BERT has 256.
         mlp_ratio: Hidden width of a block's MLP over D.
         drop_path_rate: Of the last block; the others grow evenly towards it.
-        init_cfg: Initialisation, as mmengine reads it.
+        common: As :class:`TokenBackbone` takes them.
 
     Shapes:
         - input: :class:`Tokens` of features (B, G, in_channels)
@@ -37,31 +94,57 @@ class PointBERT(TokenBackbone):
     """
 
     def __init__(self, embed_dims: int = 384, depth: int = 12, num_heads: int = 6, in_channels: int = 256,
-                 mlp_ratio: float = 4.0, drop_path_rate: float = 0.0,
-                 init_cfg: dict | list[dict] | None = None) -> None:
-        super().__init__(init_cfg)
-        self.embed_dims = embed_dims
-        self.in_channels = in_channels
-        self.out_channels = 2 * embed_dims
+                 mlp_ratio: float = 4.0, drop_path_rate: float = 0.0, **common) -> None:
+        super().__init__(embed_dims, depth, num_heads, in_channels, True, mlp_ratio, drop_path_rate, **common)
         self.reduce_dim = nn.Linear(in_channels, embed_dims)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
-        self.cls_pos = nn.Parameter(torch.zeros(1, 1, embed_dims))
-        self.pos_embed = position_embedding(embed_dims)
-        self.blocks = PositionedBlocks(embed_dims, depth, num_heads, mlp_ratio, drop_path_rate=drop_path_rate)
-        self.norm = nn.LayerNorm(embed_dims)
-        init_transformer(self)
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.cls_pos, std=0.02)
+        self.init_transformer()
 
-    def forward_features(self, tokens: Tokens) -> Tensor:
-        """The class token and the patches after the last norm, (B, 1 + G, D)."""
-        x = self.reduce_dim(tokens.features)
-        position = self.pos_embed(tokens.centers.to(x.dtype))
-        b = len(x)
-        x = torch.cat([self.cls_token.expand(b, -1, -1), x], dim=1)
-        position = torch.cat([self.cls_pos.expand(b, -1, -1), position], dim=1)
-        return self.norm(self.blocks(x, position, key_mask(tokens.mask)))
+    def lift(self, features: Tensor) -> Tensor:
+        return self.reduce_dim(features)
 
-    def pool(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Class token and maximum over the patches, (B, 2 D)."""
-        return torch.cat([features[:, 0], masked_max(features[:, 1:], mask)], dim=-1)
+
+@MODELS.register_module()
+class ULIP(PointBERT):
+    """Transformer of ULIP's (Xue et al., CVPR 2023) and ULIP-2's (CVPR 2024) Point-BERT encoders.
+
+    It is :class:`PointBERT`, in ULIP-2 with 18 blocks; the models differ in what they see and in their projection.
+    """
+
+    def __init__(self, embed_dims: int = 384, depth: int = 18, num_heads: int = 6, in_channels: int = 256,
+                 mlp_ratio: float = 4.0, drop_path_rate: float = 0.0, **common) -> None:
+        super().__init__(embed_dims, depth, num_heads, in_channels, mlp_ratio, drop_path_rate, **common)
+
+
+@MODELS.register_module()
+class PointMAE(_PointTransformer):
+    """Encoder of Point-MAE (Pang et al., ECCV 2022), with the names of its checkpoints.
+
+    Tokens are as wide as the transformer. A pre-training file has no class token, so the feature is the mean beside
+    the maximum over the patches; a fine-tuned file has one, and the feature of Point-BERT.
+
+    Args:
+        embed_dims: D, width of the transformer and of the tokens.
+        depth: Blocks; 12 in Point-MAE.
+        num_heads: Attention heads.
+        class_token: Whether there is one, as in fine-tuned files.
+        mlp_ratio: Hidden width of a block's MLP over D.
+        drop_path_rate: Of the last block; the others grow evenly towards it.
+        common: As :class:`TokenBackbone` takes them.
+
+    Shapes:
+        - input: :class:`Tokens` of features (B, G, D)
+        - output: (B, 2 D)
+    """
+
+    def __init__(self, embed_dims: int = 384, depth: int = 12, num_heads: int = 6, class_token: bool = False,
+                 mlp_ratio: float = 4.0, drop_path_rate: float = 0.0, **common) -> None:
+        super().__init__(embed_dims, depth, num_heads, embed_dims, class_token, mlp_ratio, drop_path_rate, **common)
+        self.init_transformer()
+
+
+@MODELS.register_module()
+class GaussianMAE(PointMAE):
+    """Encoder of Gaussian-MAE (Ma et al., 3DV 2025) and of Gaussian-JEPA (2026): that of :class:`PointMAE`.
+
+    What sets the models apart are the patch encoder (:class:`SoftPatchEncoder`) and the 14 channels it sees.
+    """

@@ -1,6 +1,8 @@
 """The transformer of Uni3D: the blocks of an EVA image model over the patches of a point cloud."""
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -43,27 +45,28 @@ class Uni3D(TokenBackbone):
         in_channels: Width of the tokens; 512 in the published models.
         depth: Blocks; that of the size where None.
         drop_path_rate: Of the last block; the others grow evenly towards it.
-        patch_dropout: Share of an object's patches left out at random in training; 0.5 in Uni3D's own.
-        init_cfg: Initialisation, as mmengine reads it.
+        common: As :class:`TokenBackbone` takes them; the published models were trained with ``patch_dropout=0.5``.
 
     Shapes:
         - input: :class:`Tokens` of features (B, G, in_channels)
         - output: (B, D)
     """
 
+    parts: ClassVar = {
+        'patch_encoder': ('encoder2trans.',),
+        'position': ('cls_token', 'cls_pos', 'pos_embed.'),
+        'blocks': ('blocks.',),
+        'norm': ('fc_norm.',),
+    }
+
     def __init__(self, size: str = 'b', in_channels: int = 512, depth: int | None = None, drop_path_rate: float = 0.0,
-                 patch_dropout: float = 0.0, init_cfg: dict | list[dict] | None = None) -> None:
-        super().__init__(init_cfg)
+                 **common) -> None:
         from timm.models.eva import EvaBlock
 
         if size not in SIZES:
             raise ValueError(f'size={size!r}: expected one of {sorted(SIZES)}')
-        if not 0 <= patch_dropout < 1:
-            raise ValueError(f'patch_dropout={patch_dropout}: expected a share of at least 0 and below 1')
         dim, size_depth, num_heads, kind = SIZES[size]
-        self.embed_dims = self.out_channels = dim
-        self.in_channels = in_channels
-        self.patch_dropout = patch_dropout
+        super().__init__(dim, in_channels, dim, **common)
         self.encoder2trans = nn.Linear(in_channels, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.cls_pos = nn.Parameter(torch.zeros(1, 1, dim))
@@ -81,27 +84,17 @@ class Uni3D(TokenBackbone):
 
     def forward_features(self, tokens: Tokens) -> Tensor:
         """The class token and the patches after the last block, before the norm, (B, 1 + G, D)."""
-        if self.training and self.patch_dropout > 0:
-            tokens = drop_patches(tokens, self.patch_dropout)
         x = self.encoder2trans(tokens.features) + self.pos_embed(tokens.centers.to(tokens.features.dtype))
         x = torch.cat([(self.cls_token + self.cls_pos).expand(len(x), -1, -1), x], dim=1)
-        attn_mask = key_mask(tokens.mask)
+        length = x.shape[1]
+        x, _, attn_mask = self.add_prompts(x, attn_mask=key_mask(tokens.mask))
         for block in self.blocks:
-            x = block(x, attn_mask=attn_mask)
-        return x
+            x = self.run(block, x, None, attn_mask)  # None: no rotary positions
+        return x[:, :length]
 
     def pool(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """The class token after the last norm, (B, D)."""
         return self.fc_norm(features[:, 0])
-
-
-def drop_patches(tokens: Tokens, share: float) -> Tokens:
-    """A random choice of each object's patches; at least one stays."""
-    b, g = tokens.features.shape[:2]
-    keep = max(1, round(g * (1 - share)))
-    index = torch.rand(b, g, device=tokens.features.device).argsort(dim=1)[:, :keep]
-    mask = None if tokens.mask is None else tokens.mask.gather(1, index)
-    return Tokens(*(torch.take_along_dim(x, index[..., None], dim=1) for x in tokens[:2]), mask)
 
 
 def _norm(dim: int, **kwargs) -> nn.LayerNorm:

@@ -8,8 +8,8 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from clipgs_plugin import ops
-from clipgs_plugin.models.tokenizers.patch_encoder import PatchEncoder
-from clipgs_plugin.models.tokenizers.patches import XYZ, Patches, canonicalise, extract
+from clipgs_plugin.models.tokenizers.patch_encoder import build_patch_encoder
+from clipgs_plugin.models.tokenizers.patches import XYZ, Patches, canonicalise, extract, group_points
 from clipgs_plugin.models.tokenizers.refinement import Refinement
 from clipgs_plugin.models.tokenizers.tokens import Tokens
 from clipgs_plugin.ops.sampling import check_count, check_start
@@ -19,6 +19,9 @@ from clipgs_plugin.structures.attributes import SCALE_QUANTITIES, attribute_name
 
 COMBINATIONS = ('mean', 'concat', 'turn')
 MAX_REFINE_WIDTH = 256
+IDENTITY_AXES = (0, 1, 2)
+# Attributes that an exchange of axes leaves to be permuted; the others have an orientation, or none.
+PERMUTABLE = ('xyz', 'position', 'rgb', 'opacity', 'sh_dc')
 
 
 @MODELS.register_module()
@@ -55,8 +58,14 @@ class GSTokenizer(BaseModule):
             trained with that library's kernel; see :func:`clipgs_plugin.ops.farthest_point_sample`.
         scale: Which quantity of the scale is seen: ``'sigmoid'`` of the logarithm (the paper's), ``'log'`` or
             ``'linear'``.
+        radius: Patches are the first K Gaussians, in the order of the file, within this distance of the centre, as
+            OpenShape forms them; None makes them of the K nearest.
         point_attributes: What the patch encoder sees: ``('xyz', 'rgb')``, or ``('xyz',)`` for weights without colour.
-        encoder_widths: Hidden widths of the patch encoder, see :class:`PatchEncoder`.
+        point_axes: In which order the patch encoder and the backbone see the axes of positions. ``(0, 2, 1)`` is the
+            exchange of y and z, a reflection, under which OpenShape's z-up models were trained. The refinement
+            branch sees the object's own frame.
+        patch_encoder: Type and options of the patch encoder: :class:`PatchEncoder` (the default),
+            :class:`SetAbstraction` or :class:`SoftPatchEncoder`.
         refine_widths: Width of each row of convolutions, one for each stride; doubling from 64 to 256 where None.
         pooling: Of the refinement branch, ``'max'`` or ``'mean'``.
         init_cfg: Initialisation, as mmengine reads it.
@@ -79,8 +88,10 @@ class GSTokenizer(BaseModule):
         start: int | str = 'farthest',
         rule: str = 'exact',
         scale: str = 'sigmoid',
+        radius: float | None = None,
         point_attributes: str | Sequence[str] = ('xyz', 'rgb'),
-        encoder_widths: Sequence[int] = (128, 256, 512),
+        point_axes: Sequence[int] = (0, 1, 2),
+        patch_encoder: dict | None = None,
         refine_widths: Sequence[int] | None = None,
         pooling: str = 'max',
         init_cfg: dict | list[dict] | None = None,
@@ -96,6 +107,7 @@ class GSTokenizer(BaseModule):
         check_start(start, rule)
         check_count('num_groups', num_groups)
         check_count('group_size', group_size)
+        check_axes(point_axes, attribute_names(point_attributes))
         self.num_groups = num_groups
         self.group_size = group_size
         self.channels = channels
@@ -105,8 +117,10 @@ class GSTokenizer(BaseModule):
         self.combine = combine
         self.start = start
         self.rule = rule
+        self.radius = radius
         self.scale = scale
-        self.patch_encoder = PatchEncoder(num_channels(self.point_attributes), channels, encoder_widths)
+        self.point_axes = tuple(point_axes)
+        self.patch_encoder = build_patch_encoder(patch_encoder, self.point_attributes, channels)
         self.refinement = None
         if refine:
             widths = refine_widths or [min(64 << row, MAX_REFINE_WIDTH) for row in range(len(strides))]
@@ -120,7 +134,7 @@ class GSTokenizer(BaseModule):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.patch_encoder.first_conv[0].weight.dtype
+        return next(self.patch_encoder.parameters()).dtype
 
     def forward(self, batch: GaussianBatch) -> Tokens:
         return self.encode(self.group(batch))
@@ -134,13 +148,13 @@ class GSTokenizer(BaseModule):
         with torch.autocast(raw.device.type, enabled=False):
             if isinstance(self.start, str):
                 raw = canonicalise(raw, lengths)
-            center_idx, neighbor_idx = ops.group(raw[..., XYZ], self.num_groups, self.group_size, lengths, self.start,
-                                                 rule=self.rule)
+            center_idx, neighbor_idx = group_points(raw[..., XYZ], self.num_groups, self.group_size, lengths,
+                                                    self.start, self.rule, self.radius)
             return extract(raw, center_idx, neighbor_idx, lengths)
 
     def encode(self, patches: Patches) -> Tokens:
         """Tokens of patches that are already grouped."""
-        features = self.patch_encoder(self.linearise(patches, self.point_attributes))
+        features = self.patch_encoder(self.see_points(patches))
         if self.refinement is not None:
             features = features + self.refinement(self.linearise(patches, self.attributes), self.order(patches))
         b, g = patches.centers.shape[:2]
@@ -148,12 +162,20 @@ class GSTokenizer(BaseModule):
             features = features.unflatten(0, (b, g))
         else:
             features = features.new_zeros(b, g, self.channels).index_put((patches.mask,), features)
-        return Tokens(features, patches.centers, patches.mask)
+        return Tokens(features, patches.centers[..., self.point_axes], patches.mask)
+
+    def see_points(self, patches: Patches) -> Tensor:
+        """What the patch encoder sees of each Gaussian, (P, K, C)."""
+        if self.point_axes != IDENTITY_AXES:
+            raw, offsets = patches.raw.clone(), patches.offsets[..., self.point_axes]
+            raw[..., XYZ] = raw[..., XYZ][..., self.point_axes]
+            patches = patches._replace(raw=raw, offsets=offsets)
+        return self.linearise(patches, self.point_attributes)
 
     def linearise(self, patches: Patches, attributes: tuple[str, ...]) -> Tensor:
         """The attributes of each Gaussian as numbers a layer can read, (P, K, C)."""
         with torch.autocast(patches.raw.device.type, enabled=False):
-            return linearise(patches.raw, attributes, self.scale).to(self.dtype)
+            return linearise(patches.raw, attributes, self.scale, patches.offsets[:, None]).to(self.dtype)
 
     def order(self, patches: Patches) -> Tensor:
         """Index that puts the Gaussians of each patch in each order, (orders, P, K), or (1, P, K) in turn.
@@ -167,3 +189,12 @@ class GSTokenizer(BaseModule):
         turn = torch.arange(patches.centers.shape[1], device=points.device).expand(patches.centers.shape[:2])
         turn = (turn.flatten() if patches.mask is None else turn[patches.mask]) % len(self.orders)
         return torch.take_along_dim(orders, turn[None, :, None], dim=0)
+
+
+def check_axes(axes: Sequence[int], attributes: tuple[str, ...]) -> None:
+    """Refuse what is no permutation of the axes, or one of attributes that it would not be enough for."""
+    if sorted(axes) != [0, 1, 2]:
+        raise ValueError(f'point_axes={tuple(axes)}: expected the axes 0, 1 and 2 in some order')
+    if tuple(axes) != IDENTITY_AXES and not set(attributes) <= set(PERMUTABLE):
+        raise ValueError(f'point_axes={tuple(axes)} permutes positions only, but point_attributes={attributes} have '
+                         f'orientations; expected some of {PERMUTABLE}')

@@ -10,6 +10,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from clipgs_plugin.models.tokenizers.inference import fold_batch_norm, in_chunks, is_inference
+from clipgs_plugin.registry import MODELS
+from clipgs_plugin.structures.attributes import num_channels
 
 
 class _Layer(NamedTuple):
@@ -20,6 +22,13 @@ class _Layer(NamedTuple):
     norm: nn.Module | None
 
 
+def build_patch_encoder(options: dict | None, attributes: Sequence[str], channels: int) -> nn.Module:
+    """The patch encoder of a config, for points of these attributes and tokens of this width."""
+    return MODELS.build({'type': 'clipgs_plugin.PatchEncoder', **(options or {}),
+                         'in_channels': num_channels(attributes), 'out_channels': channels})
+
+
+@MODELS.register_module()
 class PatchEncoder(BaseModule):
     """A PointNet over the points of a patch (Point-BERT, Yu et al., CVPR 2022), with the names of its checkpoints.
 
@@ -37,6 +46,8 @@ class PatchEncoder(BaseModule):
         - input: (P, K, in_channels)
         - output: (P, out_channels)
     """
+
+    first_layer = 'first_conv.0'  # whose input channels are the attributes of a point
 
     def __init__(self, in_channels: int = 6, out_channels: int = 512, widths: Sequence[int] = (128, 256, 512),
                  init_cfg: dict | list[dict] | None = None) -> None:

@@ -17,6 +17,7 @@ class Patches(NamedTuple):
 
     raw: Tensor                 # (P, K, 14) raw channels, positions relative to the patch's centre
     centers: Tensor             # (B, G, 3)
+    offsets: Tensor             # (P, 3) centres of the patches that exist
     mask: Tensor | None = None  # (B, G) bool, True for the P patches of the list; None where P = B * G
 
 
@@ -37,6 +38,22 @@ def canonicalise(raw: Tensor, lengths: Tensor) -> Tensor:
                          linearise(raw, ('rotation',))], dim=-1)
     order = ops.canonical_order(content, lengths)
     return torch.take_along_dim(raw, order[..., None], dim=1)
+
+
+def group_points(points: Tensor, num_groups: int, group_size: int, lengths: Tensor | None = None,
+                 start: int | str = 0, rule: str = 'exact', radius: float | None = None) -> tuple[Tensor, Tensor]:
+    """Centres (B, G) by farthest point sampling and the points (B, G, K) of the patch around each.
+
+    Args:
+        points: Positions, (B, N, 3).
+        num_groups, group_size, lengths, start, rule: As :func:`clipgs_plugin.ops.group` takes them.
+        radius: First K points within this distance, by :func:`clipgs_plugin.ops.ball_query`; None takes the nearest.
+    """
+    if radius is None:
+        return ops.group(points, num_groups, group_size, lengths, start, rule=rule)
+    center_idx = ops.farthest_point_sample(points, num_groups, lengths, start, rule=rule)
+    centers = torch.take_along_dim(points, center_idx[..., None], dim=1)
+    return center_idx, ops.ball_query(points, centers, radius, group_size, lengths)
 
 
 def extract(raw: Tensor, center_idx: Tensor, neighbor_idx: Tensor, lengths: Tensor | None = None) -> Patches:
@@ -63,4 +80,4 @@ def extract(raw: Tensor, center_idx: Tensor, neighbor_idx: Tensor, lengths: Tens
         patches = raw[objects.expand(b, g)[mask][:, None], neighbor_idx[mask]]
         offsets = centers[mask]
     patches[..., XYZ] = patches[..., XYZ] - offsets[:, None]
-    return Patches(patches, centers, mask)
+    return Patches(patches, centers, offsets, mask)

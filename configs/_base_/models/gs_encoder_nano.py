@@ -8,7 +8,7 @@ model = dict(
             num_groups=64,
             group_size=16,
             channels=192,
-            encoder_widths=(32, 64, 128),
+            patch_encoder=dict(widths=(32, 64, 128)),
             refine_widths=(32, 32, 64)),
         backbone=dict(type='PointBERT', embed_dims=192, depth=4, num_heads=6, in_channels=192),
         embed_dim=128),
