@@ -9,7 +9,8 @@ from clipgs_plugin import GaussianBatch
 from clipgs_plugin.models import GSEncoder, GSTokenizer, PointBERT, Uni3D
 from clipgs_plugin.registry import MODELS
 
-TOKENIZER = dict(num_groups=24, group_size=12, channels=32, patch_encoder=dict(widths=(16, 24, 32)), refine_widths=(16, 24, 32))
+TOKENIZER = dict(num_groups=24, group_size=12, channels=32,
+                 patch_encoder=dict(widths=(16, 24, 32)), refine_widths=(16, 24, 32))
 BACKBONES = {'PointBERT': lambda: PointBERT(48, 2, 4, 32), 'Uni3D': lambda: Uni3D('ti', 32, 2)}
 
 

@@ -7,7 +7,8 @@ from conftest import duplicated, grid, relabelled
 from clipgs_plugin import GaussianBatch, ops
 from clipgs_plugin.models.tokenizers import GSTokenizer, OrderedConvs, PatchEncoder
 
-NARROW = dict(num_groups=24, group_size=12, channels=20, patch_encoder=dict(widths=(8, 12, 16)), refine_widths=(8, 12, 16))
+NARROW = dict(num_groups=24, group_size=12, channels=20,
+              patch_encoder=dict(widths=(8, 12, 16)), refine_widths=(8, 12, 16))
 
 
 def randomise(module, seed=0):
