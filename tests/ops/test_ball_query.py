@@ -1,0 +1,71 @@
+"""Ball query against a loop over points in float64."""
+import pytest
+import torch
+
+from clipgs_plugin import ops
+
+
+def plain_ball_query(points, queries, radius, k):
+    """The first k within the radius, the first of them again where they are fewer, the nearest where none is."""
+    rows = []
+    for query in queries.double().tolist():
+        squared = [sum((a - b) ** 2 for a, b in zip(point, query)) for point in points.double().tolist()]
+        inside = [i for i, d in enumerate(squared) if d <= radius ** 2] or [squared.index(min(squared))]
+        rows.append([inside[i] if i < len(inside) else inside[0] for i in range(k)])
+    return torch.tensor(rows)
+
+
+def cube(n=400, seed=0):
+    return torch.rand(n, 3, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize('k', [1, 8, 64, 500])
+@pytest.mark.parametrize('radius', [0.05, 0.2, 2.0])
+def test_ball_query_is_the_loop(radius, k):
+    points = cube()
+    queries = torch.cat([points[::40], cube(5, seed=1)])
+    found = ops.ball_query(points[None], queries[None], radius, k)
+    assert found.dtype == torch.int64
+    assert torch.equal(found[0], plain_ball_query(points, queries, radius, k))
+
+
+def test_a_point_at_the_radius_is_within_it():
+    # Steps of 1/4, whose squares float32 has exactly.
+    axis = torch.arange(5) / 4
+    points = torch.cartesian_prod(axis, axis, axis)
+    found = ops.ball_query(points[None], points[None], 0.25, 7)[0]
+    assert torch.equal(found, plain_ball_query(points, points, 0.25, 7))
+    assert len(found[62].unique()) == 7  # the middle and its six neighbours, each at the very radius
+    alone = ops.ball_query(points[None], points[None], 0.2499, 7)[0]
+    assert torch.equal(alone, torch.arange(125)[:, None].expand(-1, 7))
+
+
+def test_the_order_of_the_cloud_decides_and_not_the_distance():
+    points = torch.tensor([[9.0, 0, 0], [0.3, 0, 0], [0.2, 0, 0], [0.1, 0, 0]])
+    query = torch.zeros(1, 1, 3)
+    assert ops.ball_query(points[None], query, 1.0, 2).tolist() == [[[1, 2]]]
+    assert ops.ball_query(points[None].flip(1), query, 1.0, 2).tolist() == [[[0, 1]]]
+    assert ops.ball_query(points[None], query, 1.0, 5).tolist() == [[[1, 2, 3, 1, 1]]]
+    assert ops.ball_query(points[None], query, 0.05, 3).tolist() == [[[3, 3, 3]]]  # none within: the nearest
+
+
+def test_ball_query_does_not_see_padding():
+    lengths = torch.tensor([60, 3, 1, 33])
+    points, queries = (torch.stack([cube(n, seed) for seed in range(4)]) for n in (60, 7))
+    for row, query, n in zip(points, queries, lengths):
+        row[n:] = query[0]  # would be the nearest of all
+    found = ops.ball_query(points, queries, 0.4, 10, lengths)
+    for b, n in enumerate(lengths):
+        assert torch.equal(found[b], plain_ball_query(points[b, :n], queries[b], 0.4, 10))
+    unpadded = [ops.ball_query(points[b, None, :n], queries[b, None], 0.4, 10) for b, n in enumerate(lengths)]
+    assert torch.equal(found, torch.cat(unpadded))
+
+
+def test_no_queries():
+    assert ops.ball_query(cube()[None], torch.rand(1, 0, 3), 0.2, 4).shape == (1, 0, 4)
+
+
+@pytest.mark.parametrize('radius', [0.0, -1.0, float('nan')])
+def test_a_radius_that_is_none_is_named(radius):
+    with pytest.raises(ValueError, match=f'radius={radius}: expected a distance above 0'):
+        ops.ball_query(cube()[None], torch.rand(1, 2, 3), radius, 4)
