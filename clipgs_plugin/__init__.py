@@ -21,6 +21,7 @@ _LAZY = {
     'get_config': 'clipgs_plugin.apis',
     'get_model': 'clipgs_plugin.apis',
     'list_models': 'clipgs_plugin.apis',
+    'load_point_cloud_checkpoint': 'clipgs_plugin.models.checkpoints',
 }
 _SUBPACKAGES = ('apis', 'datasets', 'engine', 'evaluation', 'models', 'registry', 'triplets', 'visualization')
 

@@ -4,10 +4,12 @@ from clipgs_plugin.models.clip_gs import CLIPGS
 from clipgs_plugin.models.data_preprocessor import GaussianDataPreprocessor
 from clipgs_plugin.models.gs_encoder import GSEncoder
 from clipgs_plugin.models.losses import ContrastiveLoss, ImageVotingLoss
+from clipgs_plugin.models.point_cloud_model import PointCloudModel
 from clipgs_plugin.models.teachers import OpenCLIPTeacher
-from clipgs_plugin.models.tokenizers import GSTokenizer, PatchEncoder, Tokens
+from clipgs_plugin.models.tokenizers import GSTokenizer, PatchEncoder, PointTokenizer, Tokens
 
 __all__ = [
     'CLIPGS', 'ULIP', 'ContrastiveLoss', 'GSEncoder', 'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE',
-    'ImageVotingLoss', 'OpenCLIPTeacher', 'PatchEncoder', 'PointBERT', 'PointMAE', 'Tokens', 'Uni3D',
+    'ImageVotingLoss', 'OpenCLIPTeacher', 'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE',
+    'PointTokenizer', 'Tokens', 'Uni3D',
 ]

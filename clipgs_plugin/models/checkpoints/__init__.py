@@ -1,15 +1,26 @@
 """Readers of foreign checkpoints, one module per family, and the initialiser that applies them."""
-from clipgs_plugin.models.checkpoints.family import Family, Rule
-from clipgs_plugin.models.checkpoints.initializer import (
+from clipgs_plugin.models.checkpoints.contract import Contract
+from clipgs_plugin.models.checkpoints.converting import convert_checkpoint, export_point_cloud_checkpoint
+from clipgs_plugin.models.checkpoints.family import Architecture, Family, Rule
+from clipgs_plugin.models.checkpoints.initializer import PointCloudPretrained
+from clipgs_plugin.models.checkpoints.loading import (
     FAMILIES,
+    ForeignCheckpoint,
     LoadReport,
-    PointCloudPretrained,
     detect_family,
     load_point_cloud_weights,
+    open_point_cloud_checkpoint,
+)
+from clipgs_plugin.models.checkpoints.plain import (
+    LoadedCheckpoint,
+    build_point_cloud_model,
+    load_point_cloud_checkpoint,
 )
 from clipgs_plugin.models.checkpoints.reading import read_checkpoint
 
 __all__ = [
-    'FAMILIES', 'Family', 'LoadReport', 'PointCloudPretrained', 'Rule', 'detect_family', 'load_point_cloud_weights',
-    'read_checkpoint',
+    'FAMILIES', 'Architecture', 'Contract', 'Family', 'ForeignCheckpoint', 'LoadReport', 'LoadedCheckpoint',
+    'PointCloudPretrained', 'Rule', 'build_point_cloud_model', 'convert_checkpoint', 'detect_family',
+    'export_point_cloud_checkpoint', 'load_point_cloud_checkpoint', 'load_point_cloud_weights',
+    'open_point_cloud_checkpoint', 'read_checkpoint',
 ]

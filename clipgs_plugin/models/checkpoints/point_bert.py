@@ -1,22 +1,59 @@
-"""Point-BERT (Yu et al., CVPR 2022) and ULIP's Point-BERT encoders (Xue et al., CVPR 2023 and 2024).
+"""Point-BERT (Yu et al., CVPR 2022).
 
-A pre-training file of Point-BERT has the model as ``transformer_q.`` beside its momentum copy and the dVAE; a
-fine-tuned file has bare names; ULIP has ``point_encoder.`` beside the frozen CLIP.
+A pre-training file has the model as ``transformer_q.`` beside its momentum copy and the dVAE, under ``base_model``;
+a fine-tuned file has bare names.
 """
-from clipgs_plugin.models.checkpoints.family import Family, Rule
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from clipgs_plugin.models.checkpoints.family import (
+    PATCH_ENCODER,
+    Architecture,
+    Family,
+    Rule,
+    count_blocks,
+    heads_of_64,
+    linear_projection,
+    mini_pointnet,
+    shape,
+)
+
+POINT_BERT_RULES = (
+    Rule('encoder.', PATCH_ENCODER),
+    Rule('reduce_dim.', 'backbone.reduce_dim.'),
+    Rule('cls_token', 'backbone.cls_token'),
+    Rule('cls_pos', 'backbone.cls_pos'),
+    Rule('pos_embed.', 'backbone.pos_embed.'),
+    Rule('blocks.', 'backbone.blocks.'),
+    Rule('norm.', 'backbone.norm.'),
+)
+
+
+def point_bert_architecture(tensors: Mapping[str, Tensor], backbone: str = 'PointBERT') -> Architecture:
+    """Sizes of a Point-BERT; its heads are taken to be 64 wide, since no shape tells them."""
+    width, in_channels = shape(tensors, 'backbone.reduce_dim.weight')
+    return Architecture(mini_pointnet(tensors), dict(
+        type=backbone, embed_dims=width, depth=count_blocks(tensors, 'backbone.blocks.blocks.'),
+        num_heads=heads_of_64(width), in_channels=in_channels), linear_projection(tensors))
+
 
 POINT_BERT = Family(
     name='point_bert',
     backbone='PointBERT',
-    prefixes=('transformer_q.', 'point_encoder.', ''),
-    signature='reduce_dim.weight',
-    rules=(
-        Rule('encoder.', 'tokenizer.patch_encoder.', 'patch_encoder'),
-        Rule('reduce_dim.', 'backbone.reduce_dim.', 'patch_encoder'),
-        Rule('cls_token', 'backbone.cls_token', 'position'),
-        Rule('cls_pos', 'backbone.cls_pos', 'position'),
-        Rule('pos_embed.', 'backbone.pos_embed.', 'position'),
-        Rule('blocks.', 'backbone.blocks.', 'blocks'),
-        Rule('norm.', 'backbone.norm.', 'norm'),
-    ),
+    prefixes=('transformer_q.', ''),
+    signature=('reduce_dim.weight', 'encoder.first_conv.0.weight'),
+    architecture=point_bert_architecture,
+    rules=POINT_BERT_RULES,
+    unused={
+        'transformer_k.': 'the momentum copy of pre-training',
+        'dvae.': 'the tokenizer of pre-training',
+        'queue': 'the negatives of pre-training',
+        'mask_token': 'of pre-training only',
+        'lm_head.': 'of pre-training only',
+        'cls_head.': 'of pre-training only',
+        'cls_head_finetune.': 'the classifier of fine-tuning',
+    },
 )

@@ -2,7 +2,8 @@
 from clipgs_plugin.models.tokenizers.gs_tokenizer import GSTokenizer
 from clipgs_plugin.models.tokenizers.patch_encoder import PatchEncoder
 from clipgs_plugin.models.tokenizers.patches import Patches
+from clipgs_plugin.models.tokenizers.point_tokenizer import PointTokenizer
 from clipgs_plugin.models.tokenizers.refinement import OrderedConvs, Refinement
 from clipgs_plugin.models.tokenizers.tokens import Tokens
 
-__all__ = ['GSTokenizer', 'OrderedConvs', 'PatchEncoder', 'Patches', 'Refinement', 'Tokens']
+__all__ = ['GSTokenizer', 'OrderedConvs', 'PatchEncoder', 'Patches', 'PointTokenizer', 'Refinement', 'Tokens']

@@ -1,0 +1,54 @@
+"""OpenShape (Liu et al., NeurIPS 2023) with its PointBERT, which its code calls ``ppat``.
+
+A file has the encoder as ``ppat.`` and beside it the projection ``proj.``, under ``state_dict``.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from clipgs_plugin.models.checkpoints.family import (
+    PATCH_ENCODER,
+    Architecture,
+    Family,
+    Rule,
+    count_blocks,
+    linear_projection,
+    shape,
+)
+
+
+def openshape_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
+    """Sizes of OpenShape's PointBERT, by its widths."""
+    from clipgs_plugin.models.backbones.openshape import SIZES
+
+    width, = shape(tensors, 'backbone.lift.2.weight')
+    hidden, _ = shape(tensors, 'backbone.transformer.layers.0.1.fn.net.0.weight')
+    scaling = next((scaling for scaling, (dim, _, _, mlp) in SIZES.items() if (dim, mlp) == (width, hidden)), None)
+    if scaling is None:
+        raise ValueError(f'has widths of {width} and {hidden}, which no size of OpenShape has: they are '
+                         f'{", ".join(f"{scaling}: {dim} and {mlp}" for scaling, (dim, _, _, mlp) in SIZES.items())}')
+    convs = [shape(tensors, f'{PATCH_ENCODER}mlp_convs.{i}.weight')[0] for i in range(3)]
+    return Architecture(
+        dict(channels=convs[-1], patch_encoder=dict(type='SetAbstraction', widths=tuple(convs[:-1]))),
+        dict(type='OpenShapePPAT', scaling=scaling, in_channels=convs[-1],
+             depth=count_blocks(tensors, 'backbone.transformer.layers.')),
+        linear_projection(tensors))
+
+
+OPENSHAPE = Family(
+    name='openshape',
+    backbone='OpenShapePPAT',
+    prefixes=('ppat.',),
+    signature=('lift.0.weight', 'sa.mlp_convs.0.weight'),
+    architecture=openshape_architecture,
+    rules=(
+        Rule('sa.', PATCH_ENCODER),
+        Rule('lift.', 'backbone.lift.'),
+        Rule('cls_token', 'backbone.cls_token', 'token'),
+        Rule('transformer.', 'backbone.transformer.'),
+    ),
+    outside=(Rule('proj.', 'projection.'),),
+    attributes={9: ('xyz', 'position', 'rgb')},
+)

@@ -1,0 +1,58 @@
+"""ReCon++ (Qi et al., "ShapeLLM", ECCV 2024), called ReConV2 in its code, in the form trained on OpenShape's data."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from clipgs_plugin.models.checkpoints.family import (
+    PATCH_ENCODER,
+    Architecture,
+    Family,
+    Rule,
+    count_blocks,
+    mini_pointnet,
+    shape,
+)
+
+
+def recon_plus_plus_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
+    """Sizes of a ReCon++, by its width."""
+    if 'backbone.encoder.sos' in tensors or PATCH_ENCODER + 'first_conv.6.weight' in tensors:
+        raise ValueError('is of the causal ReCon++ (a start token, sine positions and re-ordered patches), which was '
+                         "trained on the hybrid or 1k data; only its 'openshape' form is supported")
+    from clipgs_plugin.models.backbones.recon_plus_plus import SIZES
+
+    _, queries, width = shape(tensors, 'backbone.global_query')
+    size = next((size for size, (dim, *_) in SIZES.items() if dim == width), None)
+    if size is None:
+        raise ValueError(f'has a width of {width}, which no ReCon++ has: they are '
+                         f'{", ".join(f"{size} {dim}" for size, (dim, *_) in SIZES.items())}')
+    projection = None
+    if 'projection.image.weight' in tensors:
+        projection = dict(type='QueryProjection', out_features=shape(tensors, 'projection.image.weight')[0],
+                          bias='projection.image.bias' in tensors)
+    return Architecture(mini_pointnet(tensors), dict(
+        type='ReConPlusPlus', size=size, num_queries=queries,
+        depth=count_blocks(tensors, 'backbone.encoder.blocks.local_blocks.')), projection)
+
+
+RECON_PLUS_PLUS = Family(
+    name='recon_plus_plus',
+    backbone='ReConPlusPlus',
+    prefixes=('model.', ''),
+    signature=('global_query', 'embed.first_conv.0.weight'),
+    architecture=recon_plus_plus_architecture,
+    rules=(
+        Rule('embed.', PATCH_ENCODER),
+        Rule('pos_embed.', 'backbone.pos_embed.'),
+        Rule('global_query', 'backbone.global_query'),
+        Rule('encoder.', 'backbone.encoder.'),
+    ),
+    outside=(Rule('img_proj.', 'projection.image.'), Rule('text_proj.', 'projection.text.')),
+    unused={
+        'norm.': 'never used by the model itself',
+        'mask_token': 'of pre-training only',
+        'decoder': 'the decoder of pre-training',
+    },
+)

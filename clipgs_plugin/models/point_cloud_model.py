@@ -1,0 +1,78 @@
+"""A published point-cloud model as it is, without what CLIP-GS adds."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from clipgs_plugin.registry import MODELS
+
+
+class PointCloudOutput(NamedTuple):
+    """What a point-cloud model says about a batch of clouds."""
+
+    patch_tokens: Tensor  # (B, G, C) after the patch encoder, before any reduction or lift
+    feature: Tensor       # (B, D) the family's own pooled feature; (B, 16, D) of ReCon++
+    embedding: Tensor     # (B, E) after the projection, not normalised; the feature where there is none
+
+
+class QueryProjection(nn.Module):
+    """The two projections of ReCon++: one for its queries of images, one for those of texts.
+
+    Args:
+        in_features: D, width of a query.
+        out_features: E, width of the teacher's space.
+        num_text: How many of the queries, the last, are of texts.
+        bias: Whether the projections have one.
+
+    Shapes:
+        - input: (B, Q, D)
+        - output: (B, Q, E)
+    """
+
+    def __init__(self, in_features: int, out_features: int, num_text: int = 3, bias: bool = True) -> None:
+        super().__init__()
+        self.num_text = num_text
+        self.image = nn.Linear(in_features, out_features, bias)
+        self.text = nn.Linear(in_features, out_features, bias)
+
+    def forward(self, queries: Tensor) -> Tensor:
+        images, texts = queries[:, :-self.num_text], queries[:, -self.num_text:]
+        return torch.cat([self.image(images), self.text(texts)], dim=1)
+
+
+@MODELS.register_module()
+class PointCloudModel(BaseModule):
+    """A point-cloud model: patches, transformer, and the projection into a CLIP space where it has one.
+
+    Its parameters have the names that they have in a :class:`GSEncoder`.
+
+    Args:
+        tokenizer: A :class:`PointTokenizer` or its config.
+        backbone: A backbone over tokens or its config.
+        projection: Module from the backbone's readout to the embedding, or None.
+        init_cfg: Initialisation, as mmengine reads it.
+    """
+
+    def __init__(self, tokenizer: nn.Module | dict, backbone: nn.Module | dict, projection: nn.Module | None = None,
+                 init_cfg: dict | list[dict] | None = None) -> None:
+        super().__init__(init_cfg)
+        self.tokenizer = MODELS.build(tokenizer) if isinstance(tokenizer, dict) else tokenizer
+        self.backbone = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
+        self.projection = projection
+
+    def forward(
+        self,
+        points: Tensor,                       # (B, N, 3)
+        colors: Tensor | None = None,         # (B, N, 3)
+        attributes: Tensor | None = None,     # (B, N, C)
+        center_idx: Tensor | None = None,     # (B, G)
+        neighbor_idx: Tensor | None = None,   # (B, G, K)
+    ) -> PointCloudOutput:
+        """Clouds in the frame and range of the family's contract; see :class:`PointTokenizer` for the arguments."""
+        tokens = self.tokenizer(points, colors, attributes, center_idx, neighbor_idx)
+        feature = self.backbone.readout(self.backbone.forward_features(tokens), tokens.mask)
+        return PointCloudOutput(tokens.features, feature,
+                                feature if self.projection is None else self.projection(feature))

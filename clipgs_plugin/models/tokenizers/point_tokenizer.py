@@ -1,0 +1,136 @@
+"""The tokenizer of the point-cloud models: patches of points, without what Gaussians add."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from clipgs_plugin.models.tokenizers.patch_encoder import build_patch_encoder
+from clipgs_plugin.models.tokenizers.patches import group_points
+from clipgs_plugin.models.tokenizers.tokens import Tokens
+from clipgs_plugin.ops import knn
+from clipgs_plugin.ops.neighbors import ball_query
+from clipgs_plugin.ops.sampling import check_count, check_start
+from clipgs_plugin.registry import MODELS
+from clipgs_plugin.structures.attributes import POSITION, attribute_names, num_channels
+
+
+@MODELS.register_module()
+class PointTokenizer(BaseModule):
+    """Tokens of a point cloud, as published point-cloud models make them (Point-BERT, Yu et al., CVPR 2022).
+
+    It takes plain tensors in the family's own frame, and is what a :class:`GSTokenizer` is without its refinement.
+
+    Args:
+        num_groups: G, patches of a cloud.
+        group_size: K, points of a patch.
+        channels: C, width of a token.
+        start, rule: Of farthest point sampling, see :func:`clipgs_plugin.ops.farthest_point_sample`.
+        radius: Patches are the first K points within this distance of the centre; None: the K nearest.
+        point_attributes: What the patch encoder sees, in this order: ``'xyz'`` relative to the centre, ``'position'``
+            in the cloud, ``'rgb'``, and others of :mod:`clipgs_plugin.structures.attributes`.
+        missing_color: Grey in place of colours that are not given; None asks for them.
+        patch_encoder: Type and options of the patch encoder; :class:`PatchEncoder` where None.
+        init_cfg: Initialisation, as mmengine reads it.
+
+    Shapes:
+        - output: :class:`Tokens`, features (B, G, C), centers (B, G, 3)
+    """
+
+    def __init__(
+        self,
+        num_groups: int = 512,
+        group_size: int = 64,
+        channels: int = 512,
+        start: int | str = 0,
+        rule: str = 'pointnet2',
+        radius: float | None = None,
+        point_attributes: str | Sequence[str] = ('xyz', 'rgb'),
+        missing_color: float | None = 0.4,
+        patch_encoder: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        check_count('num_groups', num_groups)
+        check_count('group_size', group_size)
+        check_start(start, rule)
+        self.num_groups = num_groups
+        self.group_size = group_size
+        self.channels = channels
+        self.start = start
+        self.rule = rule
+        self.radius = radius
+        self.point_attributes = attribute_names(point_attributes)
+        self.missing_color = missing_color
+        self.patch_encoder = build_patch_encoder(patch_encoder, self.point_attributes, channels)
+
+    @property
+    def other_attributes(self) -> tuple[str, ...]:
+        """What the patch encoder sees beside positions and colours: the columns of ``attributes``."""
+        return tuple(name for name in self.point_attributes if name not in ('xyz', POSITION, 'rgb'))
+
+    def extra_repr(self) -> str:
+        return (f'num_groups={self.num_groups}, group_size={self.group_size}, start={self.start!r}, '
+                f'rule={self.rule!r}, radius={self.radius}, point_attributes={self.point_attributes}')
+
+    def forward(
+        self,
+        points: Tensor,                     # (B, N, 3) in the frame of the family
+        colors: Tensor | None = None,       # (B, N, 3)
+        attributes: Tensor | None = None,   # (B, N, C) other_attributes, or these after xyz
+        center_idx: Tensor | None = None,   # (B, G) points at the centres; sampled where None
+        neighbor_idx: Tensor | None = None,  # (B, G, K) points of the patches; found where None
+    ) -> Tokens:
+        center_idx, neighbor_idx = self.group(points, center_idx, neighbor_idx)
+        b, g, k = neighbor_idx.shape
+        centers = torch.take_along_dim(points, center_idx[..., None], dim=1)
+
+        def patches(values: Tensor) -> Tensor:
+            return torch.take_along_dim(values, neighbor_idx.flatten(1)[..., None], dim=1).unflatten(1, (g, k))
+
+        neighbors = patches(points)
+        seen = {'xyz': neighbors - centers[:, :, None], POSITION: neighbors}
+        if 'rgb' in self.point_attributes:
+            seen['rgb'] = patches(self._colors(points, colors))
+        if self.other_attributes:
+            others = patches(self._others(points, attributes))
+            seen.update(zip(self.other_attributes,
+                            others.split([num_channels((name,)) for name in self.other_attributes], dim=-1)))
+        features = self.patch_encoder(torch.cat([seen[name] for name in self.point_attributes], dim=-1).flatten(0, 1))
+        return Tokens(features.unflatten(0, (b, g)), centers)
+
+    def group(self, points: Tensor, center_idx: Tensor | None = None,
+              neighbor_idx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Centres (B, G) and the points (B, G, K) of each patch, those that are given and those that are found."""
+        if points.ndim != 3 or points.shape[-1] != 3:
+            raise ValueError(f'points have shape {tuple(points.shape)}, expected (B, N, 3)')
+        if center_idx is None:
+            if neighbor_idx is not None:
+                raise ValueError('neighbor_idx came without center_idx, the centres it is about')
+            return group_points(points.detach(), self.num_groups, self.group_size, None, self.start, self.rule,
+                                self.radius)
+        if neighbor_idx is None:
+            centers = torch.take_along_dim(points, center_idx[..., None], dim=1)
+            neighbor_idx = (knn(points, centers, self.group_size)[0] if self.radius is None
+                            else ball_query(points, centers, self.radius, self.group_size))
+        return center_idx, neighbor_idx
+
+    def _colors(self, points: Tensor, colors: Tensor | None) -> Tensor:
+        if colors is None and self.missing_color is None:
+            raise ValueError('the model sees colour and colors is None; give colors (B, N, 3), or set missing_color')
+        if colors is None:
+            return torch.full_like(points, self.missing_color)
+        if colors.shape != points.shape:
+            raise ValueError(f'colors have shape {tuple(colors.shape)}, expected that of the points, '
+                             f'{tuple(points.shape)}')
+        return colors
+
+    def _others(self, points: Tensor, attributes: Tensor | None) -> Tensor:
+        width = num_channels(self.other_attributes)
+        if attributes is None or attributes.shape[:2] != points.shape[:2] or attributes.shape[2] - width not in (0, 3):
+            found = None if attributes is None else tuple(attributes.shape)
+            raise ValueError(f'attributes have shape {found}, expected ({len(points)}, {points.shape[1]}, {width}) for '
+                             f'{", ".join(self.other_attributes)}, or 3 more with the positions first')
+        return attributes[..., -width:]

@@ -1,0 +1,5 @@
+# The losses of CLIP-GS; an experiment adds the encoder.
+model = dict(
+    type='CLIPGS',
+    text_loss=dict(type='ContrastiveLoss'),
+    image_loss=dict(type='ImageVotingLoss', num_views=5))

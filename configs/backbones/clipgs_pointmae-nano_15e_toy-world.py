@@ -1,0 +1,7 @@
+# Point-MAE on the toy world: no class token, the mean beside the maximum of the patches.
+_base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
+
+model = dict(
+    encoder=dict(
+        tokenizer=dict(channels=192),
+        backbone=dict(_delete_=True, type='PointMAE', embed_dims=192, depth=4, num_heads=3)))

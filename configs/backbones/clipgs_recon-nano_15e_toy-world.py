@@ -1,0 +1,7 @@
+# ReCon on the toy world: three global tokens that look at the patches.
+_base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
+
+model = dict(
+    encoder=dict(
+        tokenizer=dict(channels=192),
+        backbone=dict(_delete_=True, type='ReCon', embed_dims=192, depth=4, num_heads=3)))

@@ -1,0 +1,7 @@
+# ReCon++ on the toy world: sixteen queries that look at the patches, in the small width.
+_base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
+
+model = dict(
+    encoder=dict(
+        tokenizer=dict(channels=384),
+        backbone=dict(_delete_=True, type='ReConPlusPlus', size='s', depth=2)))

@@ -1,0 +1,7 @@
+# ULIP on the toy world: Point-BERT's layers, as ULIP-2 has them, on coloured points.
+_base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
+
+model = dict(
+    encoder=dict(
+        tokenizer=dict(channels=128),
+        backbone=dict(_delete_=True, type='ULIP', embed_dims=192, depth=4, num_heads=3, in_channels=128)))
