@@ -49,12 +49,12 @@ def ball_query(
 ) -> Tensor:
     """The first k points, in the order of the cloud, within a radius of each query.
 
-    Where fewer are within it the first of them is repeated, and where none is, the nearest point is.
+    Where fewer are within it the first of them is repeated, and where none is, the nearest ones stand in.
 
     Args:
         points: Positions, (B, N, 3), any unit, finite; computed in float32.
         queries: Positions, (B, G, 3), which need not be among the points.
-        radius: In the unit of the points, above 0; a point at this very distance is within it.
+        radius: In the unit of the points, above 0. Squared distances are compared in float32, and equal is within.
         k: Points of each query, at least 1.
         lengths: Points of each cloud, (B,), each 1..N; the rest is padding. All N where None.
 

@@ -63,8 +63,12 @@ class Contract:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def tokenizer_options(self) -> dict:
-        """How a GSTokenizer is to form patches to keep this contract."""
-        return dict(num_groups=self.num_groups, group_size=self.group_size, radius=self.radius, start=self.start,
+        """How a GSTokenizer is to form patches to keep this contract.
+
+        A model that was shown random starts is started at 0, which is as good as any and always the same.
+        """
+        start = 0 if self.start == 'random' else self.start
+        return dict(num_groups=self.num_groups, group_size=self.group_size, radius=self.radius, start=start,
                     rule=self.rule, point_attributes=self.point_attributes, point_axes=self.point_axes)
 
     def lines(self) -> list[str]:

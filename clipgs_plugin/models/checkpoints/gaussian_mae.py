@@ -12,8 +12,9 @@ from clipgs_plugin.models.checkpoints.point_mae import MAE_RULES, MAE_UNUSED, po
 def gaussian_mae_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     """Sizes of a Gaussian-MAE, with the soft patch encoder or the plain one."""
     found = point_mae_architecture(tensors, 'GaussianMAE')
-    if PATCH_ENCODER + 'n3_agg.learnable_temp' in tensors:
-        found.tokenizer['patch_encoder']['type'] = 'SoftPatchEncoder'
+    temperatures = tensors.get(PATCH_ENCODER + 'n3_agg.learnable_temp')
+    if temperatures is not None:
+        found.tokenizer['patch_encoder'] |= dict(type='SoftPatchEncoder', num_neighbors=len(temperatures))
     return found
 
 

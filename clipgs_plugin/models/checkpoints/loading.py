@@ -232,9 +232,11 @@ def _find(checkpoint: str | Path, catalogue: Mapping[str, dict]) -> Path:
         raise FileNotFoundError(f'{checkpoint}: its weights have not been published; see {entry["page"]}')
     folders = [Path(os.environ[CHECKPOINT_FOLDER])] if os.environ.get(CHECKPOINT_FOLDER) else []
     folders.append(Path('checkpoints'))
-    # By its own name, or by that of the catalogue, since several families call all of their files the same.
-    published = entry['file']
-    names = [published, Path(published).name, *(f'{checkpoint}{end}' for end in ('.safetensors', '.pt', '.pth'))]
+    # By the path of the page, by the name of the catalogue, or by its own where no other file is called the same.
+    published, own = entry['file'], Path(entry['file']).name
+    names = [published, *(f'{checkpoint}{end}' for end in ('.safetensors', '.pt', '.pth'))]
+    if sum(Path(other['file'] or '').name == own for other in catalogue.values()) == 1:
+        names.append(own)
     for folder in folders:
         for file in names:
             if (folder / file).is_file():

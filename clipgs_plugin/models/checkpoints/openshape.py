@@ -1,6 +1,7 @@
 """OpenShape (Liu et al., NeurIPS 2023) with its PointBERT, which its code calls ``ppat``.
 
-A file has the encoder as ``ppat.`` and beside it the projection ``proj.``, under ``state_dict``.
+A file has the encoder as ``ppat.`` and beside it the projection ``proj.``, under ``state_dict``; the older ones for
+ViT-L/14 and ViT-B/32 have ``pc_encoder.`` before both, and the last no projection.
 """
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def openshape_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
 OPENSHAPE = Family(
     name='openshape',
     backbone='OpenShapePPAT',
-    prefixes=('ppat.',),
+    prefixes=('ppat.', 'pc_encoder.ppat.', 'pc_encoder.'),
     signature=('lift.0.weight', 'sa.mlp_convs.0.weight'),
     architecture=openshape_architecture,
     rules=(
@@ -49,6 +50,6 @@ OPENSHAPE = Family(
         Rule('cls_token', 'backbone.cls_token', 'token'),
         Rule('transformer.', 'backbone.transformer.'),
     ),
-    outside=(Rule('proj.', 'projection.'),),
+    outside=(Rule('proj.', 'projection.'), Rule('pc_encoder.proj.', 'projection.')),
     attributes={9: ('xyz', 'position', 'rgb')},
 )

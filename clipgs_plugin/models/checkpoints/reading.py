@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 # How torch names what it refuses to unpickle.
-_CODE = re.compile(r'(?:GLOBAL|Unsupported (?:global|class|operand)\S*) (\S+)')
+_CODE = re.compile(r'(?:GLOBAL|unsupported class|Unsupported class) (\S+)')
 # Where training codes put the weights: DeepSpeed, most, Point-BERT and Point-MAE, older files of theirs.
 WRAPPERS = ('module', 'state_dict', 'base_model', 'model')
 
