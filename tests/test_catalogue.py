@@ -1,0 +1,148 @@
+"""The catalogue of published point-cloud checkpoints says what can be true."""
+import pytest
+import torch
+
+from clipgs_plugin.models.checkpoints.contract import Contract
+from clipgs_plugin.ops.sampling import check_start
+from clipgs_plugin.registry import MODELS
+from clipgs_plugin.registry.catalogue import load_catalogue
+
+CATALOGUE = load_catalogue('checkpoints')
+BACKBONES = {
+    'point_bert': 'PointBERT', 'point_mae': 'PointMAE', 'ulip': 'ULIP', 'openshape': 'OpenShapePPAT', 'uni3d': 'Uni3D',
+    'recon': 'ReCon', 'recon_plus_plus': 'ReConPlusPlus', 'gaussian_mae': 'GaussianMAE',
+}
+CHANNELS = {'xyz': 3, 'position': 3, 'rgb': 3, 'opacity': 1, 'linear_scale': 3, 'quat': 4, 'sh_dc': 3}
+SEEN = {
+    'point_bert': [('xyz',)],
+    'point_mae': [('xyz',)],
+    'ulip': [('xyz',), ('xyz', 'rgb')],
+    'openshape': [('xyz', 'position', 'rgb')],
+    'uni3d': [('xyz', 'rgb')],
+    'recon': [('xyz',)],
+    'recon_plus_plus': [('xyz', 'rgb')],
+    'gaussian_mae': [('xyz', 'opacity', 'linear_scale', 'quat', 'sh_dc')],
+}
+PATCH_ENCODERS = {'openshape': {'SetAbstraction'}, 'gaussian_mae': {'SoftPatchEncoder', 'PatchEncoder'}}
+# Teachers of published models that open_clip does not have.
+OTHER_TEACHERS = {'SLIP ViT-B/16': 512}
+# Bytes of published files, and the bytes a parameter takes in them: a half, a float, or a float and Adam's two moments.
+FILE_SIZES = {
+    'ulip2-pointbert-10k-colored': (402_000_000, 12),
+    'openshape-pointbert-vitg14': (388_091_433, 12),
+    'openshape-pointbert-vitg14-no-lvis': (388_091_433, 12),
+    'openshape-pointbert-shapenet': (61_323_833, 12),
+    'openshape-pointbert-vitl14': (102_839_295, 4),
+    'openshape-pointbert-vitb32': (101_260_675, 4),
+    'uni3d-ti': (12_835_148, 2),
+    'uni3d-s': (45_713_996, 2),
+    'uni3d-b': (178_008_217, 2),
+    'uni3d-l': (614_861_649, 2),
+    'uni3d-g': (2_034_909_361, 2),
+}
+
+every_entry = pytest.mark.parametrize('name', CATALOGUE)
+
+
+@pytest.fixture
+def entry(name):
+    return CATALOGUE[name]
+
+
+@pytest.fixture
+def contract(entry):
+    return Contract.from_dict(entry['contract'])
+
+
+def built(entry):
+    """The patch encoder and the backbone of an entry, without memory for their weights."""
+    contract = Contract.from_dict(entry['contract'])
+    with torch.device('meta'):
+        tokenizer = MODELS.build(dict(type='GSTokenizer', refine=False, **contract.tokenizer_options(),
+                                      **entry['architecture']['tokenizer']))
+        return tokenizer, MODELS.build(entry['architecture']['backbone'])
+
+
+@every_entry
+def test_an_entry_has_the_keys_it_must_and_may_have(name, entry):
+    must = {'family', 'architecture', 'file', 'page', 'licence', 'contract'}
+    assert must <= entry.keys() <= must | {'published', 'note'}
+    assert entry['architecture'].keys() == {'tokenizer', 'backbone'}
+    assert {'channels'} <= entry['architecture']['tokenizer'].keys() <= {'channels', 'patch_encoder'}
+    assert entry['page'].startswith('https://') and entry['licence']
+    assert entry['file'] is None or entry['file'].endswith(('.pt', '.pth'))
+    assert entry['file'] or 'released' in entry['note']
+
+
+@every_entry
+def test_every_number_has_a_source(name, entry):
+    for result in entry.get('published', []):
+        assert {'benchmark', 'top1', 'source'} <= result.keys() <= {'benchmark', 'top1', 'top5', 'source'}
+        assert 0 < result['top1'] <= result.get('top5', 100) <= 100
+        assert result['source'].startswith('https://')
+
+
+@every_entry
+def test_a_contract_keeps_its_values(name, entry, contract):
+    kept = contract.to_dict()
+    assert {key: kept[key] for key in entry['contract']} == entry['contract']
+    assert Contract.from_dict(kept) == contract
+    assert contract.lines()
+
+
+@every_entry
+def test_a_contract_is_that_of_its_family(name, entry, contract):
+    family = entry['family']
+    assert contract.point_attributes in SEEN[family]
+    assert contract.normalisation == 'unit_sphere'
+    check_start(contract.start, contract.rule)
+    # OpenShape samples with dgl's kernel and takes balls; all others use pointnet2's and nearest neighbours.
+    openshape = family == 'openshape'
+    assert (contract.start, contract.rule) == (('random', 'exact') if openshape else (0, 'pointnet2'))
+    assert (contract.radius is not None) == openshape
+    z_up = openshape and contract.teacher == 'vit-bigg-14-laion2b'
+    assert contract.point_axes == ((0, 2, 1) if z_up else (0, 1, 2))
+    if 'rgb' in contract.point_attributes:
+        assert contract.color_range == (0, 1) and contract.missing_color == 0.4
+    else:
+        assert contract.color_range is contract.missing_color is None
+
+
+@every_entry
+def test_an_entry_embeds_into_the_width_of_its_teacher(name, contract):
+    widths = {None: None, **OTHER_TEACHERS,
+              **{teacher: entry['width'] for teacher, entry in load_catalogue('teachers').items()}}
+    assert contract.embed_dim == widths[contract.teacher]
+
+
+@every_entry
+def test_the_parts_of_an_entry_fit(name, entry, contract):
+    family, parts = entry['family'], entry['architecture']
+    assert parts['backbone']['type'] == BACKBONES[family]
+    patch_encoder = parts['tokenizer'].get('patch_encoder', {'type': 'PatchEncoder'})
+    assert patch_encoder['type'] in PATCH_ENCODERS.get(family, {'PatchEncoder'})
+    tokenizer, backbone = built(entry)
+    assert tokenizer.channels == backbone.in_channels
+    first = tokenizer.patch_encoder.get_submodule(tokenizer.patch_encoder.first_layer)
+    assert first.weight.shape[1] == sum(CHANNELS[each] for each in contract.point_attributes)
+
+
+@pytest.mark.parametrize('name', FILE_SIZES)
+def test_an_entry_has_the_size_of_its_file(name, entry, contract):
+    size, bytes_each = FILE_SIZES[name]
+    tokenizer, backbone = built(entry)
+    count = sum(p.numel() for part in (tokenizer, backbone) for p in part.parameters())
+    if name != 'openshape-pointbert-vitb32':  # whose class token is the embedding
+        count += backbone.out_channels * contract.embed_dim
+    # Beside these a file has names, statistics of batch norms, biases of the projection, and Uni3D's an image model's
+    # first and last layer.
+    assert 0.965 < count * bytes_each / size < 1
+
+
+def test_files_of_a_page_differ():
+    files = [(entry['page'], entry['file']) for entry in CATALOGUE.values()]
+    assert len(set(files)) == len(files)
+
+
+def test_all_families_are_there():
+    assert {entry['family'] for entry in CATALOGUE.values()} == set(BACKBONES)
