@@ -1,11 +1,11 @@
 """The mmengine side of training: hooks, optimiser wrapper and constructor, launching."""
-from clipgs_plugin.engine.hooks import ProgressBarHook, SafeCheckpointHook, SeedHook
+from clipgs_plugin.engine.hooks import ModelSummaryHook, ProgressBarHook, SafeCheckpointHook, SeedHook
 from clipgs_plugin.engine.launch import check_data, latest_checkpoint, launched, load_config, resume, use_autocast
 from clipgs_plugin.engine.optim import AutocastOptimWrapper, CLIPGSOptimWrapperConstructor
 from clipgs_plugin.engine.predictions import DumpPredictions
 
 __all__ = [
-    'AutocastOptimWrapper', 'CLIPGSOptimWrapperConstructor', 'DumpPredictions', 'ProgressBarHook',
-    'SafeCheckpointHook', 'SeedHook', 'check_data', 'latest_checkpoint', 'launched', 'load_config', 'resume',
-    'use_autocast',
+    'AutocastOptimWrapper', 'CLIPGSOptimWrapperConstructor', 'DumpPredictions', 'ModelSummaryHook',
+    'ProgressBarHook', 'SafeCheckpointHook', 'SeedHook', 'check_data', 'latest_checkpoint', 'launched', 'load_config',
+    'resume', 'use_autocast',
 ]

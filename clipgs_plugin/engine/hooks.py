@@ -1,17 +1,20 @@
-"""Hooks: checkpoints that load safely, randomness that survives a resume, a progress bar."""
+"""Hooks: checkpoints that load safely, randomness that survives a resume, a progress bar, what is trained."""
 from __future__ import annotations
 
 import atexit
 import logging
 import random
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import nn
 
+from clipgs_plugin.models.gs_encoder import parts_in
 from clipgs_plugin.registry import HOOKS
 
 
@@ -127,3 +130,84 @@ class ProgressBarHook(Hook):
         for handler in self._redirected:
             handler.setStream(sys.__stdout__)
         self._redirected = []
+
+
+@HOOKS.register_module()
+class ModelSummaryHook(Hook):
+    """Logs before training what is trained and with which weights it began.
+
+    The first line has the number of parameters and, where a run is resumed or begins from a ``load_from``, which.
+    With a :class:`GSEncoder` in the model there is a line more for each of the encoder's parts and one for what lies
+    beside the encoder: its parameters, whether they are trainable, and its weights after the initialisation, from a
+    ``PointCloudPretrained`` or ``Pretrained`` checkpoint or fresh.
+    """
+
+    def before_train(self, runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        parameters = dict(model.named_parameters())
+        rows, origins = [], _origins(model)
+        for part, names in _names_by_part(model).items():
+            of_part = [parameters[name] for name in names]
+            rows.append((part, f'{_count(of_part):,}', _trainable(of_part), _origin(names, origins)))
+        everything = list(parameters.values())
+        trainable = _count([p for p in everything if p.requires_grad])
+        lines = [f'{type(model).__name__}: {trainable:,} of {_count(everything):,} parameters are trainable'
+                 + _continued(runner)]
+        if rows:
+            rows.insert(0, ('part', 'parameters', 'state', 'initial weights'))
+            name, number, state, _ = (max(map(len, column)) for column in zip(*rows))
+            lines += [f'  {row[0]:<{name}}  {row[1]:>{number}}  {row[2]:<{state}}  {row[3]}' for row in rows]
+        runner.logger.info('\n'.join(lines))
+
+
+def _names_by_part(model: nn.Module) -> dict[str, list[str]]:
+    """Names of parameters by part, in the order of the parts, and those beside the encoder last."""
+    found, parts = {}, parts_in(model)
+    for name, part in parts.items():
+        found.setdefault(part, []).append(name)
+    others = [name for name, _ in model.named_parameters() if name not in parts]
+    return {**found, 'others': others} if found and others else found
+
+
+def _origins(model: nn.Module) -> dict[str, str]:
+    """File of each tensor that was initialised from one; what is applied to an outer module comes later and stays."""
+    origins = {}
+    for prefix, module in reversed(list(model.named_modules())):
+        prefix = prefix and f'{prefix}.'
+        configs = getattr(module, 'init_cfg', None) or ()
+        for cfg in [configs] if isinstance(configs, dict) else configs:
+            kind = cfg['type'] if isinstance(cfg['type'], str) else cfg['type'].__name__
+            if kind.rpartition('.')[-1] == 'Pretrained':
+                origins.update((name, cfg['checkpoint']) for name, _ in module.named_parameters(prefix[:-1]))
+        report = getattr(module, 'load_report', None)
+        if report is not None:
+            origins.update((prefix + name, f'{report.path} ({report.family})') for name in report.loaded)
+    return origins
+
+
+def _origin(names: list[str], origins: dict[str, str]) -> str:
+    counts = Counter(origins.get(name) for name in names)
+    fresh = counts.pop(None, 0)
+    if not counts:
+        return 'fresh'
+    if not fresh and len(counts) == 1:
+        return f'checkpoint {next(iter(counts))}'
+    shares = [f'{count} of {len(names)} tensors from {origin}' for origin, count in counts.items()]
+    return ', '.join(shares + [f'{fresh} fresh'] * bool(fresh))
+
+
+def _trainable(parameters: list[nn.Parameter]) -> str:
+    trainable = _count([p for p in parameters if p.requires_grad])
+    return 'frozen' if not trainable else 'trainable' if trainable == _count(parameters) else f'{trainable:,} trainable'
+
+
+def _count(parameters: list[nn.Parameter]) -> int:
+    return sum(p.numel() for p in parameters)
+
+
+def _continued(runner) -> str:
+    """Where weights come from that were loaded after the initialisation, if any were."""
+    source = runner.cfg.get('load_from')
+    if runner.iter > 0:
+        return f'; resumed{f" from {source}" if source else ""} at epoch {runner.epoch}, iteration {runner.iter}'
+    return f'; weights loaded from {source} after the initialisation' if source else ''

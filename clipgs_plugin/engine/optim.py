@@ -9,11 +9,16 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from clipgs_plugin.models.gs_encoder import parts_in
 from clipgs_plugin.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
 # Parameters of any shape that are kept out of weight decay, by the last part of their name.
-NO_DECAY = ('bias', 'token', 'pos', 'logit_scale')
-_BLOCK = re.compile(r'(?:^|\.)(?:blocks|layers|resblocks)\.(\d+)\.')
+NO_DECAY = ('bias', 'token', 'pos', 'query', 'logit_scale')
+# Blocks in a row; those of ReCon++ look at the patches (local) and let queries look at them (global), in turn.
+_BLOCK = re.compile(r'(?:^|\.)(?:(?:local_|global_|res)?blocks|layers)\.(\d+)\.')
+# What no published model brings and what is new before the blocks learns at the full rate, as what comes after them.
+_NEW = re.compile(r'(?:^|\.)(?:tokenizer\.refinement\.|prompt_tokens$)')
+_AHEAD = ('patch_encoder', 'position')
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -44,14 +49,17 @@ class AutocastOptimWrapper(OptimWrapper):
 class CLIPGSOptimWrapperConstructor:
     """Parameter groups for a transformer that starts from pretrained weights.
 
-    Biases, norms and other parameters of at most one dimension, class tokens, positions and the logit scale are not
-    decayed. Frozen parameters are left to no group.
+    Biases, norms and other parameters of at most one dimension, tokens (class, prompts), queries, learned positions
+    and the logit scale are not decayed. Frozen parameters are in no group.
 
     Args:
         optim_wrapper_cfg: Config of the wrapper with its ``optimizer``.
-        paramwise_cfg: Optional dict with ``layer_decay``, a factor in (0, 1] on the learning rate for every block
-            that lies between a parameter and the output (Clark et al., "ELECTRA", 2020), 1 by default; and
-            ``custom_keys``, as in mmengine: a dict from a part of a parameter's name to
+        paramwise_cfg: Optional dict with ``layer_decay`` and ``custom_keys``. ``layer_decay``, 1 by default, is a
+            factor in (0, 1] on the learning rate for every step down from the output (Clark et al., "ELECTRA",
+            2020): none for what comes after the blocks, one for the last block, one more for each block below it,
+            frozen ones too, and one more for patch encoder and positions. The refinement branch and prompts, which
+            no pretrained model has, learn at the full rate; low-rank updates at that of the block they are in.
+            ``custom_keys`` is as in mmengine: a dict from a part of a parameter's name to
             ``dict(lr_mult=..., decay_mult=...)``, of which the longest that fits counts.
 
     Raises:
@@ -81,7 +89,7 @@ class CLIPGSOptimWrapperConstructor:
         if unused:
             raise ValueError(f'paramwise_cfg.custom_keys has {unused}, which is part of no trainable parameter\'s '
                              f'name; names look like {list(trainable)[:3]}')
-        depth, num_blocks = _depths(list(trainable))
+        depth, num_blocks = _depths(model)
         lr, decay = self.optimizer_cfg['lr'], self.optimizer_cfg.get('weight_decay', 0.0)
         groups: dict[tuple[float, float], dict] = {}
         for name, parameter in trainable.items():
@@ -97,13 +105,17 @@ class CLIPGSOptimWrapperConstructor:
         return [groups[key] for key in sorted(groups, reverse=True)]
 
 
-def _depths(names: list[str]) -> tuple[dict[str, int], int]:
+def _depths(model: nn.Module) -> tuple[dict[str, int], int]:
     """Depth of each parameter and the number of blocks: 0 ahead of the blocks, i + 1 in block i, else past them.
 
-    Ahead of the blocks is what is registered before them, but for the model's own parameters, like a logit scale.
+    Ahead are patch encoder and positions of a GSEncoder; of other models what is registered before the blocks, but
+    for the model's own parameters, like a logit scale.
     """
+    names, parts = [name for name, _ in model.named_parameters()], parts_in(model)
     blocks = {name: int(match[1]) for name in names if (match := _BLOCK.search(name)) and 'tokenizer' not in name}
     num_blocks = max(blocks.values(), default=-1) + 1
     first = min((names.index(name) for name in blocks), default=0)
-    return {name: blocks[name] + 1 if name in blocks else 0 if i < first and '.' in name else num_blocks + 1
-            for i, name in enumerate(names)}, num_blocks
+    ahead = {name for i, name in enumerate(names)
+             if (parts[name] in _AHEAD if name in parts else i < first and '.' in name and not _NEW.search(name))}
+    return {name: blocks[name] + 1 if name in blocks else 0 if name in ahead else num_blocks + 1
+            for name in names}, num_blocks

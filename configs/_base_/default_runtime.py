@@ -7,7 +7,8 @@ default_hooks = dict(
     # Two files at least: the oldest is removed before the newest is written.
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='auto', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'))
-custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='SeedHook'), dict(type='ProgressBarHook')]
+custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='SeedHook'), dict(type='ProgressBarHook'),
+                dict(type='ModelSummaryHook')]
 
 # A fork copies the locks of other threads, but not the threads that would open them.
 env_cfg = dict(

@@ -7,8 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.model import BaseModule
+from torch import nn
 
-from clipgs_plugin.engine import ProgressBarHook, SafeCheckpointHook, SeedHook
+from clipgs_plugin.engine import ModelSummaryHook, ProgressBarHook, SafeCheckpointHook, SeedHook
+from clipgs_plugin.models import CLIPGS, GSEncoder, GSTokenizer, PointBERT
+from clipgs_plugin.registry import HOOKS
 
 
 def draws():
@@ -72,3 +77,104 @@ def test_progress_bar_hands_the_log_streams_back():
     quiet.before_train(runner)
     quiet.after_train_iter(runner, 0, outputs={'loss': 1.0})
     assert quiet._bar is None
+
+
+# The summary of a model
+
+
+def summary(model, caplog, iteration=0, load_from=None):
+    """The lines that the hook logs."""
+    logger = logging.Logger('summary')
+    logger.addHandler(caplog.handler)
+    ModelSummaryHook().before_train(SimpleNamespace(
+        model=model, logger=logger, iter=iteration, epoch=iteration // 4, cfg=dict(load_from=load_from)))
+    return caplog.messages[-1].split('\n')
+
+
+def tuned(**kwargs):
+    tokenizer = GSTokenizer(num_groups=8, group_size=6, channels=24, refine_widths=(8, 8, 16))
+    return CLIPGS(GSEncoder(tokenizer, PointBERT(24, 2, 4, 24, num_prompts=3), 16, lora=dict(rank=2), **kwargs))
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize('wrap', [lambda model: model, nn.DataParallel], ids=['bare', 'wrapped'])
+def test_summary_tells_what_is_trained_and_where_from(wrap, caplog):
+    model = tuned(frozen=('patch_encoder', 'blocks'))
+    encoder = model.encoder
+    backbone = encoder.backbone
+    position = [f'backbone.{name}' for name in ('cls_token', 'cls_pos')]
+    # A report has buffers too, and of what was widened the name.
+    loaded = [name for name, _ in encoder.tokenizer.named_parameters('tokenizer') if 'patch_encoder' in name]
+    loaded += ['tokenizer.patch_encoder.first_conv.1.running_mean', 'backbone.reduce_dim.weight',
+               'backbone.reduce_dim.bias', *position]
+    encoder.load_report = SimpleNamespace(path='weights/a.pt', family='point_bert', loaded=loaded)
+    backbone.pos_embed[0].requires_grad_(False)
+
+    blocks = 2 * (24 * 72 + 24 * 24 + 24 + 2 * 24 * 96 + 96 + 24 + 4 * 24)
+    lora = 2 * 2 * (24 + 72 + 24 + 24 + 2 * (24 + 96))
+    patches = count(encoder.tokenizer.patch_encoder) + 24 * 24 + 24
+    position, free = 24 + 24 + 3 * 128 + 128 + 128 * 24 + 24, 24 + 24 + 128 * 24 + 24
+    refinement = count(encoder.tokenizer.refinement)
+    trainable = free + refinement + 48 + 48 * 16 + 16 + 3 * 24 + lora + 1
+    rows = {
+        'patch_encoder': (patches, 'frozen', 'checkpoint weights/a.pt (point_bert)'),
+        'refinement': (refinement, 'trainable', 'fresh'),
+        'position': (position, f'{free:,} trainable', '2 of 6 tensors from weights/a.pt (point_bert), 4 fresh'),
+        'blocks': (blocks, 'frozen', 'fresh'),
+        'norm': (48, 'trainable', 'fresh'),
+        'projection': (48 * 16 + 16, 'trainable', 'fresh'),
+        'prompts': (3 * 24, 'trainable', 'fresh'),
+        'lora': (lora, 'trainable', 'fresh'),
+        'others': (1, 'trainable', 'fresh'),
+    }
+    lines = summary(wrap(model), caplog)
+    total = sum(number for number, *_ in rows.values())
+    assert lines[0] == f'CLIPGS: {trainable:,} of {total:,} parameters are trainable'
+    assert lines[1].split() == ['part', 'parameters', 'state', 'initial', 'weights']
+    cells = {line.split()[0]: line for line in lines[2:]}
+    assert list(cells) == list(rows)
+    for part, (number, state, origin) in rows.items():
+        assert cells[part].split(maxsplit=2)[1] == f'{number:,}'
+        assert cells[part].endswith(f'  {origin}') and f'  {state} ' in cells[part], part
+    for title, texts in (('state', [state for _, state, _ in rows.values()]),
+                         ('initial weights', [origin for *_, origin in rows.values()])):  # aligned
+        assert {line.rindex(text) for line, text in zip(lines[2:], texts)} == {lines[1].index(title)}
+
+
+def test_summary_tells_of_pretrained_checkpoints_and_that_the_outer_one_stays(caplog):
+    model = tuned(init_cfg=[dict(type='Pretrained', checkpoint='encoder.pth')])
+    model.encoder.backbone.init_cfg = dict(type='mmengine.Pretrained', checkpoint='backbone.pth')
+    model.encoder.tokenizer.init_cfg = dict(type='Constant', val=0.0, layer='Conv1d')
+    model.encoder.load_report = SimpleNamespace(path='a.pt', family='uni3d', loaded=['backbone.norm.weight'])
+    lines = summary(model, caplog)
+    ends = {line.split()[0]: line for line in lines[2:]}
+    assert ends['blocks'].endswith('  checkpoint encoder.pth')
+    assert ends['norm'].endswith('1 of 2 tensors from a.pt (uni3d), 1 of 2 tensors from encoder.pth')
+    assert ends['others'].endswith('  fresh')
+    model.init_cfg = dict(type='Pretrained', checkpoint='all.pth')
+    assert all(line.endswith('  checkpoint all.pth') for line in summary(model, caplog)[2:])
+
+
+def test_summary_says_that_a_run_goes_on(caplog):
+    model = nn.Linear(3, 2)
+    assert summary(model, caplog) == ['Linear: 8 of 8 parameters are trainable']
+    assert summary(model, caplog, 8, 'epoch_2.pth') == [
+        'Linear: 8 of 8 parameters are trainable; resumed from epoch_2.pth at epoch 2, iteration 8']
+    assert summary(model, caplog, 8)[0].endswith('trainable; resumed at epoch 2, iteration 8')
+    assert summary(model, caplog, 0, 'a.pth')[0].endswith('; weights loaded from a.pth after the initialisation')
+
+
+def test_summary_of_a_model_without_a_gs_encoder_is_its_totals(caplog):
+    model = CLIPGS(BaseModule())
+    model.encoder.layer = nn.Linear(3, 2)
+    model.encoder.layer.bias.requires_grad_(False)
+    assert summary(model, caplog) == ['CLIPGS: 7 of 9 parameters are trainable']
+
+
+def test_every_hook_of_the_default_runtime_builds(root):
+    config = Config.fromfile(root / 'configs' / '_base_' / 'default_runtime.py')
+    hooks = [HOOKS.build(cfg) for cfg in config.custom_hooks]
+    assert [type(hook) for hook in hooks] == [SafeCheckpointHook, SeedHook, ProgressBarHook, ModelSummaryHook]

@@ -1,0 +1,362 @@
+"""Training a part of an encoder: what is frozen stays as it is, and low-rank updates act wherever they are put."""
+import copy
+from functools import cache
+
+import pytest
+import torch
+from mmengine.model import BaseModule
+from torch import nn
+
+from clipgs_plugin import GaussianBatch
+from clipgs_plugin.models import GSEncoder, GSTokenizer, PointBERT, PointMAE, Tokens, Uni3D
+from clipgs_plugin.models.backbones import OpenShapePPAT, ReCon, ReConPlusPlus
+from clipgs_plugin.models.backbones.blocks import Attention, Mlp
+from clipgs_plugin.models.backbones.lora import LoRALinear, add_lora, merge_lora
+from clipgs_plugin.models.gs_encoder import parts_in
+
+WIDTH = 24
+BACKBONES = {
+    'PointBERT': lambda **kwargs: PointBERT(WIDTH, 2, 4, WIDTH, **kwargs),
+    'PointMAE': lambda **kwargs: PointMAE(WIDTH, 2, 4, **kwargs),
+    'Uni3D-ti': lambda **kwargs: Uni3D('ti', WIDTH, 2, **kwargs),
+    'Uni3D-b': lambda **kwargs: Uni3D('b', WIDTH, 1, **kwargs),
+    'Uni3D-g': lambda **kwargs: Uni3D('g', WIDTH, 1, **kwargs),
+}
+SMALL = ('PointBERT', 'Uni3D-ti')
+ADAPTED = {
+    **BACKBONES,
+    'OpenShape': lambda: OpenShapePPAT(1, WIDTH, 1),
+    'ReCon': lambda: ReCon(WIDTH, 2, 4),
+    'ReCon++': lambda: ReConPlusPlus('s', 1),
+}
+
+
+def embed(backbone, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)  # noqa: E731
+    return backbone(Tokens(draw(2, 7, backbone.in_channels), draw(2, 7, 3), None))
+
+
+def randomised(module, but=()):
+    """Weights and biases that all do something."""
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            if not name.endswith(but):
+                value.normal_(std=value[0].numel() ** -0.5 if value.ndim > 1 else 0.3)
+    return module
+
+
+@cache
+def original(name):
+    return randomised(ADAPTED[name]()).double().eval()
+
+
+def built(name):
+    return copy.deepcopy(original(name))
+
+
+def encoder(backbone='PointBERT', refine=True, num_prompts=3, **kwargs):
+    tokenizer = GSTokenizer(num_groups=8, group_size=6, channels=WIDTH, refine=refine, refine_widths=(8, 8, 16),
+                            patch_encoder=dict(widths=(8, 16, 32)))
+    return GSEncoder(tokenizer, BACKBONES[backbone](num_prompts=num_prompts), embed_dim=16, **kwargs)
+
+
+@pytest.fixture
+def batch(random_cloud):
+    return GaussianBatch.from_clouds([random_cloud(40, i) for i in range(3)])
+
+
+# Low-rank updates
+
+
+@pytest.mark.parametrize('name', ADAPTED)
+def test_a_new_update_changes_nothing(name):
+    backbone = built(name)
+    expected = embed(backbone)
+    assert len(add_lora(backbone, rank=3)) >= 4
+    torch.testing.assert_close(embed(backbone), expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize('name', ADAPTED)
+def test_every_adapted_layer_acts_as_its_formula_and_learns(name):
+    """Against the backbone without adaptation whose weights are W + alpha / rank B A, one layer at a time and all."""
+    plain, rank, alpha = built(name), 3, 12
+    adapted = copy.deepcopy(plain)
+    layers = {layer: adapted.get_submodule(layer) for layer in add_lora(adapted, rank, alpha)}
+    weights = {key: value.clone() for key, value in plain.state_dict().items()}
+    at_start, changed, updates = embed(plain).detach(), {}, {}
+    for layer, module in layers.items():
+        key = f'{layer}.weight'
+        out_features, in_features = weights[key].shape
+        assert module.lora_a.shape == (rank, in_features) and not module.lora_b.any()
+        assert max(gradients(adapted, module.lora_b)) > 0, layer
+        updates[layer] = torch.randn(out_features, rank, dtype=torch.float64)
+        changed[key] = weights[key] + sum(
+            alpha / rank * updates[layer][:, r, None] * module.lora_a.detach()[r] for r in range(rank))
+        with torch.no_grad():
+            module.lora_b.copy_(updates[layer])
+        plain.load_state_dict({**weights, key: changed[key]})
+        found = embed(adapted)
+        torch.testing.assert_close(found, embed(plain), atol=1e-10, rtol=0, msg=lambda m, k=layer: f'{k}: {m}')
+        assert (found - at_start).abs().max() > 1e-3, layer
+        assert min(gradients(adapted, module.lora_a, module.lora_b)) > 0, layer
+        nn.init.zeros_(module.lora_b)
+    with torch.no_grad():
+        for layer, module in layers.items():
+            module.lora_b.copy_(updates[layer])
+    plain.load_state_dict({**weights, **changed})
+    torch.testing.assert_close(embed(adapted), embed(plain), atol=1e-10, rtol=0)
+
+
+def gradients(module, *parameters):
+    """Greatest entry of the gradient of each parameter."""
+    found = torch.autograd.grad(embed(module).square().sum(), parameters)
+    return [gradient.abs().max().item() for gradient in found]
+
+
+@pytest.mark.parametrize('name', ADAPTED)
+def test_merged_layers_are_plain_and_do_the_same(name):
+    backbone = built(name)
+    names = list(backbone.state_dict())
+    add_lora(backbone, rank=2)
+    randomised(backbone, but=('weight', 'bias'))
+    expected = embed(backbone)
+    assert merge_lora(backbone) is backbone
+    assert list(backbone.state_dict()) == names
+    assert not any(isinstance(module, LoRALinear) for module in backbone.modules())
+    torch.testing.assert_close(embed(backbone), expected, atol=1e-10, rtol=0)
+    single = embed(backbone.float(), torch.float32)
+    torch.testing.assert_close(single, expected.float(), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(('name', 'attn', 'mlp'), [
+    ('PointBERT', {'blocks.blocks.0.attn.qkv', 'blocks.blocks.0.attn.proj'},
+     {'blocks.blocks.0.mlp.fc1', 'blocks.blocks.0.mlp.fc2'}),
+    ('Uni3D-ti', {'blocks.0.attn.qkv', 'blocks.0.attn.proj'}, {'blocks.0.mlp.fc1', 'blocks.0.mlp.fc2'}),
+    ('Uni3D-b', {'blocks.0.attn.q_proj', 'blocks.0.attn.k_proj', 'blocks.0.attn.v_proj', 'blocks.0.attn.proj'},
+     {'blocks.0.mlp.fc1_g', 'blocks.0.mlp.fc1_x', 'blocks.0.mlp.fc2'}),
+])
+def test_targets_are_layers_of_the_blocks(name, attn, mlp):
+    def first_block(*targets):
+        return {layer for layer in add_lora(built(name), targets=targets) if layer.startswith(('blocks.blocks.0.',
+                                                                                               'blocks.0.'))}
+    assert first_block('attn') == attn
+    assert first_block('mlp') == mlp
+    assert first_block('attn', 'mlp') == attn | mlp
+    everything = add_lora(built(name))
+    assert all(layer.startswith('blocks.') for layer in everything)  # and not what leads into them
+
+
+class SelfAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.to_qkv, self.to_out = nn.Linear(4, 12), nn.Sequential(nn.Linear(4, 4), nn.Dropout(0))
+
+
+class PreNorm(nn.Module):
+    def __init__(self, fn):
+        super().__init__()
+        self.norm, self.fn = nn.LayerNorm(4), fn
+
+
+def test_attention_is_told_by_its_type_or_by_its_name():
+    """OpenShape's layers are numbered and only their type tells; ReCon's have names, of several kinds."""
+    mlp = nn.ModuleDict({'net': nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))})
+    numbered = nn.ModuleDict({'transformer': nn.ModuleDict({'layers': nn.ModuleList([nn.ModuleList(
+        [PreNorm(SelfAttention()), PreNorm(mlp)])])})})
+    assert add_lora(numbered, targets='attn') == [
+        'transformer.layers.0.0.fn.to_qkv', 'transformer.layers.0.0.fn.to_out.0']
+    assert add_lora(numbered, targets='mlp') == ['transformer.layers.0.1.fn.net.0', 'transformer.layers.0.1.fn.net.2']
+    named = nn.ModuleDict({
+        'attn': Attention(4, 2), 'mlp': Mlp(4, 8), 'mlp_contrast': Mlp(4, 8),
+        'attn_contrast': nn.ModuleDict({'q': nn.Linear(4, 4), 'kv': nn.Linear(4, 8), 'proj': nn.Linear(4, 4)})})
+    assert add_lora(named, targets=['attn']) == [
+        'attn.qkv', 'attn.proj', 'attn_contrast.q', 'attn_contrast.kv', 'attn_contrast.proj']
+    assert add_lora(named, targets=['mlp']) == ['mlp.fc1', 'mlp.fc2', 'mlp_contrast.fc1', 'mlp_contrast.fc2']
+
+
+def test_layers_that_cannot_be_adapted_are_refused_and_nothing_is_changed():
+    with pytest.raises(ValueError, match=r"targets=\('qkv',\): expected one or more of \('attn', 'mlp'\)"):
+        add_lora(built('PointBERT'), targets=('qkv',))
+    with pytest.raises(ValueError, match='rank=0'):
+        add_lora(built('PointBERT'), rank=0)
+    with pytest.raises(ValueError, match='Statistics takes Gaussians'):
+        add_lora(Statistics())
+    with pytest.raises(ValueError, match=r"LayerNorm has no linear layers of \('attn',\)"):
+        add_lora(nn.LayerNorm(4), targets='attn')
+    adapted = built('PointBERT')
+    add_lora(adapted, targets='attn')
+    with pytest.raises(ValueError, match=r'blocks\.blocks\.0\.attn\.qkv is a LoRALinear'):
+        add_lora(adapted)
+    assert type(adapted.blocks.blocks[0].mlp.fc1) is nn.Linear
+    with pytest.raises(ValueError, match='out_proj is a NonDynamicallyQuantizableLinear'):  # F.linear past the layer
+        add_lora(nn.TransformerEncoderLayer(8, 2))
+
+
+def test_names_and_other_weights_of_an_adapted_encoder_are_those_without():
+    torch.manual_seed(0)
+    expected = encoder().state_dict()
+    torch.manual_seed(0)
+    found = encoder(lora=dict(rank=2)).state_dict()
+    added = {name for name in found if name not in expected}
+    assert len(added) == 2 * 2 * 4 and all(name.rpartition('.')[-1] in ('lora_a', 'lora_b') for name in added)
+    assert expected.keys() < found.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+# Parts
+
+
+def test_every_parameter_is_in_the_part_its_name_says():
+    prefixes = {
+        'patch_encoder': ('tokenizer.patch_encoder.', 'backbone.reduce_dim.', 'backbone.encoder2trans.'),
+        'refinement': ('tokenizer.refinement.',),
+        'position': ('backbone.cls_token', 'backbone.cls_pos', 'backbone.pos_embed.'),
+        'blocks': ('backbone.blocks.',),
+        'norm': ('backbone.norm.', 'backbone.fc_norm.'),
+        'prompts': ('backbone.prompt_tokens',),
+        'projection': ('projection.',),
+    }
+    for name in BACKBONES:
+        model = encoder(name, lora=dict(rank=2))
+        parts = model.parts()
+        assert parts.keys() == {*prefixes, 'lora'}
+        listed = [name for names in parts.values() for name in names]
+        assert sorted(listed) == sorted(name for name, _ in model.named_parameters())
+        for part, beginnings in prefixes.items():
+            assert parts[part] and all(name.startswith(beginnings) and '.lora_' not in name for name in parts[part])
+        assert parts['lora'] and all('.lora_' in name for name in parts['lora'])
+    assert parts_in(nn.ModuleDict({'encoder': model}))['encoder.projection.bias'] == 'projection'
+    assert parts_in(nn.Linear(2, 2)) == {}
+
+
+class Statistics(BaseModule):
+    """A backbone of Gaussians, with the parts it is given."""
+
+    input, out_channels = 'gaussians', 3
+
+    def __init__(self, parts=None):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+        self.head = nn.Linear(3, 3)
+        if parts is not None:
+            self.parts = parts
+
+    def forward(self, batch):
+        return self.head(self.layers(batch.means.mean(1)))
+
+
+def test_backbones_of_gaussians_have_parts_too():
+    for backbone in (Statistics(), Statistics({'blocks': ('',)})):
+        parts = GSEncoder(None, backbone, 5).parts()
+        assert len(parts['blocks']) == 6 and parts['projection'] == ['projection.weight', 'projection.bias']
+    parts = GSEncoder(None, Statistics({'head': ('head.',), 'blocks': ('layers.',)}), 5, frozen='head').parts()
+    assert len(parts['blocks']) == 4 and parts['head'] == ['backbone.head.weight', 'backbone.head.bias']
+    with pytest.raises(ValueError, match=r'backbone\.head\.weight belongs to no part of Statistics'):
+        GSEncoder(None, Statistics({'blocks': ('layers.',)}), 5).parts()
+
+
+# Freezing
+
+
+def step(model, batch):
+    """One step of every trainable parameter; returns the names of parameters and buffers that changed."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    model(batch).square().sum().backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
+    return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_frozen_parts_keep_weights_and_statistics_and_the_others_learn(name, batch):
+    frozen = ('patch_encoder', 'position', 'blocks', 'norm')
+    model = randomised(encoder(name, frozen=frozen, lora=dict(rank=2)))
+    changed = step(model, batch)
+    expected = {name for name in model.state_dict() if '.lora_' in name or name == 'backbone.prompt_tokens'
+                or name.startswith(('tokenizer.refinement.', 'projection.'))}
+    assert changed == expected
+    assert 'tokenizer.refinement.convs.rows.0.1.running_mean' in expected
+
+
+def test_each_part_is_frozen_by_its_name(batch):
+    for part in encoder().parts():
+        model = randomised(encoder(lora=dict(rank=2), frozen=part))
+        frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+        assert frozen == set(model.parts()[part]) != set()
+    statistics = {name for name in step(encoder(frozen='refinement'), batch) if 'running_mean' in name}
+    assert statistics and all(name.startswith('tokenizer.patch_encoder.') for name in statistics)
+
+
+def test_frozen_modules_stay_in_eval_mode():
+    model = encoder(frozen=('patch_encoder', 'blocks'))
+    for training in (model.training, model.train().training, model.eval().train().training):
+        assert training
+        assert not any(m.training for part in (model.tokenizer.patch_encoder, model.backbone.blocks,
+                                               model.backbone.reduce_dim) for m in part.modules())
+        assert all(m.training for part in (model.tokenizer.refinement, model.backbone.norm, model.projection)
+                   for m in part.modules())
+        assert model.backbone.training and model.tokenizer.training  # they hold other parts as well
+    assert not any(m.training for m in model.eval().modules())
+
+
+def test_patch_dropout_and_recomputation_of_a_frozen_backbone_go_on(batch):
+    """They belong to the training of what lies before it, not to its own weights."""
+    model = encoder(frozen=('position', 'blocks', 'norm'))
+    model.backbone.patch_dropout, model.backbone.grad_checkpointing = 0.5, True
+    seen = []
+    model.backbone.blocks.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    model.train()(batch).square().sum().backward()
+    assert seen == [1 + 4 + 3] * 2  # class token, half of 8 patches, 3 prompts; forward, and again for the gradient
+
+
+def test_blocks_with_low_rank_updates_are_in_training_though_frozen():
+    model = encoder(frozen='blocks', lora=dict(rank=2, targets=('attn',)))
+    block = model.train().backbone.blocks.blocks[1]
+    assert block.drop_path.training and block.attn.training and not block.mlp.training and not block.norm1.training
+
+
+def test_an_unknown_part_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"there is no part 'block', 'head'; expected some of "
+                                         r"\('patch_encoder', 'refinement', 'position', 'blocks', 'norm', "):
+        encoder(frozen=('norm', 'block', 'head'))
+    absent = encoder(refine=False, num_prompts=0, frozen=('refinement', 'prompts', 'lora'))
+    assert all(p.requires_grad for p in absent.parameters())
+
+
+# Initialisation
+
+
+def test_mmengine_initialises_adapted_layers_as_plain_ones_and_leaves_the_rest():
+    constant = dict(type='Constant', layer=['Linear', 'Conv1d'], val=0.25, bias=0.5)
+    model = encoder('Uni3D-b', lora=dict(rank=2), frozen='blocks', init_cfg=constant)
+    before = {name: value.clone() for name, value in model.named_parameters() if 'lora' in name or 'prompt' in name}
+    model.init_weights()
+    fc1 = model.backbone.blocks[0].mlp.fc1_g
+    assert (fc1.weight == 0.25).all() and (fc1.bias == 0.5).all() and not fc1.weight.requires_grad
+    assert len(before) == 1 + 2 * 7
+    for name, value in before.items():
+        assert torch.equal(model.get_parameter(name), value), name
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_published_weights_fit_an_adapted_and_partly_frozen_encoder(name, tmp_path):
+    plain = randomised(encoder(name, num_prompts=0))
+    state = {key.removeprefix('tokenizer.patch_').removeprefix('backbone.'): value
+             for key, value in plain.state_dict().items() if 'refinement' not in key and 'projection' not in key}
+    if name == 'Uni3D-ti':
+        state = {f'visual.{key}' if key.startswith(('blocks.', 'fc_norm.')) else key: value
+                 for key, value in state.items()}
+    torch.save({'state_dict': state}, tmp_path / 'published.pt')
+    model = encoder(name, lora=dict(rank=2), frozen=('patch_encoder', 'blocks'),
+                    init_cfg=dict(type='PointCloudPretrained', checkpoint=str(tmp_path / 'published.pt')))
+    adapted = {key: model.get_parameter(key).clone() for key in [*model.parts()['lora'], 'backbone.prompt_tokens']}
+    model.init_weights()
+    for key, value in model.state_dict().items():
+        if key in adapted:
+            assert torch.equal(value, adapted[key]), key
+        elif 'refinement' not in key and 'projection' not in key:
+            assert torch.equal(value, plain.state_dict()[key]), key
+    assert not model.backbone.pos_embed[0].weight.grad_fn and not any(
+        model.get_parameter(key).requires_grad for key in model.parts()['blocks'])
