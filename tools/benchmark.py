@@ -6,23 +6,27 @@ and the cases it returns the rows of a table.
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import inspect
 import json
 import math
+import multiprocessing
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clipgs_plugin.tools._program import parser, run
+from clipgs_plugin.tools._program import parser, progress_bar, run
 
 BENCHMARKS: dict[str, Callable[..., list[Case]]] = {}
 
@@ -40,6 +44,7 @@ class Case:
     times: float | None = None     # as fast as the baseline, on the clock
     cpu_times: float | None = None  # the same, of the processor
     budget_ms: float | None = None
+    memory_mb: float | None = None  # most that was taken at a time; what counts, the benchmark says
     note: str = ''
 
 
@@ -49,24 +54,28 @@ def benchmark(function: Callable[..., list[Case]]) -> Callable[..., list[Case]]:
     return function
 
 
-def measure(function: Callable[[], object], seconds: float = 1.0, repeats: int = 3) -> tuple[float, float]:
+def measure(functions: Sequence[Callable[[], object]], seconds: float = 1.0,
+            repeats: int = 3) -> list[tuple[float, float]]:
     """Milliseconds of one call, on the clock and of the processor, each the least of the repeats after a warm-up.
 
     Args:
-        function: What to time.
-        seconds: Repeats go on for that long.
+        functions: What to time, taken in turn, so that what disturbs one disturbs all.
+        seconds: Repeats go on for that long, for each function.
         repeats: At least so many, unless they take ten times as long.
     """
-    function()
-    wall, cpu = [], []
-    start = time.perf_counter()
-    while (not wall or (spent := time.perf_counter() - start) < seconds
-           or (len(wall) < repeats and spent < 10 * seconds)):
-        wall_start, cpu_start = time.perf_counter(), time.process_time()
+    for function in functions:
         function()
-        wall.append(time.perf_counter() - wall_start)
-        cpu.append(time.process_time() - cpu_start)
-    return min(wall) * 1e3, min(cpu) * 1e3
+    limit, rounds = seconds * len(functions), 0
+    wall, cpu = [math.inf] * len(functions), [math.inf] * len(functions)
+    start = time.perf_counter()
+    while not rounds or (spent := time.perf_counter() - start) < limit or (rounds < repeats and spent < 10 * limit):
+        rounds += 1
+        for i, function in enumerate(functions):
+            wall_start, cpu_start = time.perf_counter(), time.process_time()
+            function()
+            wall[i] = min(wall[i], time.perf_counter() - wall_start)
+            cpu[i] = min(cpu[i], time.process_time() - cpu_start)
+    return [(1e3 * a, 1e3 * b) for a, b in zip(wall, cpu)]
 
 
 def compare(
@@ -76,16 +85,23 @@ def compare(
     unit: str,
     budgets_ms: dict[str, float] | None = None,
     notes: dict[str, str] | None = None,
+    in_turn: bool = False,                  # ways of which the ratio is wanted, rather than each undisturbed
 ) -> list[Case]:
     """A case for each way of doing one thing, on the threads torch may use now."""
+    functions = list(ways.values())
+    times = measure(functions) if in_turn else [measure([function])[0] for function in functions]
     cases = []
-    for way, function in ways.items():
-        ms, cpu_ms = (value / count for value in measure(function))
-        cases.append(Case(what, way, torch.get_num_threads(), ms, cpu_ms, unit,
-                          times=cases[0].ms / ms if cases else None,
-                          cpu_times=cases[0].cpu_ms / cpu_ms if cases else None,
-                          budget_ms=(budgets_ms or {}).get(way), note=(notes or {}).get(way, '')))
+    for way, (ms, cpu_ms) in zip(ways, times):
+        cases.append(beside(cases[:1], Case(what, way, torch.get_num_threads(), ms / count, cpu_ms / count, unit,
+                                            budget_ms=(budgets_ms or {}).get(way), note=(notes or {}).get(way, ''))))
     return cases
+
+
+def beside(baseline: list[Case], case: Case) -> Case:
+    """The case with how many times as fast as the baseline it is, where there is one."""
+    for first in baseline:
+        case.times, case.cpu_times = first.ms / case.ms, first.cpu_ms / case.cpu_ms
+    return case
 
 
 def on_threads(counts: str, run: Callable[[], list[Case]]) -> list[Case]:
@@ -256,24 +272,268 @@ def kernels() -> list[Case]:
     return cases
 
 
+# embed
+
+
+def build_encoder(backbone: dict, groups: int, size: int, **tokenizer) -> nn.Module:
+    """An encoder of random weights with tokens as wide as the backbone takes them, its refinement not closed."""
+    from clipgs_plugin.registry import MODELS
+
+    torch.manual_seed(0)
+    backbone = MODELS.build(dict(backbone, type=f'clipgs_plugin.{backbone["type"]}'))
+    if backbone.input == 'tokens':
+        tokenizer = dict(type='clipgs_plugin.GSTokenizer', num_groups=groups, group_size=size,
+                         channels=backbone.in_channels, **tokenizer)
+    else:
+        tokenizer = None
+    encoder = MODELS.build(dict(type='clipgs_plugin.GSEncoder', tokenizer=tokenizer, backbone=backbone, embed_dim=512))
+    for name, weight in encoder.named_parameters():
+        if name.endswith('refinement.gate.weight'):
+            nn.init.normal_(weight, std=0.05)
+    return encoder
+
+
+def as_published(encoder: nn.Module) -> nn.Module:
+    """A copy whose patch encoder goes through its plain form."""
+    encoder = copy.deepcopy(encoder)
+    encoder.tokenizer.patch_encoder.forward = encoder.tokenizer.patch_encoder.plain
+    return encoder
+
+
+def cosine(a: Tensor, b: Tensor) -> str:
+    """The least cosine between rows, in words."""
+    return f'cosine {torch.cosine_similarity(a.float(), b.float(), dim=-1).min():.5f}'
+
+
+@benchmark
+@torch.no_grad()
+def embed(points: int = 10_000, groups: int = 512, size: int = 64, clouds: int = 8, threads: str = '2') -> list[Case]:
+    """One object's embedding by transformers of ViT-S width on the CPU, without and with the refinement branch, and
+    the patch encoder alone on several; baseline: the patch encoder as published, in float32."""
+    from clipgs_plugin import GaussianBatch
+    from clipgs_plugin.models import PatchEncoder
+
+    object_ = GaussianBatch.from_clouds([surface_gaussians(points)])
+    encoders = {'PointBERT': build_encoder(dict(type='PointBERT', in_channels=512), groups, size).eval(),
+                'Uni3D s': build_encoder(dict(type='Uni3D', size='s'), groups, size).eval()}
+    patch_encoder = PatchEncoder(6, 512).eval()
+    half_patch_encoder = copy.deepcopy(patch_encoder).bfloat16()
+    patches = torch.randn(clouds * groups, size, 6)
+    half_patches = patches.bfloat16()
+    standard = (points, groups, size) == (10_000, 512, 64)
+
+    def budgeted(fp32: float, bf16: float) -> dict[str, float]:
+        return {'fp32': fp32, 'bf16': bf16} if standard and torch.get_num_threads() == 2 else {}
+
+    def embedding(name: str) -> list[Case]:
+        refined = encoders[name]
+        plain = copy.deepcopy(refined)
+        plain.tokenizer.refinement = None
+        modules = {'fp32, as published': as_published(plain), 'fp32': plain, 'fp32, refined': refined,
+                   'bf16': copy.deepcopy(plain).bfloat16(), 'bf16, refined': copy.deepcopy(refined).bfloat16()}
+        found = {way: module(object_) for way, module in modules.items()}
+        notes = {'fp32': f'differs by {(found["fp32"] - found["fp32, as published"]).abs().max():.0e}',
+                 'bf16': f'{cosine(found["bf16"], found["fp32"])} with fp32',
+                 'bf16, refined': f'{cosine(found["bf16, refined"], found["fp32, refined"])} with fp32'}
+        budgets = budgeted(390, 190)
+        cases = compare(name, {way: lambda module=module: module(object_) for way, module in modules.items()}, 1,
+                        'object', budgets, notes, in_turn=True)
+        by_way = {case.way: case for case in cases}
+        for way in ('fp32', 'bf16'):
+            without, case = by_way[way], by_way[f'{way}, refined']
+            extra = f'{case.ms / without.ms - 1:+.0%}, by CPU {case.cpu_ms / without.cpu_ms - 1:+.0%}'
+            case.note = ', '.join(filter(None, [extra, case.note]))
+            case.budget_ms = round(1.4 * without.ms, 1) if budgets else None
+        return cases
+
+    def cases() -> list[Case]:
+        found = patch_encoder(patches)
+        notes = {'fp32': f'differs by {(found - patch_encoder.plain(patches)).abs().max():.0e}',
+                 'bf16': f'{cosine(half_patch_encoder(half_patches), found)} with fp32'}
+        return [*[case for name in encoders for case in embedding(name)],
+                *compare('patch encoder', {
+                    'fp32, as published': lambda: patch_encoder.plain(patches),
+                    'fp32': lambda: patch_encoder(patches),
+                    'bf16': lambda: half_patch_encoder(half_patches),
+                }, clouds, 'object', budgeted(205, 75), notes, in_turn=True)]
+    return on_threads(threads, cases)
+
+
+# backbones
+
+BACKBONES = {
+    'PointBERT': dict(type='PointBERT'),
+    'ULIP-2': dict(type='ULIP', depth=18),
+    'PointMAE': dict(type='PointMAE'),
+    'ReCon': dict(type='ReCon'),
+    'ReCon++ s': dict(type='ReConPlusPlus', size='s'),
+    'GaussianMAE': dict(type='GaussianMAE'),
+    'OpenShape 4': dict(type='OpenShapePPAT', scaling=4),
+    'Uni3D ti': dict(type='Uni3D', size='ti'),
+    'Uni3D s': dict(type='Uni3D', size='s'),
+    'Uni3D b': dict(type='Uni3D', size='b'),
+    'timm ViT-S': dict(type='TimmTransformer', name='vit_small_patch16_224'),
+    'PointNet2': dict(type='PointNet2'),
+    'DGCNN': dict(type='DGCNN'),
+}
+# What tokenizers of backbones need beside the width of a token.
+TOKENIZERS = {
+    'OpenShapePPAT': dict(radius=0.2, point_attributes=('xyz', 'position', 'rgb'),
+                          patch_encoder=dict(type='SetAbstraction')),
+    'GaussianMAE': dict(point_attributes=('xyz', 'opacity', 'linear_scale', 'quat', 'sh_dc'),
+                        patch_encoder=dict(type='SoftPatchEncoder')),
+}
+DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
+TRAINING = ('training fp32', 'training bf16')
+
+
+@benchmark
+def backbones(only: str = '', points: int = 10_000, groups: int = 512, size: int = 32, batch: int = 1,
+              device: str = 'auto', threads: int = 2, seconds: float = 0.5) -> list[Case]:
+    """Encoders of every backbone at a published size, refinement included: embedding, its two halves apart, and a
+    step of training. MB is, on a GPU, the most that tensors took; on a CPU, by how much the process grew from where
+    it had run a tiny encoder, weights included (Linux and macOS)."""
+    chosen = {name: cfg for name, cfg in BACKBONES.items() if only.lower() in f'{name} {cfg["type"]}'.lower()}
+    if not chosen:
+        raise ValueError(f'--only {only}: no such backbone; there are {", ".join(BACKBONES)}')
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    setting = dict(points=points, groups=groups, size=size, batch=batch, device=device, threads=threads,
+                   seconds=seconds)
+    # Each in a process of its own, for its memory; they start from one that has only imported the library.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context('forkserver' if 'forkserver' in methods else 'spawn')
+    if 'forkserver' in methods:
+        context.set_forkserver_preload([__name__, 'clipgs_plugin.models'])
+    cases = []
+    with progress_bar() as progress:
+        for name, cfg in progress.track(chosen.items(), description='backbones'):
+            by_part: dict[str, list[Case]] = {}
+            for way in (*DTYPES, *TRAINING):
+                with ProcessPoolExecutor(1, mp_context=context) as process:
+                    measured = process.submit(time_encoder, cfg, way, **setting).result()
+                for part, (ms, cpu_ms, memory_mb) in measured.items():
+                    rows = by_part.setdefault(part, [])
+                    rows.append(beside(rows[:1], Case(f'{name}: {part}', way.split()[-1], threads, ms / batch,
+                                                      cpu_ms / batch, 'object', memory_mb=memory_mb)))
+            cases += [case for rows in by_part.values() for case in rows]
+    return cases
+
+
+def time_encoder(backbone: dict, way: str, points: int, groups: int, size: int, batch: int, device: str, threads: int,
+                 seconds: float) -> dict[str, tuple[float, float, float | None]]:
+    """Milliseconds of a batch, on the clock and of the processor, and megabytes, of each part of one way."""
+    from clipgs_plugin import GaussianBatch
+
+    torch.set_num_threads(threads)
+    objects = GaussianBatch.from_clouds([surface_gaussians(points)] * batch).to(device)
+    few = GaussianBatch.from_clouds([surface_gaussians(16)]).to(device)
+    dtype = DTYPES.get(way, torch.float32)
+    parts_of = training_parts if way in TRAINING else embedding_parts
+    # Reads into memory what of the libraries is used.
+    tiny = build_encoder(dict(type='PointBERT', embed_dims=12, depth=1, num_heads=2), 8, 4).to(device, dtype)
+    for function in parts_of(tiny, few, way).values():
+        function()
+    del tiny
+    before = reset_memory(device)
+
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # rather than a cast, which would take the memory of both
+    try:
+        encoder = build_encoder(backbone, groups, size, **TOKENIZERS.get(backbone['type'], {})).to(device)
+    finally:
+        torch.set_default_dtype(default)
+    measured = {}
+    for part, function in parts_of(encoder, objects, way).items():
+        ms, cpu_ms = measure([synchronised(function, device)], seconds)[0]
+        # What comes after the first part finds memory that this process has taken already.
+        measured[part] = ms, cpu_ms, None if measured else memory_since(before, device)
+    return measured
+
+
+def embedding_parts(encoder: nn.Module, objects, way: str) -> dict[str, Callable[[], Tensor]]:
+    encoder = encoder.eval()
+    run = torch.no_grad()
+    parts = {'embedding': run(lambda: encoder(objects))}
+    if encoder.tokenizer is not None:
+        tokens = run(encoder.tokenizer)(objects)
+        parts['tokenizer'] = run(lambda: encoder.tokenizer(objects))
+        parts['transformer'] = run(lambda: encoder.backbone(tokens))
+    return parts
+
+
+def training_parts(encoder: nn.Module, objects, way: str) -> dict[str, Callable[[], None]]:
+    encoder = encoder.train()
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-4)
+    target = torch.randn(len(objects), encoder.embed_dim, device=objects.device)
+    autocast = torch.autocast(objects.device.type, torch.bfloat16) if way.endswith('bf16') else nullcontext()
+
+    def step() -> None:
+        with autocast:
+            loss = (encoder(objects).float() - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return {'training step': step}
+
+
+def synchronised(function: Callable[[], object], device: str) -> Callable[[], object]:
+    """The function, over only when the GPU is done."""
+    if device == 'cpu':
+        return function
+
+    def call() -> None:
+        function()
+        torch.cuda.synchronize()
+    return call
+
+
+def reset_memory(device: str) -> float | None:
+    """Where to measure memory from: megabytes of this process, 0 on a GPU, None on a system that does not say."""
+    if device != 'cpu':
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return 0.0
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
+
+
+def memory_since(before: float | None, device: str) -> float | None:
+    """The most megabytes that were taken at a time."""
+    if device != 'cpu':
+        return torch.cuda.max_memory_allocated() / 2 ** 20
+    return None if before is None else reset_memory(device) - before
+
+
 # the program
 
 
 def table_of(cases: list[Case]):
     from rich.table import Table
-    table = Table('what', 'way', 'threads', 'ms', 'CPU ms', 'per', 'faster', 'by CPU', 'budget ms', 'note')
-    for column in table.columns[2:5] + table.columns[6:9]:
-        column.justify = 'right'
-    last = None
+
+    def number(value: float | None, form: str) -> str:
+        return '' if value is None else form.format(value)
+
+    table, rows = Table(), []
     for case in cases:
-        if last is not None and (case.what, case.threads) != last:
-            table.add_section()
-        last = case.what, case.threads
         missed = case.budget_ms is not None and case.ms > case.budget_ms
-        table.add_row(case.what, case.way, str(case.threads), f'[red]{case.ms:.2f}[/]' if missed else f'{case.ms:.2f}',
-                      f'{case.cpu_ms:.2f}', case.unit, '' if case.times is None else f'x{case.times:.1f}',
-                      '' if case.cpu_times is None else f'x{case.cpu_times:.1f}',
-                      '' if case.budget_ms is None else f'{case.budget_ms:g}', case.note)
+        rows.append({
+            'what': case.what, 'way': case.way, 'threads': str(case.threads),
+            'ms': f'[red]{case.ms:.2f}[/]' if missed else f'{case.ms:.2f}', 'CPU ms': f'{case.cpu_ms:.2f}',
+            'per': case.unit, 'a second': f'{1e3 / case.ms:.4g}' if case.unit == 'object' else '',
+            'faster': number(case.times, 'x{:.1f}'), 'by CPU': number(case.cpu_times, 'x{:.1f}'),
+            'budget ms': number(case.budget_ms, '{:g}'), 'MB': number(case.memory_mb, '{:.0f}'), 'note': case.note})
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    for name in columns:
+        table.add_column(name, justify='left' if name in ('what', 'way', 'per', 'note') else 'right')
+    for i, (case, row) in enumerate(zip(cases, rows)):
+        if i and (case.what, case.threads) != (cases[i - 1].what, cases[i - 1].threads):
+            table.add_section()
+        table.add_row(*[row[name] for name in columns])
     return table
 
 

@@ -9,6 +9,7 @@ from clipgs_plugin.models.backbones import (
     PointNet2,
     ReCon,
     ReConPlusPlus,
+    TimmTransformer,
     Uni3D,
 )
 from clipgs_plugin.models.checkpoints import load_point_cloud_checkpoint
@@ -31,5 +32,5 @@ __all__ = [
     'CLIPGS', 'DGCNN', 'ULIP', 'ContrastiveLoss', 'GSEncoder', 'GSTokenizer', 'GaussianDataPreprocessor',
     'GaussianMAE', 'ImageVotingLoss', 'OpenCLIPTeacher', 'OpenShapePPAT', 'PatchEncoder', 'PointBERT',
     'PointCloudModel', 'PointMAE', 'PointNet2', 'PointTokenizer', 'ReCon', 'ReConPlusPlus', 'SetAbstraction',
-    'SoftPatchEncoder', 'Tokens', 'Uni3D', 'load_point_cloud_checkpoint',
+    'SoftPatchEncoder', 'TimmTransformer', 'Tokens', 'Uni3D', 'load_point_cloud_checkpoint',
 ]

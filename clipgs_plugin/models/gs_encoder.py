@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from clipgs_plugin.models.backbones.lora import add_lora
+from clipgs_plugin.models.checkpoints.published import is_published, published_encoder
 from clipgs_plugin.models.parts import PARTS, part_of
 from clipgs_plugin.registry import MODELS, WEIGHT_INITIALIZERS
 from clipgs_plugin.structures import GaussianBatch
@@ -43,9 +44,12 @@ class GSEncoder(BaseModule):
             nothing to adapt.
     """
 
-    def __init__(self, tokenizer: nn.Module | dict | None, backbone: nn.Module | dict, embed_dim: int,
+    def __init__(self, tokenizer: nn.Module | dict | None = None, backbone: nn.Module | dict | str = 'uni3d-b',
+                 embed_dim: int = 1024,
                  init_cfg: dict | list[dict] | None = None, frozen: Sequence[str] = (),
                  lora: dict | None = None) -> None:
+        if is_published(backbone):
+            tokenizer, backbone, init_cfg = published_encoder(backbone, tokenizer, init_cfg)
         super().__init__(init_cfg)
         self.tokenizer = MODELS.build(tokenizer) if isinstance(tokenizer, dict) else tokenizer
         self.backbone = MODELS.build(backbone) if isinstance(backbone, dict) else backbone

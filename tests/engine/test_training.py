@@ -76,7 +76,7 @@ def assert_equal_weights(found, expected):
 
 def test_killed_run_resumes_to_the_same_bits(uninterrupted, tmp_path):
     # Iteration 10 of 4 an epoch: in the middle of the third.
-    killed = subprocess_train(tmp_path, '--cfg-options', 'custom_hooks.3.iteration=10')
+    killed = subprocess_train(tmp_path, '--cfg-options', 'custom_hooks.4.iteration=10')
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert (tmp_path / 'epoch_2.pth').is_file() and not (tmp_path / 'epoch_3.pth').exists()
     resumed = train(tmp_path, '--resume')

@@ -26,15 +26,16 @@ def openshape_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
 
     width, = shape(tensors, 'backbone.lift.2.weight')
     hidden, _ = shape(tensors, 'backbone.transformer.layers.0.1.fn.net.0.weight')
-    scaling = next((scaling for scaling, (dim, _, _, mlp) in SIZES.items() if (dim, mlp) == (width, hidden)), None)
-    if scaling is None:
+    depth = count_blocks(tensors, 'backbone.transformer.layers.')
+    fits = [scaling for scaling, (dim, _, _, mlp) in SIZES.items() if (dim, mlp) == (width, hidden)]
+    if not fits:
         raise ValueError(f'has widths of {width} and {hidden}, which no size of OpenShape has: they are '
                          f'{", ".join(f"{scaling}: {dim} and {mlp}" for scaling, (dim, _, _, mlp) in SIZES.items())}')
+    scaling = next((scaling for scaling in fits if SIZES[scaling][1] == depth), fits[0])
     convs = [shape(tensors, f'{PATCH_ENCODER}mlp_convs.{i}.weight')[0] for i in range(3)]
     return Architecture(
         dict(channels=convs[-1], patch_encoder=dict(type='SetAbstraction', widths=tuple(convs[:-1]))),
-        dict(type='OpenShapePPAT', scaling=scaling, in_channels=convs[-1],
-             depth=count_blocks(tensors, 'backbone.transformer.layers.')),
+        dict(type='OpenShapePPAT', scaling=scaling, in_channels=convs[-1], depth=depth),
         linear_projection(tensors))
 
 

@@ -1,0 +1,7 @@
+# DGCNN on the toy world: it takes the Gaussians themselves, so there is no tokenizer. Narrow, as its graphs are dear.
+_base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
+
+model = dict(
+    encoder=dict(
+        tokenizer=None,
+        backbone=dict(_delete_=True, type='DGCNN', k=10, widths=(32, 32, 64, 128), embed_dims=256)))
