@@ -5,7 +5,6 @@ and the cases it returns the rows of a table.
 """
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
 import inspect
@@ -391,20 +390,23 @@ TRAINING = ('training fp32', 'training bf16')
 def backbones(only: str = '', points: int = 10_000, groups: int = 512, size: int = 32, batch: int = 1,
               device: str = 'auto', threads: int = 2, seconds: float = 0.5) -> list[Case]:
     """Encoders of every backbone at a published size, refinement included: embedding, its two halves apart, and a
-    step of training. MB is, on a GPU, the most that tensors took; on a CPU, by how much the process grew from where
-    it had run a tiny encoder, weights included (Linux and macOS)."""
+    step of training. Embedding in bf16 is with weights of that type, training with autocast. MB is, on a GPU, the most
+    that tensors took at a time; on a CPU, by how much the process grew beyond what a tiny encoder took (Linux and
+    macOS). Both count weights."""
     chosen = {name: cfg for name, cfg in BACKBONES.items() if only.lower() in f'{name} {cfg["type"]}'.lower()}
     if not chosen:
         raise ValueError(f'--only {only}: no such backbone; there are {", ".join(BACKBONES)}')
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    found = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if device not in ('auto', 'cpu', found):
+        raise ValueError(f'--device {device}: expected auto or cpu, or cuda where there is a GPU')
+    device = found if device == 'auto' else device
     setting = dict(points=points, groups=groups, size=size, batch=batch, device=device, threads=threads,
                    seconds=seconds)
-    # Each in a process of its own, for its memory; they start from one that has only imported the library.
+    # Each way in a process of its own, for its memory; they start from one that has only imported what they use.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context('forkserver' if 'forkserver' in methods else 'spawn')
     if 'forkserver' in methods:
-        context.set_forkserver_preload([__name__, 'clipgs_plugin.models'])
+        context.set_forkserver_preload([__name__, 'clipgs_plugin.models', 'timm.models'])
     cases = []
     with progress_bar() as progress:
         for name, cfg in progress.track(chosen.items(), description='backbones'):
@@ -430,7 +432,9 @@ def time_encoder(backbone: dict, way: str, points: int, groups: int, size: int, 
     few = GaussianBatch.from_clouds([surface_gaussians(16)]).to(device)
     dtype = DTYPES.get(way, torch.float32)
     parts_of = training_parts if way in TRAINING else embedding_parts
-    # Reads into memory what of the libraries is used.
+    # What of the libraries is used is in memory before it is measured.
+    with torch.device('meta'):
+        build_encoder(backbone, groups, size)
     tiny = build_encoder(dict(type='PointBERT', embed_dims=12, depth=1, num_heads=2), 8, 4).to(device, dtype)
     for function in parts_of(tiny, few, way).values():
         function()
@@ -531,7 +535,8 @@ def table_of(cases: list[Case]):
     for name in columns:
         table.add_column(name, justify='left' if name in ('what', 'way', 'per', 'note') else 'right')
     for i, (case, row) in enumerate(zip(cases, rows)):
-        if i and (case.what, case.threads) != (cases[i - 1].what, cases[i - 1].threads):
+        last = cases[max(i - 1, 0)]
+        if (case.what.partition(':')[0], case.threads) != (last.what.partition(':')[0], last.threads):
             table.add_section()
         table.add_row(*[row[name] for name in columns])
     return table
@@ -549,12 +554,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__.splitlines()[0], 'python tools/benchmark.py ops --groups 512 --size 64')
     commands = args.add_subparsers(dest='benchmark', required=True, metavar='{' + ','.join(BENCHMARKS) + '}')
     for name, function in BENCHMARKS.items():
-        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__,
-                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         command.add_argument('--json', action='store_true', help='print the cases as JSON and nothing else')
         for option in inspect.signature(function).parameters.values():
             command.add_argument(f'--{option.name.replace("_", "-")}', default=option.default,
-                                 type=type(option.default), help=' ')
+                                 type=type(option.default), help='(%(default)r)')
     options = vars(args.parse_args(argv))
     name, as_json = options.pop('benchmark'), options.pop('json')
     where = machine()

@@ -1,18 +1,23 @@
 """The benchmark program on small inputs, without its repeats."""
 import json
+import math
+import sys
 import time
 
 import pytest
+import torch
 
 from clipgs_plugin.tools import benchmark
 
 
 @pytest.fixture(autouse=True)
 def once(monkeypatch):
-    monkeypatch.setattr(benchmark, 'measure', lambda function: (function(), (2.0, 2.0))[1])
+    monkeypatch.setattr(benchmark, 'measure',
+                        lambda functions, *_: [(function(), (2.0, 2.0))[1] for function in functions])
 
 
 ARGUMENTS = ['ops', '--points', '200', '--clouds', '2', '--groups', '16', '--size', '4', '--threads', '1']
+FEW = dict(points=200, groups=16, size=4)
 
 
 def test_json_is_all_that_is_printed(capsys):
@@ -33,9 +38,125 @@ def test_table_names_every_case(capsys):
 def test_measure_takes_the_least_after_a_warm_up(monkeypatch):
     monkeypatch.undo()
     delays = iter([0.3, 0.02, 0.002, 0.02])
-    ms, cpu_ms = benchmark.measure(lambda: time.sleep(next(delays, 0.02)), seconds=0.03)
+    (ms, cpu_ms), = benchmark.measure([lambda: time.sleep(next(delays, 0.02))], seconds=0.03)
     assert 2 <= ms < 300
     assert cpu_ms < ms
+
+
+def test_measure_takes_functions_in_turn(monkeypatch):
+    monkeypatch.undo()
+    calls = []
+    times = benchmark.measure([lambda: calls.append('a'), lambda: calls.append('b'), lambda: calls.append('c')],
+                              seconds=1e-9, repeats=2)
+    assert len(times) == 3 and ''.join(calls) == 'abc' * (len(calls) // 3)
+
+
+def test_embed_compares_encoders_with_and_without_refinement(monkeypatch):
+    monkeypatch.setattr(benchmark, 'measure', lambda functions, *_: [
+        (function(), (2.0 + i, 10.0 * 2 ** i))[1] for i, function in enumerate(functions)])
+    cases = {(case.what, case.way): case for case in benchmark.embed(**FEW, clouds=2, threads='1')}
+    assert {what for what, _ in cases} == {'PointBERT', 'Uni3D s', 'patch encoder'}
+    for name in ('PointBERT', 'Uni3D s'):
+        ways = [cases[name, way] for way in ('fp32, as published', 'fp32', 'fp32, refined', 'bf16', 'bf16, refined')]
+        assert [case.ms for case in ways] == [2, 3, 4, 5, 6] and [case.cpu_ms for case in ways] == [10, 20, 40, 80, 160]
+        assert ways[3].times == 2 / 5 and ways[3].cpu_times == 10 / 80
+        assert float(ways[1].note.removeprefix('differs by ')) < 1e-5
+        assert ways[2].note == '+33%, by CPU +100%'
+        assert ways[4].note.startswith('+20%, by CPU +100%, cosine 0.99')
+        assert all(case.budget_ms is None for case in ways)  # which are for the standard size
+    assert cases['patch encoder', 'bf16'].ms == 2.0  # per object, of which there are two
+    assert float(cases['patch encoder', 'bf16'].note.split()[1]) > 0.9999
+    assert torch.is_grad_enabled()  # as before
+
+
+def test_every_backbone_is_among_the_benchmarked():
+    import clipgs_plugin.models  # noqa: F401  registers them
+    from clipgs_plugin.registry import MODELS
+
+    registered = {name for name, kind in MODELS.module_dict.items()
+                  if getattr(kind, 'input', None) in ('tokens', 'gaussians')}
+    benchmarked = {cfg['type'] for cfg in benchmark.BACKBONES.values()}
+    assert registered == benchmarked
+    assert set(benchmark.TOKENIZERS) <= benchmarked
+
+
+@pytest.mark.parametrize('name', benchmark.BACKBONES)
+def test_backbones_are_built_by_name(name):
+    cfg = benchmark.BACKBONES[name]
+    with torch.device('meta'):
+        encoder = benchmark.build_encoder(cfg, 16, 4, **benchmark.TOKENIZERS.get(cfg['type'], {}))
+    assert type(encoder.backbone).__name__ == cfg['type']
+    if encoder.tokenizer is not None:
+        assert (encoder.tokenizer.num_groups, encoder.tokenizer.group_size) == (16, 4)
+        assert encoder.tokenizer.refinement is not None
+
+
+def test_backbones_are_timed_in_processes_of_their_own(capsys):
+    few = [f'--{key}={value}' for key, value in FEW.items()]
+    arguments = ['backbones', '--only', 'PointBERT', *few, '--device', 'cpu', '--threads', '1', '--seconds', '0']
+    assert benchmark.main([*arguments, '--json']) == 0
+    cases = json.loads(capsys.readouterr().out)['cases']
+    parts = ('embedding', 'tokenizer', 'transformer', 'training step')
+    assert [(case['what'], case['way']) for case in cases] == [
+        (f'PointBERT: {part}', way) for part in parts for way in ('fp32', 'bf16')]
+    for case in cases:
+        assert case['unit'] == 'object' and case['threads'] == 1 and 0 < case['ms'] < math.inf
+    assert cases[1]['times'] == cases[0]['ms'] / cases[1]['ms']
+
+    # In training there are gradients and two moments beside the weights.
+    with torch.device('meta'):
+        encoder = benchmark.build_encoder(benchmark.BACKBONES['PointBERT'], 16, 4)
+    weights = sum(value.numel() for value in encoder.parameters()) * 4 / 2 ** 20
+    if sys.platform != 'win32':
+        for case, least in zip((cases[0], cases[1], cases[-2]), (weights, weights / 2, 4 * weights)):
+            assert 0.9 * least < case['memory_mb'] < 1.5 * least + 50, case
+
+
+@pytest.mark.parametrize(('way', 'parts'), [
+    ('fp32', ['embedding', 'tokenizer', 'transformer']), ('bf16', ['embedding', 'tokenizer', 'transformer']),
+    ('training fp32', ['training step']), ('training bf16', ['training step'])])
+def test_parts_of_an_encoder_are_timed_apart(way, parts, set_threads):
+    nano = dict(type='PointBERT', embed_dims=24, depth=2, num_heads=2)
+    measured = benchmark.time_encoder(nano, way, **FEW, batch=2, device='cpu', threads=1, seconds=0.0)
+    assert list(measured) == parts
+    assert all(times[:2] == (2.0, 2.0) for times in measured.values())
+    assert [times[2] is None for times in measured.values()] == [False, True, True][:len(parts)]
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_training_step_changes_weights_and_embedding_does_not():
+    from clipgs_plugin import GaussianBatch
+
+    objects = GaussianBatch.from_clouds([benchmark.surface_gaussians(50)] * 2)
+    encoder = benchmark.build_encoder(dict(type='PointBERT', embed_dims=24, depth=2, num_heads=2), 16, 4)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    for function in benchmark.embedding_parts(encoder, objects, 'fp32').values():
+        function()
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    for function in benchmark.training_parts(encoder, objects, 'training fp32').values():
+        function()
+    moved = [name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])]
+    assert any(name.startswith('tokenizer.refinement') for name in moved)
+    assert any(name.startswith('backbone') for name in moved)
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--only', 'nothing'], '--only nothing: no such backbone; there are PointBERT, '),
+    (['--device', 'abacus'], '--device abacus: expected auto or cpu, or cuda where there is a GPU')])
+def test_wrong_options_are_named(arguments, message):
+    with pytest.raises(ValueError) as error:
+        benchmark.main(['backbones', *arguments])
+    assert str(error.value).startswith(message)
+
+
+def test_table_shows_rates_memory_and_missed_budgets_where_there_are_any():
+    cases = [benchmark.Case('a', 'slow', 1, 500.0, 400.0, 'object', budget_ms=390, memory_mb=123.4),
+             benchmark.Case('a', 'fast', 1, 40.0, 30.0, 'object', times=12.5, budget_ms=390)]
+    table = benchmark.table_of(cases)
+    columns = {column.header: list(column.cells) for column in table.columns}
+    assert columns['a second'] == ['2', '25'] and columns['MB'] == ['123', ''] and columns['faster'] == ['', 'x12.5']
+    assert columns['ms'] == ['[red]500.00[/]', '40.00']
+    assert 'note' not in columns and 'by CPU' not in columns
 
 
 def test_unknown_benchmark_is_wrong_use():
