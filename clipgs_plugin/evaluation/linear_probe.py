@@ -35,7 +35,7 @@ def linear_probe(
     x = (features.double() - mean) / scale
     weight = torch.zeros(int(labels.max()) + 1, x.shape[1], dtype=x.dtype, requires_grad=True)
     bias = torch.zeros(len(weight), dtype=x.dtype, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=max_iter, line_search_fn='strong_wolfe',
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=max_iter, history_size=10, line_search_fn='strong_wolfe',
                                   tolerance_grad=1e-6)
 
     def loss() -> Tensor:

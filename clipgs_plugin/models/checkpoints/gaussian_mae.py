@@ -34,5 +34,8 @@ GAUSSIAN_MAE = Family(
         'scale_head.': 'of pre-training only',
         'rotation_head.': 'of pre-training only',
         'sh_head.': 'of pre-training only',
+        'teacher_': 'the teacher of pre-training',
+        'pred': 'the predictor of pre-training',
+        'query_token': 'the predictor of pre-training',
     },
 )

@@ -348,9 +348,12 @@ def _contract(family: Family, tensors: Mapping[str, Tensor], architecture: Archi
     attributes = family.attributes.get(columns, ())
 
     def likeness(entry: dict) -> tuple:
-        backbone, contract = entry['architecture']['backbone'], entry['contract']
+        tokenizer, backbone, contract = (*(entry['architecture'][part] for part in ('tokenizer', 'backbone')),
+                                         entry['contract'])
+        patch_encoder = tokenizer.get('patch_encoder', {}).get('type', 'PatchEncoder')
         return (entry['file'] is not None and Path(entry['file']).name == path.name,
                 tuple(contract.get('point_attributes', ('xyz',))) == attributes,
+                patch_encoder == architecture.tokenizer['patch_encoder']['type'],
                 contract.get('embed_dim') == architecture.embed_dim,
                 sum(architecture.backbone.get(key) == value for key, value in backbone.items()))
 
