@@ -5,17 +5,13 @@ import json
 import sys
 from pathlib import Path
 
-from clipgs_plugin.tools._program import parser, run
+from clipgs_plugin.tools._program import TINY_TABLE, parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.models.checkpoints import FAMILIES, convert_checkpoint
-    args = parser(
-        __doc__,
-        'python -c "from clipgs_plugin.models import *; from clipgs_plugin.models.checkpoints import *; '
-        "export_point_cloud_checkpoint(GSEncoder(GSTokenizer(channels=64, point_attributes='xyz'.split()), "
-        "PointBERT(64, 2, 1, 64), 8), 'point-bert.pth', 'point_bert')\"",
-        'python tools/convert_checkpoint.py point-bert.pth point-bert.safetensors')
+    args = parser(__doc__, TINY_TABLE, 'python tools/convert_checkpoint.py '
+                  'work_dirs/tables/backbones/checkpoints/uni3d.pth work_dirs/uni3d.safetensors')
     args.add_argument('source', metavar='SRC', type=Path, help='the published file')
     args.add_argument('target', metavar='DST', type=Path, help='the .safetensors file to write')
     args.add_argument('--family', choices=['auto', *sorted(FAMILIES)], default='auto',

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from clipgs_plugin.tools._program import parser, progress_bar, run
+from clipgs_plugin.tools._program import TINY_TABLE, parser, progress_bar, run
 
 TABLES: dict[str, Callable[..., None]] = {}
 
@@ -227,8 +227,7 @@ def spread(values: list[float]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__.splitlines()[0], "python tools/run_table.py backbones --seeds 1 --only Uni3D --objects 120 "
-                  '--test-objects 60 --pretrain-objects 120 --epochs 1 --pretrain-epochs 1')
+    args = parser(__doc__.splitlines()[0], TINY_TABLE)
     args.add_argument('table', choices=sorted(TABLES), help='which table')
     args.add_argument('--out', type=Path, help='folder of all that is written (work_dirs/tables/TABLE)')
     args.add_argument('--seeds', type=int, default=3, help='runs of each cell, seeds 0, 1, ... (%(default)s)')

@@ -133,6 +133,8 @@ class TimmTransformer(TokenBackbone):
             ValueError: Something used is missing or of another shape, or the state has blocks, norms or tokens that
                 the model has not. Blocks that ``depth`` leaves out may be there. Nothing is loaded then.
         """
+        from clipgs_plugin.models.checkpoints.report import LoadReport
+
         own = {key: value for key, value in self.state_dict().items()
                if key.startswith(IMAGE_PARTS) and LORA not in key}
         found = {key: value for key, value in state.items()
@@ -150,8 +152,9 @@ class TimmTransformer(TokenBackbone):
         with torch.no_grad():
             for key, value in own.items():
                 value.copy_(found[key])
-        print_log(f'{source}: loaded {len(own)} tensors into {self.name}, left {len(state) - len(own)} unused',
-                  logger='current')
+        self.load_report = LoadReport(source, 'timm', list(own), {
+            key: 'of the image model, never used for points' for key in state if key not in own})
+        print_log(str(self.load_report), logger='current')
 
     def forward_features(self, tokens: Tokens) -> Tensor:
         """The class token, where there is one, and the patches, after ``norm``, (B, [1 +] G, D)."""

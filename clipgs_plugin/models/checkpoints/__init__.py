@@ -6,7 +6,6 @@ from clipgs_plugin.models.checkpoints.initializer import PointCloudPretrained
 from clipgs_plugin.models.checkpoints.loading import (
     FAMILIES,
     ForeignCheckpoint,
-    LoadReport,
     detect_family,
     load_point_cloud_weights,
     open_point_cloud_checkpoint,
@@ -17,6 +16,7 @@ from clipgs_plugin.models.checkpoints.plain import (
     load_point_cloud_checkpoint,
 )
 from clipgs_plugin.models.checkpoints.reading import read_checkpoint
+from clipgs_plugin.models.checkpoints.report import LoadReport
 
 __all__ = [
     'FAMILIES', 'Architecture', 'Contract', 'Family', 'ForeignCheckpoint', 'LoadReport', 'LoadedCheckpoint',

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from clipgs_plugin.models.checkpoints.point_mae import POINT_MAE
 from clipgs_plugin.models.checkpoints.reading import read_checkpoint, read_metadata
 from clipgs_plugin.models.checkpoints.recon import RECON
 from clipgs_plugin.models.checkpoints.recon_plus_plus import RECON_PLUS_PLUS
+from clipgs_plugin.models.checkpoints.report import LoadReport, some
 from clipgs_plugin.models.checkpoints.ulip import ULIP
 from clipgs_plugin.models.checkpoints.uni3d import UNI3D
 from clipgs_plugin.models.parts import PUBLISHED_PARTS, part_of
@@ -31,47 +32,6 @@ FAMILIES = {family.name: family for family in (
 DEFAULT_PARTS = tuple(part for part in PUBLISHED_PARTS if part != 'projection')
 CHECKPOINT_FOLDER = 'CLIPGS_CHECKPOINTS'
 FINETUNED = 'cls_head_finetune.'
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of the tensors of a checkpoint.
-
-    Attributes:
-        path: The file.
-        family: Name of its family.
-        loaded: Names in the encoder.
-        unused: Names in the file that were not used, and why.
-        missing: Names in the encoder that the file should have and has not.
-        unplaced: Names in the encoder's terms that the file has and the encoder has not.
-        mismatched: Names in the encoder, with both shapes.
-        notes: What else a reader should know.
-    """
-
-    path: str
-    family: str
-    loaded: list[str] = field(default_factory=list)
-    unused: dict[str, str] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    unplaced: list[str] = field(default_factory=list)
-    mismatched: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        return not (self.missing or self.unplaced or self.mismatched)
-
-    def __str__(self) -> str:
-        reasons = {}
-        for key, reason in self.unused.items():
-            reasons.setdefault(reason, []).append(key)
-        faults = {'missing in the file': self.missing, 'not in the encoder': self.unplaced,
-                  'of another shape': self.mismatched}
-        return '\n  '.join([
-            f'{self.path} ({self.family}): {len(self.loaded)} tensors fit, {len(self.unused)} are not used',
-            *(f'{name}: {some(keys)}' for name, keys in faults.items() if keys),
-            *(f'not used, {reason}: {some(keys)}' for reason, keys in reasons.items()),
-            *self.notes])
 
 
 @dataclass(frozen=True)
@@ -375,9 +335,3 @@ def _hold_to_entry(found: ForeignCheckpoint, name: str, entry: dict) -> None:
     wrong = [f'{what}: {here} in the file, {there} published' for what, here, there in sides if here != there]
     if wrong:
         raise ValueError(f'{found.path}: is not {name}; {"; ".join(wrong)}. {entry["page"]} has the right one')
-
-
-def some(keys: Iterable[str], most: int = 4) -> str:
-    """The first few of many names."""
-    keys = list(keys)
-    return ', '.join(keys[:most]) + (f' and {len(keys) - most} more' if len(keys) > most else '')

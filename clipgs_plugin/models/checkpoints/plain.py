@@ -9,10 +9,10 @@ from torch import nn
 from clipgs_plugin.models.checkpoints.contract import Contract
 from clipgs_plugin.models.checkpoints.loading import (
     ForeignCheckpoint,
-    LoadReport,
     load_point_cloud_weights,
     open_point_cloud_checkpoint,
 )
+from clipgs_plugin.models.checkpoints.report import LoadReport
 from clipgs_plugin.models.parts import PUBLISHED_PARTS
 from clipgs_plugin.models.point_cloud_model import PointCloudModel, QueryProjection
 from clipgs_plugin.models.tokenizers.point_tokenizer import PointTokenizer
