@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import torch
@@ -89,18 +89,16 @@ def compare(
     """A case for each way of doing one thing, on the threads torch may use now."""
     functions = list(ways.values())
     times = measure(functions) if in_turn else [measure([function])[0] for function in functions]
-    cases = []
-    for way, (ms, cpu_ms) in zip(ways, times):
-        cases.append(beside(cases[:1], Case(what, way, torch.get_num_threads(), ms / count, cpu_ms / count, unit,
-                                            budget_ms=(budgets_ms or {}).get(way), note=(notes or {}).get(way, ''))))
+    return beside_first([Case(what, way, torch.get_num_threads(), ms / count, cpu_ms / count, unit,
+                              budget_ms=(budgets_ms or {}).get(way), note=(notes or {}).get(way, ''))
+                         for way, (ms, cpu_ms) in zip(ways, times)])
+
+
+def beside_first(cases: list[Case]) -> list[Case]:
+    """The cases, each but the first with how many times as fast as that it is."""
+    for case in cases[1:]:
+        case.times, case.cpu_times = cases[0].ms / case.ms, cases[0].cpu_ms / case.cpu_ms
     return cases
-
-
-def beside(baseline: list[Case], case: Case) -> Case:
-    """The case with how many times as fast as the baseline it is, where there is one."""
-    for first in baseline:
-        case.times, case.cpu_times = first.ms / case.ms, first.cpu_ms / case.cpu_ms
-    return case
 
 
 def on_threads(counts: str, run: Callable[[], list[Case]]) -> list[Case]:
@@ -415,10 +413,10 @@ def backbones(only: str = '', points: int = 10_000, groups: int = 512, size: int
                 with ProcessPoolExecutor(1, mp_context=context) as process:
                     measured = process.submit(time_encoder, cfg, way, **setting).result()
                 for part, (ms, cpu_ms, memory_mb) in measured.items():
-                    rows = by_part.setdefault(part, [])
-                    rows.append(beside(rows[:1], Case(f'{name}: {part}', way.split()[-1], threads, ms / batch,
-                                                      cpu_ms / batch, 'object', memory_mb=memory_mb)))
-            cases += [case for rows in by_part.values() for case in rows]
+                    by_part.setdefault(part, []).append(
+                        Case(f'{name}: {part}', way.split()[-1], threads, ms / batch, cpu_ms / batch, 'object',
+                             memory_mb=memory_mb))
+            cases += [case for ways in by_part.values() for case in beside_first(ways)]
     return cases
 
 
@@ -431,12 +429,12 @@ def time_encoder(backbone: dict, way: str, points: int, groups: int, size: int, 
     objects = GaussianBatch.from_clouds([surface_gaussians(points)] * batch).to(device)
     few = GaussianBatch.from_clouds([surface_gaussians(16)]).to(device)
     dtype = DTYPES.get(way, torch.float32)
-    parts_of = training_parts if way in TRAINING else embedding_parts
+    parts_of = partial(training_parts, autocast=way.endswith('bf16')) if way in TRAINING else embedding_parts
     # What of the libraries is used is in memory before it is measured.
     with torch.device('meta'):
         build_encoder(backbone, groups, size)
     tiny = build_encoder(dict(type='PointBERT', embed_dims=12, depth=1, num_heads=2), 8, 4).to(device, dtype)
-    for function in parts_of(tiny, few, way).values():
+    for function in parts_of(tiny, few).values():
         function()
     del tiny
     before = reset_memory(device)
@@ -448,14 +446,15 @@ def time_encoder(backbone: dict, way: str, points: int, groups: int, size: int, 
     finally:
         torch.set_default_dtype(default)
     measured = {}
-    for part, function in parts_of(encoder, objects, way).items():
+    for part, function in parts_of(encoder, objects).items():
         ms, cpu_ms = measure([synchronised(function, device)], seconds)[0]
         # What comes after the first part finds memory that this process has taken already.
         measured[part] = ms, cpu_ms, None if measured else memory_since(before, device)
     return measured
 
 
-def embedding_parts(encoder: nn.Module, objects, way: str) -> dict[str, Callable[[], Tensor]]:
+def embedding_parts(encoder: nn.Module, objects) -> dict[str, Callable[[], Tensor]]:
+    """Embedding a batch, and where there is a tokenizer its two halves."""
     encoder = encoder.eval()
     run = torch.no_grad()
     parts = {'embedding': run(lambda: encoder(objects))}
@@ -466,14 +465,14 @@ def embedding_parts(encoder: nn.Module, objects, way: str) -> dict[str, Callable
     return parts
 
 
-def training_parts(encoder: nn.Module, objects, way: str) -> dict[str, Callable[[], None]]:
+def training_parts(encoder: nn.Module, objects, autocast: bool) -> dict[str, Callable[[], None]]:
+    """A step towards random embeddings by AdamW, in bfloat16 with ``autocast``."""
     encoder = encoder.train()
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-4)
     target = torch.randn(len(objects), encoder.embed_dim, device=objects.device)
-    autocast = torch.autocast(objects.device.type, torch.bfloat16) if way.endswith('bf16') else nullcontext()
 
     def step() -> None:
-        with autocast:
+        with torch.autocast(objects.device.type, torch.bfloat16, enabled=autocast):
             loss = (encoder(objects).float() - target).square().mean()
         optimizer.zero_grad()
         loss.backward()

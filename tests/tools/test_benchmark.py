@@ -130,10 +130,10 @@ def test_a_training_step_changes_weights_and_embedding_does_not():
     objects = GaussianBatch.from_clouds([benchmark.surface_gaussians(50)] * 2)
     encoder = benchmark.build_encoder(dict(type='PointBERT', embed_dims=24, depth=2, num_heads=2), 16, 4)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    for function in benchmark.embedding_parts(encoder, objects, 'fp32').values():
+    for function in benchmark.embedding_parts(encoder, objects).values():
         function()
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
-    for function in benchmark.training_parts(encoder, objects, 'training fp32').values():
+    for function in benchmark.training_parts(encoder, objects, autocast=False).values():
         function()
     moved = [name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])]
     assert any(name.startswith('tokenizer.refinement') for name in moved)
