@@ -7,8 +7,7 @@ model = dict(
     encoder=dict(
         init_cfg=dict(
             type='PointCloudPretrained',
-            checkpoint='checkpoints/uni3d-b.pt',
-            family='uni3d',
+            checkpoint='uni3d-b',
             parts=('patch_encoder', 'position', 'blocks', 'norm', 'projection'))))
 
 # Training takes its cached features; this one embeds texts and pictures afterwards.
