@@ -31,6 +31,15 @@ def in_chunks(function: Callable[[Tensor], Tensor], patches: Tensor) -> Tensor:
     return torch.cat([function(chunk) for chunk in chunks]) if len(chunks) > 1 else function(patches)
 
 
+def patch_max(x: Tensor) -> Tensor:
+    """Maximum over the points of each patch, (P, K, C) to (P, C).
+
+    Where it will be differentiated, one of the points that tie takes the gradient: to share it among them, as ``amax``
+    does, costs a pass over all of x. Where not, ``amax`` is the cheaper, since it looks for no index.
+    """
+    return x.max(1).values if torch.is_grad_enabled() else x.amax(1)
+
+
 def relu_(x: Tensor) -> Tensor:
     """ReLU in place, where nothing will be differentiated."""
     _comparable(x).clamp_min_(0)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from clipgs_plugin.models.tokenizers.inference import fold_batch_norm, in_chunks, is_inference
+from clipgs_plugin.models.tokenizers.inference import fold_batch_norm, in_chunks, is_inference, patch_max, relu_
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.structures.attributes import num_channels
 
@@ -90,15 +90,14 @@ class PatchEncoder(BaseModule):
         p, k = patches.shape[:2]
         x = F.linear(patches.flatten(0, 1), hidden_1.weight, hidden_1.bias)
         x = F.linear(_norm_relu(x, hidden_1.norm), output_1.weight, output_1.bias)
-        # max, not amax: the gradient of amax is shared among ties, which costs a pass over all of x.
-        pooled = x.view(p, k, -1).max(1).values
+        pooled = patch_max(x.view(p, k, -1))
         # W [pooled; local] + b = (W_g pooled + b) + W_l local
         weight_global, weight_local = hidden_2.weight.split(pooled.shape[1], dim=1)
         per_patch = F.linear(pooled, weight_global, hidden_2.bias)
         x = (F.linear(x, weight_local).view(p, k, -1) + per_patch[:, None]).flatten(0, 1)
         x = F.linear(_norm_relu(x, hidden_2.norm), output_2.weight)
-        return x.view(p, k, -1).max(1).values + output_2.bias
+        return patch_max(x.view(p, k, -1)) + output_2.bias
 
 
 def _norm_relu(x: Tensor, norm: nn.Module | None) -> Tensor:
-    return x.relu_() if norm is None else norm(x).relu_()
+    return relu_(x) if norm is None else norm(x).relu_()  # folded, so that nothing will be differentiated

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipgs_plugin.models.tokenizers.inference import patch_max
 from clipgs_plugin.models.tokenizers.patch_encoder import PatchEncoder, _Layer, _norm_relu
 from clipgs_plugin.registry import MODELS
 
@@ -88,11 +89,11 @@ class SoftPatchEncoder(PatchEncoder):
         p, k = patches.shape[:2]
         x = F.linear(patches.flatten(0, 1), hidden_1.weight, hidden_1.bias)
         x = F.linear(_norm_relu(x, hidden_1.norm), output_1.weight, output_1.bias).view(p, k, -1)
-        soft = self.n3_agg(x, x.max(1, keepdim=True).values)
-        pooled = soft.max(1).values
+        soft = self.n3_agg(x, patch_max(x)[:, None])
+        pooled = patch_max(soft)
         # W [pooled; soft] + b = (W_p pooled + b) + W_s soft
         weight_pooled, weight_soft = hidden_2.weight.split(pooled.shape[1], dim=1)
         per_patch = F.linear(pooled, weight_pooled, hidden_2.bias)
         x = (F.linear(soft, weight_soft) + per_patch[:, None]).flatten(0, 1)
         x = F.linear(_norm_relu(x, hidden_2.norm), output_2.weight)
-        return x.view(p, soft.shape[1], -1).max(1).values + output_2.bias
+        return patch_max(x.view(p, soft.shape[1], -1)) + output_2.bias
