@@ -39,7 +39,7 @@ def order_keys(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor
         return (x << 2 * bits) | (y << bits) | z
     if curve == 'hilbert':
         axes = _hilbert_transpose(axes, bits)
-    return _interleave(axes, bits)
+    return _interleave(axes)
 
 
 def curve_order(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor:
@@ -47,7 +47,13 @@ def curve_order(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tenso
 
     Arguments as :func:`order_keys` takes them.
     """
-    return order_keys(points, curve, bits).argsort(dim=-1, stable=True)
+    keys, count = order_keys(points, curve, bits), points.shape[-2]
+    if keys.device.type != 'cpu' or count << 3 * bits > torch.iinfo(torch.int64).max:
+        return keys.argsort(dim=-1, stable=True)
+    # Numbers that tell both apart need no stable sort, and numpy sorts numbers several times as fast.
+    packed = (keys * count + torch.arange(count)).numpy()
+    packed.sort(axis=-1)
+    return torch.from_numpy(packed % count)
 
 
 @torch.no_grad()
@@ -112,14 +118,18 @@ def _cells(points: Tensor, bits: int) -> list[Tensor]:
     return cells
 
 
-def _interleave(axes: list[Tensor], bits: int) -> Tensor:
+def _interleave(axes: list[Tensor]) -> Tensor:
     """Bits of three numbers, the first the most significant: x_top y_top z_top ... x_0 y_0 z_0."""
-    key = torch.zeros(axes[0].shape, dtype=torch.int64, device=axes[0].device)
-    for bit in range(bits):
-        # Three bits at a time in the narrow type, which is cheaper.
-        octant = (axes[0] >> bit & 1) << 2 | (axes[1] >> bit & 1) << 1 | (axes[2] >> bit & 1)
-        key |= octant.long() << 3 * bit
-    return key
+    x, y, z = (_spread(axis.long()) for axis in axes)
+    return x << 2 | y << 1 | z
+
+
+def _spread(x: Tensor) -> Tensor:
+    """The lowest 21 bits, each two places from the next, by halves that move apart."""
+    for shift, mask in ((32, 0x001F00000000FFFF), (16, 0x001F0000FF0000FF), (8, 0x100F00F00F00F00F),
+                        (4, 0x10C30C30C30C30C3), (2, 0x1249249249249249)):
+        x = (x | x << shift) & mask
+    return x
 
 
 def _hilbert_transpose(axes: list[Tensor], bits: int) -> list[Tensor]:
