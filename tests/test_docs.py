@@ -6,7 +6,7 @@ import pytest
 from clipgs_plugin import get_config
 from clipgs_plugin.registry import METRICS, MODELS
 
-PAGES = ['README.md', 'docs/way_of_the_data.md']
+PAGES = ['README.md', 'docs/backbones.md', 'docs/way_of_the_data.md']
 
 
 def shown_configs(root, page):

@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from clipgs_plugin.models.backbones.recon_plus_plus import TEXT_QUERIES
 from clipgs_plugin.registry import MODELS
 
 
@@ -32,7 +33,7 @@ class QueryProjection(nn.Module):
         - output: (B, Q, E)
     """
 
-    def __init__(self, in_features: int, out_features: int, num_text: int = 3, bias: bool = True) -> None:
+    def __init__(self, in_features: int, out_features: int, num_text: int = TEXT_QUERIES, bias: bool = True) -> None:
         super().__init__()
         self.num_text = num_text
         self.image = nn.Linear(in_features, out_features, bias)

@@ -1,10 +1,4 @@
 # CLIP-GS with ReCon, pre-trained on ShapeNet without colour.
-_base_ = ['../_base_/models/clip_gs.py', '../_base_/datasets/objaverse_triplets.py',
-          '../_base_/schedules/adamw_20e.py', '../_base_/default_runtime.py']
+_base_ = ['clipgs_pointbert_pointbert-init_20e_objaverse.py']
 
-# The name stands for the network, its weights, and how it was shown points.
-model = dict(encoder=dict(type='GSEncoder', backbone='recon', embed_dim=1024))
-teacher = dict(type='OpenCLIPTeacher', model=_base_.teacher_name)
-
-optim_wrapper = dict(optimizer=dict(lr=1e-4))
-val_evaluator = test_evaluator = dict(type='RetrievalRecall')
+model = dict(encoder=dict(backbone='recon'))

@@ -51,9 +51,18 @@ class Attention(nn.Module):
         x: Tensor,                          # (B, T, D)
         attn_mask: Tensor | None = None,    # broadcasts to (B, heads, T, T) bool, True where a key may be seen
     ) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
-        return self.proj(x.transpose(1, 2).flatten(2))
+        return self.proj(attend(self.qkv(x), self.num_heads, attn_mask))
+
+
+def attend(
+    qkv: Tensor,                        # (B, T, 3 D) queries, keys and values
+    num_heads: int,
+    attn_mask: Tensor | None = None,    # broadcasts to (B, heads, T, T) bool, True where a key may be seen
+) -> Tensor:                            # (B, T, D)
+    """What each token takes from those it attends to, heads side by side."""
+    q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
+    x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+    return x.transpose(1, 2).flatten(2)
 
 
 class Mlp(nn.Module):

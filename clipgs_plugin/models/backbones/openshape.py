@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipgs_plugin.models.backbones.blocks import (
     DropPath,
     TokenBackbone,
+    attend,
     call,
     drop_path_rates,
     init_transformer,
@@ -44,9 +44,7 @@ class _Attention(nn.Module):
         x: Tensor,                          # (B, T, D)
         attn_mask: Tensor | None = None,    # broadcasts to (B, heads, T, T) bool, True where a key may be seen
     ) -> Tensor:
-        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
-        return self.to_out(x.transpose(1, 2).flatten(2))
+        return self.to_out(attend(self.to_qkv(x), self.num_heads, attn_mask))
 
 
 class _Mlp(nn.Module):
