@@ -27,7 +27,7 @@ _LOCATIONS = {
     'PARAM_SCHEDULERS': (),
     'METRICS': ('clipgs_plugin.evaluation', 'clipgs_plugin.engine'),
     'EVALUATOR': (),
-    'TASK_UTILS': (),
+    'TASK_UTILS': ('clipgs_plugin.triplets',),
     'VISUALIZERS': (),
     'VISBACKENDS': (),
     'STRATEGIES': (),
