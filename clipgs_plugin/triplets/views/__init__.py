@@ -1,0 +1,5 @@
+"""Pictures of objects: by which rule the cameras stand, and how meshes are rendered."""
+from clipgs_plugin.triplets.views.cameras import ViewRule
+from clipgs_plugin.triplets.views.raycast import render_mesh
+
+__all__ = ['ViewRule', 'render_mesh']
