@@ -109,7 +109,7 @@ def write_blender(folder, scene):
 
 
 NAMES = [f'deep/view {i}.jpg.png' for i in range(VIEWS)]
-POINTS = [(0.25, -0.5, 1.5, 255, 0, 51), (1.0, 2.0, -3.0, 0, 102, 255)]
+POINTS = [(x / 2, y / 2, z / 2, 255, 51 * (x + 2), 0) for x in range(-2, 3) for y in range(-2, 3) for z in range(-2, 3)]
 
 
 def poses(scene):
@@ -188,10 +188,21 @@ def test_the_object_drawn_at_loaded_cameras_is_the_loaded_picture(write, scene, 
     assert psnr(scene.draw(turned), composite(posed.images, GREY)) < 25
 
 
+def shown_empty(scene, point) -> bool:
+    """Whether a point falls on the empty part of a picture."""
+    for picture, viewmat in zip(scene.pictures, scene.viewmats.double().numpy()):
+        x, y, depth = INTRINSICS @ (viewmat[:3, :3] @ point + viewmat[:3, 3])
+        column, row = math.floor(x / depth), math.floor(y / depth)
+        if 0 <= column < WIDTH and 0 <= row < HEIGHT and picture[row, column, 3] < 127.5:
+            return True
+    return False
+
+
 @pytest.mark.parametrize('write', [write_colmap_text, write_colmap_binary])
-def test_points_of_a_model_come_along(write, scene, tmp_path):
+def test_points_of_a_model_come_along_but_for_those_beside_the_object(write, scene, tmp_path):
     points = load(write(tmp_path, scene), tmp_path).points
-    expected = np.array(POINTS)
+    expected = np.array([point for point in POINTS if not shown_empty(scene, point[:3])])
+    assert 10 < len(expected) < len(POINTS) - 10
     np.testing.assert_array_equal(points.positions, expected[:, :3])
     np.testing.assert_allclose(points.colors, expected[:, 3:] / 255, atol=1e-7)
 
@@ -200,6 +211,7 @@ def test_a_model_without_points_or_masks_loads(scene, tmp_path):
     source = write_colmap_text(tmp_path, scene, masks=False)
     for name in NAMES:
         Image.open(tmp_path / 'images' / name).convert('RGB').save(tmp_path / 'images' / name)
+    assert len(load(source, tmp_path).points.positions) == len(POINTS)
     (tmp_path / 'sparse/0/points3D.txt').unlink()
     posed = load(source, tmp_path)
     assert posed.points is None
@@ -357,8 +369,8 @@ BAD_COLMAP = {
     'lines of points left out': (rewrite('sparse/0/images.txt', '1.5 2.5 -1 3.25 4.0 12\n', ''), 'three numbers each'),
     'picture gone': (lambda f: (f / 'images' / NAMES[1]).unlink(), r'view 1\.jpg\.png: the model names this'),
     'mask gone': (lambda f: (f / 'masks' / f'{NAMES[1]}.png').unlink(), 'no mask for this picture'),
-    'point of words': (rewrite('sparse/0/points3D.txt', '-0.5', 'x'), r"points3D\.txt, line 2: expected 6 numbers"),
-    'point not finite': (rewrite('sparse/0/points3D.txt', '-0.5', 'inf'), 'points are not finite'),
+    'point of words': (rewrite('sparse/0/points3D.txt', '0 -1.0 ', '0 x '), r'points3D\.txt, line 2: expected 6 num'),
+    'point not finite': (rewrite('sparse/0/points3D.txt', '0 -1.0 ', '0 inf '), 'points are not finite'),
     'no text': (lambda f: (f / 'sparse/0/images.txt').write_bytes(b'\xff\xfe'), r'images\.txt: no text'),
 }
 
@@ -377,7 +389,7 @@ def test_binary_models_cut_anywhere_are_refused(name, scene, tmp_path):
     source = write_colmap_binary(tmp_path, scene)
     path = tmp_path / 'sparse' / f'{name}.bin'
     whole = path.read_bytes()
-    for length in range(0, len(whole), 5):
+    for length in (0, 7, 8, 11, 20, 40, 75, len(whole) - 8, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=rf'{name}\.bin: ends in the middle, after {length} bytes'):
             load(source, tmp_path)

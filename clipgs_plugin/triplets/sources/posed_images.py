@@ -18,6 +18,7 @@ from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.objects import Listed, Points, PosedImages
 from clipgs_plugin.triplets.shards import MAX_UID
 from clipgs_plugin.triplets.sources.base import uid_of
+from clipgs_plugin.triplets.sources.visual_hull import within_masks
 
 _ENDINGS = ('.png', '.jpg', '.jpeg', '.webp', '.PNG', '.JPG', '.JPEG')  # tried where a frame names none
 _MAX_STRETCH = 1.05  # pictures whose shapes differ by more than this are not brought to one size
@@ -84,7 +85,8 @@ class _PosedSource:
         """The pictures and cameras of an object, in the frame of its files.
 
         Returns:
-            Alpha is the file's own times its mask, 1 where there is neither.
+            Alpha is the file's own times its mask, 1 where there is neither. Points that fall on the empty part of a
+            mask are of the surroundings and left out.
 
         Raises:
             ValueError: A file is damaged, lacks something, or means what a pinhole camera cannot.
@@ -95,7 +97,12 @@ class _PosedSource:
             raise ValueError(f'{listed.path}: its cameras name no pictures')
         if self.max_views is not None and len(pictures) > self.max_views:
             pictures = [pictures[i * len(pictures) // self.max_views] for i in range(self.max_views)]
-        return read_pictures(pictures, self.size)._replace(points=self._points(listed.path))
+        posed = read_pictures(pictures, self.size)
+        points = self._points(listed.path)
+        if points is not None:
+            kept = within_masks(points.positions, posed)
+            points = Points(points.positions[kept], points.colors[kept]) if kept.any() else None
+        return posed._replace(points=points)
 
     def _folders(self, root: Path) -> Iterator[Path]:
         for folder, below, _ in os.walk(root):
@@ -461,7 +468,7 @@ def _binary_cameras(file: Path) -> dict[int, _Camera]:
     data = _Bytes(file)
     cameras = {}
     for _ in range(data.take('Q')[0]):
-        number, model, width, height = data.take('iiQQ')
+        number, model, width, height = data.take('IiQQ')
         where = f'{file}: camera {number}'
         name = _CAMERA_MODELS[model] if 0 <= model < len(_CAMERA_MODELS) else f'number {model}'
         _check_model(where, name)
@@ -474,7 +481,7 @@ def _binary_poses(file: Path) -> list[_Pose]:
     data = _Bytes(file)
     poses = []
     for _ in range(data.take('Q')[0]):
-        _, *pose, camera = data.take('i7di')
+        _, *pose, camera = data.take('I7dI')
         poses.append(_Pose(data.name(), camera, tuple(pose[:4]), tuple(pose[4:])))
         data.skip(24 * data.take('Q')[0])  # points in the picture: x, y, and the number of a point in space
     data.end()
