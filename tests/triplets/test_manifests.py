@@ -1,0 +1,164 @@
+import datetime
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from clipgs_plugin import GaussianCloud
+from clipgs_plugin.io import write_gaussians
+from clipgs_plugin.triplets.objects import Points
+from clipgs_plugin.triplets.sources.manifests import ManifestSource, source_type
+from clipgs_plugin.triplets.sources.points import PointSource
+from clipgs_plugin.triplets.sources.splats import SplatSource
+
+ASCII_PLY = 'ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n'
+
+
+def texts(listed) -> list[str]:
+    assert all(caption['source'] == 'manifest' for caption in listed.captions)
+    return [caption['text'] for caption in listed.captions]
+
+
+@pytest.fixture
+def folder(tmp_path, random_cloud):
+    (tmp_path / 'files').mkdir()
+    np.save(tmp_path / 'files' / 'a.npy', np.arange(12.0).reshape(4, 3))
+    write_gaussians(random_cloud(7), tmp_path / 'files' / 'b.spz')
+    write_gaussians(random_cloud(8), tmp_path / 'files' / 'c.ply')
+    (tmp_path / 'files' / 'd.ply').write_text(ASCII_PLY + 'end_header\n0 0 0\n1 0 0\n0 1 0\n')
+    return tmp_path
+
+
+def test_a_csv_with_every_column(folder):
+    (folder / 'm.csv').write_text(
+        '\ufeffuid,path,category,caption,captions,split,license,year\n'
+        '001,files/a.npy,armchair,"a chair, red","[""one"", ""two"", ""one"", """"]",test,CC0,1999\n'
+        'b/x,files/b.spz,,,only one,,,\n'
+        'c,files/c.ply,,"two\nlines",,,,\n'
+        'd,files/d.ply,,[not json,,,,\n')
+    source = ManifestSource(split='val')
+    listed = source.list(folder / 'm.csv')
+    assert [x.uid for x in listed] == ['001', 'b_x', 'c', 'd']
+    assert [x.category for x in listed] == ['armchair', None, None, None]
+    assert [x.split for x in listed] == ['test', 'val', 'val', 'val']
+    assert [texts(x) for x in listed] == [['a chair, red', 'one', 'two'], ['only one'], ['two\nlines'], ['[not json']]
+    assert listed[0].attributes == dict(license='CC0', year='1999', original_uid='001')
+    assert listed[1].attributes == dict(original_uid='b/x')
+    content = [source.load(x) for x in listed]
+    assert [type(x) for x in content] == [Points, GaussianCloud, GaussianCloud, Points]
+    assert np.array_equal(content[0].positions, np.arange(12).reshape(4, 3))
+    assert [len(content[1]), len(content[2]), len(content[3].positions)] == [7, 8, 3]
+
+
+def test_a_parquet_table_with_names_of_its_own(folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    pq.write_table(pa.table({
+        'file': ['a.npy', 'nowhere/z.glb'], 'class': [3, None], 'texts': [['x', None, 'y'], []],
+        'when': [datetime.date(2024, 5, 6), None], 'score': [0.5, float('nan')], 'tags': [[{'k': 1}], None],
+    }), folder / 'm.parquet')
+    source = ManifestSource(source=dict(type='PointSource', up='z'), files=folder / 'files',
+                            columns=dict(path='file', category='class', captions='texts'))
+    assert source.up == 'z'
+    listed = source.list(folder / 'm.parquet')
+    assert [x.uid for x in listed] == ['a', 'nowhere-z'] and [x.category for x in listed] == ['3', None]
+    assert [texts(x) for x in listed] == [['x', 'y'], []]
+    assert [x.attributes for x in listed] == [dict(when='2024-05-06', score=0.5, tags=[{'k': 1}]), {}]
+    json.dumps([x.attributes for x in listed], allow_nan=False)  # as a record takes them
+    assert isinstance(source.load(listed[0]), Points)
+    with pytest.raises(FileNotFoundError, match=r'z\.glb: the file of nowhere-z is not there'):
+        source.load(listed[1])
+
+
+def test_the_layout_of_cap3d(folder):
+    (folder / 'files' / 'deep').mkdir()
+    np.save(folder / 'files' / 'deep' / 'e.npy', np.zeros((2, 3)))
+    (folder / 'files' / 'd.txt').write_text('1 2 3\n')  # d.ply comes before it
+    (folder / 'cap3d.csv').write_text('e,"A small, white cup."\nd,A plate.\ngone,A ghost.\ne,A mug.\n')
+    source = ManifestSource(files=folder / 'files')
+    listed = source.list(folder / 'cap3d.csv')
+    assert [x.uid for x in listed] == ['e', 'd', 'gone']
+    assert [texts(x) for x in listed] == [['A small, white cup.', 'A mug.'], ['A plate.'], ['A ghost.']]
+    assert [x.path.name for x in listed] == ['e.npy', 'd.ply', 'gone']
+    assert len(source.load(listed[0]).positions) == 2
+    with pytest.raises(FileNotFoundError, match='gone'):
+        source.load(listed[2])
+    present = ManifestSource(files=folder / 'files', only_present=True).list(folder / 'cap3d.csv')
+    assert [x.uid for x in present] == ['e', 'd']
+
+
+def test_rows_are_a_sequence_of_slices_that_cross_processes(folder):
+    (folder / 'm.csv').write_text('uid,path\n' + ''.join(f'o{i},files/a.npy\n' for i in range(10)))
+    rows = ManifestSource().list(folder / 'm.csv')
+    assert [x.uid for x in rows[3::4]] == ['o3', 'o7'] and rows[-1].uid == 'o9' and len(rows[:0]) == 0
+    assert [x.uid for x in pickle.loads(pickle.dumps(rows[8:]))] == ['o8', 'o9']
+    with pytest.raises(IndexError):
+        rows[10]
+
+
+def test_a_tsv(folder):
+    (folder / 'm.tsv').write_text('path\tcaption\nfiles/a.npy\tone, two\n')
+    listed, = ManifestSource().list(folder / 'm.tsv')
+    assert listed.uid == 'files-a' and texts(listed) == ['one, two']
+
+
+@pytest.mark.parametrize('text, reason', [
+    ('', 'the manifest is empty'),
+    ('uid,path\na,x.glb\nb,y.glb\na,z.glb\n', '1 uids come more than once: a; give'),
+    ('uid,path\na b,x.glb\na?b,y.glb\n', r'a b and a\?b'),
+    ('uid,path\na,x.glb\nb\n', 'line 3: 1 values, expected 2'),
+    ('uid,path\na,x.glb,1\n', 'line 2: 3 values, expected 2'),
+    ('uid,path\na,\n', '1 rows have no path, the first number 1'),
+    ('uid,path\na,x\n,y\n', '1 rows have no uid, the first number 2'),
+    ('object_id,caption\na,x\n', "none is 'uid' or 'path'"),
+    ('id,file,class\na,x,y\n', "neither 'uid' nor 'path'"),
+    ('uid,path,path\na,x,y\n', 'names a column twice'),
+    ('uid,path\na,"x\n', 'not a table in UTF-8'),
+])
+def test_bad_tables_say_why(tmp_path, text, reason):
+    (tmp_path / 'm.csv').write_text(text)
+    with pytest.raises(ValueError, match=reason) as error:
+        ManifestSource().list(tmp_path / 'm.csv')
+    assert str(tmp_path / 'm.csv') in str(error.value)
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / 'm.csv').write_bytes(b'uid,path\na,\xff\xfe\n')
+    (tmp_path / 'm.parquet').write_bytes(b'nonsense')
+    (tmp_path / 'm.xlsx').write_bytes(b'')
+    for name, reason in (('m.csv', 'UTF-8'), ('m.parquet', 'no Parquet table'), ('m.xlsx', 'ends in .csv')):
+        with pytest.raises(ValueError, match=reason):
+            ManifestSource().list(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match='no such manifest'):
+        ManifestSource().list(tmp_path)
+    with pytest.raises(ValueError, match='columns names id, expected uid'):
+        ManifestSource(columns=dict(id='uid'))
+
+
+def test_every_ending_has_its_source(tmp_path, random_cloud):
+    for name in ('a.glb', 'b.OBJ', 'c.stl', 'd.xyz', 'e.pcd', 'f.splat', 'g.sog', 'h.compressed.ply'):
+        (tmp_path / name).write_bytes(b'x')
+    (tmp_path / 'sog').mkdir()
+    write_gaussians(random_cloud(5), tmp_path / 'sog' / 'meta.json')
+    write_gaussians(random_cloud(5), tmp_path / 'i.ply')
+    points = ASCII_PLY + 'end_header\n0 0 0\n1 0 0\n0 1 0\n'
+    faces = ASCII_PLY + 'element face {}\nproperty list uchar int vertex_indices\nend_header\n0 0 0\n1 0 0\n0 1 0\n'
+    (tmp_path / 'j.ply').write_text(points)
+    (tmp_path / 'k.ply').write_text(faces.format(1) + '3 0 1 2\n')
+    (tmp_path / 'l.ply').write_text(faces.format(0))
+    found = ''.join(source_type(path)[0] for path in sorted(tmp_path.iterdir()))
+    assert found == 'MMMPPSSSSPMPS'  # a to l, and the folder
+    for name, content, reason in (('m.docx', b'x', 'no source is known'), ('n.ply', b'', 'the file is empty'),
+                                  ('o.ply', b'x', 'not a PLY file')):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=reason):
+            source_type(tmp_path / name)
+
+
+def test_the_up_axis_reaches_the_sources_by_ending(folder):
+    (folder / 'm.csv').write_text('path\nfiles/a.npy\nfiles/b.spz\n')
+    source = ManifestSource(up='-z')
+    for x in source.list(folder / 'm.csv'):
+        source.load(x)
+    assert {type(s): s.up for s in source._sources.values()} == {PointSource: '-z', SplatSource: '-z'}
