@@ -16,9 +16,7 @@ from PIL import Image
 from clipgs_plugin.ops.rotations import AXES
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.objects import Listed, Points, PosedImages
-from clipgs_plugin.triplets.shards import MAX_UID
-from clipgs_plugin.triplets.sources.base import uid_of
-from clipgs_plugin.triplets.sources.visual_hull import within_masks
+from clipgs_plugin.triplets.sources.listing import list_files
 
 _ENDINGS = ('.png', '.jpg', '.jpeg', '.webp', '.PNG', '.JPG', '.JPEG')  # tried where a frame names none
 _MAX_STRETCH = 1.05  # pictures whose shapes differ by more than this are not brought to one size
@@ -42,51 +40,41 @@ class _PosedSource:
         up: The axis that points up in the files.
         size: Pictures whose longer side has more pixels are made smaller, cameras with them; None leaves them.
         max_views: Where there are more pictures, so many are chosen evenly; None takes all.
-        category: ``'parent'`` takes the name of the folder in which an object's folder lies.
     """
 
     suffixes = ()
 
-    def __init__(self, up: str, size: int | None, max_views: int | None, category: str | None):
+    def __init__(self, up: str, size: int | None, max_views: int | None):
         if up not in AXES:
             raise ValueError(f'up={up!r}: expected one of {AXES}')
         for name, value in (('size', size), ('max_views', max_views)):
             if value is not None and value < 1:
                 raise ValueError(f'{name}={value}: expected at least 1, or None')
-        if category not in (None, 'parent'):
-            raise ValueError(f"category={category!r}: expected 'parent' or None")
         self.up = up
         self.size = size
         self.max_views = max_views
-        self.category = category
 
     def list(self, root: Path) -> list[Listed]:
         """The folders at or below ``root`` that hold cameras, in the order of their names; nothing of them is read.
+
+        The file of cameras of an object stands for its folder.
 
         Raises:
             FileNotFoundError: There is no such folder.
         """
         root = Path(root).absolute()
+        if root.is_file() and self._holds(root.parent):
+            root = root.parent
         if not root.is_dir():
             raise FileNotFoundError(f'{root}: no such folder')
-        listed, taken = [], set()
-        for folder in self._folders(root):
-            # A folder's name may hold dots that end nothing, and two names may clean up to the same uid.
-            uid = first = uid_of(folder.with_name(folder.name.replace('.', '_')), root)
-            number = 1
-            while uid in taken:
-                number += 1
-                uid = f'{first[:MAX_UID - 8]}-{number}'
-            taken.add(uid)
-            listed.append(Listed(uid, folder, folder.parent.name if self.category else None))
-        return listed
+        return list_files(root, list(self._folders(root)))
 
     def load(self, listed: Listed) -> PosedImages:
         """The pictures and cameras of an object, in the frame of its files.
 
         Returns:
-            Alpha is the file's own times its mask, 1 where there is neither. Points that fall on the empty part of a
-            mask are of the surroundings and left out.
+            Alpha is the file's own times its mask, 1 where there is neither. Points are all that the file has, those
+            of the surroundings as well.
 
         Raises:
             ValueError: A file is damaged, lacks something, or means what a pinhole camera cannot.
@@ -97,12 +85,7 @@ class _PosedSource:
             raise ValueError(f'{listed.path}: its cameras name no pictures')
         if self.max_views is not None and len(pictures) > self.max_views:
             pictures = [pictures[i * len(pictures) // self.max_views] for i in range(self.max_views)]
-        posed = read_pictures(pictures, self.size)
-        points = self._points(listed.path)
-        if points is not None:
-            kept = within_masks(points.positions, posed)
-            points = Points(points.positions[kept], points.colors[kept]) if kept.any() else None
-        return posed._replace(points=points)
+        return read_pictures(pictures, self.size)._replace(points=self._points(listed.path))
 
     def _folders(self, root: Path) -> Iterator[Path]:
         for folder, below, _ in os.walk(root):
@@ -137,15 +120,14 @@ class NerfSource(_PosedSource):
         up: The axis that points up in the files.
         size: Pictures whose longer side has more pixels are made smaller, cameras with them; None leaves them.
         max_views: Where there are more pictures, so many are chosen evenly; None takes all.
-        category: ``'parent'`` takes the name of the folder in which an object's folder lies.
 
     Sources: Mildenhall et al., "NeRF", 2020; Mueller et al., "Instant Neural Graphics Primitives", 2022; Tancik et
     al., "Nerfstudio", 2023.
     """
 
     def __init__(self, splits: Sequence[str] = ('train',), up: str = 'z', size: int | None = 512,
-                 max_views: int | None = 100, category: str | None = None):
-        super().__init__(up, size, max_views, category)
+                 max_views: int | None = 100):
+        super().__init__(up, size, max_views)
         if isinstance(splits, str) or not splits:
             raise ValueError(f"splits={splits!r}: expected a list of names such as ['train', 'test']")
         self.splits = tuple(splits)
@@ -267,14 +249,13 @@ class ColmapSource(_PosedSource):
             taken upright come out with about -y up.
         size: Pictures whose longer side has more pixels are made smaller, cameras with them; None leaves them.
         max_views: Where there are more pictures, so many are chosen evenly; None takes all.
-        category: ``'parent'`` takes the name of the folder in which an object's folder lies.
 
     Source: Schoenberger and Frahm, "Structure-from-Motion Revisited", 2016; the format as COLMAP documents it.
     """
 
     def __init__(self, model: str | None = None, images: str = 'images', masks: str = 'masks', up: str = '-y',
-                 size: int | None = 512, max_views: int | None = 100, category: str | None = None):
-        super().__init__(up, size, max_views, category)
+                 size: int | None = 512, max_views: int | None = 100):
+        super().__init__(up, size, max_views)
         self.models = ('sparse/0', 'sparse', '.') if model is None else (model,)
         self.images = images
         self.masks = masks
