@@ -146,7 +146,7 @@ class Captioner(Protocol):
 
 @TASK_UTILS.register_module()
 class TransformersCaptioner:
-    """An image-captioning model of transformers (BLIP, BLIP-2, GIT, ViT-GPT2 ...), from weights on this machine.
+    """An image-captioning model of transformers (BLIP, BLIP-2, GIT and their like), from weights on this machine.
 
     Nothing is downloaded: ``model`` is a folder, or a name whose files are in Hugging Face's cache. Decoding is greedy,
     so that the same views give the same captions.
@@ -161,6 +161,7 @@ class TransformersCaptioner:
     Raises:
         ImportError: transformers is not installed.
         FileNotFoundError: The weights are not on this machine.
+        ValueError: Another kind of model.
     """
 
     def __init__(self, model: str | Path, device: str = 'cpu', num_views: int = 4, prompt: str | None = None,
@@ -180,6 +181,9 @@ class TransformersCaptioner:
                 f'{model}: no image-captioning model on this machine ({str(error).splitlines()[0]}). Nothing is '
                 'downloaded unasked: get one, for example with hf download Salesforce/blip-image-captioning-base '
                 '--local-dir FOLDER, and name the folder') from error
+        if not hasattr(self.processor, 'image_processor'):
+            raise ValueError(f'{model}: its {type(self.processor).__name__} takes no pictures; take a model such '
+                             'as BLIP, BLIP-2 or GIT, whose folder has a processor of both pictures and texts')
         self.network = network.to(device).eval()
         self.name = Path(model).name
         self.device = device

@@ -157,6 +157,8 @@ class Batch(dict):
 
 
 class Processor:
+    image_processor = None
+
     def __call__(self, images, return_tensors, text=None):
         assert return_tensors == 'pt' and all(image.mode == 'RGB' for image in images)
         batch = Batch(pixel_values=torch.tensor([image.getpixel((0, 0))[0] for image in images]))
@@ -204,6 +206,12 @@ def test_nothing_is_downloaded(transformers):
     assert transformers == [('folder/blip', dict(local_files_only=True))] * 2
     with pytest.raises(FileNotFoundError, match=r'missing/model: no image-captioning model .*not in the cache\)'):
         TransformersCaptioner('missing/model')
+
+
+def test_a_model_of_another_kind_is_refused(transformers, monkeypatch):
+    monkeypatch.delattr(Processor, 'image_processor')
+    with pytest.raises(ValueError, match='folder/bert: its Processor takes no pictures'):
+        TransformersCaptioner('folder/bert')
 
 
 def test_without_transformers_the_error_names_the_extra(monkeypatch):
