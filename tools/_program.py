@@ -114,3 +114,6 @@ def run(main: Callable[[], int]) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # what reads the output has had enough
+        sys.stderr.close()
+        sys.exit(0)

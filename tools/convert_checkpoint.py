@@ -11,7 +11,7 @@ from clipgs_plugin.tools._program import TINY_TABLE, parser, run
 def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.models.checkpoints import FAMILIES, convert_checkpoint
     args = parser(__doc__, TINY_TABLE, 'python tools/convert_checkpoint.py '
-                  'work_dirs/tables/backbones/checkpoints/uni3d.pth work_dirs/uni3d.safetensors')
+                  'work_dirs/tables/backbones/checkpoints/120x1/uni3d.pth work_dirs/uni3d.safetensors')
     args.add_argument('source', metavar='SRC', type=Path, help='the published file')
     args.add_argument('target', metavar='DST', type=Path, help='the .safetensors file to write')
     args.add_argument('--family', choices=['auto', *sorted(FAMILIES)], default='auto',

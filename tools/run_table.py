@@ -58,7 +58,7 @@ class Row:
 
 XYZ = ('xyz',)
 ROWS = (
-    Row('Point-BERT', 'clipgs_pointbert-nano_15e_toy-world', 'point_bert', XYZ),
+    Row('Point-BERT', 'clipgs_pointbert-nano-h64_15e_toy-world', 'point_bert', XYZ),
     Row('Point-MAE', 'clipgs_pointmae-nano_15e_toy-world', 'point_mae', XYZ),
     Row('ULIP', 'clipgs_ulip-nano_15e_toy-world', 'ulip'),
     Row('Uni3D', 'clipgs_uni3d-nano_15e_toy-world', 'uni3d'),
@@ -79,11 +79,15 @@ def backbones(out: Path, seeds: int, only: list[str], options: dict[str, int]) -
     rows = [row for row in ROWS if not only or row.title in only]
     if unknown := set(only) - {row.title for row in ROWS}:
         raise ValueError(f'--only {sorted(unknown)}: expected some of {[row.title for row in ROWS]}')
-    # Other objects than those of the experiment, of the same categories, and never of a look of the test set.
-    pretraining = make_world(out / 'worlds' / 'pretraining', seed=1, num_train=options['pretrain_objects'],
+    # What is made goes by its settings, so that runs of other settings lie beside it. The objects of pre-training are
+    # others than those of the experiment, of the same categories, and never of a look of the test set.
+    num_pretraining, num_shots, num_test = (options[key] for key in ('pretrain_objects', 'objects', 'test_objects'))
+    pretraining = make_world(out / 'worlds' / f'pretraining-{num_pretraining}', seed=1, num_train=num_pretraining,
                              num_val=0, num_test=0)
-    world = make_world(out / 'worlds' / 'ten_shot', seed=0, num_train=options['objects'], num_val=0,
-                       num_test=options['test_objects'])
+    world = make_world(out / 'worlds' / f'shots-{num_shots}-test-{num_test}', seed=0, num_train=num_shots, num_val=0,
+                       num_test=num_test)
+    begun = f'{num_pretraining}x{options["pretrain_epochs"]}'
+    folder = out / f'{num_shots}x{options["epochs"]}-from-{begun}-on-{num_test}'
     jobs = [(row, start, seed) for seed in range(seeds) for row in rows
             for start in STARTS[:1 if row.family is None else 2]]
     results: dict[tuple[str, str], list[Scores]] = {}
@@ -91,9 +95,10 @@ def backbones(out: Path, seeds: int, only: list[str], options: dict[str, int]) -
         for row, start, seed in bar.track(jobs, description='runs'):
             file = None
             if start == 'checkpoint':
-                file = pretrained_file(row, out / 'checkpoints', pretraining, options['pretrain_epochs'])
-            scores = scored(out / 'runs' / f'{row.config}-{start}-{seed}.json',
-                            partial(finetune, row, world, options['epochs'], seed, file))
+                file = pretrained_file(row, out / 'checkpoints' / begun, pretraining, options['pretrain_epochs'])
+            work_dir = folder / f'{row.config}-{start}-{seed}'
+            scores = scored(work_dir.with_suffix('.json'),
+                            partial(finetune, row, world, options['epochs'], seed, file, work_dir))
             print_scores(row.title, start, seed, scores)
             results.setdefault((row.title, start), []).append(scores)
     print('\n'.join(markdown(rows, results, options, seeds)))
@@ -146,14 +151,14 @@ def pretrained_file(row: Row, folder: Path, world: Path, epochs: int) -> Path:
     return file
 
 
-def finetune(row: Row, world: Path, epochs: int, seed: int, file: Path | None) -> tuple[float, float]:
+def finetune(row: Row, world: Path, epochs: int, seed: int, file: Path | None,
+             work_dir: Path) -> tuple[float, float]:
     """Zero-shot and ten-shot accuracy after training on the few objects of a world, from a file or from scratch."""
     from clipgs_plugin.evaluation.functional import topk_accuracy
     from clipgs_plugin.evaluation.linear_probe import linear_probe
     from clipgs_plugin.evaluation.prompts import class_embeddings
     from clipgs_plugin.registry import DATASETS, MODELS
 
-    work_dir = world.parent.parent / 'logs' / f'{row.config}-{"scratch" if file is None else "checkpoint"}-{seed}'
     cfg = settings(row, world, epochs, seed, work_dir)
     if file is not None:
         cfg.model.encoder.init_cfg = dict(type='PointCloudPretrained', checkpoint=str(file))

@@ -179,8 +179,7 @@ def _origins(model: nn.Module) -> dict[str, str]:
             kind = cfg['type'] if isinstance(cfg['type'], str) else cfg['type'].__name__
             if kind.rpartition('.')[-1] == 'Pretrained':
                 origins.update((name, cfg['checkpoint']) for name, _ in module.named_parameters(prefix[:-1]))
-        report = getattr(module, 'load_report', None)
-        if report is not None:
+        for report in getattr(module, 'load_reports', ()):
             origins.update((prefix + name, f'{report.path} ({report.family})') for name in report.loaded)
     return origins
 

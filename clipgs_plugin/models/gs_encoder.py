@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from clipgs_plugin.models.backbones.lora import add_lora
 from clipgs_plugin.models.checkpoints.published import is_published, published_encoder
+from clipgs_plugin.models.checkpoints.report import LoadReport
 from clipgs_plugin.models.parts import PARTS, part_of
 from clipgs_plugin.registry import MODELS, WEIGHT_INITIALIZERS
 from clipgs_plugin.structures import GaussianBatch
@@ -58,7 +59,7 @@ class GSEncoder(BaseModule):
         self._check_seam()
         self.embed_dim = embed_dim
         self.projection = nn.Linear(self.backbone.out_channels, embed_dim)
-        self.load_report = None  # of PointCloudPretrained, once that was applied
+        self.load_reports: list[LoadReport] = []  # of each PointCloudPretrained, once it was applied
         if lora is not None:
             add_lora(self.backbone, **lora)
         self.frozen = (frozen,) if isinstance(frozen, str) else tuple(frozen)

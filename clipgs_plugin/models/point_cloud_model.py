@@ -26,18 +26,17 @@ class QueryProjection(nn.Module):
         in_features: D, width of a query.
         out_features: E, width of the teacher's space.
         num_text: How many of the queries, the last, are of texts.
-        bias: Whether the projections have one.
 
     Shapes:
         - input: (B, Q, D)
         - output: (B, Q, E)
     """
 
-    def __init__(self, in_features: int, out_features: int, num_text: int = TEXT_QUERIES, bias: bool = True) -> None:
+    def __init__(self, in_features: int, out_features: int, num_text: int = TEXT_QUERIES) -> None:
         super().__init__()
         self.num_text = num_text
-        self.image = nn.Linear(in_features, out_features, bias)
-        self.text = nn.Linear(in_features, out_features, bias)
+        self.image = nn.Linear(in_features, out_features)
+        self.text = nn.Linear(in_features, out_features)
 
     def forward(self, queries: Tensor) -> Tensor:
         images, texts = queries[:, :-self.num_text], queries[:, -self.num_text:]

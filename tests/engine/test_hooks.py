@@ -110,7 +110,7 @@ def test_summary_tells_what_is_trained_and_where_from(wrap, caplog):
     loaded = [name for name, _ in encoder.tokenizer.named_parameters('tokenizer') if 'patch_encoder' in name]
     loaded += ['tokenizer.patch_encoder.first_conv.1.running_mean', 'backbone.reduce_dim.weight',
                'backbone.reduce_dim.bias', *position]
-    encoder.load_report = SimpleNamespace(path='weights/a.pt', family='point_bert', loaded=loaded)
+    encoder.load_reports = [SimpleNamespace(path='weights/a.pt', family='point_bert', loaded=loaded)]
     backbone.pos_embed[0].requires_grad_(False)
 
     blocks = 2 * (24 * 72 + 24 * 24 + 24 + 2 * 24 * 96 + 96 + 24 + 4 * 24)
@@ -148,7 +148,7 @@ def test_summary_tells_of_pretrained_checkpoints_and_that_the_outer_one_stays(ca
     model = tuned(init_cfg=[dict(type='Pretrained', checkpoint='encoder.pth')])
     model.encoder.backbone.init_cfg = dict(type='mmengine.Pretrained', checkpoint='backbone.pth')
     model.encoder.tokenizer.init_cfg = dict(type='Constant', val=0.0, layer='Conv1d')
-    model.encoder.load_report = SimpleNamespace(path='a.pt', family='uni3d', loaded=['backbone.norm.weight'])
+    model.encoder.load_reports = [SimpleNamespace(path='a.pt', family='uni3d', loaded=['backbone.norm.weight'])]
     lines = summary(model, caplog)
     ends = {line.split()[0]: line for line in lines[2:]}
     assert ends['blocks'].endswith('  checkpoint encoder.pth')

@@ -18,11 +18,12 @@ def test_a_row_is_run_from_scratch_and_from_a_file_of_its_family_once(tmp_path, 
     row = next(line for line in printed.splitlines() if line.startswith('| Point-MAE |'))
     cells = [float(cell) for cell in row.strip('|').split('|')[1:]]
     assert len(cells) == 4 and all(0 <= cell <= 100 for cell in cells)
-    found = open_point_cloud_checkpoint(tmp_path / 'checkpoints' / 'point_mae.pth')
+    found = open_point_cloud_checkpoint(tmp_path / 'checkpoints' / '60x1' / 'point_mae.pth')
     assert found.family.name == 'point_mae' and found.attributes == ('xyz',) and not found.unused
-    runs = sorted(path.name for path in (tmp_path / 'runs').glob('*.json'))
+    folder = tmp_path / '60x1-from-60x1-on-60'
+    runs = sorted(path.name for path in folder.glob('*.json'))
     assert [name.rsplit('-', 2)[1] for name in runs] == ['checkpoint', 'scratch']
-    scores = {name: json.loads((tmp_path / 'runs' / name).read_text()) for name in runs}
+    scores = {name: json.loads((folder / name).read_text()) for name in runs}
     assert cells == [round(scores[name][kind], 1) for kind in ('zero_shot', 'ten_shot') for name in reversed(runs)]
     monkeypatch.setattr(run_table, 'finetune', lambda *_: pytest.fail('a run that has its numbers is not run again'))
     run_table.main(arguments)

@@ -35,6 +35,7 @@ class _PointTransformer(TokenBackbone):
     def __init__(self, embed_dims: int, depth: int, num_heads: int, in_channels: int, class_token: bool,
                  mlp_ratio: float = 4.0, drop_path_rate: float = 0.0, **common) -> None:
         super().__init__(embed_dims, in_channels, 2 * embed_dims, **common)
+        self.num_heads = num_heads
         self.cls_token = self.cls_pos = None
         if class_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))

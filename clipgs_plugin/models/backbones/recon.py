@@ -115,6 +115,7 @@ class ReCon(TokenBackbone):
     def __init__(self, embed_dims: int = 384, depth: int = 12, num_heads: int = 6, mlp_ratio: float = 4.0,
                  drop_path_rate: float = 0.0, **common) -> None:
         super().__init__(embed_dims, embed_dims, 4 * embed_dims, **common)
+        self.num_heads = num_heads
         for name in GLOBAL_TOKENS:
             for what in ('token', 'pos'):
                 value = nn.init.trunc_normal_(torch.empty(1, 1, embed_dims), std=0.02)

@@ -152,9 +152,10 @@ class TimmTransformer(TokenBackbone):
         with torch.no_grad():
             for key, value in own.items():
                 value.copy_(found[key])
-        self.load_report = LoadReport(source, 'timm', list(own), {
+        report = LoadReport(source, 'timm', list(own), {
             key: 'of the image model, never used for points' for key in state if key not in own})
-        print_log(str(self.load_report), logger='current')
+        self.load_reports = [report]
+        print_log(str(report), logger='current')
 
     def forward_features(self, tokens: Tokens) -> Tensor:
         """The class token, where there is one, and the patches, after ``norm``, (B, [1 +] G, D)."""

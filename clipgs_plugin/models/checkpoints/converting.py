@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from clipgs_plugin.io.files import write_whole
+from clipgs_plugin.models.checkpoints.family import HEAD_WIDTH, heads_of_64
 from clipgs_plugin.models.checkpoints.loading import (
     DEFAULT_PARTS,
     FAMILIES,
@@ -72,7 +73,10 @@ def export_point_cloud_checkpoint(encoder: nn.Module, path: str | Path, family: 
     """
     if family not in FAMILIES:
         raise ValueError(f'family={family!r}: expected one of {sorted(FAMILIES)}')
-    own = encoder.state_dict()
+    heads, own = getattr(encoder.backbone, 'num_heads', None), encoder.state_dict()
+    if heads not in (None, heads_of_64(encoder.backbone.embed_dims)):
+        raise ValueError(f'{family} has heads that are {HEAD_WIDTH} wide, this {type(encoder.backbone).__name__} of '
+                         f'{encoder.backbone.embed_dims} has num_heads={heads}; no tensor would tell')
     kept = {key: value for key, value in own.items() if part_of(key, encoder.backbone) in parts}
     exported = FAMILIES[family].export(kept)
     lost = len(kept) - len(exported) - sum(key in FAMILIES[family].zeros for key in kept)

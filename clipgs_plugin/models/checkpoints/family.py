@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 PATCH_ENCODER = 'tokenizer.patch_encoder.'
+HEAD_WIDTH = 64
 
 # How a tensor is stored beside how it is used: the way in and the way back.
 FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
@@ -53,7 +54,8 @@ class Family:
         absent: Parts of names, after the prefix, that no file of the family has: marks of others built on it.
         attributes: What the columns of the first convolution mean, by their number.
         unused: Beginnings of whole names that are never used, and why.
-        zeros: Names of an encoder that the family does without, so that zeros stand for them.
+        projection_bias: Whether the projection has a bias; None where the family has no projection.
+        unprojected: Those of the prefixes whose files never had a projection all the same.
     """
 
     name: str
@@ -67,7 +69,18 @@ class Family:
     attributes: Mapping[int, tuple[str, ...]] = field(
         default_factory=lambda: {3: ('xyz',), 6: ('xyz', 'rgb')})
     unused: Mapping[str, str] = field(default_factory=dict)
-    zeros: tuple[str, ...] = ()
+    projection_bias: bool | None = None
+    unprojected: tuple[str, ...] = ()
+
+    @property
+    def zeros(self) -> tuple[str, ...]:
+        """Names of an encoder that the family does without, so that zeros stand for them."""
+        return () if self.projection_bias is not False else ('projection.bias',)
+
+    def source_of(self, name: str, prefix: str) -> str:
+        """How a file with this prefix calls what an encoder calls ``name``."""
+        rule = next((rule for rule in self.whole_rules(prefix) if name.startswith(rule.target)), None)
+        return name if rule is None else rule.source + name.removeprefix(rule.target)
 
     def prefix(self, keys: Iterable[str]) -> str | None:
         """The prefix of the point-cloud model among the names of a file; None where it is of another family."""
@@ -96,7 +109,7 @@ class Family:
             reason = next((why for start, why in self.unused.items() if key.startswith((start, prefix + start))), None)
             rule = None if reason else next((rule for rule in rules if key.startswith(rule.source)), None)
             if rule is None:
-                unused[key] = reason or f'no part of the {self.name} encoder'
+                unused[key] = reason or f'of no name that {self.name} is known to have'
             else:
                 name = rule.target + key.removeprefix(rule.source)
                 tensors[name], sources[name] = FORMS[rule.form][0](value), key
@@ -120,14 +133,26 @@ class Family:
         return exported
 
 
+class MissingTensorError(ValueError):
+    """A file lacks a tensor without which the size of its model cannot be told.
+
+    Attributes:
+        name: As an encoder calls it.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'lacks {name}, without which the size of its model cannot be told')
+        self.name = name
+
+
 def shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
     """The shape of a tensor that tells a size.
 
     Raises:
-        ValueError: It is not there.
+        MissingTensorError: It is not there.
     """
     if name not in tensors:
-        raise ValueError(f'lacks {name}, without which the size of its model cannot be told')
+        raise MissingTensorError(name)
     return tuple(tensors[name].shape)
 
 
@@ -146,13 +171,13 @@ def mini_pointnet(tensors: Mapping[str, Tensor]) -> dict:
                 patch_encoder=dict(type='PatchEncoder', widths=(first[0], middle[0], second[0])))
 
 
-def linear_projection(tensors: Mapping[str, Tensor]) -> dict | None:
-    """Options of a projection that is one matrix."""
-    if 'projection.weight' not in tensors:
+def linear_projection(tensors: Mapping[str, Tensor], bias: bool) -> dict | None:
+    """Options of a projection that is one matrix, None where the file has nothing of it."""
+    if not {'projection.weight', 'projection.bias'} & tensors.keys():
         return None
-    return dict(out_features=shape(tensors, 'projection.weight')[0], bias='projection.bias' in tensors)
+    return dict(out_features=shape(tensors, 'projection.weight')[0], bias=bias)
 
 
 def heads_of_64(width: int) -> int:
     """Attention heads of a transformer whose heads are 64 wide, as nearly all of the families' are."""
-    return max(1, width // 64)
+    return max(1, width // HEAD_WIDTH)

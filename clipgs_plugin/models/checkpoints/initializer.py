@@ -8,7 +8,6 @@ from pathlib import Path
 from mmengine.logging import print_log
 from torch import nn
 
-from clipgs_plugin.models.checkpoints.contract import Contract
 from clipgs_plugin.models.checkpoints.loading import (
     DEFAULT_PARTS,
     load_point_cloud_weights,
@@ -38,7 +37,7 @@ class PointCloudPretrained:
                  name: str | None = None, finetuned: bool = False) -> None:
         self.checkpoint = checkpoint
         self.family = family
-        self.parts = tuple(parts)
+        self.parts = (parts,) if isinstance(parts, str) else tuple(parts)
         self.name = name
         self.finetuned = finetuned
 
@@ -49,19 +48,7 @@ class PointCloudPretrained:
                              f'the encoder into embed_dim={module.embed_dim}; leave out the part \'projection\', or '
                              'train towards the teacher of the file')
         report = load_point_cloud_weights(module, found, parts=self.parts)
-        module.load_report = report
+        module.load_reports.append(report)
         print_log(str(report), logger='current')
-        for line in disagreements(found.contract, module.tokenizer):
+        for line in report.disagreements:
             print_log(f'{found.path}: {line}', logger='current', level=logging.WARNING)
-
-
-def disagreements(contract: Contract, tokenizer: nn.Module) -> list[str]:
-    """Where a tokenizer forms patches otherwise than a model was trained with, naming both sides."""
-    lines = []
-    for option, trained in contract.tokenizer_options().items():
-        if option == 'point_attributes':  # widening says so itself
-            continue
-        found = getattr(tokenizer, option)
-        if found != trained:
-            lines.append(f'was trained with {option}={trained!r}, the tokenizer has {option}={found!r}')
-    return lines

@@ -1,6 +1,7 @@
 """From a published file to the tensors of an encoder, with a report of what became of each."""
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from clipgs_plugin.models.checkpoints.contract import Contract
-from clipgs_plugin.models.checkpoints.family import PATCH_ENCODER, Architecture, Family
+from clipgs_plugin.models.checkpoints.family import (
+    HEAD_WIDTH,
+    PATCH_ENCODER,
+    Architecture,
+    Family,
+    MissingTensorError,
+)
 from clipgs_plugin.models.checkpoints.gaussian_mae import GAUSSIAN_MAE
 from clipgs_plugin.models.checkpoints.openshape import OPENSHAPE
 from clipgs_plugin.models.checkpoints.point_bert import POINT_BERT
@@ -23,6 +30,7 @@ from clipgs_plugin.models.checkpoints.report import LoadReport, some
 from clipgs_plugin.models.checkpoints.ulip import ULIP
 from clipgs_plugin.models.checkpoints.uni3d import UNI3D
 from clipgs_plugin.models.parts import PUBLISHED_PARTS, part_of
+from clipgs_plugin.models.tokenizers.gs_tokenizer import GSTokenizer
 from clipgs_plugin.registry.catalogue import load_catalogue
 from clipgs_plugin.structures.attributes import num_channels
 
@@ -32,6 +40,7 @@ FAMILIES = {family.name: family for family in (
 DEFAULT_PARTS = tuple(part for part in PUBLISHED_PARTS if part != 'projection')
 CHECKPOINT_FOLDER = 'CLIPGS_CHECKPOINTS'
 FINETUNED = 'cls_head_finetune.'
+OWN_NAMES = ('encoder.tokenizer.', 'tokenizer.patch_encoder.')
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,14 @@ class ForeignCheckpoint:
         """What the patch encoder of the file sees of a point."""
         return first_conv_attributes(self)
 
+    @property
+    def lost_projection(self) -> list[str]:
+        """Names of the projection in the file, where files of its family have one and this has not."""
+        family, prefix = self.family, self.family.prefix(self.state)
+        if family.projection_bias is None or prefix in family.unprojected or self.architecture.projection:
+            return []
+        return [rule.source for rule in family.whole_rules(prefix) if rule.target.startswith('projection.')]
+
 
 def open_point_cloud_checkpoint(checkpoint: str | Path, family: str = 'auto', name: str | None = None,
                                 finetuned: bool = False, trust_pickle: bool = False) -> ForeignCheckpoint:
@@ -90,10 +107,15 @@ def open_point_cloud_checkpoint(checkpoint: str | Path, family: str = 'auto', na
     kind = _family(state, path, family if name is None or family != 'auto' else catalogue[name]['family'])
     if not finetuned and any(FINETUNED in key for key in state):
         raise ValueError(f'{path}: was fine-tuned to classify (it has {FINETUNED}*), and a pre-trained file of '
-                         f'{kind.name} was expected; give that, or say finetuned=True if you mean this one')
+                         f'{kind.name} was expected; give that, or say so if you mean this one (finetuned=True, '
+                         '--finetuned)')
     tensors, sources, unused = kind.translate(state)
     try:
         architecture = kind.architecture(tensors)
+    except MissingTensorError as error:
+        lost = kind.source_of(error.name, kind.prefix(state))
+        raise ValueError(f'{LoadReport(str(path), kind.name, unused=unused, missing=[lost])}\nIt tells the size of the '
+                         'model; the file is not whole, download it again') from error
     except ValueError as error:
         raise ValueError(f'{path}: is of family {kind.name!r} but {error}') from error
     found = ForeignCheckpoint(str(path), kind, state, tensors, sources, unused, architecture,
@@ -119,75 +141,114 @@ def load_point_cloud_weights(
     Args:
         encoder: A GSEncoder or a PointCloudModel.
         checkpoint, family, name, finetuned: As :func:`open_point_cloud_checkpoint` takes them, or what it gave.
-        parts: Which parts to take, of ``PUBLISHED_PARTS``.
+        parts: Which parts to take, of ``PUBLISHED_PARTS``; nothing else of the file need fit.
         widen: Whether a first convolution may be widened.
 
     Returns:
-        What was loaded, and what of the file was not used and why.
+        What was loaded, what of the file was not used and why, and where the encoder disagrees with the contract.
 
     Raises:
         TypeError: The module is not an encoder of tokenizer and backbone.
         ValueError: The parts or the family are unknown, or the file does not fit: something that the encoder needs
             is missing, is of another shape, or the file has blocks that the encoder has not. Nothing is loaded then.
     """
-    if set(parts) - set(PUBLISHED_PARTS):
-        raise ValueError(f'parts={tuple(parts)}: expected some of {PUBLISHED_PARTS}')
+    parts = (parts,) if isinstance(parts, str) else tuple(parts)
+    if not parts or set(parts) - set(PUBLISHED_PARTS):
+        raise ValueError(f'parts={parts}: expected some of {PUBLISHED_PARTS}')
     if getattr(encoder, 'tokenizer', None) is None or not hasattr(encoder, 'backbone'):
-        raise TypeError(f'{type(encoder).__name__} has no tokenizer and backbone; PointCloudPretrained belongs into '
-                        'the init_cfg of the GSEncoder, as its weights are spread over both')
+        raise TypeError('weights of a point-cloud model fit an encoder of a tokenizer and a backbone over tokens, a '
+                        f'GSEncoder or a PointCloudModel, got a {type(encoder).__name__}; in a config '
+                        'PointCloudPretrained belongs into the init_cfg of the GSEncoder')
     if not isinstance(checkpoint, ForeignCheckpoint):
         checkpoint = open_point_cloud_checkpoint(checkpoint, family, name, finetuned)
-    found, own, notes = dict(checkpoint.tensors), encoder.state_dict(), []
-    kind, backbone = checkpoint.family, encoder.backbone
-    if type(backbone).__name__ != kind.backbone and 'blocks' in parts and not _is_kin(backbone, kind):
-        raise ValueError(f'{checkpoint.path}: weights of {kind.name} fit a {kind.backbone} of the same size, this '
-                         f'encoder has a {type(backbone).__name__}; set backbone=dict(type={kind.backbone!r}, ...)')
+    _check_backbone(encoder.backbone, checkpoint, parts)
+    kind, own, notes = checkpoint.family, encoder.state_dict(), []
+    found = {key: value for key, value in checkpoint.tensors.items() if _part(key, encoder) in parts}
     if 'patch_encoder' in parts:
         notes += _fit_first_conv(found, own, encoder, checkpoint, widen)
+    wanted = [key for key in own if part_of(key, encoder.backbone) in parts]
     for key in kind.zeros:
-        if key in own and key not in found:
+        if key in wanted and key not in found:
             found[key] = torch.zeros_like(own[key])
-    wanted = {key for key in own if part_of(key, backbone) in parts}
-    placed = found.keys() & wanted
     unused = dict(checkpoint.unused)
-    for key, source in checkpoint.sources.items():
-        if key in own and key not in wanted:
-            unused[source] = f'of the part {part_of(key, backbone)!r}, which was not asked for'
-        elif key.startswith('projection.') and 'projection' not in parts:
-            unused[source] = "of the part 'projection', which was not asked for"
-    beside = {key for key in checkpoint.sources if checkpoint.sources[key] in unused}
+    unused.update((source, f'of the part {_part(key, encoder)!r}, which was not asked for')
+                  for key, source in checkpoint.sources.items() if key not in found)
     report = LoadReport(
         path=checkpoint.path, family=kind.name, unused=unused, notes=notes,
-        loaded=[key for key in own if key in placed],
+        disagreements=disagreements(checkpoint.contract, encoder),
+        loaded=[key for key in wanted if key in found],
         # Batch norms count batches only for a kind of averaging nobody uses; old files lack the counter.
-        missing=[key for key in own if key in wanted and key not in found and not key.endswith('num_batches_tracked')],
-        unplaced=[] if set(parts) == {'patch_encoder'} else
-                 [key for key in found if key not in own and key not in beside],
-        mismatched=[f'{key} {tuple(found[key].shape)} for {tuple(own[key].shape)}' for key in own
-                    if key in placed and found[key].shape != own[key].shape])
+        missing=[key for key in wanted if key not in found and not key.endswith('num_batches_tracked')],
+        unplaced=[key for key in found if key not in own],
+        mismatched=[f'{key} {tuple(found[key].shape)} for {tuple(own[key].shape)}' for key in wanted
+                    if key in found and found[key].shape != own[key].shape])
     if not report.complete:
         raise ValueError(f'{report}\nNothing was loaded. Weights of {kind.name} fit a {kind.backbone} of the same size '
-                         f'behind its patch encoder; this one is {checkpoint.architecture.backbone} behind '
-                         f'{checkpoint.architecture.tokenizer}, the encoder has a {type(backbone).__name__}')
+                         f'behind its patch encoder; this file is of {checkpoint.architecture.backbone} behind '
+                         f'{checkpoint.architecture.tokenizer}, the encoder has a {type(encoder.backbone).__name__}')
     with torch.no_grad():
         for key in report.loaded:
             own[key].copy_(found[key])
     return report
 
 
-def _is_kin(backbone: nn.Module, family: Family) -> bool:
-    """Whether the backbone is of the same layers under another name, as those of Point-BERT and ULIP are."""
-    from clipgs_plugin.models.backbones.point_bert import PointBERT, PointMAE
-    kin = {'PointBERT': PointBERT, 'ULIP': PointBERT, 'PointMAE': PointMAE, 'GaussianMAE': PointMAE}
-    return family.backbone in kin and isinstance(backbone, kin[family.backbone])
+def _part(key: str, encoder: nn.Module) -> str:
+    """The part of a tensor of a file, which the encoder need not have."""
+    try:
+        return part_of(key, encoder.backbone)
+    except ValueError:  # of another backbone, which may be in its place for the patch encoder alone
+        return 'patch_encoder' if key.startswith(PATCH_ENCODER) else 'blocks'
+
+
+def _check_backbone(backbone: nn.Module, checkpoint: ForeignCheckpoint, parts: Sequence[str]) -> None:
+    """Refuse blocks that compute something else, or with other heads, which no shape would tell."""
+    from clipgs_plugin.registry import MODELS
+    if 'blocks' not in parts:
+        return
+    kind, published = checkpoint.family, checkpoint.architecture.backbone
+    fits = [kind.backbone, *_SAME_LAYERS.get(kind.backbone, ())]
+    if not isinstance(backbone, tuple(MODELS.get(name) for name in fits)):
+        raise ValueError(f'{checkpoint.path}: weights of {kind.name} fit a {kind.backbone} of the same size, this '
+                         f'encoder has a {type(backbone).__name__}; set backbone=dict(type={kind.backbone!r}, ...)')
+    heads = getattr(backbone, 'num_heads', None)
+    if heads != published.get('num_heads', heads):
+        raise ValueError(f'{checkpoint.path}: its {published["num_heads"]} heads are {HEAD_WIDTH} wide, as those of '
+                         f'{kind.name} are, the {type(backbone).__name__} has num_heads={heads}; set '
+                         f'num_heads={published["num_heads"]}')
+
+
+# Backbones of the same layers under another name.
+_SAME_LAYERS = {'PointBERT': ('ULIP',), 'ULIP': ('PointBERT',), 'PointMAE': ('GaussianMAE',),
+                'GaussianMAE': ('PointMAE',)}
+
+
+def disagreements(contract: Contract, encoder: nn.Module) -> list[str]:
+    """Where a GSEncoder differs from what a model was trained with, naming both sides; none for the model itself."""
+    tokenizer, width, lines = encoder.tokenizer, getattr(encoder, 'embed_dim', None), []
+    if not isinstance(tokenizer, GSTokenizer):
+        return lines
+    for option, trained in contract.tokenizer_options().items():
+        if option != 'point_attributes' and getattr(tokenizer, option) != trained:  # widening says so itself
+            lines.append(f'was trained with {option}={trained!r}, the tokenizer has '
+                         f'{option}={getattr(tokenizer, option)!r}')
+    if contract.embed_dim not in (None, width):
+        lines.append(f'embeds into {contract.teacher} of width {contract.embed_dim}, the encoder has '
+                     f'embed_dim={width}: its projection is another')
+    return lines
 
 
 def _find(checkpoint: str | Path, catalogue: Mapping[str, dict]) -> Path:
     """The file of a path or of a name in the catalogue."""
     path = Path(checkpoint).expanduser()
     entry = catalogue.get(str(checkpoint))
-    if path.is_file() or entry is None:
+    if path.is_file():
         return path
+    if entry is None:
+        close = difflib.get_close_matches(str(checkpoint), catalogue, n=3)
+        if path.is_dir():
+            raise IsADirectoryError(f'{path} is a folder; name the file in it')
+        raise FileNotFoundError(f'{path}: no such checkpoint; download it and give its path'
+                                + (f', or did you mean {", ".join(close)}?' if close else ''))
     if entry.get('file') is None:
         raise FileNotFoundError(f'{checkpoint}: its weights have not been published; see {entry["page"]}')
     folders = [Path(os.environ[CHECKPOINT_FOLDER])] if os.environ.get(CHECKPOINT_FOLDER) else []
@@ -211,15 +272,46 @@ def detect_family(state: Mapping[str, Tensor], path: str | Path) -> Family:
     """The family whose names a checkpoint has.
 
     Raises:
-        ValueError: It has those of none.
+        ValueError: It has those of none, or lacks what every file of its family has.
     """
     fits = [family for family in FAMILIES.values() if family.prefix(state) is not None]
     # Point-MAE and Gaussian-MAE differ in what they see, not in their names.
     fits = [family for family in fits if _sees_known(family, state)] or fits
-    if not fits:
-        raise ValueError(f'{path}: its names are of none of the families {sorted(FAMILIES)}; it begins '
-                         f'{some(list(state))}')
-    return fits[0]
+    if fits:
+        return fits[0]
+    if any(key.startswith(OWN_NAMES) for key in state):
+        raise ValueError(f'{path}: was trained here, so its names are those of a GSEncoder already; start from it with '
+                         "load_from, or an init_cfg of type 'Pretrained', or bring its point-cloud part into a "
+                         "family's form with export_point_cloud_checkpoint")
+    close = max(FAMILIES.values(), key=lambda family: (len(_known_names(family, state)), _traces(family, state)))
+    _refuse_incomplete(close, state, path)
+    raise ValueError(f'{path}: its names are of none of the families {sorted(FAMILIES)}; it begins '
+                     f'{some(list(state))}')
+
+
+def _known_names(family: Family, state: Mapping[str, Tensor]) -> set[str]:
+    """Names, after the prefix that fits most, that a file has of those that the family loads; none of another's."""
+    starts = tuple(rule.source for rule in family.rules)
+    if any(mark in key for mark in family.absent for key in state):
+        return set()
+    return max(({key.removeprefix(prefix) for key in state
+                 if key.startswith(prefix) and key.removeprefix(prefix).startswith(starts)}
+                for prefix in family.prefixes), key=len)
+
+
+def _traces(family: Family, state: Mapping[str, Tensor]) -> int:
+    """How many of the modules that a family is told by have left anything in a file."""
+    modules = [name.removesuffix('.weight').rpartition('.')[-1] for name in family.signature]
+    return sum(any(module in key.split('.') for key in state) for module in modules)
+
+
+def _refuse_incomplete(family: Family, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse a file that has most names of a family and not those by which it is told, with the report."""
+    known = _known_names(family, state)
+    if len(known) > len(state) // 4:
+        missing = [name for name in family.signature if name not in known]
+        raise ValueError(f'{LoadReport(str(path), family.name, missing=missing)}\nEvery file of {family.name} has '
+                         'them; this one is not whole, download it again')
 
 
 def _sees_known(family: Family, state: Mapping[str, Tensor]) -> bool:
@@ -235,6 +327,8 @@ def _family(state: Mapping[str, Tensor], path: Path, name: str) -> Family:
     if name not in FAMILIES:
         raise ValueError(f"family={name!r}: expected 'auto' or one of {sorted(FAMILIES)}")
     if FAMILIES[name].prefix(state) is None:
+        if not any(family.prefix(state) is not None for family in FAMILIES.values()):
+            _refuse_incomplete(FAMILIES[name], state, path)
         raise ValueError(f'{path}: is not of family {name!r} but of {detect_family(state, path).name!r}')
     return FAMILIES[name]
 

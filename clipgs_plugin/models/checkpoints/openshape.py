@@ -36,7 +36,7 @@ def openshape_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     return Architecture(
         dict(channels=convs[-1], patch_encoder=dict(type='SetAbstraction', widths=tuple(convs[:-1]))),
         dict(type='OpenShapePPAT', scaling=scaling, in_channels=convs[-1], depth=depth),
-        linear_projection(tensors))
+        linear_projection(tensors, bias=True))
 
 
 OPENSHAPE = Family(
@@ -52,5 +52,7 @@ OPENSHAPE = Family(
         Rule('transformer.', 'backbone.transformer.'),
     ),
     outside=(Rule('proj.', 'projection.'), Rule('pc_encoder.proj.', 'projection.')),
+    projection_bias=True,
+    unprojected=('pc_encoder.',),
     attributes={9: ('xyz', 'position', 'rgb')},
 )

@@ -47,6 +47,10 @@ def load_point_cloud_checkpoint(path: str | Path, model: nn.Module | None = None
             report. Nothing is loaded then.
     """
     found = open_point_cloud_checkpoint(path, family, finetuned=finetuned)
+    if model is None and found.lost_projection:
+        report = LoadReport(found.path, found.family.name, unused=found.unused, missing=found.lost_projection)
+        raise ValueError(f'{report}\nThe projection is a part of every model of {found.family.name}; without it the '
+                         'rest loads into a GSEncoder')
     if model is None:
         model = build_point_cloud_model(found).eval()
     plain = isinstance(model, PointCloudModel)
@@ -64,10 +68,7 @@ def build_point_cloud_model(checkpoint: ForeignCheckpoint) -> PointCloudModel:
     options |= checkpoint.architecture.tokenizer | dict(point_attributes=checkpoint.attributes)
     tokenizer = PointTokenizer(**options, missing_color=checkpoint.contract.missing_color)
     backbone = MODELS.build(checkpoint.architecture.backbone)
-    projection = checkpoint.architecture.projection
-    if projection is not None:
-        projection = dict(projection)
-        kind = {'QueryProjection': QueryProjection}.get(projection.pop('type', None), nn.Linear)
-        width = backbone.embed_dims if kind is QueryProjection else backbone.out_channels
-        projection = kind(width, **projection)
-    return PointCloudModel(tokenizer, backbone, projection)
+    projection = dict(checkpoint.architecture.projection or {})
+    if projection.pop('type', None) == QueryProjection.__name__:
+        return PointCloudModel(tokenizer, backbone, QueryProjection(backbone.embed_dims, **projection))
+    return PointCloudModel(tokenizer, backbone, nn.Linear(backbone.out_channels, **projection) if projection else None)

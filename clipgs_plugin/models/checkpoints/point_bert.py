@@ -37,7 +37,7 @@ def point_bert_architecture(tensors: Mapping[str, Tensor], backbone: str = 'Poin
     width, in_channels = shape(tensors, 'backbone.reduce_dim.weight')
     return Architecture(mini_pointnet(tensors), dict(
         type=backbone, embed_dims=width, depth=count_blocks(tensors, 'backbone.blocks.blocks.'),
-        num_heads=heads_of_64(width), in_channels=in_channels), linear_projection(tensors))
+        num_heads=heads_of_64(width), in_channels=in_channels), linear_projection(tensors, bias=False))
 
 
 POINT_BERT = Family(

@@ -29,9 +29,8 @@ def recon_plus_plus_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
         raise ValueError(f'has a width of {width}, which no ReCon++ has: they are '
                          f'{", ".join(f"{size} {dim}" for size, (dim, *_) in SIZES.items())}')
     projection = None
-    if 'projection.image.weight' in tensors:
-        projection = dict(type='QueryProjection', out_features=shape(tensors, 'projection.image.weight')[0],
-                          bias='projection.image.bias' in tensors)
+    if any(name.startswith('projection.') for name in tensors):
+        projection = dict(type='QueryProjection', out_features=shape(tensors, 'projection.image.weight')[0])
     return Architecture(mini_pointnet(tensors), dict(
         type='ReConPlusPlus', size=size, num_queries=queries,
         depth=count_blocks(tensors, 'backbone.encoder.blocks.local_blocks.')), projection)
@@ -49,6 +48,7 @@ RECON_PLUS_PLUS = Family(
         Rule('global_query', 'backbone.global_query'),
         Rule('encoder.', 'backbone.encoder.'),
     ),
+    projection_bias=True,
     outside=(Rule('img_proj.', 'projection.image.'), Rule('text_proj.', 'projection.text.')),
     unused={
         'norm.': 'never used by the model itself',

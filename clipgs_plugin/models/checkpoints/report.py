@@ -18,6 +18,7 @@ class LoadReport:
         unplaced: Names in the encoder's terms that the file has and the encoder has not.
         mismatched: Names in the encoder, with both shapes.
         notes: What else a reader should know.
+        disagreements: Where the encoder differs from what the model was trained with, naming both sides.
     """
 
     path: str
@@ -28,6 +29,7 @@ class LoadReport:
     unplaced: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    disagreements: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -40,7 +42,8 @@ class LoadReport:
         faults = {'missing in the file': self.missing, 'not in the encoder': self.unplaced,
                   'of another shape': self.mismatched}
         return '\n  '.join([
-            f'{self.path} ({self.family}): {len(self.loaded)} tensors fit, {len(self.unused)} are not used',
+            f'{self.path} ({self.family}): {len(self.loaded)} tensors {"loaded" if self.complete else "fit"}, '
+            f'{len(self.unused)} are not used',
             *(f'{name}: {some(keys)}' for name, keys in faults.items() if keys),
             *(f'not used, {reason}: {some(keys)}' for reason, keys in reasons.items()),
             *self.notes])

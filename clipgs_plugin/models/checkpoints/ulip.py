@@ -30,5 +30,5 @@ ULIP = Family(
         'text_projection': _FROZEN,
         'point_encoder.cls_head_finetune.': 'the classifier of fine-tuning',
     },
-    zeros=('projection.bias',),
+    projection_bias=False,
 )

@@ -34,7 +34,7 @@ def uni3d_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
                          f'{", ".join(f"{size} {dim}" for size, (dim, *_) in SIZES.items())}')
     return Architecture(mini_pointnet(tensors), dict(
         type='Uni3D', size=size, in_channels=in_channels, depth=count_blocks(tensors, 'backbone.blocks.')),
-        linear_projection(tensors))
+        linear_projection(tensors, bias=True))
 
 
 UNI3D = Family(
@@ -53,6 +53,7 @@ UNI3D = Family(
         Rule('visual.fc_norm.', 'backbone.fc_norm.'),
         Rule('trans2embed.', 'projection.'),
     ),
+    projection_bias=True,
     unused={
         'logit_scale': 'the temperature of training',
         'visual.cls_token': _IMAGE,

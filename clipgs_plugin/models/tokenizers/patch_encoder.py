@@ -14,7 +14,7 @@ from clipgs_plugin.registry import MODELS
 from clipgs_plugin.structures.attributes import num_channels
 
 
-class _Layer(NamedTuple):
+class Layer(NamedTuple):
     """A convolution of kernel 1 as a matrix, and the batch norm after it."""
 
     weight: Tensor            # (out, in)
@@ -72,32 +72,33 @@ class PatchEncoder(BaseModule):
             return in_chunks(lambda chunk: self._encode(chunk, layers), patches)
         return self._encode(patches, self._layers(fold=False))
 
-    def _layers(self, fold: bool) -> list[_Layer]:
+    def _layers(self, fold: bool) -> list[Layer]:
         layers = []
         for stage in (self.first_conv, self.second_conv):
             hidden, norm, _, output = stage
             if fold:
                 weight, bias = fold_batch_norm(hidden, norm)
-                layers.append(_Layer(weight[..., 0], bias, None))
+                layers.append(Layer(weight[..., 0], bias, None))
             else:
-                layers.append(_Layer(hidden.weight[..., 0], hidden.bias, norm))
-            layers.append(_Layer(output.weight[..., 0], output.bias, None))
+                layers.append(Layer(hidden.weight[..., 0], hidden.bias, norm))
+            layers.append(Layer(output.weight[..., 0], output.bias, None))
         return layers
 
     @staticmethod
-    def _encode(patches: Tensor, layers: list[_Layer]) -> Tensor:
+    def _encode(patches: Tensor, layers: list[Layer]) -> Tensor:
         hidden_1, output_1, hidden_2, output_2 = layers
         p, k = patches.shape[:2]
         x = F.linear(patches.flatten(0, 1), hidden_1.weight, hidden_1.bias)
-        x = F.linear(_norm_relu(x, hidden_1.norm), output_1.weight, output_1.bias)
+        x = F.linear(norm_relu(x, hidden_1.norm), output_1.weight, output_1.bias)
         pooled = patch_max(x.view(p, k, -1))
         # W [pooled; local] + b = (W_g pooled + b) + W_l local
         weight_global, weight_local = hidden_2.weight.split(pooled.shape[1], dim=1)
         per_patch = F.linear(pooled, weight_global, hidden_2.bias)
         x = (F.linear(x, weight_local).view(p, k, -1) + per_patch[:, None]).flatten(0, 1)
-        x = F.linear(_norm_relu(x, hidden_2.norm), output_2.weight)
+        x = F.linear(norm_relu(x, hidden_2.norm), output_2.weight)
         return patch_max(x.view(p, k, -1)) + output_2.bias
 
 
-def _norm_relu(x: Tensor, norm: nn.Module | None) -> Tensor:
+def norm_relu(x: Tensor, norm: nn.Module | None) -> Tensor:
+    """ReLU after a batch norm, or alone where that is folded into the product before it."""
     return relu_(x) if norm is None else norm(x).relu_()  # folded, so that nothing will be differentiated

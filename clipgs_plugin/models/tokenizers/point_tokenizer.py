@@ -16,6 +16,8 @@ from clipgs_plugin.ops.sampling import check_count, check_start
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.structures.attributes import POSITION, attribute_names, num_channels
 
+MAX_COLOR = 1.5  # what rounding or an augmentation may leave; bytes are far above it
+
 
 @MODELS.register_module()
 class PointTokenizer(BaseModule):
@@ -84,6 +86,9 @@ class PointTokenizer(BaseModule):
         neighbor_idx: Tensor | None = None,  # (B, G, K) points of the patches; found where None
     ) -> Tokens:
         center_idx, neighbor_idx = self.group(points, center_idx, neighbor_idx)
+        dtype = next(self.patch_encoder.parameters()).dtype
+        points, colors, attributes = (x if x is None else _floats(name, x).to(dtype) for name, x in (
+            ('points', points), ('colors', colors), ('attributes', attributes)))
         b, g, k = neighbor_idx.shape
         centers = torch.take_along_dim(points, center_idx[..., None], dim=1)
 
@@ -103,19 +108,25 @@ class PointTokenizer(BaseModule):
 
     def group(self, points: Tensor, center_idx: Tensor | None = None,
               neighbor_idx: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Centres (B, G) and the points (B, G, K) of each patch, those that are given and those that are found."""
+        """Centres (B, G) and the points (B, G, K) of each patch, those that are given and those that are found.
+
+        Raises:
+            ValueError: A shape does not fit, or an index is of no point.
+        """
         if points.ndim != 3 or points.shape[-1] != 3:
             raise ValueError(f'points have shape {tuple(points.shape)}, expected (B, N, 3)')
+        points = _floats('points', points).detach().float()
+        b, n = points.shape[:2]
         if center_idx is None:
             if neighbor_idx is not None:
                 raise ValueError('neighbor_idx came without center_idx, the centres it is about')
-            return group_points(points.detach(), self.num_groups, self.group_size, None, self.start, self.rule,
-                                self.radius)
-        if neighbor_idx is None:
-            centers = torch.take_along_dim(points, center_idx[..., None], dim=1)
-            neighbor_idx = (knn(points, centers, self.group_size)[0] if self.radius is None
+            return group_points(points, self.num_groups, self.group_size, None, self.start, self.rule, self.radius)
+        center_idx = _indices('center_idx', center_idx, (b, None), n)
+        centers = torch.take_along_dim(points, center_idx[..., None], dim=1)
+        if neighbor_idx is not None:
+            return center_idx, _indices('neighbor_idx', neighbor_idx, (*center_idx.shape, None), n)
+        return center_idx, (knn(points, centers, self.group_size)[0] if self.radius is None
                             else ball_query(points, centers, self.radius, self.group_size))
-        return center_idx, neighbor_idx
 
     def _colors(self, points: Tensor, colors: Tensor | None) -> Tensor:
         if colors is None and self.missing_color is None:
@@ -125,6 +136,9 @@ class PointTokenizer(BaseModule):
         if colors.shape != points.shape:
             raise ValueError(f'colors have shape {tuple(colors.shape)}, expected that of the points, '
                              f'{tuple(points.shape)}')
+        if float(colors.detach().amax()) > MAX_COLOR:
+            raise ValueError(f'colors reach {float(colors.detach().amax()):g}, expected sRGB in [0, 1]; divide bytes '
+                             'by 255')
         return colors
 
     def _others(self, points: Tensor, attributes: Tensor | None) -> Tensor:
@@ -134,3 +148,25 @@ class PointTokenizer(BaseModule):
             raise ValueError(f'attributes have shape {found}, expected ({len(points)}, {points.shape[1]}, {width}) for '
                              f'{", ".join(self.other_attributes)}, or 3 more with the positions first')
         return attributes[..., -width:]
+
+
+def _floats(name: str, values: Tensor) -> Tensor:
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        found = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f'{name} are {found}, expected a tensor of floats'
+                         + (' in [0, 1]; divide bytes by 255' if name == 'colors' else ''))
+    return values
+
+
+def _indices(name: str, index: Tensor, shape: tuple[int | None, ...], count: int) -> Tensor:
+    """Indices of points, int64, or an error; None in ``shape`` stands for any number."""
+    fits = index.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, index.shape))
+    if not fits or index.is_floating_point() or index.dtype == torch.bool:
+        wanted = ', '.join('any' if want is None else str(want) for want in shape)
+        raise ValueError(f'{name} is {index.dtype} of shape {tuple(index.shape)}, expected integers of shape '
+                         f'({wanted})')
+    index = index.long()
+    if bool(((index < 0) | (index >= count)).any()):
+        raise ValueError(f'{name} reaches from {int(index.min())} to {int(index.max())}, and the clouds have points 0 '
+                         f'to {count - 1}')
+    return index

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipgs_plugin.models.tokenizers.inference import patch_max
-from clipgs_plugin.models.tokenizers.patch_encoder import PatchEncoder, _Layer, _norm_relu
+from clipgs_plugin.models.tokenizers.patch_encoder import Layer, PatchEncoder, norm_relu
 from clipgs_plugin.registry import MODELS
 
 
@@ -84,16 +84,16 @@ class SoftPatchEncoder(PatchEncoder):
         both = torch.cat([pooled.expand_as(soft), soft], dim=-1)
         return self.second_conv(both.transpose(1, 2)).max(2).values
 
-    def _encode(self, patches: Tensor, layers: list[_Layer]) -> Tensor:
+    def _encode(self, patches: Tensor, layers: list[Layer]) -> Tensor:
         hidden_1, output_1, hidden_2, output_2 = layers
         p, k = patches.shape[:2]
         x = F.linear(patches.flatten(0, 1), hidden_1.weight, hidden_1.bias)
-        x = F.linear(_norm_relu(x, hidden_1.norm), output_1.weight, output_1.bias).view(p, k, -1)
+        x = F.linear(norm_relu(x, hidden_1.norm), output_1.weight, output_1.bias).view(p, k, -1)
         soft = self.n3_agg(x, patch_max(x)[:, None])
         pooled = patch_max(soft)
         # W [pooled; soft] + b = (W_p pooled + b) + W_s soft
         weight_pooled, weight_soft = hidden_2.weight.split(pooled.shape[1], dim=1)
         per_patch = F.linear(pooled, weight_pooled, hidden_2.bias)
         x = (F.linear(soft, weight_soft) + per_patch[:, None]).flatten(0, 1)
-        x = F.linear(_norm_relu(x, hidden_2.norm), output_2.weight)
+        x = F.linear(norm_relu(x, hidden_2.norm), output_2.weight)
         return patch_max(x.view(p, soft.shape[1], -1)) + output_2.bias
