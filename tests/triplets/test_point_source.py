@@ -1,11 +1,12 @@
+import os
 import pickle
 import struct
-import zipfile
 
 import numpy as np
 import pytest
 
 from clipgs_plugin.triplets.objects import Points
+from clipgs_plugin.triplets.sources import points
 from clipgs_plugin.triplets.sources.points import PointSource, read_points, surfels
 
 XYZ = np.array([[0.5, -1, 2], [0.25, 3, -4], [1, 1, 1], [0, 0, 0.125]], np.float32)
@@ -161,9 +162,9 @@ def test_npz_of_a_set(tmp_path, save):
         points = source.load(listed[i])
         assert np.array_equal(points.positions, XYZ + i)
         np.testing.assert_allclose(points.colors, COLORS, atol=1e-6)
-    again = pickle.loads(pickle.dumps(source))  # a worker's copy, without what its parent has open
-    assert len(pickle.dumps(source)) < 500
-    assert np.array_equal(again.load(listed[2]).positions, XYZ + 2)
+    save(tmp_path / 'test.npz', points=sets + 1, names=['a/b', 'c d', 'e', 'f', 'g'])
+    os.utime(tmp_path / 'test.npz', ns=(1, 1))
+    assert np.array_equal(source.load(listed[2]).positions, XYZ + 3)  # of the file as it is now
 
 
 @pytest.mark.parametrize('columns', [(), ('colors',), ('normals',), ('colors', 'normals'), ('normals', 'colors')])
@@ -399,9 +400,13 @@ def test_modelnet10(data):
         assert np.array_equal(source.load(train[i]).positions, points[i].astype(np.float32))
 
 
-def test_rows_of_a_stored_set_are_mapped(tmp_path):
-    np.savez(tmp_path / 'a.npz', points=np.zeros((3, 4, 3), np.float32))
-    source = PointSource()
-    source.load(source.list(tmp_path)[1])
-    assert isinstance(source._open[1]['positions'], np.memmap)
-    assert zipfile.ZipFile(tmp_path / 'a.npz').namelist() == ['points.npy']
+def test_a_set_is_opened_once_and_mapped_where_it_is_stored(tmp_path):
+    opened = points._opened_set
+    for save, kind in ((np.savez, np.memmap), (np.savez_compressed, np.ndarray)):
+        path = tmp_path / f'{save.__name__}.npz'
+        save(path, points=np.zeros((3, 4, 3), np.float32))
+        before = opened.cache_info().misses
+        for listed in PointSource().list(path):
+            pickle.loads(pickle.dumps(PointSource())).load(listed)  # as a worker has a copy for every object
+        assert opened.cache_info().misses == before + 1
+        assert type(opened(path, path.stat().st_mtime_ns)['positions']) is kind

@@ -7,6 +7,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,6 @@ class PointSource:
         self.up = up
         self.suffixes = tuple(suffixes)
         self.split = split
-        self._open: tuple[Path, dict[str, ndarray]] | None = None  # the set read last
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_open': None}
 
     def list(self, root: Path) -> list[Listed]:
         """The objects below a folder, or of a file; a damaged set is one object that fails when it is loaded."""
@@ -81,10 +78,8 @@ class PointSource:
         """
         if 'row_of_set' not in listed.attributes:
             return read_points(listed.path)
-        if self._open is None or self._open[0] != listed.path:
-            self._open = listed.path, _read_set(listed.path)
         row = listed.attributes['row_of_set']
-        arrays = {name: array[row] for name, array in self._open[1].items()}
+        arrays = {name: array[row] for name, array in _opened_set(listed.path, listed.path.stat().st_mtime_ns).items()}
         return _points_of_arrays(f'{listed.path}, row {row}', arrays)
 
 
@@ -426,6 +421,12 @@ def _read_set(path: Path) -> dict[str, ndarray]:
         if array.shape[:-1] != arrays['positions'].shape[:-1]:
             raise ValueError(f'{path}: {kind} have shape {array.shape}, the positions {arrays["positions"].shape}')
     return arrays
+
+
+@lru_cache(maxsize=1)
+def _opened_set(path: Path, time: int) -> dict[str, ndarray]:
+    """The set that this process read last; copies of a source share it."""
+    return _read_set(path)
 
 
 def _keys(path: Path) -> set[str]:
