@@ -196,6 +196,20 @@ def test_points_of_a_model_come_along(write, scene, tmp_path):
     np.testing.assert_allclose(points.colors, expected[:, 3:] / 255, atol=1e-7)
 
 
+def test_points_that_a_transforms_file_names_come_along(scene, tmp_path):
+    source = write_nerf(tmp_path, scene, ply_file_path='sparse.ply')
+    names = ''.join(f'property float {name}\n' for name in 'xyz')
+    names += ''.join(f'property uchar {name}\n' for name in ('red', 'green', 'blue'))
+    rows = ''.join(' '.join(map(str, point)) + '\n' for point in POINTS)
+    (tmp_path / 'sparse.ply').write_text(f'ply\nformat ascii 1.0\nelement vertex 2\n{names}end_header\n{rows}')
+    points = load(source, tmp_path).points
+    np.testing.assert_array_equal(points.positions, np.array(POINTS)[:, :3])
+    np.testing.assert_allclose(points.colors, np.array(POINTS)[:, 3:] / 255, atol=1e-7)
+    (tmp_path / 'sparse.ply').unlink()
+    with pytest.raises(FileNotFoundError, match=r"ply_file_path 'sparse\.ply' is not there"):
+        load(source, tmp_path)
+
+
 def test_a_model_without_points_or_masks_loads(scene, tmp_path):
     source = write_colmap_text(tmp_path, scene, masks=False)
     for name in NAMES:
@@ -329,6 +343,15 @@ def test_bad_nerf_folders_say_what_is_wrong(harm, error, match, scene, tmp_path)
     harm(tmp_path)
     with pytest.raises(error, match=match):
         load(source, tmp_path)
+
+
+def test_masks_of_16_bits_and_pictures_with_alpha_and_a_mask(scene, tmp_path):
+    source = write_nerf(tmp_path, scene)
+    mask = np.linspace(0, 65535, WIDTH * HEIGHT).astype(np.uint16).reshape(HEIGHT, WIDTH)
+    Image.fromarray(mask).save(tmp_path / 'mask.png')
+    edit_frame(mask_path='mask')(tmp_path)
+    expected = scene.pictures[1, ..., 3] / 255 * (mask / 65535)
+    np.testing.assert_allclose(load(source, tmp_path).images[1, ..., 3], expected, atol=1e-6)
 
 
 def test_a_mask_of_another_size_and_a_missing_split_are_refused(scene, tmp_path):

@@ -127,7 +127,8 @@ def test_a_mask_cut_by_the_border_bounds_nothing_there():
     assert np.bincount((outward > 0) @ [1, 2, 4], minlength=8).min() > 1000 / 8 * 0.6
 
 
-def test_the_seed_decides_and_few_cells_give_many_points(ball):
+def test_the_seed_decides_and_few_cells_give_many_points():
+    ball = ball_views(6)
     first, again, other = (hull_points(ball, 400, seed) for seed in (3, 3, 4))
     assert first.positions.tobytes() == again.positions.tobytes() and first.colors.tobytes() == again.colors.tobytes()
     assert first.positions.tobytes() != other.positions.tobytes()

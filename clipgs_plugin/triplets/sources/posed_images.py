@@ -17,6 +17,7 @@ from clipgs_plugin.ops.rotations import AXES
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.objects import Listed, Points, PosedImages
 from clipgs_plugin.triplets.sources.listing import list_files
+from clipgs_plugin.triplets.sources.points import read_points
 
 _ENDINGS = ('.png', '.jpg', '.jpeg', '.webp', '.PNG', '.JPG', '.JPEG')  # tried where a frame names none
 _MAX_STRETCH = 1.05  # pictures whose shapes differ by more than this are not brought to one size
@@ -112,8 +113,8 @@ class NerfSource(_PosedSource):
 
     Read are the focal lengths (``fl_x``, ``fl_y``, or ``camera_angle_x``, ``camera_angle_y``), ``cx``, ``cy``, ``w``
     and ``h``, of the file or of a frame, which goes first, and of each frame ``transform_matrix`` (camera to world,
-    OpenGL axes), ``file_path``, with or without its ending, and ``mask_path``. ``w`` and ``h`` may be those of
-    pictures that were made smaller since.
+    OpenGL axes), ``file_path``, with or without its ending, and ``mask_path``; ``ply_file_path`` of the file holds
+    points. ``w`` and ``h`` may be those of pictures that were made smaller since.
 
     Args:
         splits: The Blender scenes' files ``transforms_SPLIT.json`` to read, one after the other, those that are there.
@@ -135,7 +136,8 @@ class NerfSource(_PosedSource):
     def _holds(self, folder: Path) -> bool:
         return any((folder / f'transforms{split}.json').is_file() for split in ('', '_train', '_val', '_test'))
 
-    def _pictures(self, folder: Path) -> list[Picture]:
+    def _scenes(self, folder: Path) -> Iterator[tuple[Path, dict]]:
+        """The files of an object and what they hold, with ``frames`` a list of dicts."""
         if (folder / 'transforms.json').is_file():
             files = [folder / 'transforms.json']
         else:
@@ -143,19 +145,25 @@ class NerfSource(_PosedSource):
         if not files:
             raise FileNotFoundError(f'{folder}: no transforms.json, and none of transforms_SPLIT.json for '
                                     f'splits={list(self.splits)}; name the splits it has')
-        return [picture for file in files for picture in _nerf_pictures(file)]
+        for file in files:
+            try:
+                scene = json.loads(file.read_text(encoding='utf-8'))
+            except ValueError as error:
+                raise ValueError(f'{file}: no JSON ({error})') from error
+            frames = scene.get('frames') if isinstance(scene, dict) else None
+            if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
+                raise ValueError(f"{file}: expected an object with a list of objects 'frames'")
+            yield file, scene
 
+    def _pictures(self, folder: Path) -> list[Picture]:
+        return [_nerf_picture(file, f'{file}: frame {i}', frame, scene) for file, scene in self._scenes(folder)
+                for i, frame in enumerate(scene['frames'])]
 
-def _nerf_pictures(file: Path) -> list[Picture]:
-    """What a ``transforms.json`` says of its frames."""
-    try:
-        scene = json.loads(file.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ValueError(f'{file}: no JSON ({error})') from error
-    frames = scene.get('frames') if isinstance(scene, dict) else None
-    if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
-        raise ValueError(f"{file}: expected an object with a list of objects 'frames'")
-    return [_nerf_picture(file, f'{file}: frame {i}', frame, scene) for i, frame in enumerate(frames)]
+    def _points(self, folder: Path) -> Points | None:
+        for file, scene in self._scenes(folder):
+            if scene.get('ply_file_path'):
+                return read_points(_named(file, str(file), scene, 'ply_file_path', ()))
+        return None
 
 
 def _nerf_picture(file: Path, where: str, frame: dict, scene: dict) -> Picture:
@@ -199,18 +207,17 @@ def _number(where: str, level: dict, key: str) -> float:
     return float(value)
 
 
-def _named(file: Path, where: str, frame: dict, key: str) -> Path:
+def _named(file: Path, where: str, frame: dict, key: str, endings: Sequence[str] = _ENDINGS) -> Path:
     """The file that a frame names, relative to the file of the frames, its ending left out or not."""
     name = frame.get(key)
     if not isinstance(name, str) or not name:
-        raise ValueError(f'{where}: {key!r} is {name!r}, expected the name of a picture')
+        raise ValueError(f'{where}: {key!r} is {name!r}, expected the name of a file')
     path = file.parent / name.replace('\\', '/')
-    candidates = [path] + [path.with_name(path.name + ending) for ending in _ENDINGS]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(f'{where}: {key} {name!r} is not there: no {path}, nor with the ending '
-                            f'{", ".join(_ENDINGS[:4])}')
+    for ending in ('', *endings):
+        if (found := path.with_name(path.name + ending)).is_file():
+            return found
+    tried = f', nor with {" ".join(endings)} after it' if endings else ''
+    raise FileNotFoundError(f'{where}: {key} {name!r} is not there: no file {path}{tried}')
 
 
 def _viewmat_of_opengl(where: str, frame: dict) -> ndarray:
