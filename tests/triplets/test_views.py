@@ -10,6 +10,9 @@ from clipgs_plugin.triplets.sources.meshes import MeshSource
 from clipgs_plugin.triplets.surfaces import normalised, turned
 from clipgs_plugin.triplets.views import ViewRule, render_mesh
 
+pytest.importorskip('embreex')
+pytest.importorskip('trimesh')
+
 RED, GREEN, BLUE, WHITE = (1, 0, 0, 1), (0, 1, 0, 1), (0, 0, 1, 1), (1, 1, 1, 1)
 
 

@@ -139,7 +139,7 @@ class MeshSource:
             image = getattr(material, 'image', None) or getattr(material, 'baseColorTexture', None)
             stated = getattr(material, 'kwargs', {}).get('kd')
             texture = None
-            if image is not None and visual.uv is not None:
+            if getattr(image, 'format', None) and visual.uv is not None:  # trimesh's own stand-in comes from no file
                 if id(image) not in textures:
                     textures[id(image)] = self._pixels(path, image)
                     textures[id(image)][..., 3] = 255  # what alpha means in map_Kd differs from tool to tool
