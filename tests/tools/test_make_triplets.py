@@ -1,0 +1,105 @@
+import json
+
+import pytest
+from conftest import random_cloud
+
+from clipgs_plugin import write_gaussians
+from clipgs_plugin.datasets.toy_world.writing import export_files
+from clipgs_plugin.tools.make_triplets import main
+from clipgs_plugin.triplets import ShardReader, detect_source
+
+OFF = 'OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n'
+PLY = 'ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\nend_header\n'
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A config of few and small views, by path."""
+    path = tmp_path / 'small.py'
+    path.write_text('generation = dict(views=dict(size=24, num_views=3, num_test=2),\n'
+                    '                  storage=dict(objects_per_shard=2), fit=dict(num_gaussians=100, iterations=5))\n')
+    return str(path)
+
+
+def test_toys_become_triplets_and_a_second_run_finds_them(tmp_path, config, capsys):
+    export_files(tmp_path / 'files', 3, num_gaussians=200)
+    arguments = [str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--workers', '0', '--json']
+    assert main(arguments) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts['listed'], counts['made'], counts['failed'], counts['there']) == (3, 3, 0, 0)
+    reader = ShardReader(tmp_path / 'out')
+    assert len(reader) == 3 and reader.read_views(0).shape == (3, 24, 24, 3)
+    assert sorted(reader.read_record(i)['captions'][0]['text'] for i in range(3)) == [
+        'orange ringed car', 'red checkered chair', 'yellow striped mug']
+    assert main(arguments) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts['made'], counts['there']) == (0, 3)
+
+
+def test_failures_are_counted_by_reason(tmp_path, config, capsys):
+    (tmp_path / 'files').mkdir()
+    write_gaussians(random_cloud(20), tmp_path / 'files' / 'mug.ply')
+    (tmp_path / 'files' / 'broken.splat').write_bytes(b'123')
+    arguments = [str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--workers', '0']
+    assert main([*arguments, '--source', 'splats']) == 0
+    out = capsys.readouterr().out
+    assert '1 of 2 objects made' in out and '1 failed' in out and '1 x ValueError' in out and 'failed.jsonl' in out
+    (tmp_path / 'files' / 'mug.ply').unlink()
+    assert main([arguments[0], str(tmp_path / 'other'), *arguments[2:]]) == 1  # nothing was made
+
+
+def test_options_go_before_the_config(tmp_path, config, capsys):
+    (tmp_path / 'box.off').write_text(OFF)
+    out = tmp_path / 'out'
+    assert main([str(tmp_path / 'box.off'), str(out), '--config', config, '--preset', 'draft', '--up', '-y', '--seed',
+                 '7', '--workers', '0']) == 0
+    card = json.loads((out / 'dataset.json').read_text())
+    assert card['render']['size'] == 64 and card['render']['rule']['num_views'] == 3
+    assert card['generator']['fit']['num_gaussians'] == 2000 and card['generator']['seed'] == 7
+    assert card['generator']['source']['type'] == 'MeshSource' and card['generator']['source']['up'] == '-y'
+
+
+def test_jobs_of_an_array_are_joined(tmp_path, config, capsys):
+    export_files(tmp_path / 'files', 3, num_gaussians=50)
+    arguments = [str(tmp_path / 'files'), str(tmp_path / 'out')]
+    for index in '01':
+        assert main([*arguments, '--config', config, '--workers', '0', '--num-shards', '2', '--shard-index',
+                     index]) == 0
+    assert main([*arguments, '--join']) == 0
+    assert '3 objects' in capsys.readouterr().out and len(ShardReader(tmp_path / 'out')) == 3
+
+
+@pytest.mark.parametrize('wrong', [['--workers', '-1'], ['--limit', '0'], ['--num-shards', '2', '--shard-index', '2']])
+def test_wrong_numbers_are_wrong_use(tmp_path, wrong, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path), str(tmp_path / 'out'), *wrong])
+    assert stopped.value.code == 2 and wrong[-2] in capsys.readouterr().err
+
+
+def test_a_config_of_something_else_is_refused(tmp_path):
+    (tmp_path / 'other.py').write_text('model = dict()')
+    with pytest.raises(ValueError, match=r'other\.py has no generation=dict'):
+        main([str(tmp_path), str(tmp_path / 'out'), '--config', str(tmp_path / 'other.py')])
+    with pytest.raises(FileNotFoundError, match=r'config defualt does not exist.* draft, default, paper'):
+        main([str(tmp_path), str(tmp_path / 'out'), '--config', 'defualt'])
+
+
+@pytest.mark.parametrize('name, content, expected', [
+    ('a.off', OFF, 'mesh'), ('a.ply', PLY, 'points'), ('a.xyz', '0 0 0\n', 'points'), ('a.csv', 'uid,path\n', None),
+    ('scene/transforms.json', '{}', 'nerf'), ('scene/sparse/0/cameras.txt', '', 'colmap')])
+def test_files_tell_the_source(tmp_path, name, content, expected):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(content)
+    if expected is None:  # a table is a manifest where it is named, and nothing among other files
+        assert detect_source(tmp_path / name) == 'manifest'
+        with pytest.raises(ValueError, match='holds nothing that tells a source'):
+            detect_source(tmp_path)
+    else:
+        assert detect_source(tmp_path) == expected
+
+
+def test_a_splat_is_told_from_points_by_its_header(tmp_path):
+    write_gaussians(random_cloud(3), tmp_path / 'a.ply')
+    assert detect_source(tmp_path) == detect_source(tmp_path / 'a.ply') == 'splats'
+    with pytest.raises(FileNotFoundError, match='absent does not exist'):
+        detect_source(tmp_path / 'absent')

@@ -1,0 +1,139 @@
+"""Make triplets of meshes, point clouds, posed images or splats: Gaussians, views and captions, as shards."""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipgs_plugin.tools._program import AXES, FILES, parser, progress_bar, run
+
+if TYPE_CHECKING:
+    from mmengine.config import Config, ConfigDict
+    from rich.progress import Progress as ProgressBar
+
+    from clipgs_plugin.triplets import Progress
+
+PRESETS = ('draft', 'default', 'paper')
+
+
+def main(argv: list[str] | None = None) -> int:
+    from clipgs_plugin.triplets import SOURCES, GenerationSettings, detect_source, generate, join_parts
+    args = parser(__doc__, FILES, 'python tools/make_triplets.py work_dirs/files work_dirs/triplets --preset draft')
+    args.add_argument('root', metavar='SOURCE', type=Path, help='a folder of objects, a file, or a manifest')
+    args.add_argument('out', metavar='OUT', type=Path,
+                      help='folder of the dataset; a run that was interrupted is continued')
+    args.add_argument('--config', default='default',
+                      help=f'path of a config, or one of {", ".join(PRESETS)} (%(default)s)')
+    args.add_argument('--preset', choices=PRESETS, help="views' size and fit of a shipped config, over --config's")
+    args.add_argument('--source', choices=list(SOURCES), help='what SOURCE holds (told by its files)')
+    args.add_argument('--up', choices=AXES, help='the up axis of its files (that of the kind of source)')
+    args.add_argument('--workers', type=int, default=_cores(),
+                      help='processes of one thread; any number gives the same bytes (%(default)s, the cores)')
+    args.add_argument('--limit', type=int, metavar='N', help='make the first objects only')
+    args.add_argument('--seed', type=int, help='of all that is drawn')
+    args.add_argument('--retry-failed', action='store_true', help='try what an earlier run failed at once more')
+    args.add_argument('--shard-index', type=int, default=0, metavar='I', help='this job of an array (%(default)s)')
+    args.add_argument('--num-shards', type=int, default=1, metavar='N',
+                      help='jobs of the array, which write OUT/parts; --join ends it (%(default)s)')
+    args.add_argument('--join', action='store_true', help='only make one dataset of the finished OUT/parts')
+    args.add_argument('--json', action='store_true', help='print the counts as JSON')
+    options = args.parse_args(argv)
+    if not options.root.exists():
+        args.error(f'{options.root} does not exist')
+    for name, least in (('workers', 0), ('limit', 1), ('num_shards', 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            args.error(f'--{name.replace("_", "-")} {value}: expected at least {least}')
+    if not 0 <= options.shard_index < options.num_shards:
+        args.error(f'--shard-index {options.shard_index}: expected 0 to {options.num_shards - 1}, below --num-shards')
+    if options.join:
+        print(f'{join_parts(options.out):,} objects: {options.out}')
+        return 0
+
+    config = _config(options.config).generation
+    if options.preset:
+        preset = _config(options.preset).generation
+        config.setdefault('views', {})['size'] = preset.views.size
+        config.fit = preset.fit
+    if options.seed is not None:
+        config.seed = options.seed
+    source = _source(config, options, SOURCES, detect_source)
+    print(f'Making triplets of {options.root} ({source["type"]}) in {options.out} with {options.workers} '
+          f'process{"es" * (options.workers != 1)}', file=sys.stderr)
+    started = time.perf_counter()
+    with progress_bar() as bar:
+        progress = generate(source, options.root, options.out, GenerationSettings.from_config(config),
+                            options.workers, options.limit, options.retry_failed, options.shard_index,
+                            options.num_shards, report=_reporter(bar))
+    _print(progress, options, time.perf_counter() - started)
+    return 0 if progress.made + progress.there else 1
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _config(name: str) -> Config:
+    """A shipped config of triplets by name, or any by path."""
+    from mmengine.config import Config
+
+    from clipgs_plugin.apis.configs import config_root
+    path = config_root() / 'triplets' / f'{name}.py' if name in PRESETS else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(f'config {name} does not exist; give a path to a .py file or one of '
+                                f'{", ".join(PRESETS)}')
+    config = Config.fromfile(path)
+    if 'generation' not in config:
+        raise ValueError(f'{path} has no generation=dict(...), it is no config of triplets')
+    return config
+
+
+def _source(config: ConfigDict, options: argparse.Namespace, sources: dict[str, type],
+            detect: Callable[[Path], str]) -> dict:
+    """The config of the source: the config's own, unless options name another."""
+    source = dict(config.pop('source', {}))
+    if options.source or not source:
+        kind = sources[options.source or detect(options.root)].__name__
+        source = source if source.get('type') == kind else dict(type=kind)
+    return {**source, 'up': options.up} if options.up else source
+
+
+def _reporter(bar: ProgressBar) -> Callable[[Progress], None]:
+    """What moves the bar: objects a second and failures beside the counts."""
+    started, task = time.perf_counter(), None
+
+    def report(progress: Progress) -> None:
+        nonlocal task
+        if task is None:
+            task = bar.add_task('triplets', total=progress.left)
+            return
+        done = progress.made + progress.failed
+        rate = done / (time.perf_counter() - started)
+        bar.update(task, completed=done, description=f'triplets {rate:.2f}/s, {progress.failed} failed')
+    return report
+
+
+def _print(progress: Progress, options: argparse.Namespace, seconds: float) -> None:
+    from clipgs_plugin.triplets.generation import FAILED
+    counts = {key: value for key, value in dataclasses.asdict(progress).items() if key != 'reasons'}
+    if options.json:
+        print(json.dumps(dict(counts, reasons=dict(progress.reasons), seconds=round(seconds, 2),
+                              out=str(options.out)), indent=2))
+        return
+    print(f'{progress.made:,} of {progress.listed:,} objects made in {seconds:.1f} s, {progress.there:,} were there, '
+          f'{progress.failed:,} failed, {progress.skipped:,} had failed before: {options.out}')
+    for reason, count in progress.reasons.most_common():
+        print(f'  {count:,} x {reason}')
+    if progress.failed or progress.skipped:
+        print(f'reasons, object by object: {options.out}/{FAILED}; try them again with --retry-failed')
+
+
+if __name__ == '__main__':
+    run(main)
