@@ -166,12 +166,15 @@ def colors_at(mesh: Mesh, faces: ndarray, weights: ndarray) -> ndarray:
 
 def _part_colors(part: MeshPart, faces: ndarray, weights: ndarray) -> ndarray:
     """:func:`colors_at` within one part."""
-    colors = np.broadcast_to(part.base_color.astype(np.float32), (len(faces), 4))
+    if part.texture is None:
+        colors = np.ones((len(faces), 4), np.float32)
+    else:
+        colors = texture_at(part.texture, np.einsum('nk,nkc->nc', weights, part.uv[faces]))
     if part.colors is not None:
-        colors = colors * np.einsum('nk,nkc->nc', weights, part.colors[faces])
-    if part.texture is not None:
-        colors = colors * texture_at(part.texture, np.einsum('nk,nkc->nc', weights, part.uv[faces]))
-    return np.clip(colors, 0.0, 1.0)
+        colors *= np.einsum('nk,nkc->nc', weights, part.colors[faces])
+    if (part.base_color != 1).any():
+        colors *= part.base_color
+    return np.clip(colors, 0.0, 1.0, out=colors)
 
 
 def texture_at(texture: ndarray, uv: ndarray) -> ndarray:
@@ -193,18 +196,20 @@ def texture_at(texture: ndarray, uv: ndarray) -> ndarray:
     across, down = (x - left).astype(np.float32), (y - top).astype(np.float32)
     columns = [left.astype(np.int64) % width, (left.astype(np.int64) + 1) % width]
     rows = [(top.astype(np.int64) % height) * width, ((top.astype(np.int64) + 1) % height) * width]
-    texels = np.ascontiguousarray(texture).view(np.uint32).reshape(-1)  # one look-up for four channels
-    opaque = bool((texture[..., 3] == 255).all())
+    flat = np.ascontiguousarray(texture).view(np.uint32).reshape(-1)  # one look-up for four channels
+    texels = [flat[row + column].view(np.uint8).reshape(-1, 4) for row in rows for column in columns]
+    weights = [vertical * horizontal for vertical in (1 - down, down) for horizontal in (1 - across, across)]
+    opaque = all((texel[:, 3] == 255).all() for texel in texels)
     total = np.zeros((len(uv), 4), np.float32)
-    for row, vertical in zip(rows, (1 - down, down)):
-        for column, horizontal in zip(columns, (1 - across, across)):
-            texel = texels[row + column].view(np.uint8).reshape(-1, 4).astype(np.float32)
-            weight = vertical * horizontal
-            if not opaque:
-                texel[:, :3] *= texel[:, 3:] / 255
-            texel *= weight[:, None]
-            total += texel
+    for texel, weight in zip(texels, weights):
+        if opaque:
+            total += texel * weight[:, None]
+        else:
+            alpha = texel[:, 3:] * weight[:, None]
+            total += np.concatenate([texel[:, :3] * (alpha / 255), alpha], axis=1)
     total /= 255
-    if not opaque:
+    if opaque:
+        total[:, 3] = 1
+    else:
         np.divide(total[:, :3], total[:, 3:], out=total[:, :3], where=total[:, 3:] > 0)
     return total

@@ -97,11 +97,12 @@ class _Caster:
         y = (np.arange(rows.start, rows.stop)[:, None] + inside).reshape(-1)
         # A pixel (x, y, 1) lies in the direction R^T K^-1 (x, y, 1).
         to_world = rotation.T @ np.linalg.inv(intrinsic)
-        directions = x[:, None] * to_world[:, 0] + (y[:, None, None] * to_world[:, 1] + to_world[:, 2])
-        directions = directions.reshape(-1, 3).astype(np.float32)
+        across, down = x[:, None] * to_world[:, 0], y[:, None] * to_world[:, 1] + to_world[:, 2]
+        directions = (down.astype(np.float32)[:, None] + across.astype(np.float32)).reshape(-1, 3)
         origin = (-rotation.T @ translation).astype(np.float32)
         found = self._cast(np.broadcast_to(origin, directions.shape), directions, rotation.T @ np.array(TO_LIGHT))
-        mean = found.reshape(len(y) // samples, samples, len(x) // samples, samples, 4).mean((1, 3))
+        rays = found.reshape(len(y) // samples, samples, len(x) // samples, samples, 4)
+        mean = sum(rays[:, i, :, j] for i in range(samples) for j in range(samples)) / samples ** 2
         np.divide(mean[..., :3], mean[..., 3:], out=mean[..., :3], where=mean[..., 3:] > 0)
         image[rows, columns] = np.clip(mean, 0.0, 1.0)
 
@@ -120,7 +121,7 @@ class _Caster:
         """Premultiplied colour and alpha of rays, (n, 4) float32, front to back through what is transparent."""
         found = np.zeros((len(directions), 4), np.float32)
         rays = np.arange(len(directions))
-        for _ in range(_MAX_LAYERS):
+        for depth in range(_MAX_LAYERS):
             hit = self.scene.run(np.ascontiguousarray(origins), directions, query='INTERSECT', output=True)
             met = np.flatnonzero(hit['primID'] >= 0)
             faces, u, v = hit['primID'][met], hit['u'][met], hit['v'][met]
@@ -129,6 +130,9 @@ class _Caster:
             if self.light == 'soft':
                 colors[:, :3] *= self._shade(faces, weights, hit['Ng'][met], directions[met], to_light)[:, None]
             rays = rays[met]
+            if depth == 0 and (colors[:, 3] == 1).all():  # most meshes
+                found[rays] = colors
+                break
             alpha = (1 - found[rays, 3:]) * colors[:, 3:]
             found[rays] += np.concatenate([alpha * colors[:, :3], alpha], axis=1)
             through = np.flatnonzero(found[rays, 3] < 0.999)
