@@ -203,6 +203,9 @@ def test_linear_colours_of_gltf_become_srgb(tmp_path):
     np.testing.assert_allclose(opaque, (srgb(0.5), srgb(0.2), srgb(0.002), 1), atol=1e-6)
     blended = color_at(load(write_gltf(tmp_path / 'b.gltf', {}, dict(factor, alphaMode='BLEND'))), (0.6, 0.3))
     assert blended[3] == pytest.approx(0.3)
+    for cutoff, alpha in [(0.29, 1), (0.31, 0)]:
+        masked = dict(factor, alphaMode='MASK', alphaCutoff=cutoff)
+        assert color_at(load(write_gltf(tmp_path / 'm.gltf', {}, masked)), (0.6, 0.3))[3] == alpha
     for scale, dtype in [(1.0, np.float32), (255, np.uint8), (65535, np.uint16)]:
         for channels in (3, 4):
             colors = (np.tile((0.4, 0.6, 0.8, 0.2)[:channels], (4, 1)) * scale).astype(dtype)
@@ -330,6 +333,20 @@ def test_missing_textures_are_refused_or_ignored(tmp_path):
     with pytest.raises(ValueError, match="'skin' the texture is missing"):
         load(path)
     np.testing.assert_allclose(color_at(load(path, missing_textures='ignore'), (0.6, 0.3)), (1, 0, 0, 1))
+
+
+def test_a_ply_names_its_texture(tmp_path):
+    lines = ['ply', 'format ascii 1.0', 'comment TextureFile skin.png', 'element vertex 4', 'property float x',
+             'property float y', 'property float z', 'property float s', 'property float t', 'element face 2',
+             'property list uchar int vertex_indices', 'end_header']
+    lines += [f'{x} {y} {z} {u} {v}' for (x, y, z), (u, v) in zip(QUAD, QUAD_UV)] + ['3 0 1 2', '3 0 2 3']
+    path = tmp_path / 'a.ply'
+    path.write_text('\n'.join(lines) + '\n')
+    with pytest.raises(ValueError, match='skin'):
+        load(path)
+    (tmp_path / 'skin.png').write_bytes(png())
+    for place, color in TEXELS.items():
+        np.testing.assert_allclose(color_at(load(path), place), (*color, 1), atol=1e-5)
 
 
 def test_large_textures_are_reduced(tmp_path):

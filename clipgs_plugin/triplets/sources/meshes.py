@@ -104,18 +104,18 @@ class MeshSource:
             data, materials = _prepare_gltf(path, data)
         try:
             scene = trimesh.load_scene(io.BytesIO(data), file_type=kind, resolver=resolver, process=False)
-            nodes = [(scene.graph[name], name) for name in scene.graph.nodes_geometry]
+            nodes = [scene.graph[name] for name in scene.graph.nodes_geometry]
         except Exception as error:  # trimesh lets out whatever a broken file runs into
             raise ValueError(f'{path} cannot be read as .{kind} ({type(error).__name__}: {error}); it is probably '
                              'truncated or not what its ending says') from error
-        missing = resolver.missing if kind == 'obj' else {}
+        missing = {} if materials else resolver.missing  # glTF may name pictures that are not of colour
         if missing and self.missing_textures == 'refuse':
             name, reason = next(iter(missing.items()))
             raise ValueError(f'{path} wants {name}, which {reason}; put it beside the mesh, or take '
                              "missing_textures='ignore'")
-        textures: dict[int, ndarray] = {}
+        textures: dict[tuple, ndarray] = {}
         parts, points = [], 0
-        for (matrix, geometry), _ in nodes:
+        for matrix, geometry in nodes:
             mesh = scene.geometry[geometry]
             if not len(getattr(mesh, 'faces', ())):
                 points += len(getattr(mesh, 'vertices', ()))
@@ -131,7 +131,7 @@ class MeshSource:
             raise ValueError(f'{path} holds faces without area only')
         return Mesh(_joined(parts))
 
-    def _look(self, path: Path, mesh, textures: dict[int, ndarray]) -> _Look:
+    def _look(self, path: Path, mesh, textures: dict[tuple, ndarray]) -> _Look:
         """Colours of a mesh that is not glTF's."""
         visual = mesh.visual
         if visual.kind == 'texture':
@@ -140,10 +140,10 @@ class MeshSource:
             stated = getattr(material, 'kwargs', {}).get('kd')
             texture = None
             if getattr(image, 'format', None) and visual.uv is not None:  # trimesh's own stand-in comes from no file
-                if id(image) not in textures:
-                    textures[id(image)] = self._pixels(path, image)
-                    textures[id(image)][..., 3] = 255  # what alpha means in map_Kd differs from tool to tool
-                texture = textures[id(image)]
+                if (id(image),) not in textures:
+                    textures[id(image),] = self._pixels(path, image)
+                    textures[id(image),][..., 3] = 255  # what alpha means in map_Kd differs from tool to tool
+                texture = textures[id(image),]
             if stated is None or np.shape(stated) != (3,):
                 return _Look(_color(1.0 if texture is not None else self.gray), uv=visual.uv, texture=texture)
             # Exporters write a black Kd beside a texture that is all of the colour.
@@ -156,10 +156,9 @@ class MeshSource:
             return _Look(_color(1.0), colors=np.repeat(colors[:, None], 3, axis=1))
         return _Look(_color(self.gray))
 
-    def _gltf_look(self, path: Path, mesh, materials: list[dict], textures: dict[int, ndarray]) -> _Look:
+    def _gltf_look(self, path: Path, mesh, materials: list[dict], textures: dict[tuple, ndarray]) -> _Look:
         """Colours of a mesh of glTF, whose materials were numbered by :func:`_prepare_gltf`."""
-        index = int(mesh.visual.material.name)
-        stated = materials[index]
+        stated = materials[int(mesh.visual.material.name)]
         mode, cutoff = stated.get('alphaMode', 'OPAQUE'), stated.get('alphaCutoff', 0.5)
         factor = np.asarray(stated['factor'], np.float64)
         colors = mesh.visual.vertex_attributes.get('color')
@@ -179,16 +178,18 @@ class MeshSource:
                     raise ValueError(f"{path}: of material {stated['title']!r} the {lacks}; mend it, or take "
                                      "missing_textures='ignore'")
             else:
-                if index not in textures:
-                    textures[index] = _tinted(self._pixels(path, image), factor, mode, cutoff)
-                texture = textures[index]
+                key = id(image), *factor, mode, cutoff
+                if key not in textures:
+                    textures[key] = _tinted(self._pixels(path, image), factor, mode, cutoff)
+                texture = textures[key]
                 uv = _placed(uv, stated['texture'].get('extensions', {}).get('KHR_texture_transform', {}))
         if texture is not None:
             base = _color(1.0)
         elif stated['nothing'] and colors is None:
             base = _color(self.gray)
         else:
-            base = np.append(_to_srgb(factor[:3]), 1.0 if mode == 'OPAQUE' else factor[3]).astype(np.float32)
+            alpha = {'OPAQUE': 1.0, 'MASK': float(factor[3] >= cutoff)}.get(mode, factor[3])
+            base = np.append(_to_srgb(factor[:3]), alpha).astype(np.float32)
         return _Look(base, colors=colors, uv=uv, texture=texture)
 
     def _pixels(self, path: Path, image) -> ndarray:
@@ -252,7 +253,7 @@ class _Resolver:
             from PIL import Image
             try:
                 Image.open(io.BytesIO(data)).close()
-            except (OSError, ValueError, SyntaxError):
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
                 self.missing[name] = 'cannot be opened as a picture'
         return data
 
