@@ -79,6 +79,28 @@ def test_a_place_behind_another_takes_no_colour_from_it():
     assert (surface.colors[on_second, 2] > 0.9).mean() > 0.97
 
 
+def test_a_thin_plate_keeps_a_colour_on_each_side():
+    """A box as thin as two cells, red from above and blue from below; most of the views are from above."""
+    viewmats = ops.sphere_cameras(24, 4.0, elevation=[35, 35, 0, 35, -35]).double().numpy()
+    matrix = ops.intrinsics(40.0, SIZE, SIZE).numpy()
+    rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
+    rays = np.stack([(columns - matrix[0, 2]) / matrix[0, 0], (rows - matrix[1, 2]) / matrix[1, 1],
+                     np.ones((SIZE, SIZE))], -1)
+    images = np.zeros((24, SIZE, SIZE, 4), np.float32)
+    corner = np.array([0.7, 0.04, 0.7])
+    for image, viewmat in zip(images, viewmats):
+        eye = -viewmat[:3, :3].T @ viewmat[:3, 3]
+        bounds = np.stack([-corner - eye, corner - eye])[:, None, None] / (rays @ viewmat[:3, :3])
+        image[..., 3] = bounds.min(0).max(-1) < bounds.max(0).min(-1)  # into all three slabs before out of one
+        image[..., :3] = (eye[1] > 0.04, 0, eye[1] < -0.04)
+    posed = PosedImages(images, viewmats.astype(np.float32), np.broadcast_to(matrix, (24, 3, 3)))
+    surface = hull_points(posed, 2000, seed=0)
+    above, below = surface.normals[:, 1] > 0.7, surface.normals[:, 1] < -0.7
+    assert min(above.sum(), below.sum()) > 500
+    assert (surface.colors[above] == (1, 0, 0)).all(1).mean() > 0.99  # rims are seen from aside
+    assert (surface.colors[below] == (0, 0, 1)).all(1).mean() > 0.99
+
+
 def test_the_box_holds_all_that_the_rectangles_leave_and_no_more(ball):
     low, high = hull_box(ball)
     axes = np.linspace(-1, 1.6, 53)  # steps of 0.05
