@@ -451,7 +451,7 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
             _Log(out / FAILED) as failed, _Log(out / TIMINGS) as timings:
         if retry_failed:
             failed.clear()
-        known = {entry['uid'] for entry in failed.entries}
+        known = {entry['uid'] for entry in failed.entries()}
         missing = [i for i in numbers if listed[i].uid not in writer]
         todo = [i for i in missing if listed[i].uid not in known]
         progress = Progress(len(numbers), there=len(numbers) - len(missing), skipped=len(missing) - len(todo))
@@ -536,15 +536,25 @@ class _Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        text = path.read_bytes() if path.is_file() else b''
-        whole = text[:text.rfind(b'\n') + 1]
-        if whole != text:
-            write_whole(path, [whole])
-        self.entries: list[dict] = [json.loads(line) for line in whole.splitlines()]
 
     def __enter__(self) -> _Log:
-        self._file = self.path.open('ab', buffering=0)
+        self._file = self.path.open('a+b', buffering=0)
+        self._file.truncate(self._last_end())
         return self
+
+    def _last_end(self) -> int:
+        """Where the last whole line ends."""
+        end = self._file.seek(0, os.SEEK_END)
+        while end:
+            self._file.seek(end - 1)
+            if self._file.read(1) == b'\n':
+                break
+            end -= 1
+        return end
+
+    def entries(self) -> Iterator[dict]:
+        with self.path.open('rb') as file:
+            yield from map(json.loads, file)
 
     def __exit__(self, *exc_info) -> None:
         self._file.close()
@@ -554,7 +564,6 @@ class _Log:
 
     def clear(self) -> None:
         self._file.truncate(0)
-        self.entries = []
 
 
 # Processes

@@ -1,6 +1,7 @@
 """Objects become triplets by what their files hold; a run is the same however it went."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -373,3 +374,19 @@ def test_an_unknown_setting_is_named(part):
         GenerationSettings.from_config({part: dict(sise=3)})
     with pytest.raises(ValueError, match="generation has no setting 'veiws'"):
         GenerationSettings.from_config(dict(veiws=dict()))
+
+
+def test_the_documented_config_and_cameras_work(root, whole):
+    page = (root / 'docs' / 'triplets.md').read_text(encoding='utf-8')
+    config, cameras = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    names = {}
+    exec(config, names)
+    settings = GenerationSettings.from_config(names['generation'])
+    assert settings.views.size == 224 and settings.captioner['type'] == 'TransformersCaptioner'
+    exec(cameras.replace('data/triplets', str(whole)), names)
+    stored = torch.from_numpy(names['reader'].read_views(0)) / 255
+    assert (names['pictures'].clamp(0, 1) - stored).abs().max() < 1.5 / 255
+    # OpenGL: a camera looks along its -z, here at the origin, from 3 away; its y is upward.
+    right, up, back, eye = names['camera_to_world'][:, :3].unbind(-1)
+    assert torch.allclose(eye - 3 * back, torch.zeros(3), atol=1e-5) and (up[:, 1] > 0).all()
+    assert torch.allclose(torch.linalg.cross(right, up), back, atol=1e-5)
