@@ -23,10 +23,14 @@ def list_configs() -> list[str]:
     return sorted(path.stem for path in _config_files())
 
 
+# Folders of configs that are of no experiment.
+NO_EXPERIMENTS = ('_base_', 'triplets')
+
+
 def _config_files() -> list[Path]:
     root = config_root()
     return [path for path in root.rglob('*.py')
-            if not path.relative_to(root).parts[0].startswith('_') and path.name != '__init__.py']
+            if path.relative_to(root).parts[0] not in NO_EXPERIMENTS and path.name != '__init__.py']
 
 
 def find_config(name: str | Path) -> Path:
