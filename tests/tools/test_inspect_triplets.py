@@ -1,0 +1,50 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from conftest import random_cloud
+
+from clipgs_plugin.tools.inspect_triplets import main
+from clipgs_plugin.triplets import ShardWriter
+
+
+@pytest.fixture
+def triplets(tmp_path):
+    with ShardWriter(tmp_path / 'set', objects_per_shard=2) as writer:
+        for i in range(3):
+            writer.write(f'uid-{i}', random_cloud(20, i), np.full((2, 8, 8, 3), 99, np.uint8), captions=[f'thing {i}'],
+                         quality=dict(psnr=30.0 + i))
+    return tmp_path / 'set'
+
+
+def test_a_whole_set_gives_a_table_a_page_and_status_0(triplets, capsys):
+    assert main([str(triplets)]) == 0
+    out = capsys.readouterr().out
+    assert '3 objects, 2 shards' in out and '0 problems found' in out
+    line = next(line for line in out.splitlines() if line.startswith('PSNR (dB)'))
+    assert line.split()[-2:] == ['31', '30']
+    # What sha256sum *.tar | sha256sum prints.
+    lines = ''.join(f'{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n'
+                    for path in sorted((triplets / 'shards').iterdir()))
+    assert hashlib.sha256(lines.encode()).hexdigest() in out
+    assert 'thing 0' in (triplets / 'inspection.html').read_text()
+
+
+def test_damage_gives_status_1_and_is_named(triplets, tmp_path, capsys):
+    path = triplets / 'shards' / '00001.tar'
+    path.write_bytes(path.read_bytes()[:1500])
+    page = tmp_path / 'page.html'
+    assert main([str(triplets), '-o', str(page), '--worst', '1', '--random', '1']) == 1
+    assert 'problem: shard 00001' in capsys.readouterr().out and page.is_file()
+    assert main([str(triplets), '-o', str(page), '--json']) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert printed['problems'][0]['shard'] == 1 and 'not a whole tar' in printed['problems'][0]['reason']
+    assert [shard['shard'] for shard in printed['shards']] == [0, 1] and printed['page'] == str(page)
+
+
+@pytest.mark.parametrize('option', ['--worst', '--random', '--seed'])
+def test_wrong_use_gives_status_2(triplets, option):
+    with pytest.raises(SystemExit) as exit_:
+        main([str(triplets), option, '-1'])
+    assert exit_.value.code == 2

@@ -1,0 +1,51 @@
+"""Check a folder of triplets, shard by shard and object by object, and write what it holds as an HTML page."""
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from clipgs_plugin.tools._program import WORLD, parser, progress_bar, run
+
+PRINTED = 20  # problems; the page and --json have more
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser(__doc__, WORLD, 'python tools/inspect_triplets.py work_dirs/toy_world')
+    args.add_argument('triplets', metavar='OUT', type=Path, help='folder of triplets')
+    args.add_argument('-o', '--out', metavar='PAGE', type=Path, help='page to write (OUT/inspection.html)')
+    args.add_argument('--worst', type=int, default=8, metavar='N',
+                      help='objects of least quality to show (%(default)s)')
+    args.add_argument('--random', type=int, default=8, metavar='N', help='other objects to show (%(default)s)')
+    args.add_argument('--seed', type=int, default=0, help='of which others (%(default)s)')
+    args.add_argument('--json', action='store_true', help='print all but the pictures as JSON, every sha256 with it')
+    options = args.parse_args(argv)
+    for name in ('worst', 'random', 'seed'):
+        if getattr(options, name) < 0:
+            args.error(f'--{name} {getattr(options, name)}: expected at least 0')
+
+    from clipgs_plugin.triplets.inspection import COLUMNS, inspect, number, write_page
+    print(f'Reading all of {options.triplets}', file=sys.stderr)
+    with progress_bar() as bar:
+        task = bar.add_task('objects', total=None)
+        found = inspect(options.triplets, options.worst, options.random, options.seed,
+                        report=lambda done, total: bar.update(task, completed=done, total=total))
+    page = options.out or options.triplets / 'inspection.html'
+    write_page(found, page)
+    if options.json:
+        print(json.dumps(dict(found.to_dict(), page=str(page)), indent=2))
+        return int(bool(found.problems))
+    print(f'{found.objects:,} objects, {len(found.shards):,} shards, sha256 of all {found.sha256}')
+    print(f'{"an object":28} {"median":>10} {"worst":>10}')
+    for name, row in found.statistics().items():
+        print(f'{COLUMNS[name][0]:28} {number(row["median"]):>10} {number(row["worst"]):>10}')
+    if found.failed:
+        print(f'{sum(found.failed.values()):,} objects could not be made')
+    for problem in found.problems[:PRINTED]:
+        print(f'problem: {problem}')
+    print(f'{len(found.problems):,} problem{"s" * (len(found.problems) != 1)} found; page in {page}')
+    return int(bool(found.problems))
+
+
+if __name__ == '__main__':
+    run(main)
