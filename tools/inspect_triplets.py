@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, row in found.statistics().items():
         print(f'{COLUMNS[name][0]:28} {number(row["median"]):>10} {number(row["worst"]):>10}')
     if found.failed:
-        print(f'{sum(found.failed.values()):,} objects could not be made')
+        print(f'objects that could not be made: {sum(found.failed.values()):,}')
     for problem in found.problems[:PRINTED]:
         print(f'problem: {problem}')
     print(f'{len(found.problems):,} problem{"s" * (len(found.problems) != 1)} found; page in {page}')

@@ -46,7 +46,8 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        where = [f'shard {self.shard:05d}'] * (self.shard is not None) + [self.uid] * (self.uid is not None)
+        where = [] if self.shard is None else [f'shard {self.shard:05d}']
+        where += [] if self.uid is None else [self.uid]
         return ': '.join([', '.join(where), self.reason] if where else [self.reason])
 
 
@@ -93,7 +94,7 @@ class Inspection:
         columns: One value an object by name, in the order of the shards, NaN where it was not measured, (n,) float64.
         categories: Objects of each.
         splits: Objects of each.
-        failed: Objects that generation could not make, by type of error and message.
+        failed: Objects that generation could not make, by type of error and reason, where FILE is theirs.
         features: Shards whose features are there and whole, by teacher.
         worst: Objects of least foreground PSNR, the worst first.
         random: Others.
@@ -471,7 +472,7 @@ class _Run:
         self.found.features[teacher] += before == len(self.found.problems)
 
     def failures(self) -> None:
-        """Lines of failed.jsonl by type of error and message; one that a kill cut off is left out."""
+        """Lines of failed.jsonl by type of error and reason; one that a kill cut off is left out."""
         path = self.root / FAILED
         if not path.is_file():
             return
@@ -481,8 +482,9 @@ class _Run:
                     return
                 try:
                     entry = json.loads(line)
-                    self.found.failed[entry['error'], entry['message']] += 1
-                except (ValueError, KeyError, TypeError) as error:
+                    # Without the object's own path, equal reasons are equal.
+                    self.found.failed[entry['error'], entry['message'].replace(entry['path'], 'FILE')] += 1
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
                     self.problem(f'{path.name}: line {i} cannot be read ({_said(error)})')
 
     # To look at
@@ -493,7 +495,7 @@ class _Run:
     def strip(self, row: dict) -> Strip:
         """A sound object."""
         count = len(row['view_offsets'])
-        numbers = tuple(sorted({i * count // self.views for i in range(self.views)}))
+        numbers = tuple(sorted({(2 * i + 1) * count // (2 * self.views) for i in range(self.views)}))
         with shard_path(self.root, row['shard']).open('rb') as file:
             record = json.loads(_read(file, row['record_offset'], row['record_size']))
             cloud = decode_gaussians(_read(file, row['gaussians_offset'], row['gaussians_size']))
@@ -547,7 +549,7 @@ def _cameras(record: dict, settings: dict, count: int) -> tuple[ndarray, ndarray
 
 STYLE = """
 body { max-width: 1280px } .strip { flex: 1; min-width: 0; width: auto }
-.strip img { width: 100%; border: 1px solid #ddd; image-rendering: pixelated }
+.strip img { width: 100%; border: 1px solid #ddd }
 .query { width: 250px; font-size: 13px } .query b { font-size: 14px } .query ul { margin: .3em 0; padding-left: 1.2em }
 td.text { text-align: left; overflow-wrap: anywhere } .bad { color: #b02020 } .good { color: #2a7a3a }
 code { font-size: 12px }
@@ -571,8 +573,8 @@ def render_page(inspection: Inspection) -> str:
         parts += ['<h2>Distributions</h2>', report._image(report._figure_png(_draw_histograms(found, measured)),
                                                          'histograms')]
     for heading, strips, none in (
-            ('Worst objects', found.worst, 'No object has a quality that was measured.'),
-            ('Random objects', found.random, 'None.')):
+            ('Worst objects', found.worst, 'No object that can be shown has a quality that was measured.'),
+            ('Random objects', found.random, 'No other object can be shown.')):
         parts += [f'<h2>{heading}</h2>', *([_strip(strip, report) for strip in strips] or [f'<p>{none}</p>'])]
         if strips and heading.startswith('Worst'):
             parts.insert(-len(strips), '<p class="note">By PSNR of the foreground on held-out views. ' + _LEGEND)
@@ -581,7 +583,7 @@ def render_page(inspection: Inspection) -> str:
     if found.failed:
         rows = [(error, str(count), message) for (error, message), count in found.failed.most_common(SHOWN)]
         parts += [f'<h2>Objects that could not be made: {sum(found.failed.values()):,}</h2>',
-                  _text_table(('Error', 'Objects', 'Message'), rows)]
+                  _text_table(('Error', 'Objects', 'Reason'), rows)]
     rows = [(f'{shard.shard:05d}.tar', f'{shard.objects:,}', f'{shard.bytes:,}', shard.sha256)
             for shard in found.shards[:SHOWN]]
     parts += ['<h2>Shards</h2>', f'<p class="note">sha256 of all of them (sha256sum *.tar | sha256sum): '
@@ -604,7 +606,7 @@ def _facts(found: Inspection, report) -> list[str]:
     """What the set holds, in sentences and a table."""
     settings = found.settings
     generator = settings.get('generator', {})
-    lines = [f'{found.objects:,} objects in {len(found.shards):,} shards of '
+    lines = [f'Objects: {found.objects:,}. Shards: {len(found.shards):,}, '
              f'{sum(shard.bytes for shard in found.shards) / 1e6:,.1f} MB, made by '
              f'{generator.get("name", "an unnamed generator")}.',
              f'Splits: {_counted(found.splits)}.']
@@ -672,12 +674,17 @@ def _strip(strip: Strip, report) -> str:
 
 def _draw_histograms(found: Inspection, names: Sequence[str]):
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
     figure = Figure(figsize=(2.9 * len(names), 2.4), layout='constrained')
     for i, name in enumerate(names, 1):
         values = found.columns[name]
+        values = values[np.isfinite(values)] / (1000 if name == 'bytes' else 1)
         axes = figure.add_subplot(1, len(names), i)
-        axes.hist(values[np.isfinite(values)], bins=30)
-        axes.set_title(COLUMNS[name][0] + (' of an object' if name == 'bytes' else ''), fontsize=9)
+        axes.hist(values, bins=30)
+        axes.set_title('kB' if name == 'bytes' else COLUMNS[name][0], fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
+    figure.supylabel('objects', fontsize=8)
     return figure

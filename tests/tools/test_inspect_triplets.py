@@ -43,6 +43,15 @@ def test_damage_gives_status_1_and_is_named(triplets, tmp_path, capsys):
     assert [shard['shard'] for shard in printed['shards']] == [0, 1] and printed['page'] == str(page)
 
 
+def test_a_set_without_objects_and_index_is_told_so(triplets, capsys):
+    (triplets / 'index.parquet').unlink()
+    for path in (triplets / 'shards').iterdir():
+        path.unlink()
+    assert main([str(triplets)]) == 1
+    out = capsys.readouterr().out
+    assert 'problem: no shards' in out and 'problem: index.parquet is missing' in out and '0 objects, 0 shards' in out
+
+
 @pytest.mark.parametrize('option', ['--worst', '--random', '--seed'])
 def test_wrong_use_gives_status_2(triplets, option):
     with pytest.raises(SystemExit) as exit_:

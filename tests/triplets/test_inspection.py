@@ -58,7 +58,7 @@ def whole(tmp_path_factory) -> Path:
     for shard, rows in features.pending():
         features.write(shard, np.ones((len(rows), VIEWS, 4)), np.ones((len(rows), 2, 4)))
     (root / 'failed.jsonl').write_text(''.join(
-        json.dumps(dict(uid=uid, path='x', error=error, message=error[:3] + ' <failed>')) + '\n'
+        json.dumps(dict(uid=uid, path=f'in/{uid}.obj', error=error, message=f'in/{uid}.obj: <failed>')) + '\n'
         for uid, error in (('a', 'ValueError'), ('b', 'OSError'), ('c', 'ValueError'))) + '{"uid": "cut')
     return root
 
@@ -112,7 +112,7 @@ def test_a_whole_set_has_no_problems_and_its_numbers_are_told(whole):
     found = inspect(whole, report=lambda done, total: steps.append((done, total)))
     assert found.problems == [] and steps == [(i + 1, OBJECTS) for i in range(OBJECTS)]
     assert found.objects == OBJECTS and found.splits == dict(train=5, test=2) and found.features == dict(clip=3)
-    assert found.failed == {('ValueError', 'Val <failed>'): 2, ('OSError', 'OSE <failed>'): 1}
+    assert found.failed == {('ValueError', 'FILE: <failed>'): 2, ('OSError', 'FILE: <failed>'): 1}
     # Shares of the files, and numbers that the fixture wrote.
     measured = sorted(PSNR[:3] + PSNR[4:])
     assert found.statistics()['psnr_foreground'] == dict(measured=6, median=(measured[2] + measured[3]) / 2, worst=27.0)
@@ -143,7 +143,7 @@ def test_splats_at_the_stored_cameras_are_the_stored_views(whole):
     strips = found.worst + found.random
     assert {strip.uid for strip in strips} == {f'uid-{i}' for i in range(OBJECTS)} and len(strips) == OBJECTS
     for strip in strips:
-        assert strip.numbers == (0, 2) and strip.splats.shape == strip.views.shape == (2, SIZE, SIZE, 3)
+        assert strip.numbers == (1, 3) and strip.splats.shape == strip.views.shape == (2, SIZE, SIZE, 3)
         for i, view in enumerate(strip.numbers):
             a, b = strip.views[i].astype(float), strip.splats[i].astype(float)
             expected = 10 * math.log10(255 ** 2 / ((a - b) ** 2).mean())
@@ -354,6 +354,6 @@ def test_the_page_needs_no_other_file_and_holds_captions_failures_and_problems(c
     for strip in found.worst + found.random:
         i = int(strip.uid[-1])
         assert f'&lt;toy&gt; &amp; caption {i}' in page and f'other {i}' in page and f'{i}.ply' in page
-    assert 'view 1: cannot be decoded' in page and 'Val &lt;failed&gt;' in page and '<toy>' not in page
+    assert 'view 1: cannot be decoded' in page and 'FILE: &lt;failed&gt;' in page and '<toy>' not in page
     assert page.count('<figure') == 18 and 'uid-5' not in {strip.uid for strip in found.worst + found.random}
     assert f'times {AMPLIFIED}' in page and all(shard.sha256 in page for shard in found.shards)
