@@ -54,6 +54,8 @@ class FitSettings:
         opacities_rate: Logits.
         colors_rate: SH coefficients of degree 0; those above have a twentieth, as in 3DGS.
         decay: Of all rates.
+        average: Of the parameters over iterations, what each keeps of those before it; the average is the result, since
+            a step for one view takes a little from the others. 0 gives the last parameters themselves.
     """
 
     num_gaussians: int = 10_000
@@ -65,12 +67,13 @@ class FitSettings:
     prune_opacity: float = 0.005
     check_every: int = 100
     min_gain: float = 0.02
-    means_rate: float = 8e-4
-    quats_rate: float = 5e-3
-    scales_rate: float = 1e-2
+    means_rate: float = 1e-3
+    quats_rate: float = 1e-2
+    scales_rate: float = 3e-2
     opacities_rate: float = 5e-2
-    colors_rate: float = 1e-2
+    colors_rate: float = 3e-2
     decay: float = 0.3
+    average: float = 0.98
 
     def __post_init__(self) -> None:
         for name in ('num_gaussians', 'iterations'):
@@ -87,12 +90,14 @@ class FitSettings:
                 raise ValueError(f'{name}={getattr(self, name)}: expected 0 or more')
         if not 0 < self.decay <= 1:
             raise ValueError(f'decay={self.decay}: expected more than 0, at most 1')
+        if not 0 <= self.average < 1:
+            raise ValueError(f'average={self.average}: expected 0 or more, under 1')
 
 
 PRESETS = {
-    'draft': FitSettings(num_gaussians=2_000),  # for views of 64 px
-    'default': FitSettings(),                   # 128 px
-    'paper': FitSettings(iterations=5_000),     # as long as CLIP-GS fits, Sec. 3.1
+    'draft': FitSettings(num_gaussians=2_000, means_rate=1.5e-3, decay=0.6),  # for views of 64 px
+    'default': FitSettings(),                # 128 px
+    'paper': FitSettings(iterations=5_000),  # as long as CLIP-GS fits
 }
 
 
@@ -183,36 +188,38 @@ def fit(cloud: GaussianCloud, train: Views, test: Views, background: tuple[float
         drawn, _ = render(current, viewmats[view:view + 1], intrinsics[view:view + 1], width, height, background)
         parameters.step(_loss(drawn, pictures[view:view + 1], current, settings), step)
         if settings.check_every and step % settings.check_every == 0 and step < settings.iterations:
-            psnr = float(_psnr(_draw(parameters.cloud(), targets, background), held_out).mean())
+            psnr = float(_psnr(_draw(parameters.average(), targets, background), held_out).mean())
             if psnr < last + settings.min_gain:
                 break
             last = psnr
-    done = parameters.cloud().apply(Tensor.detach)
+    done = parameters.average()
     done = done[done.opacities >= settings.prune_opacity]
     return Fitted(done, quality_of(done, test, background), step)
 
 
 class _Parameters:
-    """The raw parameters of a cloud as Adam sees them."""
+    """The raw parameters of a cloud as Adam sees them, and their average over iterations."""
 
     def __init__(self, cloud: GaussianCloud, settings: FitSettings) -> None:
-        # Copies of their own, contiguous; degree 0 and the degrees above apart, for they learn at different rates.
-        copy = lambda x: x.detach().float().clone(memory_format=torch.contiguous_format)  # noqa: E731
-        self.tensors = {name: copy(value) for name, value in cloud.fields() if name != 'sh'}
-        self.tensors |= dict(sh=copy(cloud.sh[:, :1]), sh_above=copy(cloud.sh[:, 1:]))
+        fields = {name: value.detach().float() for name, value in cloud.fields()}
+        # Degree 0 and the degrees above learn at different rates.
+        fields |= dict(sh=fields['sh'][:, :1], sh_above=fields['sh'][:, 1:])
+        self.live = {name: value.clone(memory_format=torch.contiguous_format).requires_grad_()
+                     for name, value in fields.items() if value.numel()}
+        self.mean = {name: value.detach().clone() for name, value in self.live.items()}
         rates = dict(means=settings.means_rate, quats=settings.quats_rate, log_scales=settings.scales_rate,
                      opacity_logits=settings.opacities_rate, sh=settings.colors_rate,
                      sh_above=settings.colors_rate / 20)
-        groups = [dict(params=[tensor.requires_grad_()], lr=rates[name], rate=rates[name])
-                  for name, tensor in self.tensors.items() if tensor.numel()]
+        groups = [dict(params=[value], lr=rates[name], rate=rates[name]) for name, value in self.live.items()]
         self.adam = torch.optim.Adam(groups, eps=1e-15, fused=True)
         self.settings = settings
 
     def cloud(self) -> GaussianCloud:
         """The cloud as it stands; gradients go back to the parameters."""
-        fields = dict(self.tensors)
-        above = fields.pop('sh_above')
-        return GaussianCloud(**fields | dict(sh=torch.cat([fields['sh'], above], 1)) if above.numel() else fields)
+        return _join(self.live)
+
+    def average(self) -> GaussianCloud:
+        return _join(self.mean)
 
     def step(self, loss: Tensor, step: int) -> None:
         """Go down the loss; ``step`` counts from 1."""
@@ -222,6 +229,17 @@ class _Parameters:
             group['lr'] = group['rate'] * left
         self.adam.step()
         self.adam.zero_grad()
+        # The first iterations, which go far, are forgotten sooner.
+        kept = min(self.settings.average, step / (step + 9))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.mean.values()), list(self.live.values()), 1 - kept)
+
+
+def _join(fields: dict[str, Tensor]) -> GaussianCloud:
+    if 'sh_above' not in fields:
+        return GaussianCloud(**fields)
+    sh = torch.cat([fields['sh'], fields['sh_above']], 1)
+    return GaussianCloud(**{name: value for name, value in fields.items() if name != 'sh_above'} | dict(sh=sh))
 
 
 def _loss(drawn: Tensor, pictures: Tensor, cloud: GaussianCloud, settings: FitSettings) -> Tensor:
