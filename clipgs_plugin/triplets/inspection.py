@@ -570,7 +570,7 @@ def render_page(inspection: Inspection) -> str:
     parts += _problems(found)
     measured = [name for name in (*MEASURED, 'bytes') if name in found.statistics()]
     if measured:
-        parts += ['<h2>Distributions</h2>', report._image(report._figure_png(_draw_histograms(found, measured)),
+        parts += ['<h2>Distributions</h2>', report.image_tag(report.figure_png(_draw_histograms(found, measured)),
                                                          'histograms')]
     for heading, strips, none in (
             ('Worst objects', found.worst, 'No object that can be shown has a quality that was measured.'),
@@ -587,7 +587,7 @@ def render_page(inspection: Inspection) -> str:
     rows = [(f'{shard.shard:05d}.tar', f'{shard.objects:,}', f'{shard.bytes:,}', shard.sha256)
             for shard in found.shards[:SHOWN]]
     parts += ['<h2>Shards</h2>', f'<p class="note">sha256 of all of them (sha256sum *.tar | sha256sum): '
-              f'<code>{found.sha256}</code></p>', report._table(('File', 'Objects', 'Bytes', 'sha256'), rows)]
+              f'<code>{found.sha256}</code></p>', report.table_tag(('File', 'Objects', 'Bytes', 'sha256'), rows)]
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
             f'<style>{report.STYLE}{STYLE}</style></head><body>{"".join(parts)}</body></html>')
 
@@ -619,7 +619,7 @@ def _facts(found: Inspection, report) -> list[str]:
     rows = [(COLUMNS[name][0], f'{row["measured"]:,}', number(row['median']), number(row['worst']))
             for name, row in found.statistics().items()]
     return [*(f'<p>{html.escape(line)}</p>' for line in lines),
-            report._table(('An object', 'Measured', 'Median', 'Worst'), rows)]
+            report.table_tag(('An object', 'Measured', 'Median', 'Worst'), rows)]
 
 
 def number(value: float) -> str:
@@ -665,8 +665,8 @@ def _strip(strip: Strip, report) -> str:
         if strip.splats is not None:
             pictures += [strip.splats[i], strip.difference()[i]]
             caption += f': {strip.psnr()[i]:.1f} dB'
-        figures.append(f'<figure class="strip">{report._image(report._array_png(np.concatenate(pictures, 1)), caption)}'
-                       f'<figcaption>{caption}</figcaption></figure>')
+        picture = report.image_tag(report.array_png(np.concatenate(pictures, 1)), caption)
+        figures.append(f'<figure class="strip">{picture}<figcaption>{caption}</figcaption></figure>')
     note = '' if strip.splats is not None else '<p class="note">The set does not hold its cameras as matrices.</p>'
     return (f'<div class="row"><div class="query"><b>{html.escape(strip.uid)}</b><br>{words}<ul>{captions}</ul>{note}'
             f'</div>{"".join(figures)}</div>')

@@ -63,9 +63,9 @@ def render_html(report: RunReport) -> str:
     """The page of a report."""
     parts = [f'<h1>{html.escape(report.title)}</h1>', *(f'<p>{html.escape(line)}</p>' for line in report.summary)]
     if report.rows:
-        parts += ['<h2>Results on unseen objects</h2>', _table(report.columns, report.rows)]
+        parts += ['<h2>Results on unseen objects</h2>', table_tag(report.columns, report.rows)]
     if report.curves:
-        parts += ['<h2>Training</h2>', _image(_figure_png(_draw_curves(report.curves)), 'training curves')]
+        parts += ['<h2>Training</h2>', image_tag(figure_png(_draw_curves(report.curves)), 'training curves')]
     for title, note, rows in (
             ('Retrieval: objects for a text', 'Green frames an object of the right category.', report.gallery),
             ('Your files', 'The best of the categories the model was trained on; it knows no others. Objects are '
@@ -75,7 +75,7 @@ def render_html(report: RunReport) -> str:
     if report.confusion is not None:
         parts += ['<h2>Confusion matrix</h2>',
                   '<p class="note">Rows are the truth, columns the answer, in percent of the row.</p>',
-                  _image(_figure_png(_draw_confusion(report.confusion, report.classes)), 'confusion matrix')]
+                  image_tag(figure_png(_draw_confusion(report.confusion, report.classes)), 'confusion matrix')]
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(report.title)}</title>'
             f'<style>{STYLE}</style></head><body>{"".join(parts)}</body></html>')
 
@@ -106,7 +106,8 @@ def draw_gallery(rows: Sequence[GalleryRow], size: int = 96, words: int = 220) -
     return picture
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table_tag(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in HTML; cells are text."""
     head = ''.join(f'<th>{html.escape(c)}</th>' for c in columns)
     body = ''.join('<tr>' + ''.join(f'<td>{html.escape(cell)}</td>' for cell in row) + '</tr>' for row in rows)
     return f'<table><tr>{head}</tr>{body}</table>'
@@ -115,23 +116,26 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _gallery_row(row: GalleryRow) -> str:
     frames = {True: 'hit', False: 'miss', None: ''}
     figures = ''.join(
-        f'<figure class="{frames[p.hit]}">{_image(_array_png(p.image), p.caption)}'
+        f'<figure class="{frames[p.hit]}">{image_tag(array_png(p.image), p.caption)}'
         f'<figcaption>{html.escape(p.caption)}</figcaption></figure>' for p in row.results)
     return f'<div class="row"><div class="query">{html.escape(row.query)}</div>{figures}</div>'
 
 
-def _image(png: bytes, description: str) -> str:
+def image_tag(png: bytes, description: str) -> str:
+    """A picture in HTML that needs no other file."""
     return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
-def _array_png(image: np.ndarray) -> bytes:
+def array_png(image: np.ndarray) -> bytes:
+    """A picture, (H, W, 3) uint8, as PNG."""
     from PIL import Image
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, 'PNG')
     return buffer.getvalue()
 
 
-def _figure_png(figure: Figure) -> bytes:
+def figure_png(figure: Figure) -> bytes:
+    """A figure of matplotlib as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=110, bbox_inches='tight')
     return buffer.getvalue()

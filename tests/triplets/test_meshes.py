@@ -324,7 +324,7 @@ def test_missing_textures_are_refused_or_ignored(tmp_path):
         (tmp_path / 'thing' / 'broken.png').write_bytes(b'not a picture')
         with pytest.raises(ValueError, match=reason):
             load(path)
-        expected = (0.2, 0.4, 0.6, 1) if mtl == 'paint.mtl' else (0.7, 0.7, 0.7, 1)
+        expected = (0.2, 0.4, 0.6, 1) if mtl == 'paint.mtl' else (0.4, 0.4, 0.4, 1)
         found = color_at(load(path, missing_textures='ignore'), (0.6, 0.3))
         np.testing.assert_allclose(found, expected, atol=1e-6)
     base = dict(baseColorFactor=[1, 0, 0, 1], baseColorTexture=dict(index=0))

@@ -42,7 +42,7 @@ class MeshSource:
 
     Args:
         up: The axis that points up in the files.
-        gray: sRGB of what has no colour at all, a plain light grey by default.
+        gray: sRGB of what has no colour at all; 0.4 is what point-cloud models take for a missing colour.
         missing_textures: ``'refuse'`` fails where a texture or material file is not there or cannot be decoded,
             ``'ignore'`` goes on without it.
         max_texture: Pixels along a side to which larger textures are reduced.
@@ -53,7 +53,7 @@ class MeshSource:
 
     suffixes = ('.glb', '.gltf', '.obj', '.ply', '.off', '.stl')
 
-    def __init__(self, up: str = 'y', gray: float = 0.7, missing_textures: str = 'refuse',
+    def __init__(self, up: str = 'y', gray: float = 0.4, missing_textures: str = 'refuse',
                  max_texture: int = 2048) -> None:
         if up not in AXES:
             raise ValueError(f'up={up!r}: expected one of {AXES}')
