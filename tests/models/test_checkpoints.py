@@ -515,3 +515,16 @@ def test_wrappers_within_wrappers_are_taken_off(tmp_path):
     exported(tmp_path / 'a.pth', 'point_mae')
     torch.save({'model': {'state_dict': torch.load(tmp_path / 'a.pth')['base_model']}}, tmp_path / 'a.pth')
     assert load_point_cloud_checkpoint(tmp_path / 'a.pth').report.complete
+
+
+@pytest.mark.parametrize(('change', 'match'), [
+    (lambda x: x.to(torch.int8), r'of another form: .*fc1\.weight torch\.int8 for torch\.float32'),
+    (lambda x: x * torch.nan, r'of another form: .*fc1\.weight has values that are NaN or infinite'),
+])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, change, match):
+    exported(tmp_path / 'a.pth', 'point_mae')
+    state = torch.load(tmp_path / 'a.pth')['base_model']
+    key = 'module.MAE_encoder.blocks.blocks.1.mlp.fc1.weight'
+    torch.save({'base_model': {**state, key: change(state[key])}}, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=match):
+        load_point_cloud_checkpoint(tmp_path / 'a.pth')

@@ -204,7 +204,7 @@ def test_weights_without_a_place_are_refused(uni3d_file):
 
 def test_weights_of_another_shape_are_refused(uni3d_file):
     encoder = GSEncoder(GSTokenizer(channels=48), Uni3D('ti', 48, 2), 24)
-    refused(encoder, uni3d_file[0], r'of another shape: .*second_conv\.3\.weight \(64, 512, 1\) for \(48, 512, 1\)')
+    refused(encoder, uni3d_file[0], r'of another form: .*second_conv\.3\.weight \(64, 512, 1\) for \(48, 512, 1\)')
 
 
 def test_another_backbone_is_named(uni3d_file):

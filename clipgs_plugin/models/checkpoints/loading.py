@@ -180,8 +180,8 @@ def load_point_cloud_weights(
         # Batch norms count batches only for a kind of averaging nobody uses; old files lack the counter.
         missing=[key for key in wanted if key not in found and not key.endswith('num_batches_tracked')],
         unplaced=[key for key in found if key not in own],
-        mismatched=[f'{key} {tuple(found[key].shape)} for {tuple(own[key].shape)}' for key in wanted
-                    if key in found and found[key].shape != own[key].shape])
+        mismatched=[_form(key, found[key], own[key]) for key in wanted
+                    if key in found and _form(key, found[key], own[key])])
     if not report.complete:
         raise ValueError(f'{report}\nNothing was loaded. Weights of {kind.name} fit a {kind.backbone} of the same size '
                          f'behind its patch encoder; this file is of {checkpoint.architecture.backbone} behind '
@@ -190,6 +190,15 @@ def load_point_cloud_weights(
         for key in report.loaded:
             own[key].copy_(found[key])
     return report
+
+
+def _form(key: str, given: Tensor, own: Tensor) -> str:
+    """What is wrong with a tensor for its place, in words; empty where nothing is."""
+    if given.shape != own.shape:
+        return f'{key} {tuple(given.shape)} for {tuple(own.shape)}'
+    if given.is_floating_point() != own.is_floating_point():
+        return f'{key} {given.dtype} for {own.dtype}'
+    return '' if bool(given.isfinite().all()) else f'{key} has values that are NaN or infinite'
 
 
 def _part(key: str, encoder: nn.Module) -> str:

@@ -16,7 +16,7 @@ class LoadReport:
         unused: Names in the file that were not used, and why.
         missing: Names in the encoder that the file should have and has not.
         unplaced: Names in the encoder's terms that the file has and the encoder has not.
-        mismatched: Names in the encoder, with both shapes.
+        mismatched: Names in the encoder, with both shapes or types, or what is wrong with the values.
         notes: What else a reader should know.
         disagreements: Where the encoder differs from what the model was trained with, naming both sides.
     """
@@ -40,7 +40,7 @@ class LoadReport:
         for key, reason in self.unused.items():
             reasons.setdefault(reason, []).append(key)
         faults = {'missing in the file': self.missing, 'not in the encoder': self.unplaced,
-                  'of another shape': self.mismatched}
+                  'of another form': self.mismatched}
         return '\n  '.join([
             f'{self.path} ({self.family}): {len(self.loaded)} tensors {"loaded" if self.complete else "fit"}, '
             f'{len(self.unused)} are not used',
