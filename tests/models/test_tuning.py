@@ -16,7 +16,7 @@ from clipgs_plugin.models.gs_encoder import parts_in
 
 WIDTH = 24
 BACKBONES = {
-    'PointBERT': lambda **kwargs: PointBERT(WIDTH, 2, 4, WIDTH, **kwargs),
+    'PointBERT': lambda **kwargs: PointBERT(WIDTH, 2, 1, WIDTH, **kwargs),
     'PointMAE': lambda **kwargs: PointMAE(WIDTH, 2, 4, **kwargs),
     'Uni3D-ti': lambda **kwargs: Uni3D('ti', WIDTH, 2, **kwargs),
     'Uni3D-b': lambda **kwargs: Uni3D('b', WIDTH, 1, **kwargs),

@@ -60,7 +60,8 @@ def test_json_has_every_field_of_the_contract(capsys):
     first, second = json.loads(capsys.readouterr().out)
     assert (first['name'], second['name']) == ('point-mae', 'uni3d-ti')
     assert first['contract']['rule'] == 'pointnet2' and first['contract']['point_attributes'] == ['xyz']
-    assert second['architecture']['backbone'] == {'type': 'Uni3D', 'size': 'ti', 'in_channels': 512}
+    assert second['architecture']['backbone'] == {'type': 'Uni3D', 'size': 'ti', 'in_channels': 512,
+                                                   'depth': 12}
 
 
 def test_an_unknown_name_is_wrong_use_and_meets_close_ones(capsys):

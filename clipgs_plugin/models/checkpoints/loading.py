@@ -40,6 +40,8 @@ FAMILIES = {family.name: family for family in (
 DEFAULT_PARTS = tuple(part for part in PUBLISHED_PARTS if part != 'projection')
 CHECKPOINT_FOLDER = 'CLIPGS_CHECKPOINTS'
 FINETUNED = 'cls_head_finetune.'
+# Batch norms count batches only for a kind of averaging nobody uses; old files lack the counter.
+COUNTER = 'num_batches_tracked'
 OWN_NAMES = ('encoder.tokenizer.', 'tokenizer.patch_encoder.')
 
 
@@ -177,8 +179,7 @@ def load_point_cloud_weights(
         path=checkpoint.path, family=kind.name, unused=unused, notes=notes,
         disagreements=disagreements(checkpoint.contract, encoder),
         loaded=[key for key in wanted if key in found],
-        # Batch norms count batches only for a kind of averaging nobody uses; old files lack the counter.
-        missing=[key for key in wanted if key not in found and not key.endswith('num_batches_tracked')],
+        missing=[key for key in wanted if key not in found and not key.endswith(COUNTER)],
         unplaced=[key for key in found if key not in own],
         mismatched=[_form(key, found[key], own[key]) for key in wanted
                     if key in found and _form(key, found[key], own[key])])
@@ -196,7 +197,7 @@ def _form(key: str, given: Tensor, own: Tensor) -> str:
     """What is wrong with a tensor for its place, in words; empty where nothing is."""
     if given.shape != own.shape:
         return f'{key} {tuple(given.shape)} for {tuple(own.shape)}'
-    if given.is_floating_point() != own.is_floating_point():
+    if given.is_floating_point() != own.is_floating_point() and not key.endswith(COUNTER):
         return f'{key} {given.dtype} for {own.dtype}'
     return '' if bool(given.isfinite().all()) else f'{key} has values that are NaN or infinite'
 
