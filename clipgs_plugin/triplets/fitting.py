@@ -47,7 +47,8 @@ class FitSettings:
         scale_weight: Of the mean standard deviation in the loss, which keeps Gaussians small.
         prune_opacity: Gaussians of less opacity are left out at the end.
         check_every: Iterations between two looks at the held-out views, 0 for none.
-        min_gain: Stop when held-out PSNR has gained less since the last look, dB.
+        min_gain: When held-out PSNR has gained less since the last look, in dB, the rates fall to their last values
+            over as many iterations as lie between two looks, and the fit ends.
         means_rate: Units of the frame.
         quats_rate: Quaternions.
         scales_rate: Natural logarithms.
@@ -96,8 +97,8 @@ class FitSettings:
 
 PRESETS = {
     'draft': FitSettings(num_gaussians=2_000, means_rate=1.5e-3, decay=0.6),  # for views of 64 px
-    'default': FitSettings(),                # 128 px
-    'paper': FitSettings(iterations=5_000),  # as long as CLIP-GS fits
+    'default': FitSettings(),  # 128 px
+    'paper': FitSettings(iterations=5_000, check_every=500),  # as long as CLIP-GS fits
 }
 
 
@@ -180,17 +181,19 @@ def fit(cloud: GaussianCloud, train: Views, test: Views, background: tuple[float
     parameters = _Parameters(cloud.with_sh_degree(settings.sh_degree), settings)
     height, width = pictures.shape[1:3]
     views: list[int] = []
-    last = -math.inf
-    for step in range(1, settings.iterations + 1):
+    step, end, progress, last = 0, settings.iterations, 0.0, -math.inf
+    while step < end:
+        step += 1
+        progress += (1 - progress) / (end - step + 1)
         views = views or order.permutation(len(pictures)).tolist()
         view = views.pop()
         current = parameters.cloud()
         drawn, _ = render(current, viewmats[view:view + 1], intrinsics[view:view + 1], width, height, background)
-        parameters.step(_loss(drawn, pictures[view:view + 1], current, settings), step)
-        if settings.check_every and step % settings.check_every == 0 and step < settings.iterations:
+        parameters.step(_loss(drawn, pictures[view:view + 1], current, settings), progress)
+        if settings.check_every and step % settings.check_every == 0 and step < end:
             psnr = float(_psnr(_draw(parameters.average(), targets, background), held_out).mean())
             if psnr < last + settings.min_gain:
-                break
+                end = min(end, step + settings.check_every)
             last = psnr
     done = parameters.average()
     done = done[done.opacities >= settings.prune_opacity]
@@ -212,7 +215,7 @@ class _Parameters:
                      sh_above=settings.colors_rate / 20)
         groups = [dict(params=[value], lr=rates[name], rate=rates[name]) for name, value in self.live.items()]
         self.adam = torch.optim.Adam(groups, eps=1e-15, fused=True)
-        self.settings = settings
+        self.settings, self.steps = settings, 0
 
     def cloud(self) -> GaussianCloud:
         """The cloud as it stands; gradients go back to the parameters."""
@@ -221,16 +224,16 @@ class _Parameters:
     def average(self) -> GaussianCloud:
         return _join(self.mean)
 
-    def step(self, loss: Tensor, step: int) -> None:
-        """Go down the loss; ``step`` counts from 1."""
+    def step(self, loss: Tensor, progress: float) -> None:
+        """Go down the loss, at the rates of ``progress`` from 0 to 1."""
         loss.backward()
-        left = self.settings.decay ** (step / self.settings.iterations)
         for group in self.adam.param_groups:
-            group['lr'] = group['rate'] * left
+            group['lr'] = group['rate'] * self.settings.decay ** progress
         self.adam.step()
         self.adam.zero_grad()
         # The first iterations, which go far, are forgotten sooner.
-        kept = min(self.settings.average, step / (step + 9))
+        self.steps += 1
+        kept = min(self.settings.average, self.steps / (self.steps + 9))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.mean.values()), list(self.live.values()), 1 - kept)
 
