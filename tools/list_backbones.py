@@ -60,8 +60,8 @@ def _print_table(entries: dict[str, dict]) -> None:
     from clipgs_plugin.structures.attributes import num_channels
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
-                  title='Published models: width x blocks, points x channels, width of the CLIP model',
-                  caption='* of the code; the weights state none')
+                  title='Published models: width x blocks; points x channels, patches x points; CLIP model, width',
+                  caption='* of the code; the weights state none. NAME prints the whole contract')
     table.add_column('name', no_wrap=True)
     for column in ('size', 'input', 'CLIP model', 'licence'):
         table.add_column(column, overflow='fold')
@@ -73,7 +73,8 @@ def _print_table(entries: dict[str, dict]) -> None:
             width, depth = _size(entry['architecture']['backbone'])
             table.add_row(*map(Text, (
                 f' {name}', f'{width} x {depth}',
-                f'{round(contract.num_points / 1000)}k x {num_channels(contract.point_attributes)}',
+                f'{round(contract.num_points / 1000)}k x {num_channels(contract.point_attributes)}, '
+                f'{contract.num_groups} x {contract.group_size}',
                 f'{contract.teacher} {contract.embed_dim}' if contract.teacher else '-',
                 entry['licence'].replace(' (code)', '*') if entry['file'] else 'not released')))
     Console().print(table)

@@ -10,13 +10,14 @@ from clipgs_plugin.tools import list_backbones
 CATALOGUE = load_catalogue('checkpoints')
 
 
-def test_the_table_has_every_model_on_one_line_of_100_columns(capsys, monkeypatch):
-    monkeypatch.setenv('COLUMNS', '100')
+def test_the_table_has_every_model_on_one_line_of_112_columns(capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '112')
     assert list_backbones.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {words[0]: words[1:] for line in lines if line.startswith(' ') and (words := line.split())}
-    assert rows.keys() >= CATALOGUE.keys() and max(map(len, lines)) <= 100
-    assert rows['uni3d-l'] == ['1024', 'x', '24', '10k', 'x', '6', 'eva02-e-14-plus-laion2b', '1024', 'MIT*']
+    assert rows.keys() >= CATALOGUE.keys() and max(map(len, lines)) <= 112
+    assert rows['uni3d-l'] == ['1024', 'x', '24', '10k', 'x', '6,', '512', 'x', '64',
+                               'eva02-e-14-plus-laion2b', '1024', 'MIT*']
     assert rows['openshape-pointbert-shapenet'][:3] == ['256', 'x', '6']
     assert rows['recon++-l'][:3] == ['1024', 'x', '24']
     assert rows['gaussian-mae'][-2:] == ['not', 'released']
@@ -35,7 +36,7 @@ def test_the_table_of_a_family_has_no_other(capsys):
 
 @pytest.mark.parametrize('name', CATALOGUE)
 def test_a_name_prints_all_of_its_model(name, capsys, monkeypatch):
-    monkeypatch.setenv('COLUMNS', '100')
+    monkeypatch.setenv('COLUMNS', '112')
     entry = CATALOGUE[name]
     assert list_backbones.main([name]) == 0
     out = capsys.readouterr().out
