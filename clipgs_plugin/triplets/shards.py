@@ -56,7 +56,8 @@ def read_settings(root: str | Path) -> dict:
     path = Path(root) / 'dataset.json'
     if not path.is_file():
         raise FileNotFoundError(f'{path} not found: {root} is not a folder of triplets; make one with '
-                                'tools/make_toy_world.py, or of your own data with clipgs_plugin.triplets.ShardWriter')
+                                'tools/make_toy_world.py, or of your own data with tools/make_triplets.py '
+                                'or clipgs_plugin.triplets.ShardWriter')
     settings = json.loads(path.read_text(encoding='utf-8'))
     if settings.get('format') != FORMAT or settings.get('version') != FORMAT_VERSION:
         raise ValueError(f'{path}: format {settings.get("format")!r} version {settings.get("version")!r}, this release '
