@@ -23,7 +23,8 @@ def test_setup_cfg_lists_every_package(root):
 
 
 SCRIPTS = {'clipgs-train': ['absent.py'], 'clipgs-test': ['absent.py', 'x.pth'], 'clipgs-embed': ['absent.ply'],
-           'clipgs-search': ['absent.npz', '--text', 'x'], 'clipgs-convert': ['absent.ply', 'x.ply']}
+           'clipgs-search': ['absent.npz', '--text', 'x'], 'clipgs-convert': ['absent.ply', 'x.ply'],
+           'clipgs-triplets': ['absent.dir', 'x']}
 
 
 def test_installed_programs_say_what_is_wrong_in_one_line(root, tmp_path, monkeypatch, capsys):

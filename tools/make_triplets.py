@@ -135,5 +135,10 @@ def _print(progress: Progress, options: argparse.Namespace, seconds: float) -> N
         print(f'reasons, object by object: {options.out}/{FAILED}; try them again with --retry-failed')
 
 
-if __name__ == '__main__':
+def cli() -> None:
+    """The installed program ``clipgs-triplets``."""
     run(main)
+
+
+if __name__ == '__main__':
+    cli()
