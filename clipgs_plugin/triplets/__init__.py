@@ -2,8 +2,10 @@
 from clipgs_plugin.triplets.encoding import caption_id, decode_gaussians, encode_gaussians
 from clipgs_plugin.triplets.features import FeatureWriter, ShardFeatures
 from clipgs_plugin.triplets.fitting import FitSettings
-from clipgs_plugin.triplets.generation import GenerationSettings, Progress, generate, join_parts, make_triplet
+from clipgs_plugin.triplets.generation import Progress, generate, join_parts
+from clipgs_plugin.triplets.making import make_triplet
 from clipgs_plugin.triplets.objects import Listed, Mesh, MeshPart, Points, PosedImages, Triplet
+from clipgs_plugin.triplets.settings import GenerationSettings
 from clipgs_plugin.triplets.shards import ShardReader, ShardWriter, rebuild_index
 from clipgs_plugin.triplets.sources import SOURCES, Source, detect_source
 from clipgs_plugin.triplets.views import ViewRule

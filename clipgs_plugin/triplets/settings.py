@@ -1,0 +1,82 @@
+"""Settings of a run that makes triplets."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+
+from clipgs_plugin.triplets.captions import CaptionRules
+from clipgs_plugin.triplets.fitting import PRESETS, FitSettings
+from clipgs_plugin.triplets.views import ViewRule
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How triplets are made.
+
+    Attributes:
+        views: Cameras, size and background of the pictures.
+        fit: How Gaussians are fitted.
+        captions: Which of the texts that come with an object, and what is made of its names.
+        captioner: Config of a :class:`~clipgs_plugin.triplets.captions.Captioner` that adds captions of the views.
+        samples: Rays of a pixel of a mesh, in each direction.
+        light: Of a mesh, ``'none'`` or a name that :func:`~clipgs_plugin.triplets.views.render_mesh` knows.
+        max_gaussians: Splats of more Gaussians keep so many, those that cover most; None keeps all.
+        seed: Randomness is a function of the seed and an object's uid.
+        dtype: Of stored Gaussians, ``'float16'`` or ``'float32'``.
+        webp_quality: Of stored views, 0 to 100; None stores them without loss.
+        objects_per_shard: Objects in a full shard.
+    """
+
+    views: ViewRule = field(default_factory=ViewRule)
+    fit: FitSettings = PRESETS['default']
+    captions: CaptionRules = field(default_factory=CaptionRules)
+    captioner: Mapping | None = None
+    samples: int = 3
+    light: str = 'none'
+    max_gaussians: int | None = None
+    seed: int = 0
+    dtype: str = 'float16'
+    webp_quality: int | None = 90
+    objects_per_shard: int = 128
+
+    @classmethod
+    def from_config(cls, config: Mapping) -> GenerationSettings:
+        """Settings of the parts of a config's ``generation``.
+
+        Args:
+            config: ``views``, ``fit`` (fields of :class:`FitSettings` over those of its ``preset``), ``captions``
+                (fields of :class:`CaptionRules`, and ``captioner``), ``mesh`` (``samples``, ``light``), ``splats``
+                (``max_gaussians``), ``storage`` and ``seed``; each may be absent. ``source`` is left to the caller.
+
+        Raises:
+            ValueError: An unknown part or setting.
+        """
+        _check_names('generation', config, {'source', 'fit', 'seed', *_PARTS})
+        given = {part: plain(config.get(part, {})) for part in ('fit', *_PARTS)}
+        for part, known in _PARTS.items():
+            _check_names(part, given[part], known)
+        preset = given['fit'].pop('preset', 'default')
+        if preset not in PRESETS:
+            raise ValueError(f'fit.preset={preset!r}: expected one of {", ".join(PRESETS)}')
+        _check_names('fit', given['fit'], {f.name for f in fields(FitSettings)})
+        return cls(views=ViewRule(**given['views']), fit=replace(PRESETS[preset], **given['fit']),
+                   captioner=given['captions'].pop('captioner', None), captions=CaptionRules(**given['captions']),
+                   **given['mesh'], **given['splats'], **given['storage'], seed=config.get('seed', 0))
+
+
+_PARTS = dict(views={f.name for f in fields(ViewRule)}, captions={f.name for f in fields(CaptionRules)} | {'captioner'},
+              mesh={'samples', 'light'}, splats={'max_gaussians'},
+              storage={'dtype', 'webp_quality', 'objects_per_shard'})
+
+
+def _check_names(part: str, given: Iterable[str], known: set[str]) -> None:
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ValueError(f'{part} has no setting {unknown[0]!r}; it takes {", ".join(sorted(known))}')
+
+
+def plain(value):
+    """Dicts, lists and values of a config without their classes, fit to cross processes and be stored."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
