@@ -14,31 +14,21 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import tarfile
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.structures import GaussianCloud
-from clipgs_plugin.triplets.encoding import (
-    DTYPES,
-    decode_gaussians,
-    decode_view,
-    encode_gaussians,
-    encode_view,
-    to_json,
-    views_array,
-)
+from clipgs_plugin.triplets.encoding import DTYPES, decode_gaussians, decode_view, to_json, views_array
+from clipgs_plugin.triplets.samples import GAUSSIANS, MAX_UID, RECORD, Sample, encode_sample, indexed  # noqa: F401
 
 FORMAT = 'clipgs-triplets'
 FORMAT_VERSION = 1
 FRAME = 'right-handed, y up'
-GAUSSIANS, RECORD = 'gaussians.safetensors', 'json'
-MAX_UID = tarfile.LENGTH_NAME - len('.' + GAUSSIANS)  # so that every member's name fits a plain tar header
 
 
 def shard_path(root: str | Path, shard: int) -> Path:
@@ -87,7 +77,7 @@ def scan_shard(path: str | Path) -> list[dict]:
                 elif suffix == RECORD:
                     file.seek(member.offset_data)
                     row.update(record_offset=member.offset_data, record_size=member.size,
-                               **_indexed(json.loads(file.read(member.size))))
+                               **indexed(json.loads(file.read(member.size))))
                 elif suffix.endswith('.webp'):
                     row['view_offsets'].append(member.offset_data)
                     row['view_sizes'].append(member.size)
@@ -105,12 +95,6 @@ def scan_shard(path: str | Path) -> list[dict]:
 
 
 _MEND = 'download it again, or delete it and resume the run that made it'
-
-
-def _indexed(record: dict) -> dict:
-    """What the index repeats of a record."""
-    return dict(category=record['category'], split=record['split'], quality=record['quality'].get('psnr'),
-                num_gaussians=record['num_gaussians'], num_captions=len(record['captions']))
 
 
 def _table(rows: Sequence[dict]):
@@ -212,7 +196,7 @@ class ShardWriter:
             format=FORMAT, version=FORMAT_VERSION, frame=frame, sh_degree=sh_degree, dtype=dtype,
             webp_quality=webp_quality, objects_per_shard=objects_per_shard, render=render or {},
             generator=generator or {})
-        self._file: tarfile.TarFile | None = None
+        self._file: io.BufferedWriter | None = None
         self._open_rows: list[dict] = []
         self._continue()
 
@@ -255,78 +239,55 @@ class ShardWriter:
         else:
             self.abort()
 
-    def write(self, uid: str, gaussians: GaussianCloud, views=(), *, captions: Iterable[str | dict],
-              category: str | None = None, split: str = 'train', source: dict | None = None,
-              quality: dict | None = None, attributes: dict | None = None, cameras: str = 'dataset') -> None:
+    def write(self, uid: str, gaussians: GaussianCloud, views=(), **described) -> None:
         """Add one object.
 
         Args:
-            uid: 1 to 78 letters, digits, ``_`` or ``-``; unique in the dataset.
+            uid: Unique in the dataset.
             gaussians: The object, in the dataset's frame.
             views: sRGB images, (V, H, W, 3) uint8; V is the same for all objects of a dataset.
-            captions: At least one: texts, or ``dict(text=..., source=...)`` that says who wrote it.
-            category: Class name, if there is one.
-            split: ``'train'``, ``'val'``, ``'test'`` or another name.
-            source: Where the object is from (file, licence, author, ...).
-            quality: Measurements by name, e.g. ``dict(psnr=36.2)``; the index holds ``psnr``, in dB.
-            attributes: Anything else, as JSON.
-            cameras: Which cameras the views are from; ``'dataset'``: those in ``dataset.json``.
+            described: ``captions``, at least one, and as wanted ``category``, ``split``, ``source``, ``quality``,
+                ``attributes`` and ``cameras``, as :func:`~clipgs_plugin.triplets.samples.encode_sample` takes them.
 
         Raises:
             ValueError: A name, shape or value that the format cannot hold.
         """
-        if not re.fullmatch(rf'[A-Za-z0-9_-]{{1,{MAX_UID}}}', uid):
-            raise ValueError(f'uid {uid!r}: expected 1 to {MAX_UID} letters, digits, "_" or "-" (a dot or slash would '
-                             'split the name of a tar member)')
+        stored = {name: self.settings[name] for name in ('sh_degree', 'dtype', 'webp_quality')}
+        self.add(encode_sample(uid, gaussians, views, **described, **stored))
+
+    def add(self, sample: Sample) -> None:
+        """Add an object that was encoded with the ``sh_degree``, ``dtype`` and ``webp_quality`` of this dataset.
+
+        Raises:
+            ValueError: It is in the dataset already, or has another number of views than the objects before it.
+        """
+        uid, num_views = sample.row['uid'], len(sample.row['view_sizes'])
         if uid in self:
             raise ValueError(f'uid {uid!r} is in {self.root} already; skip objects for which `uid in writer`')
-        captions = [dict(text=c, source=None) if isinstance(c, str) else {'source': None, **c} for c in captions]
-        if not captions or not all(isinstance(c.get('text'), str) and c['text'].strip() for c in captions):
-            raise ValueError(f'{uid}: captions {captions!r}, expected at least one and none of them empty')
-        views = views_array(views)
-        if self._num_views not in (None, len(views)):
-            raise ValueError(f'{uid}: {len(views)} views, the objects before it have {self._num_views}; all objects of '
+        if self._num_views not in (None, num_views):
+            raise ValueError(f'{uid}: {num_views} views, the objects before it have {self._num_views}; all objects of '
                              'a dataset need the same number')
-        record = dict(
-            uid=uid, captions=captions, category=category, split=split, source=source or {}, quality=quality or {},
-            attributes=attributes or {}, cameras=cameras, num_gaussians=len(gaussians), num_views=len(views))
-        # Encode before the first byte is written: an object that is refused leaves no half sample.
-        cloud = encode_gaussians(gaussians.with_sh_degree(self.settings['sh_degree']), self.settings['dtype'])
-        pictures = [encode_view(view, self.settings['webp_quality']) for view in views]
-        text = to_json(record)
-
-        row = dict(uid=uid, shard=self._shard, **_indexed(record))
-        row['gaussians_offset'], row['gaussians_size'] = self._add(f'{uid}.{GAUSSIANS}', cloud)
-        members = [self._add(f'{uid}.{i:03d}.webp', picture) for i, picture in enumerate(pictures)]
-        row['view_offsets'], row['view_sizes'] = [m[0] for m in members], [m[1] for m in members]
-        row['record_offset'], row['record_size'] = self._add(f'{uid}.{RECORD}', text)
-        self._open_rows.append(row)
+        if self._file is None:
+            self._file = open(self._temporary(), 'wb')  # noqa: SIM115
+        self._open_rows.append(sample.row_in(self._shard, self._file.tell()))
+        self._file.write(sample.data)
         self._uids.add(uid)
-        self._num_views = len(views)
+        self._num_views = num_views
         if len(self._open_rows) == self.settings['objects_per_shard']:
             self._commit()
 
     def _temporary(self) -> Path:
         return Path(f'{shard_path(self.root, self._shard)}.tmp')
 
-    def _add(self, name: str, data: bytes) -> tuple[int, int]:
-        """Append a member to the open shard; returns the offset and size of its data."""
-        if self._file is None:
-            self._file = tarfile.open(self._temporary(), 'w', format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        info = tarfile.TarInfo(name)  # owner, time and mode are constants, so bytes depend on content only
-        info.size = len(data)
-        offset = self._file.offset + tarfile.BLOCKSIZE
-        self._file.addfile(info, io.BytesIO(data))
-        self._file.members.clear()  # tarfile remembers all members, for a use it does not have here
-        return offset, len(data)
-
     def _commit(self) -> None:
-        """Give the open shard its final name."""
+        """End the open shard as tar files end, and give it its final name."""
         if self._file is None:
             return
+        end = 2 * tarfile.BLOCKSIZE
+        self._file.write(bytes(end + -(self._file.tell() + end) % tarfile.RECORDSIZE))
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._file.close()
-        with open(self._temporary(), 'rb+') as file:  # Windows flushes only what may be written
-            os.fsync(file.fileno())
         final = shard_path(self.root, self._shard)
         if final.exists():
             raise FileExistsError(f'{final} has appeared meanwhile: another run writes to {self.root}; stop one')
