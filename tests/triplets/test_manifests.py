@@ -4,10 +4,12 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clipgs_plugin import GaussianCloud
 from clipgs_plugin.io import write_gaussians
-from clipgs_plugin.triplets.objects import Points
+from clipgs_plugin.triplets.objects import Points, PosedImages
+from clipgs_plugin.triplets.sources import detect_source
 from clipgs_plugin.triplets.sources.manifests import ManifestSource, source_type
 from clipgs_plugin.triplets.sources.points import PointSource
 from clipgs_plugin.triplets.sources.splats import SplatSource
@@ -71,6 +73,12 @@ def test_a_parquet_table_with_names_of_its_own(folder):
         source.load(listed[1])
 
 
+def test_captions_as_a_json_list_without_a_header(folder):
+    (folder / 'cap3d.csv').write_text('a,"[""A cup."", ""A mug, white.""]"\nb,"[""A plate.""]"\na,A bowl.\n')
+    listed = ManifestSource(files=folder / 'files').list(folder / 'cap3d.csv')
+    assert [texts(x) for x in listed] == [['A cup.', 'A mug, white.', 'A bowl.'], ['A plate.']]
+
+
 def test_the_layout_of_cap3d(folder):
     (folder / 'files' / 'deep').mkdir()
     np.save(folder / 'files' / 'deep' / 'e.npy', np.zeros((2, 3)))
@@ -86,6 +94,106 @@ def test_the_layout_of_cap3d(folder):
         source.load(listed[2])
     present = ManifestSource(files=folder / 'files', only_present=True).list(folder / 'cap3d.csv')
     assert [x.uid for x in present] == ['e', 'd']
+
+
+# Folders that are objects
+
+NUMBERS = np.arange(48).reshape(4, 4, 3).astype(np.uint8) * 5
+
+
+def write_pictures(folder, layout: str) -> None:
+    """Two pictures from 5 above the origin, where up is the axis that the layout's source takes by itself."""
+    (folder / 'images').mkdir(parents=True)
+    for i in range(2):
+        Image.fromarray(NUMBERS + i).save(folder / 'images' / f'{i}.png')
+    if layout == 'nerf':
+        matrix = np.eye(4)
+        matrix[:3, 3] = 0, 0, 5
+        frames = [dict(file_path=f'images/{i}.png', transform_matrix=matrix.tolist()) for i in range(2)]
+        (folder / 'transforms.json').write_text(json.dumps(dict(fl_x=4, frames=frames)))
+        return
+    (folder / 'sparse/0').mkdir(parents=True)
+    (folder / 'sparse/0/cameras.txt').write_text('1 SIMPLE_PINHOLE 4 4 4 2 2\n')
+    (folder / 'sparse/0/images.txt').write_text(''.join(f'{i} 1 0 0 0 0 5 0 1 {i}.png\n\n' for i in range(2)))
+    (folder / 'sparse/0/points3D.txt').write_text('1 0 -1 0 255 0 0 0.5\n')
+
+
+@pytest.fixture
+def captures(folder, random_cloud):
+    write_pictures(folder / 'files' / 'shoe', 'nerf')
+    write_pictures(folder / 'files' / 'cup', 'colmap')
+    (folder / 'files' / 'sog').mkdir()
+    write_gaussians(random_cloud(9), folder / 'files' / 'sog' / 'meta.json')
+    return folder
+
+
+def eyes(posed: PosedImages) -> np.ndarray:
+    return np.stack([np.linalg.inv(viewmat.astype(np.float64))[:3, 3] for viewmat in posed.viewmats])
+
+
+def test_rows_of_posed_images_and_files_come_with_one_axis_up(captures):
+    (captures / 'm.csv').write_text('path\nfiles/shoe\nfiles/cup\nfiles/a.npy\nfiles/sog\n')
+    source = ManifestSource()
+    assert source.up == 'y'
+    shoe, cup, points, splat = map(source.load, source.list(captures / 'm.csv'))
+    assert (type(points), type(splat)) == (Points, GaussianCloud)
+    for posed in (shoe, cup):  # z and -y up in their files
+        np.testing.assert_allclose(eyes(posed), [(0, 5, 0)] * 2, atol=1e-6)
+        np.testing.assert_allclose(posed.images[1, ..., :3], (NUMBERS + 1) / 255, atol=1e-6)
+    np.testing.assert_allclose(cup.points.positions, [(0, 1, 0)], atol=1e-6)
+    assert np.array_equal(points.positions, np.arange(12).reshape(4, 3))
+    source = ManifestSource(up='z')  # is said of all, and whoever makes the triplets turns them
+    shoe, cup, *_ = map(source.load, source.list(captures / 'm.csv'))
+    np.testing.assert_allclose(eyes(shoe), [(0, 0, 5)] * 2, atol=1e-6)
+    np.testing.assert_allclose(eyes(cup), [(0, -5, 0)] * 2, atol=1e-6)
+
+
+def test_files_of_cameras_stand_for_their_folders(captures):
+    (captures / 'm.csv').write_text('path\nfiles/shoe/transforms.json\nfiles/cup/sparse/0/cameras.txt\n'
+                                    'files/cup/sparse/0\nfiles/sog/meta.json\n')
+    source = ManifestSource()
+    shoe, cup, again, splat = map(source.load, source.list(captures / 'm.csv'))
+    assert (type(shoe), type(splat)) == (PosedImages, GaussianCloud)
+    np.testing.assert_array_equal(cup.viewmats, again.viewmats)
+    (captures / 'm.csv').write_text('path\nfiles\n')
+    with pytest.raises(ValueError, match=r'files: the folder has none of transforms\.json, .*name a file'):
+        source.load(source.list(captures / 'm.csv')[0])
+
+
+def test_captions_by_uid_find_folders(captures):
+    (captures / 'files/lamp').mkdir()
+    np.save(captures / 'files/lamp/model.npy', np.ones((3, 3)))
+    (captures / 'files/many').mkdir()
+    for name in ('one.npy', 'two.npy'):
+        np.save(captures / 'files/many' / name, np.ones((3, 3)))
+    (captures / 'cap3d.csv').write_text(''.join(
+        f'{uid},A thing.\n' for uid in ('shoe', 'cup', 'sog', 'lamp', 'one', 'many')))
+    source = ManifestSource(files=captures / 'files')
+    listed = source.list(captures / 'cap3d.csv')
+    assert [item.path.relative_to(captures / 'files').as_posix() for item in listed] == [
+        'shoe', 'cup', 'sog', 'lamp/model.npy', 'many/one.npy', 'many']
+    assert [type(source.load(item)) for item in listed[:5]] == [PosedImages, PosedImages, GaussianCloud, Points, Points]
+    with pytest.raises(ValueError, match='many: the folder has none of'):
+        source.load(listed[5])
+    present = ManifestSource(files=captures / 'files', only_present=True).list(captures / 'cap3d.csv')
+    assert [item.uid for item in present] == ['shoe', 'cup', 'sog', 'lamp', 'one']
+
+
+def test_a_folder_tells_its_source_whatever_else_it_holds(captures, random_cloud):
+    files = captures / 'files'
+    assert detect_source(files / 'shoe') == detect_source(files / 'shoe/transforms.json') == 'nerf'
+    assert detect_source(files / 'cup') == detect_source(files / 'cup/sparse/0/cameras.txt') == 'colmap'
+    assert detect_source(files / 'sog') == detect_source(files / 'sog/meta.json') == 'splats'
+    for i in range(1100):  # pictures that come before the model
+        (files / 'cup/images' / f'{i:04d}.jpg').touch()
+    np.save(files / 'cup/points.npy', np.zeros((3, 3)))
+    assert detect_source(files / 'cup') == 'colmap'
+    write_pictures(files / 'cup/.cache', 'nerf')  # hidden folders are not listed either
+    assert detect_source(files / 'cup') == 'colmap'
+    for name in ('transforms_old.json', 'notes.txt', 'images.csv'):
+        (files / 'sog' / name).write_text('{}')
+    assert detect_source(files / 'sog') == 'splats'
+    assert detect_source(files) == 'nerf'  # of both, the first
 
 
 def test_rows_are_a_sequence_of_slices_that_cross_processes(folder):

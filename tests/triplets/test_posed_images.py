@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from clipgs_plugin import ops
 from clipgs_plugin.datasets.toy_world import make_object, object_specs
 from clipgs_plugin.registry import TASK_UTILS
-from clipgs_plugin.triplets.objects import PosedImages, composite
+from clipgs_plugin.triplets.objects import Listed, PosedImages, composite
 from clipgs_plugin.triplets.sources.posed_images import ColmapSource, NerfSource
 
 WIDTH, HEIGHT, VIEWS = 64, 48, 4
@@ -196,6 +197,145 @@ def test_points_of_a_model_come_along(write, scene, tmp_path):
     np.testing.assert_allclose(points.colors, expected[:, 3:] / 255, atol=1e-7)
 
 
+# Lenses: coefficients as OpenCV orders them, k1, k2, p1, p2, k3 ..., or of a fisheye
+
+def bent(x, y, k, fisheye):
+    """Places of a pinhole in the picture of a lens, by OpenCV's formulas."""
+    r = np.hypot(x, y)
+    if fisheye:
+        theta = np.arctan(r)
+        scale = theta * sum(value * theta ** (2 * i) for i, value in enumerate([1, *k])) / np.maximum(r, 1e-12)
+        return x * scale, y * scale
+    k1, k2, p1, p2, k3, k4, k5, k6 = [*k, *[0] * 8][:8]
+    scale = (1 + k1 * r ** 2 + k2 * r ** 4 + k3 * r ** 6) / (1 + k4 * r ** 2 + k5 * r ** 4 + k6 * r ** 6)
+    return (x * scale + 2 * p1 * x * y + p2 * (r ** 2 + 2 * x ** 2),
+            y * scale + p1 * (r ** 2 + 2 * y ** 2) + 2 * p2 * x * y)
+
+
+def photographed(scene, k, fisheye, background=None, factor=1) -> np.ndarray:
+    """The scene's pictures through a lens at several times their size: rays solved for, looked up in large ones.
+
+    With a background float in [0, 1], without uint8 with alpha.
+    """
+    width, height = WIDTH * factor, HEIGHT * factor
+    u, v = np.meshgrid((np.arange(width) + 0.5) / factor, (np.arange(height) + 0.5) / factor)
+    goal = (u - CENTRE[0]) / FOCAL[0], (v - CENTRE[1]) / FOCAL[1]
+    x, y = goal
+    for _ in range(100):
+        found = bent(x, y, k, fisheye)
+        x, y = x + goal[0] - found[0], y + goal[1] - found[1]
+    large = torch.tensor([[500.0, 0, 400], [0, 500, 300], [0, 0, 1]]).expand(VIEWS, 3, 3)
+    colors, alpha = ops.render(scene.cloud, scene.viewmats, large, 800, 600)
+    planes = torch.cat([colors, alpha[..., None]], -1).numpy()
+    taken = np.stack([[ndimage.map_coordinates(plane, (500 * y + 299.5, 500 * x + 399.5), order=1)
+                       for plane in picture.transpose(2, 0, 1)] for picture in planes]).transpose(0, 2, 3, 1)
+    if background is not None:
+        return taken[..., :3] + (1 - taken[..., 3:]) * background
+    taken[..., :3] /= np.maximum(taken[..., 3:], 1e-6)
+    return (taken.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def nerf_of_lens(folder, scene, pictures, **lens):
+    source = write_nerf(folder, scene, **lens)
+    save(folder, pictures, [f'images/{i}.png' for i in range(VIEWS)])
+    return source
+
+
+def colmap_of_lens(number, name, *parameters):
+    """COLMAP's text, or binary where the model is given by its number."""
+    def write(folder, scene, pictures):
+        if number is None:
+            source = write_colmap_text(folder, scene, masks=False)
+            (folder / 'sparse/0/cameras.txt').write_text(
+                f'3 {name} {WIDTH} {HEIGHT} {" ".join(map(str, parameters))}\n')
+            save(folder / 'images', pictures, NAMES)
+            return source
+        source = write_colmap_binary(folder, scene)
+        (folder / 'sparse/cameras.bin').write_bytes(struct.pack(
+            f'<QiiQQ{len(parameters)}d', 1, 3, number, WIDTH, HEIGHT, *parameters))
+        save_split(folder, pictures, NAMES)
+        return source
+    return write
+
+
+EYE = (*FOCAL, *CENTRE)
+LENSES = {
+    'nerf': ([-0.6, 0.1, 0.02, -0.03, 0.05], False, lambda *where: nerf_of_lens(
+        *where, k1=-0.6, k2=0.1, p1=0.02, p2=-0.03, k3=0.05, camera_model='OPENCV')),
+    'nerf without a model': ([0.9], False, lambda *where: nerf_of_lens(*where, k1=0.9)),
+    'nerf fisheye': ([-0.5, -0.1, 0.05, 0.02], True, lambda *where: nerf_of_lens(
+        *where, k1=-0.5, k2=-0.1, k3=0.05, k4=0.02, camera_model='OPENCV_FISHEYE')),
+    'instant-ngp fisheye': ([-0.5], True, lambda *where: nerf_of_lens(*where, k1=-0.5, is_fisheye=True)),
+    'colmap': ([-0.6, 0.1, 0.02, -0.03], False, colmap_of_lens(None, 'OPENCV', *EYE, -0.6, 0.1, 0.02, -0.03)),
+    'colmap full': ([0.9, 0.2, 0.02, -0.03, 0.1, -0.1, 0.2, 0.1], False, colmap_of_lens(
+        None, 'FULL_OPENCV', *EYE, 0.9, 0.2, 0.02, -0.03, 0.1, -0.1, 0.2, 0.1)),
+    'colmap binary': ([-0.6, 0.1, 0.02, -0.03], False, colmap_of_lens(4, 'OPENCV', *EYE, -0.6, 0.1, 0.02, -0.03)),
+    'colmap binary fisheye': ([-0.5, -0.1, 0.05, 0.02], True, colmap_of_lens(
+        5, 'OPENCV_FISHEYE', *EYE, -0.5, -0.1, 0.05, 0.02)),
+}
+
+
+@pytest.mark.parametrize('k, fisheye, write', LENSES.values(), ids=LENSES)
+def test_the_object_drawn_at_loaded_cameras_is_the_picture_of_a_lens_undone(k, fisheye, write, scene, tmp_path):
+    source = write(tmp_path, scene, photographed(scene, k, fisheye))
+    posed = load(source, tmp_path)
+    assert psnr(scene.draw(posed), composite(posed.images, GREY)) > 35
+    ignored = load(write_nerf(tmp_path / 'ignored', scene), tmp_path / 'ignored')
+    assert psnr(scene.draw(ignored), photographed(scene, k, fisheye, GREY)) < 27
+    np.testing.assert_allclose(posed.intrinsics[0, :2, 2], CENTRE, rtol=1e-6)
+    assert np.ptp(posed.intrinsics, axis=0).max() == 0 and posed.intrinsics[0, 0, 0] != np.float32(FOCAL[0])
+
+
+def test_radial_models_of_colmap_have_one_focal_length(scene, tmp_path):
+    """Numbers f, cx, cy, k1, and in the binary model k2: the same lens, which one OPENCV camera has as well."""
+    found = []
+    for i, write in enumerate((colmap_of_lens(None, 'SIMPLE_RADIAL', 88, *CENTRE, -0.2),
+                               colmap_of_lens(2, None, 88, *CENTRE, -0.2),
+                               colmap_of_lens(3, None, 88, *CENTRE, -0.2, 0),
+                               colmap_of_lens(None, 'OPENCV', 88, 88, *CENTRE, -0.2, 0, 0, 0))):
+        (tmp_path / str(i)).mkdir()
+        found.append(load(write(tmp_path / str(i), scene, scene.pictures), tmp_path / str(i)))
+    for other in found[1:]:
+        np.testing.assert_allclose(other.images, found[0].images, atol=1e-6)
+        np.testing.assert_allclose(other.intrinsics, found[0].intrinsics, rtol=1e-6)
+    assert np.abs(found[0].images - scene.pictures / 255).max() > 0.1
+
+
+def test_large_pictures_of_a_lens_are_undone_at_the_size_they_are_brought_to(scene, tmp_path):
+    k = [-0.3, 0.1, 0.02, -0.03]
+    source = nerf_of_lens(tmp_path, scene, photographed(scene, k, False, factor=5), k1=k[0], k2=k[1], p1=k[2], p2=k[3])
+    posed = load(NerfSource(size=WIDTH), tmp_path)
+    assert posed.images.shape == (VIEWS, HEIGHT, WIDTH, 4)
+    assert psnr(scene.draw(posed), composite(posed.images, GREY)) > 32
+    whole = load(source, tmp_path)
+    assert whole.images.shape == (VIEWS, 5 * HEIGHT, 5 * WIDTH, 4)
+    np.testing.assert_allclose(whole.intrinsics[:, :2], 5 * posed.intrinsics[:, :2], rtol=1e-5)
+    assert psnr(scene.draw(whole), composite(whole.images, GREY)) > 32
+
+
+def test_masks_of_a_folder_that_no_frame_names(scene, tmp_path):
+    names = ['a.jpg', 'b.png', 'deep/c.jpg', 'd.jpg']
+    folder = tmp_path / 'thing'
+    save(folder / 'images', scene.pictures[..., :3], names)
+    save(folder / 'masks', scene.pictures[..., 3], ['a.jpg.png', 'b.png', 'deep/c.png', 'd.jpg.png'])
+    (folder / 'transforms.json').write_text(json.dumps(transforms(scene, [f'./images/{name}' for name in names])))
+    posed = load(NerfSource(), tmp_path)
+    np.testing.assert_allclose(posed.images[..., 3], scene.pictures[..., 3] / 255, atol=1e-6)
+    assert (load(NerfSource(masks='elsewhere'), tmp_path).images[..., 3] == 1).all()
+    (folder / 'masks/b.png').unlink()
+    with pytest.raises(FileNotFoundError, match=r'masks/b\.png\.png: no mask for this picture'):
+        load(NerfSource(), tmp_path)
+
+
+def test_the_file_or_the_folder_of_cameras_stands_for_the_object(scene, tmp_path):
+    nerf, colmap = write_nerf(tmp_path / 'n', scene), write_colmap_text(tmp_path / 'c', scene)
+    for source, folder, path in ((nerf, 'n', 'n/transforms.json'), (colmap, 'c', 'c/sparse/0'),
+                                 (colmap, 'c', 'c/sparse/0/cameras.txt')):
+        (listed,) = source.list(tmp_path / path)
+        assert (listed.uid, listed.path) == (folder, tmp_path / folder)
+        np.testing.assert_array_equal(source.load(Listed('x', tmp_path / path)).viewmats, source.load(listed).viewmats)
+
+
 def test_points_that_a_transforms_file_names_come_along(scene, tmp_path):
     source = write_nerf(tmp_path, scene, ply_file_path='sparse.ply')
     names = ''.join(f'property float {name}\n' for name in 'xyz')
@@ -325,8 +465,10 @@ BAD_NERF = {
     'no focal length': (edit(fl_x=None), ValueError, "frame 0: neither 'fl_x' nor 'camera_angle_x'"),
     'focal length of words': (edit(fl_y='wide'), ValueError, "frame 0: 'fl_y' is 'wide', expected a number"),
     'focal length below 0': (edit(fl_y=-3), ValueError, "frame 0: 'fl_y' is -3"),
-    'distorted': (edit(k1=0.1, k2=0.0), ValueError, r"lens distortion \{'k1': 0\.1\}; undistort"),
-    'fisheye': (edit(camera_model='OPENCV_FISHEYE'), ValueError, "'OPENCV_FISHEYE' is no pinhole; undistort"),
+    'lens of no sense': (edit(k1=-90), ValueError, r'0\.png: Lens.*numbers of its distortion are wrong'),
+    'lens of words': (edit(p1='little'), ValueError, "frame 0: 'p1' is 'little', expected a number"),
+    'lens of two meanings': (edit(k4=0.1), ValueError, "frame 0: k4, k5 and k6 mean .*'FULL_OPENCV'"),
+    'panorama': (edit(camera_model='EQUIRECTANGULAR'), ValueError, "camera_model is 'EQUIRECTANGULAR', .*; undistort"),
     'no matrix': (edit_frame(transform_matrix=None), ValueError, "frame 1: no 'transform_matrix'"),
     'matrix of words': (edit_frame(transform_matrix='eye'), ValueError, "frame 1: 'transform_matrix' is 'eye'"),
     'matrix too small': (edit_frame(transform_matrix=[[1, 0], [0, 1]]), ValueError, 'expected 4 x 4 finite'),
@@ -374,7 +516,12 @@ def rewrite(name, old, new):
 
 
 BAD_COLMAP = {
-    'camera model': (rewrite('sparse/0/cameras.txt', 'PINHOLE', 'OPENCV'), r'line 2: camera model OPENCV, .*undistort'),
+    'camera model': (rewrite('sparse/0/cameras.txt', 'PINHOLE', 'FOV'), r'line 2: camera model FOV, .*undistort'),
+    'another camera model': (rewrite('sparse/0/cameras.txt', 'PINHOLE', 'OPENCV'),
+                             'line 2: 4 numbers for a OPENCV, expected 8: fx, fy, cx, cy, k1, k2, p1, p2'),
+    'lens of no sense': (rewrite('sparse/0/cameras.txt', f'PINHOLE {WIDTH} {HEIGHT} {FOCAL[0]} {FOCAL[1]} '
+                                 f'{CENTRE[0]} {CENTRE[1]}', f'SIMPLE_RADIAL {WIDTH} {HEIGHT} 50 32 24 -50'),
+                         r'view 0\.jpg\.png: Lens.*numbers of its distortion are wrong'),
     'too few numbers': (rewrite('sparse/0/cameras.txt', f' {CENTRE[1]}', ''), '3 numbers for a PINHOLE, expected 4'),
     'words for numbers': (rewrite('sparse/0/cameras.txt', str(CENTRE[1]), 'c'), r"line 2: expected 4 numbers, got '90"),
     'short camera': (rewrite('sparse/0/cameras.txt', '3 PINHOLE', '3 PINHOLE #'), 'line 2: expected 3 numbers'),
@@ -414,10 +561,10 @@ def test_binary_models_cut_anywhere_are_refused(name, scene, tmp_path):
 
 def test_binary_cameras_of_other_models_are_named(scene, tmp_path):
     source = write_colmap_binary(tmp_path, scene)
-    for number, name in ((2, 'SIMPLE_RADIAL'), (5, 'OPENCV_FISHEYE'), (77, 'number 77')):
+    for number, name in ((7, 'FOV'), (10, 'THIN_PRISM_FISHEYE'), (77, 'number 77')):
         (tmp_path / 'sparse/cameras.bin').write_bytes(
             struct.pack('<Q', 1) + struct.pack('<iiQQ4d', 3, number, WIDTH, HEIGHT, *FOCAL, *CENTRE))
-        with pytest.raises(ValueError, match=f'camera 3: camera model {name}, expected PINHOLE'):
+        with pytest.raises(ValueError, match=f'camera 3: camera model {name}, expected one of SIMPLE_PINHOLE, PINHOLE'):
             load(source, tmp_path)
 
 

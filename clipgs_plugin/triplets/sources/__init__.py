@@ -1,15 +1,15 @@
 """Where objects come from: sources by name, and how files tell which of them reads a folder."""
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from clipgs_plugin.io.sog import META
 from clipgs_plugin.triplets.sources.base import Source, uid_of
+from clipgs_plugin.triplets.sources.manifests import FOLDER_FILES, ManifestSource, source_type
 from clipgs_plugin.triplets.sources.manifests import SUFFIXES as MANIFESTS
-from clipgs_plugin.triplets.sources.manifests import ManifestSource, source_type
 from clipgs_plugin.triplets.sources.meshes import MeshSource
 from clipgs_plugin.triplets.sources.points import PointSource
 from clipgs_plugin.triplets.sources.posed_images import ColmapSource, NerfSource
@@ -18,7 +18,7 @@ from clipgs_plugin.triplets.sources.splats import SplatSource
 # By the names that programs know them by.
 SOURCES = {'mesh': MeshSource, 'points': PointSource, 'splats': SplatSource, 'nerf': NerfSource,
            'colmap': ColmapSource, 'manifest': ManifestSource}
-LOOKED_AT = 1000  # files of a folder
+LOOKED_AT, OF_EACH = 1000, 50  # files, so that a folder of pictures does not hide what lies after it
 _BY_TYPE = {kind.__name__: name for name, kind in SOURCES.items()}
 
 
@@ -45,22 +45,26 @@ def detect_source(root: str | Path) -> str:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    return iter([root]) if root.is_file() else (path for path in root.rglob('*') if path.is_file())
+    """A file, or the first few of every folder, by name; hidden ones are passed over, as sources do."""
+    if root.is_file():
+        yield root
+        return
+    for folder, below, names in os.walk(root):
+        below[:] = sorted(name for name in below if not name.startswith('.'))
+        first = sorted(name for name in names if not name.startswith('.'))[:OF_EACH]
+        yield from (Path(folder) / name for name in {**dict.fromkeys(name for name in FOLDER_FILES if name in names),
+                                                     **dict.fromkeys(first)})
 
 
 def _kind(path: Path, root: Path) -> str | None:
     """The source that a file tells of, if it tells any."""
     name = path.name.lower()
-    if name.startswith('transforms') and name.endswith('.json'):
-        return 'nerf'
-    if name in ('cameras.bin', 'cameras.txt'):
-        return 'colmap'
     if name.endswith(MANIFESTS):
         return 'manifest' if path == root else None
-    if name.endswith('.txt'):
+    if name.endswith('.txt') and name not in FOLDER_FILES:
         return None  # points as a rule are not, in a folder of other files
     try:
-        return _BY_TYPE[source_type(path.parent if name == META else path)]
+        return _BY_TYPE[source_type(path)]
     except ValueError:
         return None
 

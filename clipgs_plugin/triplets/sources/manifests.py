@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,19 @@ from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.objects import Content, Listed
 from clipgs_plugin.triplets.shards import MAX_UID
 from clipgs_plugin.triplets.sources.base import Source
+from clipgs_plugin.triplets.sources.posed_images import CAMERA_FILES
+from clipgs_plugin.triplets.surfaces import turned
 
 COLUMNS = dict(uid='uid', path='path', category='category', caption='caption', captions='captions', split='split')
 SUFFIXES = ('.csv', '.tsv', '.parquet')
 _MESHES = ('.glb', '.gltf', '.obj', '.off', '.stl')
 _POINTS = ('.pcd', '.npz', '.npy', '.xyz', '.txt')
+# Files that make their folder one object, and the source that reads it; the first decides.
+FOLDER_FILES = {**dict.fromkeys(CAMERA_FILES['nerf'], 'NerfSource'),
+                **dict.fromkeys(CAMERA_FILES['colmap'], 'ColmapSource'), META: 'SplatSource'}
+_MODELS = ('sparse/0', 'sparse', '')
+_ENDINGS = re.compile('(' + '|'.join(re.escape(suffix) for suffix in (  # the longest first
+    '.compressed.ply', *_MESHES, '.ply', *_POINTS, *io.SUFFIXES)) + ')$', re.IGNORECASE)
 
 
 @TASK_UTILS.register_module()
@@ -27,20 +36,21 @@ class ManifestSource:
     """Objects of a CSV, TSV or Parquet table, one a row; the files are loaded by another source.
 
     Columns ``uid``, ``path``, ``category``, ``caption``, ``captions`` (a list, in CSV as JSON) and ``split``, of which
-    one of uid and path must be there; others are kept as attributes. Without ``path`` the file is the one below
-    ``files`` that is named after the uid. A CSV of two columns without a header is in Cap3D's layout, uid and caption,
-    and the rows of one uid are its captions.
+    one of uid and path must be there; others are kept as attributes. A path is that of a file, or of a folder of posed
+    images or of a SOG. Without ``path`` the file or folder is the one below ``files`` that is named after the uid. A
+    CSV of two columns without a header is in Cap3D's layout, uid and caption, and the rows of one uid are its captions.
 
     A file that is not there is an error when its object is loaded, not before.
 
     Args:
         source: Config of the source that loads the files; None takes the one of each file's ending: meshes, points
-            or splats (which of them a ``.ply`` is, its header says).
+            or splats (which of them a ``.ply`` is, its header says), and of the cameras in a folder.
         files: Folder from which relative paths go; None takes the manifest's own.
         columns: Names of the columns that are called otherwise, ``dict(uid='object_id')``.
         split: Where the table does not say.
         only_present: Leave out the objects without a file, of a table that has more than you have.
-        up: The axis that points up in the files; None is that of ``source``, or ``'y'``.
+        up: The axis that points up in the files; None is that of ``source``, or of each kind of file the one that its
+            source takes by itself, from which objects are then turned to y.
     """
 
     def __init__(self, source: dict | None = None, files: str | Path | None = None,
@@ -52,6 +62,7 @@ class ManifestSource:
         self.source: Source | None = None if source is None else TASK_UTILS.build(source)
         self.suffixes = SUFFIXES
         self.up = up or (self.source.up if self.source else 'y')
+        self._up_is_given = up is not None
         self.files = None if files is None else Path(files)
         self.columns = {**COLUMNS, **(columns or {})}
         self.split = split
@@ -87,8 +98,11 @@ class ManifestSource:
             return self.source.load(listed)
         kind = source_type(listed.path)
         if kind not in self._sources:
-            self._sources[kind] = TASK_UTILS.build(dict(type=f'clipgs_plugin.{kind}', up=self.up))
-        return self._sources[kind].load(listed)
+            axis = dict(up=self.up) if self._up_is_given else {}
+            self._sources[kind] = TASK_UTILS.build(dict(type=f'clipgs_plugin.{kind}', **axis))
+        source = self._sources[kind]
+        content = source.load(listed)
+        return content if source.up == self.up else turned(content, source.up)
 
     def _read_csv(self, path: Path) -> dict[str, list]:
         """Columns of a text table, every value a string and an empty one None."""
@@ -135,16 +149,18 @@ class ManifestSource:
         originals = [str(uid) for uid in named['uid']]
         uids = [_clean(uid) for uid in originals]
         _refuse_repeated(path, uids, originals)
-        if 'path' not in named:
+        by_name = 'path' not in named
+        if by_name:
             found = _by_stem(files)
             named['path'] = [found.get(uid, uid) for uid in originals]
+            there = [uid in found for uid in originals]
         rows = dict(named, uid=uids)
         attributes = dict(table)
         if uids != originals:
             attributes['original_uid'] = originals
         keep = range(count)
         if self.only_present:
-            keep = [i for i in keep if (files / str(rows['path'][i])).exists()]
+            keep = [i for i in keep if (there[i] if by_name else (files / str(rows['path'][i])).exists())]
         return ManifestRows(files, self.split, rows, attributes, keep)
 
 
@@ -178,13 +194,20 @@ class ManifestRows(Sequence):
 
 
 def source_type(path: Path) -> str:
-    """The registered source that reads a file: MeshSource, PointSource or SplatSource.
+    """The registered source that reads a file, or a folder that is one object.
 
     Raises:
-        ValueError: No source reads such a file, or a .ply without a header.
+        ValueError: No source reads it, or a .ply without a header.
     """
     name = path.name.lower()
-    if (path.is_dir() and (path / META).is_file()) or name.endswith('.compressed.ply'):
+    if path.is_dir():
+        for file, kind in FOLDER_FILES.items():
+            if any((path / place / file).is_file() for place in (_MODELS if kind == 'ColmapSource' else ('',))):
+                return kind
+        raise ValueError(f'{path}: the folder has none of {", ".join(FOLDER_FILES)}; name a file')
+    if name in FOLDER_FILES:
+        return FOLDER_FILES[name]
+    if name.endswith('.compressed.ply'):
         return 'SplatSource'
     if name.endswith('.ply'):
         if path.stat().st_size == 0:
@@ -242,15 +265,26 @@ def _refuse_repeated(path: Path, uids: Sequence[str], originals: Sequence[str]) 
 
 
 def _by_stem(files: Path) -> dict[str, str]:
-    """Files below a folder by their names without an ending; of several the first."""
-    suffixes = (*_MESHES, '.ply', *_POINTS, *io.SUFFIXES)
+    """Files and folders below a folder that are objects, by their names without an ending; of several the first.
+
+    A folder with one object has its name as well.
+    """
     found: dict[str, str] = {}
-    for path in sorted(files.rglob('*')):
-        ending = next((suffix for suffix in sorted(suffixes, key=len, reverse=True)
-                       if path.name.lower().endswith(suffix)), None)
-        if ending is not None and path.is_file():
-            found.setdefault(path.name[:-len(ending)], str(path.relative_to(files)))
-    return found
+    alone: dict[str, str] = {}
+    for folder, below, names in os.walk(files):
+        below.sort()
+        here = os.path.relpath(folder, files)
+        objects = []
+        for name in sorted(names):
+            if name.lower() in FOLDER_FILES:
+                place = re.sub(r'(^|/)sparse(/0)?$', '', here) if name.lower().startswith('cameras') else here
+                found.setdefault(os.path.basename(place), place)
+            elif ending := _ENDINGS.search(name):
+                objects.append(os.path.normpath(os.path.join(here, name)))
+                found.setdefault(name[:ending.start()], objects[-1])
+        if len(objects) == 1:
+            alone.setdefault(os.path.basename(here), objects[0])
+    return {**alone, **found}
 
 
 def _text(value) -> str | None:
@@ -260,7 +294,8 @@ def _text(value) -> str | None:
 def _texts(caption, captions) -> list[str]:
     """Captions of one and of many; a string that is a JSON list is many."""
     texts: list = []
-    for value in (caption, captions):
+    for value in (*(caption if isinstance(caption, list) else [caption]),
+                  *(captions if isinstance(captions, list) else [captions])):
         if isinstance(value, str) and value.lstrip().startswith('['):
             try:
                 value = json.loads(value)

@@ -18,10 +18,15 @@ from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.objects import Listed, Points, PosedImages
 from clipgs_plugin.triplets.sources.listing import list_files
 from clipgs_plugin.triplets.sources.points import read_points
+from clipgs_plugin.triplets.sources.undistortion import PARAMETERS, Lens, undistorted
 
 _ENDINGS = ('.png', '.jpg', '.jpeg', '.webp', '.PNG', '.JPG', '.JPEG')  # tried where a frame names none
 _MAX_STRETCH = 1.05  # pictures whose shapes differ by more than this are not brought to one size
 _UNDISTORT = 'undistort the pictures first (colmap image_undistorter does) and give the cameras that it writes'
+_DISTORTION = ('k1', 'k2', 'k3', 'k4', 'k5', 'k6', 'p1', 'p2')
+# Files that tell of cameras, by the layout.
+CAMERA_FILES = {'nerf': ('transforms.json', 'transforms_train.json', 'transforms_val.json', 'transforms_test.json'),
+                'colmap': ('cameras.bin', 'cameras.txt')}
 
 
 class Picture(NamedTuple):
@@ -32,12 +37,14 @@ class Picture(NamedTuple):
     size: tuple[int, int]                    # width and height of the file
     viewmat: ndarray                         # (4, 4) float64, world to camera, OpenCV axes
     intrinsics: ndarray                      # (3, 3) float64, pixels of the file
+    lens: Lens | None = None                 # where it is no pinhole's
 
 
 class _PosedSource:
     """What the two layouts share: folders, one an object, and pictures brought to one size.
 
     Args:
+        masks: Folder of the masks, below the object's.
         up: The axis that points up in the files.
         size: Pictures whose longer side has more pixels are made smaller, cameras with them; None leaves them.
         max_views: Where there are more pictures, so many are chosen evenly; None takes all.
@@ -45,12 +52,13 @@ class _PosedSource:
 
     suffixes = ()
 
-    def __init__(self, up: str, size: int | None, max_views: int | None):
+    def __init__(self, masks: str, up: str, size: int | None, max_views: int | None):
         if up not in AXES:
             raise ValueError(f'up={up!r}: expected one of {AXES}')
         for name, value in (('size', size), ('max_views', max_views)):
             if value is not None and value < 1:
                 raise ValueError(f'{name}={value}: expected at least 1, or None')
+        self.masks = masks
         self.up = up
         self.size = size
         self.max_views = max_views
@@ -63,9 +71,7 @@ class _PosedSource:
         Raises:
             FileNotFoundError: There is no such folder.
         """
-        root = Path(root).absolute()
-        if root.is_file() and self._holds(root.parent):
-            root = root.parent
+        root = self._folder(Path(root).absolute())
         if not root.is_dir():
             raise FileNotFoundError(f'{root}: no such folder')
         return list_files(root, list(self._folders(root)))
@@ -74,19 +80,25 @@ class _PosedSource:
         """The pictures and cameras of an object, in the frame of its files.
 
         Returns:
-            Alpha is the file's own times its mask, 1 where there is neither. Points are all that the file has, those
-            of the surroundings as well.
+            Alpha is the file's own times its mask, 1 where there is neither. Pictures of a lens that bends straight
+            lines are made into those of a pinhole (:func:`~.undistortion.undistorted`). Points are all that the file
+            has, those of the surroundings as well.
 
         Raises:
-            ValueError: A file is damaged, lacks something, or means what a pinhole camera cannot.
+            ValueError: A file is damaged, lacks something, or has a lens of a model that is not known.
             FileNotFoundError: A picture or a mask is not there.
         """
-        pictures = self._pictures(listed.path)
+        folder = self._folder(listed.path)
+        pictures = self._pictures(folder)
         if not pictures:
-            raise ValueError(f'{listed.path}: its cameras name no pictures')
+            raise ValueError(f'{folder}: its cameras name no pictures')
         if self.max_views is not None and len(pictures) > self.max_views:
             pictures = [pictures[i * len(pictures) // self.max_views] for i in range(self.max_views)]
-        return read_pictures(pictures, self.size)._replace(points=self._points(listed.path))
+        return read_pictures(pictures, self.size)._replace(points=self._points(folder))
+
+    def _folder(self, path: Path) -> Path:
+        """The folder of an object, which the file of its cameras stands for."""
+        return path.parent if path.is_file() and self._holds(path.parent) else path
 
     def _folders(self, root: Path) -> Iterator[Path]:
         for folder, below, _ in os.walk(root):
@@ -104,20 +116,37 @@ class _PosedSource:
         raise NotImplementedError
 
     def _points(self, folder: Path) -> Points | None:
-        return None
+        """The points that came with the cameras."""
+        raise NotImplementedError
+
+    def _mask(self, folder: Path, name: str) -> Path | None:
+        """The mask of a picture by its name; None where the object has no folder of masks."""
+        masks = folder / self.masks
+        if not masks.is_dir():
+            return None
+        for mask in (masks / f'{name}.png', (masks / name).with_suffix('.png'), masks / name):
+            if mask.is_file():
+                return mask
+        raise FileNotFoundError(f'{masks / name}.png: no mask for this picture, although {masks} is there; every '
+                                'picture needs one, or none')
 
 
 @TASK_UTILS.register_module()
 class NerfSource(_PosedSource):
     """Folders with a ``transforms.json`` (instant-ngp, nerfstudio) or a ``transforms_train.json`` (NeRF's own scenes).
 
-    Read are the focal lengths (``fl_x``, ``fl_y``, or ``camera_angle_x``, ``camera_angle_y``), ``cx``, ``cy``, ``w``
-    and ``h``, of the file or of a frame, which goes first, and of each frame ``transform_matrix`` (camera to world,
-    OpenGL axes), ``file_path``, with or without its ending, and ``mask_path``; ``ply_file_path`` of the file holds
-    points. ``w`` and ``h`` may be those of pictures that were made smaller since.
+    Read are the focal lengths (``fl_x``, ``fl_y``, or ``camera_angle_x``, ``camera_angle_y``), ``cx``, ``cy``, ``w``,
+    ``h`` and the lens (``k1``, ``k2``, ``k3``, ``p1``, ``p2``; ``k1`` to ``k4`` where ``camera_model`` is
+    ``OPENCV_FISHEYE`` or ``is_fisheye`` is set), of the file or of a frame, which goes first, and of each frame
+    ``transform_matrix`` (camera to world, OpenGL axes), ``file_path``, with or without its ending, and ``mask_path``;
+    ``ply_file_path`` of the file holds points. ``w`` and ``h`` may be those of pictures that were made smaller since.
+
+    What is of the object is told by alpha, by ``mask_path``, or, where no frame names a mask, by a folder of masks
+    that holds one for every picture: ``masks/a.png`` or ``masks/a.jpg.png`` for ``images/a.jpg``.
 
     Args:
         splits: The Blender scenes' files ``transforms_SPLIT.json`` to read, one after the other, those that are there.
+        masks: Folder of the masks that no frame names.
         up: The axis that points up in the files.
         size: Pictures whose longer side has more pixels are made smaller, cameras with them; None leaves them.
         max_views: Where there are more pictures, so many are chosen evenly; None takes all.
@@ -126,15 +155,15 @@ class NerfSource(_PosedSource):
     al., "Nerfstudio", 2023.
     """
 
-    def __init__(self, splits: Sequence[str] = ('train',), up: str = 'z', size: int | None = 512,
-                 max_views: int | None = 100):
-        super().__init__(up, size, max_views)
+    def __init__(self, splits: Sequence[str] = ('train',), masks: str = 'masks', up: str = 'z',
+                 size: int | None = 512, max_views: int | None = 100):
+        super().__init__(masks, up, size, max_views)
         if isinstance(splits, str) or not splits:
             raise ValueError(f"splits={splits!r}: expected a list of names such as ['train', 'test']")
         self.splits = tuple(splits)
 
     def _holds(self, folder: Path) -> bool:
-        return any((folder / f'transforms{split}.json').is_file() for split in ('', '_train', '_val', '_test'))
+        return any((folder / name).is_file() for name in CAMERA_FILES['nerf'])
 
     def _scenes(self, folder: Path) -> Iterator[tuple[Path, dict]]:
         """The files of an object and what they hold, with ``frames`` a list of dicts."""
@@ -156,8 +185,14 @@ class NerfSource(_PosedSource):
             yield file, scene
 
     def _pictures(self, folder: Path) -> list[Picture]:
-        return [_nerf_picture(file, f'{file}: frame {i}', frame, scene) for file, scene in self._scenes(folder)
-                for i, frame in enumerate(scene['frames'])]
+        pictures, named = [], False
+        for file, scene in self._scenes(folder):
+            for i, frame in enumerate(scene['frames']):
+                pictures.append(_nerf_picture(file, f'{file}: frame {i}', frame, scene))
+                named = named or pictures[-1].mask is not None
+        if named:
+            return pictures
+        return [picture._replace(mask=self._mask(folder, _below_first(picture.path, folder))) for picture in pictures]
 
     def _points(self, folder: Path) -> Points | None:
         for file, scene in self._scenes(folder):
@@ -166,15 +201,17 @@ class NerfSource(_PosedSource):
         return None
 
 
+def _below_first(path: Path, folder: Path) -> str:
+    """The name of a picture in its folder of pictures: what masks are named by."""
+    if not path.is_relative_to(folder):
+        return path.name
+    first, *rest = path.relative_to(folder).parts
+    return '/'.join(rest) or first
+
+
 def _nerf_picture(file: Path, where: str, frame: dict, scene: dict) -> Picture:
     merged = {**scene, **frame}
-    model = merged.get('camera_model', 'PINHOLE')
-    if model not in ('OPENCV', 'PINHOLE', 'SIMPLE_PINHOLE') or merged.get('is_fisheye'):
-        model = 'OPENCV_FISHEYE' if merged.get('is_fisheye') else model
-        raise ValueError(f'{where}: camera model {model!r} is no pinhole; {_UNDISTORT}')
-    lens = {key: merged[key] for key in ('k1', 'k2', 'k3', 'k4', 'k5', 'k6', 'p1', 'p2') if merged.get(key)}
-    if lens:
-        raise ValueError(f'{where}: lens distortion {lens}; {_UNDISTORT}, or set them to 0 where they do not matter')
+    lens = _nerf_lens(where, merged)
     path = _named(file, where, frame, 'file_path')
     mask = _named(file, where, frame, 'mask_path') if frame.get('mask_path') else None
     size = _size_of(path)
@@ -197,13 +234,33 @@ def _nerf_picture(file: Path, where: str, frame: dict, scene: dict) -> Picture:
     centre = [_number(where, merged, key) if key in merged else pixels / 2
               for key, pixels in zip(('cx', 'cy'), declared)]
     return Picture(path, mask, size, _viewmat_of_opengl(where, frame),
-                   _intrinsics(path, focal, centre, declared, size))
+                   _intrinsics(path, focal, centre, declared, size), lens)
+
+
+def _nerf_lens(where: str, merged: dict) -> Lens | None:
+    """The lens of a frame merged with its file."""
+    model = merged.get('camera_model') or 'OPENCV'
+    if model not in PARAMETERS:
+        raise ValueError(f'{where}: camera_model is {model!r}, expected one of {", ".join(PARAMETERS)}; {_UNDISTORT}')
+    fisheye = 'FISHEYE' in model or bool(merged.get('is_fisheye'))
+    numbers = {key: _finite(where, merged, key) for key in _DISTORTION if merged.get(key) is not None}
+    if not fisheye and model != 'FULL_OPENCV' and any(numbers.get(key) for key in ('k4', 'k5', 'k6')):
+        raise ValueError(f'{where}: k4, k5 and k6 mean one thing to some programs and another to others; state '
+                         "camera_model 'FULL_OPENCV' or 'OPENCV_FISHEYE', or leave them out")
+    return Lens.of(numbers, fisheye)
 
 
 def _number(where: str, level: dict, key: str) -> float:
+    value = _finite(where, level, key)
+    if value <= 0:
+        raise ValueError(f'{where}: {key!r} is {value:g}, expected a number above 0')
+    return value
+
+
+def _finite(where: str, level: dict, key: str) -> float:
     value = level[key]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f'{where}: {key!r} is {value!r}, expected a number above 0')
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f'{where}: {key!r} is {value!r}, expected a number')
     return float(value)
 
 
@@ -244,8 +301,9 @@ def _viewmat_of_opengl(where: str, frame: dict) -> ndarray:
 class ColmapSource(_PosedSource):
     """Folders with a sparse model of COLMAP, text or binary, and its pictures.
 
-    Masks lie at ``masks/NAME.png`` for the picture ``images/NAME`` (``a.jpg.png``, as COLMAP has it, or ``a.png``);
-    where the folder of masks exists every picture has one. The model's points come along.
+    What is of the object is told by alpha, or by masks at ``masks/NAME.png`` for the picture ``images/NAME``
+    (``a.jpg.png``, as COLMAP has it, or ``a.png``); where the folder of masks exists every picture has one. The
+    model's points come along. Cameras are of any model but ``FOV`` and those of thin prisms.
 
     Args:
         model: Folder of the model below the object's; by default the first of ``sparse/0``, ``sparse`` and the
@@ -262,13 +320,20 @@ class ColmapSource(_PosedSource):
 
     def __init__(self, model: str | None = None, images: str = 'images', masks: str = 'masks', up: str = '-y',
                  size: int | None = 512, max_views: int | None = 100):
-        super().__init__(up, size, max_views)
+        super().__init__(masks, up, size, max_views)
         self.models = ('sparse/0', 'sparse', '.') if model is None else (model,)
         self.images = images
-        self.masks = masks
 
     def _holds(self, folder: Path) -> bool:
         return self._model(folder) is not None
+
+    def _folder(self, path: Path) -> Path:
+        """The folder of an object, which that of its model stands for, too."""
+        folder = super()._folder(path)
+        for model in map(Path, self.models):
+            if model.parts and folder.parts[-len(model.parts):] == model.parts:
+                return folder.parents[len(model.parts) - 1]
+        return folder
 
     def _model(self, folder: Path) -> tuple[Path, str] | None:
         """The folder of the model and the ending of its files."""
@@ -297,18 +362,8 @@ class ColmapSource(_PosedSource):
                 raise FileNotFoundError(f'{path}: the model names this picture, which is not there')
             size = _size_of(path)
             pictures.append(Picture(path, self._mask(folder, pose.name), size, _viewmat_of_pose(model, pose),
-                                    _intrinsics(path, camera.focal, camera.centre, camera.size, size)))
+                                    _intrinsics(path, camera.focal, camera.centre, camera.size, size), camera.lens))
         return pictures
-
-    def _mask(self, folder: Path, name: str) -> Path | None:
-        masks = folder / self.masks
-        if not masks.is_dir():
-            return None
-        for mask in (masks / f'{name}.png', (masks / name).with_suffix('.png')):
-            if mask.is_file():
-                return mask
-        raise FileNotFoundError(f'{masks / name}.png: no mask for this picture, although {masks} is there; every '
-                                'picture needs one, or none')
 
     def _points(self, folder: Path) -> Points | None:
         model, ending = self._model(folder)
@@ -327,6 +382,7 @@ class _Camera(NamedTuple):
     focal: tuple[float, float]
     centre: tuple[float, float]
     size: tuple[int, int]
+    lens: Lens | None
 
 
 class _Pose(NamedTuple):
@@ -336,26 +392,29 @@ class _Pose(NamedTuple):
     shift: tuple[float, ...]
 
 
-# By the number that stands for a model in binary files; only the first two are pinholes.
+# By the number that stands for a model in binary files.
 _CAMERA_MODELS = ('SIMPLE_PINHOLE', 'PINHOLE', 'SIMPLE_RADIAL', 'RADIAL', 'OPENCV', 'OPENCV_FISHEYE', 'FULL_OPENCV',
                   'FOV', 'SIMPLE_RADIAL_FISHEYE', 'RADIAL_FISHEYE', 'THIN_PRISM_FISHEYE', 'RAD_TAN_THIN_PRISM_FISHEYE')
 
 
 def _camera(where: str, model: str, size: tuple[int, int], numbers: Sequence[float]) -> _Camera:
-    """A camera of its model's numbers: f, cx, cy, or fx, fy, cx, cy."""
-    if len(numbers) != {'SIMPLE_PINHOLE': 3, 'PINHOLE': 4}[model]:
-        raise ValueError(f'{where}: {len(numbers)} numbers for a {model}, expected '
-                         f'{3 if model == "SIMPLE_PINHOLE" else 4}')
-    fx, fy, cx, cy = (numbers[0], *numbers) if model == 'SIMPLE_PINHOLE' else numbers
-    if not (np.isfinite(numbers).all() and min(fx, fy, *size) > 0):
+    """A camera of the numbers of its model."""
+    names = _parameters(where, model)
+    if len(numbers) != len(names):
+        raise ValueError(f'{where}: {len(numbers)} numbers for a {model}, expected {len(names)}: {", ".join(names)}')
+    named = dict(zip(names, numbers))
+    focal = (named['f'], named['f']) if 'f' in named else (named['fx'], named['fy'])
+    if not (np.isfinite(numbers).all() and min(*focal, *size) > 0):
         raise ValueError(f'{where}: {model} of {size[0]} x {size[1]} pixels with {list(numbers)}, expected finite '
                          'numbers, focal lengths and sizes above 0')
-    return _Camera((fx, fy), (cx, cy), size)
+    return _Camera(focal, (named['cx'], named['cy']), size, Lens.of(named, model.endswith('FISHEYE')))
 
 
-def _check_model(where: str, model: str) -> None:
-    if model not in _CAMERA_MODELS[:2]:
-        raise ValueError(f'{where}: camera model {model}, expected PINHOLE or SIMPLE_PINHOLE; {_UNDISTORT}')
+def _parameters(where: str, model: str) -> tuple[str, ...]:
+    """Names of the numbers of a camera model."""
+    if model not in PARAMETERS:
+        raise ValueError(f'{where}: camera model {model}, expected one of {", ".join(PARAMETERS)}; {_UNDISTORT}')
+    return PARAMETERS[model]
 
 
 def _text_lines(file: Path) -> Iterator[tuple[str, str]]:
@@ -386,7 +445,7 @@ def _text_cameras(file: Path) -> dict[int, _Camera]:
             fields = line.split()
             if len(fields) < 4:
                 raise ValueError(f'{where}: expected a number, a model, width, height and parameters, got {line!r}')
-            _check_model(where, fields[1])
+            _parameters(where, fields[1])
             number, width, height = _numbers(where, [fields[0], *fields[2:4]], 3, int)
             cameras[number] = _camera(where, fields[1], (width, height),
                                       _numbers(where, fields[4:], len(fields) - 4))
@@ -459,8 +518,7 @@ def _binary_cameras(file: Path) -> dict[int, _Camera]:
         number, model, width, height = data.take('IiQQ')
         where = f'{file}: camera {number}'
         name = _CAMERA_MODELS[model] if 0 <= model < len(_CAMERA_MODELS) else f'number {model}'
-        _check_model(where, name)
-        cameras[number] = _camera(where, name, (width, height), data.take('3d' if name == 'SIMPLE_PINHOLE' else '4d'))
+        cameras[number] = _camera(where, name, (width, height), data.take(f'{len(_parameters(where, name))}d'))
     data.end()
     return cameras
 
@@ -586,8 +644,15 @@ def _common_size(pictures: Sequence[Picture], size: int | None) -> tuple[int, in
     return max(1, round(width * shrink)), max(1, round(height * shrink))
 
 
+def _scaled(intrinsics: ndarray, size: Sequence[int], new: Sequence[int]) -> ndarray:
+    """(3, 3) of a camera whose picture of a width and height is brought to others."""
+    return np.diag([new[0] / size[0], new[1] / size[1], 1.0]) @ intrinsics
+
+
 def read_pictures(pictures: Sequence[Picture], size: int | None = None) -> PosedImages:
     """Read pictures into one array, all of one size, their cameras scaled with them.
+
+    Those of a lens become those of a pinhole, at twice the size or their own where that is less, and then at theirs.
 
     Args:
         pictures: One or more.
@@ -601,7 +666,15 @@ def read_pictures(pictures: Sequence[Picture], size: int | None = None) -> Posed
     images = np.empty((len(pictures), height, width, 4), np.float32)
     intrinsics = np.empty((len(pictures), 3, 3), np.float32)
     for i, picture in enumerate(pictures):
-        images[i] = _resized(_pixels(picture), width, height)
-        intrinsics[i] = np.diag([width / picture.size[0], height / picture.size[1], 1.0]) @ picture.intrinsics
+        pixels, matrix = _pixels(picture), picture.intrinsics
+        if picture.lens is not None:
+            between = [min(given, 2 * wanted) for given, wanted in zip(picture.size, (width, height))]
+            try:
+                pixels, matrix = undistorted(_resized(pixels, *between), picture.lens,
+                                             _scaled(matrix, picture.size, between))
+            except ValueError as error:
+                raise ValueError(f'{picture.path}: {error}') from error
+        intrinsics[i] = _scaled(matrix, pixels.shape[1::-1], (width, height))
+        images[i] = _resized(pixels, width, height)
     viewmats = np.stack([picture.viewmat for picture in pictures]).astype(np.float32)
     return PosedImages(images, viewmats, intrinsics)
