@@ -1,6 +1,7 @@
 """Check a folder of triplets, shard by shard and object by object, and write what it holds as an HTML page."""
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -8,6 +9,16 @@ from pathlib import Path
 from clipgs_plugin.tools._program import WORLD, parser, progress_bar, run
 
 PRINTED = 20  # problems; the page and --json have more
+SHEETS = {'.webp': dict(format='WEBP', quality=80, method=6), '.png': dict(format='PNG', optimize=True)}
+
+
+def write_sheet(triplets: Path, path: Path, objects: int, seed: int) -> None:
+    """The contact sheet of a set as a file."""
+    from clipgs_plugin.io.files import write_whole
+    from clipgs_plugin.triplets import contact_sheet
+    buffer = io.BytesIO()
+    contact_sheet(triplets, objects, seed).save(buffer, **SHEETS[path.suffix.lower()])
+    write_whole(path, [buffer.getvalue()])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,13 +29,22 @@ def main(argv: list[str] | None = None) -> int:
                       help='objects of least quality to show (%(default)s)')
     args.add_argument('--random', type=int, default=8, metavar='N', help='other objects to show (%(default)s)')
     args.add_argument('--seed', type=int, default=0, help='of which others (%(default)s)')
+    args.add_argument('--contact-sheet', metavar='FILE', type=Path,
+                      help='.webp or .png of objects from the worst to the best, views beside Gaussians')
+    args.add_argument('--objects', type=int, default=16, metavar='N', help='on the contact sheet (%(default)s)')
     args.add_argument('--json', action='store_true', help='print all but the pictures as JSON, every sha256 with it')
     options = args.parse_args(argv)
     for name in ('worst', 'random', 'seed'):
         if getattr(options, name) < 0:
             args.error(f'--{name} {getattr(options, name)}: expected at least 0')
+    if options.objects < 1:
+        args.error(f'--objects {options.objects}: expected at least 1')
+    sheet = options.contact_sheet
+    if sheet and sheet.suffix.lower() not in SHEETS:
+        args.error(f'--contact-sheet {sheet}: expected a name that ends in {" or ".join(SHEETS)}')
 
-    from clipgs_plugin.triplets.inspection import COLUMNS, inspect, number, write_page
+    from clipgs_plugin.triplets.inspection import COLUMNS, inspect
+    from clipgs_plugin.triplets.inspection_page import number, write_page
     print(f'Reading all of {options.triplets}', file=sys.stderr)
     with progress_bar() as bar:
         task = bar.add_task('objects', total=None)
@@ -32,6 +52,10 @@ def main(argv: list[str] | None = None) -> int:
                         report=lambda done, total: bar.update(task, completed=done, total=total))
     page = options.out or options.triplets / 'inspection.html'
     write_page(found, page)
+    if sheet and found.problems:
+        print(f'No contact sheet of a set with problems: {sheet} is not written', file=sys.stderr)
+    elif sheet:
+        write_sheet(options.triplets, sheet, options.objects, options.seed)
     if options.json:
         print(json.dumps(dict(found.to_dict(), page=str(page)), indent=2))
         return int(bool(found.problems))
@@ -43,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f'objects that could not be made: {sum(found.failed.values()):,}')
     for problem in found.problems[:PRINTED]:
         print(f'problem: {problem}')
-    print(f'{len(found.problems):,} problem{"s" * (len(found.problems) != 1)} found; page in {page}')
+    written = f', contact sheet in {sheet}' if sheet and not found.problems else ''
+    print(f'{len(found.problems):,} problem{"s" * (len(found.problems) != 1)} found; page in {page}{written}')
     return int(bool(found.problems))
 
 

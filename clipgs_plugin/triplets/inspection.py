@@ -1,4 +1,4 @@
-"""Whether a folder of triplets is whole, and what it holds: every shard read, and a page to look at.
+"""Whether a folder of triplets is whole, and what it holds: every shard read, and some objects to look at.
 
 Nothing stops at the first problem. What no check can see is a changed byte that still decodes: the sha256 of the
 shards tells two copies apart.
@@ -7,30 +7,32 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import html
 import json
 import math
+import re
+import tarfile
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy import ndarray
 
-from clipgs_plugin.io.files import write_whole
-from clipgs_plugin.ops import render
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets.encoding import caption_id, decode_gaussians, decode_view
 from clipgs_plugin.triplets.features import feature_folder
-from clipgs_plugin.triplets.generation import FAILED
-from clipgs_plugin.triplets.shards import list_shards, read_settings, scan_shard, shard_path
+from clipgs_plugin.triplets.generation import FAILED, PARTS
+from clipgs_plugin.triplets.pictures import Strip, draw_strip, stored_cameras
+from clipgs_plugin.triplets.shards import FRAME, GAUSSIANS, RECORD, read_settings, scan_shard, shard_path
 
 BLOCK = 512             # of a tar
-AMPLIFIED = 4           # by how much differences are shown larger than they are
-SHOWN = 200             # problems and shards on the page; the JSON has all
+_MEMBER = re.compile(rf'[A-Za-z0-9_-]+\.({re.escape(GAUSSIANS)}|{RECORD}|\d+\.webp)')
+_INDEXED = ['uid', 'shard', 'category', 'split', 'num_gaussians', 'num_captions',
+            *(f'{part}_{what}' for part in ('gaussians', 'record') for what in ('offset', 'size')),
+            'view_offsets', 'view_sizes']
+_KINDS = {dict: 'an object', str: 'words', int: 'a whole number'}
 # Columns of numbers, one value an object: a name to read, and the sign of what is worst (-1: the least).
 COLUMNS = dict(psnr=('PSNR (dB)', -1), psnr_foreground=('PSNR of the foreground (dB)', -1), ssim=('SSIM', -1),
                bytes=('bytes', 1), gaussians=('Gaussians', 1), captions=('captions', -1))
@@ -61,34 +63,13 @@ class Shard:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Strip:
-    """An object to look at: stored views beside pictures of its stored Gaussians from the same cameras."""
-
-    uid: str
-    record: dict
-    numbers: tuple[int, ...]        # of the views
-    views: ndarray                  # (K, H, W, 3) uint8
-    splats: ndarray | None = None   # (K, H, W, 3) uint8, None where the set does not say its cameras
-
-    def psnr(self) -> list[float]:
-        """Of each splat view against the stored one, dB, at most 100, K."""
-        errors = (self.views.astype(np.float64) - self.splats) / 255
-        return [-10 * math.log10(max(float(mse), 1e-10)) for mse in (errors ** 2).mean((1, 2, 3))]
-
-    def difference(self) -> ndarray:
-        """``AMPLIFIED`` times the absolute difference, cut at white, (K, H, W, 3) uint8."""
-        difference = np.abs(self.views.astype(np.int64) - self.splats)
-        return (AMPLIFIED * difference).clip(0, 255).astype(np.uint8)
-
-
 @dataclass
 class Inspection:
     """What was found.
 
     Attributes:
         root: The folder.
-        settings: ``dataset.json``.
+        settings: ``dataset.json``, with what it lacks filled in.
         shards: Every shard that could be read.
         problems: In the order they were found.
         columns: One value an object by name, in the order of the shards, NaN where it was not measured, (n,) float64.
@@ -151,7 +132,8 @@ def inspect(root: str | Path, worst: int = 8, random: int = 8, seed: int = 0, vi
 
     Checked are: every shard as a tar; the index and the counts of ``dataset.json`` against the shards; that every
     cloud decodes and is finite, every picture decodes and has the set's size, every record agrees with its object and
-    has captions; and that features, where there are any, are of these objects and captions.
+    has captions; that features, where there are any, are of these objects and captions; and that nothing else lies
+    there: files that are no shards, members of no object, and what runs leave that have not ended.
 
     Memory is that of the index, a few numbers of each object, and one object; of features one shard.
 
@@ -165,7 +147,7 @@ def inspect(root: str | Path, worst: int = 8, random: int = 8, seed: int = 0, vi
 
     Raises:
         FileNotFoundError: The folder has no ``dataset.json``.
-        ValueError: ``dataset.json`` is of another format, or a number is out of range.
+        ValueError: ``dataset.json`` is no JSON or of another format, or a number is out of range.
     """
     if worst < 0 or random < 0 or views < 1:
         raise ValueError(f'worst={worst}, random={random}, views={views}: expected at least 0, 0 and 1')
@@ -194,7 +176,8 @@ class _Run:
     def __init__(self, root: Path, worst: int, random: int, seed: int, views: int,
                  report: Callable[[int, int | None], None]) -> None:
         self.root, self.views, self.report, self.num_random = root, views, report, random
-        self.found = Inspection(root, read_settings(root))
+        self.found = Inspection(root, {})
+        self.settings()
         size = self.found.settings['render'].get('size')
         self.size = (size, size) if isinstance(size, int) else None  # height, width
         self.num_views: int | None = None
@@ -202,13 +185,26 @@ class _Run:
         self.worst, self.random = _Smallest(worst), _Smallest(worst + random)
         self.rng = np.random.default_rng(seed)
         self.uids: set[str] = set()
-        self.done, self.total = 0, self.found.settings.get('counts', {}).get('objects')
+        self.done, self.total = 0, None
 
     def problem(self, reason: str, shard: int | None = None, uid: str | None = None) -> None:
         self.found.problems.append(Problem(shard, uid, reason))
 
+    def settings(self) -> None:
+        """``dataset.json``, with what is needed of it filled in where it lacks or is of another kind."""
+        try:
+            told = read_settings(self.root)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f'{self.root / "dataset.json"} cannot be read ({error}); start the run that made the set '
+                             'once more, which writes it anew, or copy that of a set of the same settings') from error
+        for name, usual in dict(render={}, generator={}, frame=FRAME, dtype='of unknown dtype', sh_degree=0).items():
+            if not isinstance(told.get(name), type(usual)):
+                self.problem(f'dataset.json: {name} is {told.get(name)!r:.80}, expected {_KINDS[type(usual)]}')
+                told[name] = usual
+        self.found.settings = told
+
     def inspect(self) -> Inspection:
-        found, shards = self.found, list_shards(self.root)
+        found, shards = self.found, self.list_shards()
         index = self.index()
         if not shards:
             self.problem('no shards')
@@ -229,6 +225,21 @@ class _Run:
         found.random = self.strips(others[:self.num_random])
         return found
 
+    def list_shards(self) -> list[int]:
+        """The numbers of the shards, ascending; other files are told."""
+        shards = []
+        for path in sorted((self.root / 'shards').glob('*')):
+            if re.fullmatch(r'\d{5,}\.tar', path.name) and path.name == f'{int(path.stem):05d}.tar' and path.is_file():
+                shards.append(int(path.stem))
+            elif path.name.endswith('.tar.tmp'):
+                self.problem(f'shards/{path.name}: the open shard of a run that has not ended; resume it')
+            else:
+                self.problem(f'shards/{path.name} is no shard, whose names are 00000.tar and so on; move it elsewhere')
+        if (self.root / PARTS).is_dir():
+            self.problem(f'{PARTS}/ holds parts of job arrays that are not in the shards; join them with '
+                         'tools/make_triplets.py --join')
+        return sorted(shards)
+
     def index(self):
         """The index as an Arrow table, None where it cannot be read."""
         import pyarrow as pa
@@ -236,7 +247,9 @@ class _Run:
         path = self.root / 'index.parquet'
         try:
             table = pq.read_table(path)
-            table.select(['shard', 'uid'])
+            table.select(_INDEXED)
+            if not pa.types.is_integer(table['shard'].type):
+                raise pa.ArrowInvalid(f'shard is of type {table["shard"].type}')
         except FileNotFoundError:
             self.problem('index.parquet is missing: the run that writes the set has not ended; resume it, or use '
                          'clipgs_plugin.triplets.rebuild_index')
@@ -251,6 +264,11 @@ class _Run:
     def shard(self, shard: int, index, teachers: dict[str, dict]) -> None:
         """All of one shard; where it is damaged, what the index says lies in it."""
         path = shard_path(self.root, shard)
+        try:
+            file = path.open('rb')
+        except OSError as error:
+            self.problem(_said(error), shard)
+            return
         indexed = None if index is None else index.take(
             np.flatnonzero(index['shard'].to_numpy() == shard)).to_pylist()
         try:
@@ -259,25 +277,32 @@ class _Run:
             self.problem(_said(error), shard)
             rows = indexed or []
         else:
-            self.tail(path, shard, rows)
+            self.members(path, shard)
             if indexed is not None:
                 self.agree(shard, rows, indexed)
-        captions = []
-        with path.open('rb') as file:
+        with file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
                 digest.update(block)
-            for row in rows:
-                captions.append(self.object(file, shard, row))
+            captions = [self.object(file, shard, row) for row in rows]
         self.found.shards.append(Shard(shard, len(rows), path.stat().st_size, digest.hexdigest()))
         for teacher, card in teachers.items():
             self.features(teacher, card, shard, [row['uid'] for row in rows], captions)
 
-    def tail(self, path: Path, shard: int, rows: list[dict]) -> None:
-        """After the last member there are zeros only; else a header is damaged, at which readers of tar just stop."""
-        ends = [row[f'{part}_offset'] + row[f'{part}_size'] for row in rows for part in ('gaussians', 'record')]
-        ends += [sum(member) for row in rows for member in zip(row['view_offsets'], row['view_sizes'])]
-        end = -(-max(ends, default=0) // BLOCK) * BLOCK
+    def members(self, path: Path, shard: int) -> None:
+        """Every member is of an object, and zeros alone follow the last one.
+
+        At a damaged header readers of tar just stop, as if the tar ended there.
+        """
+        end, others = 0, []
+        with tarfile.open(path, 'r:') as tar:
+            for info in tar:
+                end = info.offset_data + -(-info.size // BLOCK) * BLOCK
+                if not _MEMBER.fullmatch(info.name):
+                    others.append(info.name)
+        if others:
+            self.problem(f'{path.name} holds {len(others)} file{"s" * (len(others) != 1)} of no object, the first '
+                         f'{others[0]}', shard)
         with path.open('rb') as file:
             file.seek(end)
             while block := file.read(1 << 20):
@@ -340,6 +365,11 @@ class _Run:
         if missing:
             say(f'record: lacks {", ".join(sorted(missing))}')
             return None
+        kinds = dict(uid=str, category=str | None, split=str, num_gaussians=int)
+        wrong = [name for name, kind in kinds.items() if not isinstance(record[name], kind)]
+        if wrong:
+            say(f'record: {wrong[0]} is {record[wrong[0]]!r:.80}')
+            return None
         if not isinstance(record['source'], dict) or not isinstance(record['quality'], dict) or not all(
                 isinstance(record['quality'].get(name, 0.0), int | float) for name in MEASURED):
             say(f'record: source {record["source"]!r} and quality {record["quality"]!r}, expected objects and numbers')
@@ -352,6 +382,7 @@ class _Run:
         count = len(row['view_offsets'])
         if self.num_views is None:
             self.num_views = count
+            self.cameras(count)
         if count != self.num_views:
             say(f'{count} views, the first object has {self.num_views}')
         for i, member in enumerate(zip(row['view_offsets'], row['view_sizes'])):
@@ -363,6 +394,15 @@ class _Run:
             self.size = self.size or shape
             if shape != self.size:
                 say(f'view {i}: {shape[1]} x {shape[0]} pixels, expected {self.size[1]} x {self.size[0]}')
+
+    def cameras(self, count: int) -> None:
+        """Those of dataset.json are cameras of ``count`` views."""
+        settings = self.found.settings['render']
+        try:
+            if stored_cameras(dict(cameras='dataset'), settings, count) is None and 'viewmats' in settings:
+                raise ValueError('viewmats but no intrinsics')
+        except ValueError as error:
+            self.problem(f'dataset.json: cameras: {error}')
 
     def consistent(self, record: dict, row: dict, cloud: GaussianCloud | None, say: Callable[[str], None]) -> None:
         """The record says of an object what the shard holds of it."""
@@ -379,23 +419,21 @@ class _Run:
         if bad:
             say(f'record: quality {bad[0]} is {record["quality"][bad[0]]}')
         try:
-            cameras = _cameras(record, self.found.settings['render'], len(row['view_offsets']))
+            if record['cameras'] != 'dataset':
+                stored_cameras(record, {}, len(row['view_offsets']))
         except ValueError as error:
             say(f'cameras: {error}')
-        else:
-            if cameras is None and record['cameras'] == 'dataset' and 'viewmats' in self.found.settings['render']:
-                say('cameras: dataset.json has viewmats but no intrinsics')
 
     def count(self, row: dict, record: dict, shown: bool) -> None:
         """Add an object to the numbers, and, if it is sound, to those that may be shown."""
-        self.found.categories[row['category']] += 1
-        self.found.splits[row['split']] += 1
+        for counter, value in ((self.found.categories, row['category']), (self.found.splits, row['split'])):
+            counter[value if isinstance(value, str | None) else repr(value)] += 1
         quality = record.get('quality', {})
         values = {name: quality.get(name) for name in MEASURED}
         values.update(bytes=row['gaussians_size'] + row['record_size'] + sum(row['view_sizes']),
                       gaussians=row['num_gaussians'], captions=row['num_captions'])
         for name, value in values.items():
-            self.columns[name].append(math.nan if value is None else value)
+            self.columns[name].append(value if isinstance(value, int | float) else math.nan)
         key = self.rng.random()
         if not shown or not row['view_sizes']:
             return
@@ -409,12 +447,12 @@ class _Run:
     def counts(self) -> None:
         """The counts of dataset.json, against the objects that were seen."""
         told = self.found.settings.get('counts')
-        if told is None:
+        if not isinstance(told, dict):
             self.problem('dataset.json has no counts: the run that writes the set has not ended')
             return
         columns = self.found.columns
         there = dict(objects=self.found.objects, shards=len(self.found.shards), views_per_object=self.num_views or 0,
-                     gaussians=int(columns['gaussians'].sum()), captions=int(columns['captions'].sum()),
+                     gaussians=int(np.nansum(columns['gaussians'])), captions=int(np.nansum(columns['captions'])),
                      splits=dict(self.found.splits), categories=len(self.found.categories.keys() - {None}))
         for name, value in there.items():
             if told.get(name) != value:
@@ -460,9 +498,13 @@ class _Run:
             say('of other objects than the shard')
             return
         wanted = (len(uids), self.num_views, card['width'])
-        if image.shape != wanted or text.shape[::2] != wanted[::2]:
+        if image.shape != wanted or text.ndim != 3 or text.shape[::2] != wanted[::2]:
             say(f'image has shape {image.shape} and text {text.shape}, expected {wanted} and {wanted[::2]} around '
                 'the captions')
+            return
+        if ids.shape != text.shape[:2] or counts.shape != wanted[:1]:
+            say(f'caption_ids have shape {ids.shape} and text_counts {counts.shape}, expected {text.shape[:2]} and '
+                f'{wanted[:1]}')
             return
         for i, (uid, numbers) in enumerate(zip(uids, captions)):
             if not (np.isfinite(image[i]).all() and np.isfinite(text[i]).all()):
@@ -489,7 +531,7 @@ class _Run:
 
     # To look at
 
-    def strips(self, rows: Sequence[dict]) -> list[Strip]:
+    def strips(self, rows: Iterable[dict]) -> list[Strip]:
         return [self.strip(row) for row in rows]
 
     def strip(self, row: dict) -> Strip:
@@ -500,16 +542,11 @@ class _Run:
             record = json.loads(_read(file, row['record_offset'], row['record_size']))
             cloud = decode_gaussians(_read(file, row['gaussians_offset'], row['gaussians_size']))
             views = np.stack([decode_view(_read(file, row['view_offsets'][i], row['view_sizes'][i])) for i in numbers])
-        settings = self.found.settings['render']
-        cameras = _cameras(record, settings, count)
-        if cameras is None:
+        try:
+            return draw_strip(record, cloud, numbers, views, self.found.settings['render'])
+        except Exception as error:  # settings of any content raise anything
+            self.problem(f'cannot be drawn from its cameras ({_said(error)})', row['shard'], row['uid'])
             return Strip(row['uid'], record, numbers, views)
-        viewmats, intrinsics = (torch.from_numpy(matrices[list(numbers)]) for matrices in cameras)
-        with torch.no_grad():
-            drawn, _ = render(cloud, viewmats, intrinsics, views.shape[2], views.shape[1],
-                              tuple(settings.get('background', (1.0, 1.0, 1.0))))
-        splats = np.rint(drawn.clamp(0, 1).numpy() * 255).astype(np.uint8)
-        return Strip(row['uid'], record, numbers, views, splats)
 
 
 def _read(file, offset: int, size: int) -> bytes:
@@ -523,168 +560,3 @@ def _read(file, offset: int, size: int) -> bytes:
 def _said(error: Exception) -> str:
     """An error in words; some say only a key or nothing."""
     return str(error) if isinstance(error, ValueError | OSError) and str(error) else f'{type(error).__name__}: {error}'
-
-
-def _cameras(record: dict, settings: dict, count: int) -> tuple[ndarray, ndarray] | None:
-    """Of every view, (V, 4, 4) and (V, 3, 3) float32; None where the set does not hold them as matrices.
-
-    Raises:
-        ValueError: Matrices that are no cameras of V views.
-    """
-    cameras = settings if record['cameras'] == 'dataset' else record['source'].get('cameras', {})
-    if 'viewmats' not in cameras or 'intrinsics' not in cameras:
-        return None
-    viewmats, intrinsics = (np.array(cameras[name], np.float32) for name in ('viewmats', 'intrinsics'))
-    if intrinsics.shape == (3, 3):
-        intrinsics = np.repeat(intrinsics[None], count, axis=0)
-    if viewmats.shape != (count, 4, 4) or intrinsics.shape != (count, 3, 3):
-        raise ValueError(f'viewmats have shape {viewmats.shape} and intrinsics {intrinsics.shape}, expected '
-                         f'{(count, 4, 4)} and {(count, 3, 3)}')
-    if not (np.isfinite(viewmats).all() and np.isfinite(intrinsics).all()):
-        raise ValueError('NaN or infinite')
-    return viewmats, intrinsics
-
-
-# The page
-
-STYLE = """
-body { max-width: 1280px } .strip { flex: 1; min-width: 0; width: auto }
-.strip img { width: 100%; border: 1px solid #ddd }
-.query { width: 250px; font-size: 13px } .query b { font-size: 14px } .query ul { margin: .3em 0; padding-left: 1.2em }
-td.text { text-align: left; overflow-wrap: anywhere } .bad { color: #b02020 } .good { color: #2a7a3a }
-code { font-size: 12px }
-"""
-
-
-def write_page(inspection: Inspection, path: str | Path) -> None:
-    """Write what was found as one HTML file that needs no other."""
-    write_whole(Path(path), [render_page(inspection).encode()])
-
-
-def render_page(inspection: Inspection) -> str:
-    """The page of an inspection."""
-    from clipgs_plugin.visualization import report
-    found = inspection
-    title = f'Triplets in {found.root.resolve().name}'
-    parts = [f'<h1>{html.escape(title)}</h1>', _verdict(found), *_facts(found, report)]
-    parts += _problems(found)
-    measured = [name for name in (*MEASURED, 'bytes') if name in found.statistics()]
-    if measured:
-        parts += ['<h2>Distributions</h2>', report.image_tag(report.figure_png(_draw_histograms(found, measured)),
-                                                         'histograms')]
-    for heading, strips, none in (
-            ('Worst objects', found.worst, 'No object that can be shown has a quality that was measured.'),
-            ('Random objects', found.random, 'No other object can be shown.')):
-        parts += [f'<h2>{heading}</h2>', *([_strip(strip, report) for strip in strips] or [f'<p>{none}</p>'])]
-        if strips and heading.startswith('Worst'):
-            parts.insert(-len(strips), '<p class="note">By PSNR of the foreground on held-out views. ' + _LEGEND)
-        elif strips:
-            parts.insert(-len(strips), f'<p class="note">{_LEGEND}')
-    if found.failed:
-        rows = [(error, str(count), message) for (error, message), count in found.failed.most_common(SHOWN)]
-        parts += [f'<h2>Objects that could not be made: {sum(found.failed.values()):,}</h2>',
-                  _text_table(('Error', 'Objects', 'Reason'), rows)]
-    rows = [(f'{shard.shard:05d}.tar', f'{shard.objects:,}', f'{shard.bytes:,}', shard.sha256)
-            for shard in found.shards[:SHOWN]]
-    parts += ['<h2>Shards</h2>', f'<p class="note">sha256 of all of them (sha256sum *.tar | sha256sum): '
-              f'<code>{found.sha256}</code></p>', report.table_tag(('File', 'Objects', 'Bytes', 'sha256'), rows)]
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-            f'<style>{report.STYLE}{STYLE}</style></head><body>{"".join(parts)}</body></html>')
-
-
-_LEGEND = ('Each triple: the stored view, the stored Gaussians from its camera, and their absolute difference '
-           f'times {AMPLIFIED}.</p>')
-
-
-def _verdict(found: Inspection) -> str:
-    if found.problems:
-        return f'<p class="bad"><b>{len(found.problems):,} problems were found.</b></p>'
-    return '<p class="good"><b>No problem was found.</b></p>'
-
-
-def _facts(found: Inspection, report) -> list[str]:
-    """What the set holds, in sentences and a table."""
-    settings = found.settings
-    generator = settings.get('generator', {})
-    lines = [f'Objects: {found.objects:,}. Shards: {len(found.shards):,}, '
-             f'{sum(shard.bytes for shard in found.shards) / 1e6:,.1f} MB, made by '
-             f'{generator.get("name", "an unnamed generator")}.',
-             f'Splits: {_counted(found.splits)}.']
-    categories = Counter({name: count for name, count in found.categories.items() if name is not None})
-    if categories:
-        lines.append(f'{len(categories):,} categories: {_counted(categories)}.')
-    lines.append(f'Gaussians: {settings["dtype"]}, SH degree {settings["sh_degree"]}; {settings["frame"]}.')
-    lines += [f'Features of {teacher}: {count:,} of {len(found.shards):,} shards.'
-              for teacher, count in found.features.items()]
-    rows = [(COLUMNS[name][0], f'{row["measured"]:,}', number(row['median']), number(row['worst']))
-            for name, row in found.statistics().items()]
-    return [*(f'<p>{html.escape(line)}</p>' for line in lines),
-            report.table_tag(('An object', 'Measured', 'Median', 'Worst'), rows)]
-
-
-def number(value: float) -> str:
-    """A number in few digits."""
-    return f'{value:,.0f}' if value >= 1000 or value == int(value) else f'{value:.4g}'
-
-
-def _counted(counter: Counter, most: int = 12) -> str:
-    words = [f'{name} {count:,}' for name, count in counter.most_common(most)]
-    return ', '.join(words) + (f' and {len(counter) - most:,} more' if len(counter) > most else '')
-
-
-def _problems(found: Inspection) -> list[str]:
-    if not found.problems:
-        return []
-    rows = [('' if problem.shard is None else f'{problem.shard:05d}', problem.uid or '', problem.reason)
-            for problem in found.problems[:SHOWN]]
-    note = [f'<p class="note">The first {SHOWN} of {len(found.problems):,}.</p>'] * (len(found.problems) > SHOWN)
-    return ['<h2>Problems</h2>', *note, _text_table(('Shard', 'Object', 'Reason'), rows)]
-
-
-def _text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = ''.join(f'<th>{html.escape(column)}</th>' for column in columns)
-    body = ''.join('<tr>' + ''.join(f'<td class="text">{html.escape(cell)}</td>' for cell in row) + '</tr>'
-                   for row in rows)
-    return f'<table><tr>{head}</tr>{body}</table>'
-
-
-def _strip(strip: Strip, report) -> str:
-    """An object's words beside its pictures."""
-    record = strip.record
-    quality = ', '.join(f'{name} {record["quality"][name]:.4g}' for name in MEASURED if name in record['quality'])
-    source = record['source']
-    facts = [record['category'] or 'no category', record['split'], f'{record["num_gaussians"]:,} Gaussians', quality,
-             str(source.get('file', '')), str(source.get('made', ''))]
-    captions = ''.join(f'<li>{html.escape(caption["text"])} <span class="note">'
-                       f'({html.escape(str(caption.get("source") or "source not said"))})</span></li>'
-                       for caption in record['captions'])
-    words = '<br>'.join(html.escape(fact) for fact in facts if fact)
-    figures = []
-    for i, view in enumerate(strip.numbers):
-        pictures, caption = [strip.views[i]], f'view {view}'
-        if strip.splats is not None:
-            pictures += [strip.splats[i], strip.difference()[i]]
-            caption += f': {strip.psnr()[i]:.1f} dB'
-        picture = report.image_tag(report.array_png(np.concatenate(pictures, 1)), caption)
-        figures.append(f'<figure class="strip">{picture}<figcaption>{caption}</figcaption></figure>')
-    note = '' if strip.splats is not None else '<p class="note">The set does not hold its cameras as matrices.</p>'
-    return (f'<div class="row"><div class="query"><b>{html.escape(strip.uid)}</b><br>{words}<ul>{captions}</ul>{note}'
-            f'</div>{"".join(figures)}</div>')
-
-
-def _draw_histograms(found: Inspection, names: Sequence[str]):
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-    figure = Figure(figsize=(2.9 * len(names), 2.4), layout='constrained')
-    for i, name in enumerate(names, 1):
-        values = found.columns[name]
-        values = values[np.isfinite(values)] / (1000 if name == 'bytes' else 1)
-        axes = figure.add_subplot(1, len(names), i)
-        axes.hist(values, bins=30)
-        axes.set_title('kB' if name == 'bytes' else COLUMNS[name][0], fontsize=9)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes.tick_params(labelsize=7)
-        axes.grid(alpha=0.3)
-    figure.supylabel('objects', fontsize=8)
-    return figure

@@ -18,7 +18,8 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ddd }
 table { border-collapse: collapse } td, th { padding: .3em .9em; border-bottom: 1px solid #e5e5e5; text-align: right }
-td:first-child, th:first-child { text-align: left } .note { color: #666 } img { max-width: 100% }
+td:first-child, th:first-child, .words td, .words th { text-align: left } .words td { overflow-wrap: anywhere }
+.note { color: #666 } img { max-width: 100% }
 .row { display: flex; gap: 10px; align-items: flex-start; margin: .6em 0 }
 .query { width: 190px; flex: none; overflow-wrap: anywhere }
 figure { margin: 0; width: 128px; font-size: 12px; line-height: 1.3 }
@@ -61,7 +62,7 @@ class RunReport:
 
 def render_html(report: RunReport) -> str:
     """The page of a report."""
-    parts = [f'<h1>{html.escape(report.title)}</h1>', *(f'<p>{html.escape(line)}</p>' for line in report.summary)]
+    parts = [f'<p>{html.escape(line)}</p>' for line in report.summary]
     if report.rows:
         parts += ['<h2>Results on unseen objects</h2>', table_tag(report.columns, report.rows)]
     if report.curves:
@@ -76,8 +77,7 @@ def render_html(report: RunReport) -> str:
         parts += ['<h2>Confusion matrix</h2>',
                   '<p class="note">Rows are the truth, columns the answer, in percent of the row.</p>',
                   image_tag(figure_png(_draw_confusion(report.confusion, report.classes)), 'confusion matrix')]
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(report.title)}</title>'
-            f'<style>{STYLE}</style></head><body>{"".join(parts)}</body></html>')
+    return page(report.title, parts)
 
 
 def draw_gallery(rows: Sequence[GalleryRow], size: int = 96, words: int = 220) -> Image.Image:
@@ -106,11 +106,18 @@ def draw_gallery(rows: Sequence[GalleryRow], size: int = 96, words: int = 220) -
     return picture
 
 
-def table_tag(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in HTML; cells are text."""
+def page(title: str, parts: Sequence[str], style: str = '') -> str:
+    """A whole page in HTML: its title as a heading, then parts that are HTML already; ``style`` adds to the usual."""
+    title = html.escape(title)
+    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f'<style>{STYLE}{style}</style></head><body><h1>{title}</h1>{"".join(parts)}</body></html>')
+
+
+def table_tag(columns: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> str:
+    """A table in HTML; cells are text, aligned as ``words`` or as numbers after a name."""
     head = ''.join(f'<th>{html.escape(c)}</th>' for c in columns)
     body = ''.join('<tr>' + ''.join(f'<td>{html.escape(cell)}</td>' for cell in row) + '</tr>' for row in rows)
-    return f'<table><tr>{head}</tr>{body}</table>'
+    return f'<table{" class=words" * words}><tr>{head}</tr>{body}</table>'
 
 
 def _gallery_row(row: GalleryRow) -> str:

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 from conftest import random_cloud
+from PIL import Image
 
 from clipgs_plugin.tools.inspect_triplets import main
 from clipgs_plugin.triplets import ShardWriter
@@ -43,6 +44,23 @@ def test_damage_gives_status_1_and_is_named(triplets, tmp_path, capsys):
     assert [shard['shard'] for shard in printed['shards']] == [0, 1] and printed['page'] == str(page)
 
 
+@pytest.mark.parametrize('suffix, kind', [('.webp', 'WEBP'), ('.PNG', 'PNG')])
+def test_a_contact_sheet_is_a_picture_of_the_named_kind(triplets, tmp_path, capsys, suffix, kind):
+    path = tmp_path / f'sheet{suffix}'
+    assert main([str(triplets), '--contact-sheet', str(path), '--objects', '2']) == 0
+    assert f'contact sheet in {path}' in capsys.readouterr().out
+    with Image.open(path) as picture:
+        assert picture.format == kind and picture.width == 1600
+
+
+def test_a_set_with_problems_gives_no_contact_sheet(triplets, tmp_path, capsys):
+    (triplets / 'index.parquet').unlink()
+    assert main([str(triplets), '--contact-sheet', str(tmp_path / 'sheet.webp')]) == 1
+    printed = capsys.readouterr()
+    assert 'No contact sheet' in printed.err and 'sheet.webp' not in printed.out
+    assert not (tmp_path / 'sheet.webp').exists()
+
+
 def test_a_set_without_objects_and_index_is_told_so(triplets, capsys):
     (triplets / 'index.parquet').unlink()
     for path in (triplets / 'shards').iterdir():
@@ -52,8 +70,9 @@ def test_a_set_without_objects_and_index_is_told_so(triplets, capsys):
     assert 'problem: no shards' in out and 'problem: index.parquet is missing' in out and '0 objects, 0 shards' in out
 
 
-@pytest.mark.parametrize('option', ['--worst', '--random', '--seed'])
-def test_wrong_use_gives_status_2(triplets, option):
+@pytest.mark.parametrize('options', [('--worst', '-1'), ('--random', '-1'), ('--seed', '-1'), ('--objects', '0'),
+                                     ('--contact-sheet', 'sheet.jpg')])
+def test_wrong_use_gives_status_2(triplets, options):
     with pytest.raises(SystemExit) as exit_:
-        main([str(triplets), option, '-1'])
+        main([str(triplets), *options])
     assert exit_.value.code == 2

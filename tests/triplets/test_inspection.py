@@ -21,7 +21,9 @@ from clipgs_plugin.datasets.toy_world.world import make_object
 from clipgs_plugin.datasets.toy_world.writing import export_files
 from clipgs_plugin.triplets import FeatureWriter, ShardReader, ShardWriter
 from clipgs_plugin.triplets.generation import GenerationSettings, generate
-from clipgs_plugin.triplets.inspection import AMPLIFIED, inspect, render_page, write_page
+from clipgs_plugin.triplets.inspection import inspect
+from clipgs_plugin.triplets.inspection_page import render_page, write_page
+from clipgs_plugin.triplets.pictures import AMPLIFIED
 from clipgs_plugin.triplets.views import ViewRule
 
 SIZE, VIEWS, OBJECTS, PER_SHARD = 32, 4, 7, 3
@@ -280,6 +282,9 @@ def test_a_picture_of_another_size_is_found(copy):
     (lambda r: r.pop('quality'), 'lacks quality'),
     (lambda r: r.update(num_gaussians=299), 'num_gaussians is 299, the shard holds 300'),
     (lambda r: r.update(uid='uid-9'), "uid is 'uid-9'"),
+    (lambda r: r.update(category=['a']), "record: category is ['a']"),
+    (lambda r: r.update(num_gaussians='x'), "record: num_gaussians is 'x'"),
+    (lambda r: r.update(cameras='own', source=dict(cameras=3)), 'cameras: 3 are no matrices'),
     (lambda r: r.update(num_views=3), 'num_views is 3'),
     (lambda r: r['quality'].update(ssim=math.inf), 'ssim is inf'),
     (lambda r: r.update(cameras='own', source=dict(cameras=dict(viewmats=[[1]], intrinsics=[[1]]))), 'have shape')])
@@ -338,6 +343,95 @@ def test_features_that_are_not_finite_or_of_other_captions_are_found(copy):
 def test_a_folder_that_is_no_set_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'dataset\.json'):
         inspect(tmp_path)
+
+
+def test_what_is_neither_shard_nor_object_is_found(copy):
+    shards = copy / 'shards'
+    (shards / 'notes.txt').write_text('mine')
+    (shards / '7.tar').write_bytes(b'')
+    (shards / '00005.tar').mkdir()
+    (copy / 'parts' / '00000').mkdir(parents=True)
+    with tarfile.open(shard_file(copy), 'a', format=tarfile.USTAR_FORMAT) as tar:
+        info = tarfile.TarInfo('uid-3.000.png')
+        info.size = 5
+        tar.addfile(info, io.BytesIO(b'01234'))
+    problems = found_problems(copy)
+    assert [(shard, uid) for shard, uid, _ in problems] == [(None, None)] * 4 + [(1, None)]
+    told = [reason for *_, reason in problems]
+    assert [name for name in ('00005.tar', '7.tar', 'notes.txt') if f'shards/{name} is no shard' in ''.join(told)] == [
+        '00005.tar', '7.tar', 'notes.txt']
+    assert 'make_triplets.py --join' in told[3] and 'holds 1 file of no object, the first uid-3.000.png' in told[4]
+
+
+def test_a_run_that_has_not_ended_is_told_with_its_open_shard(tmp_path, random_cloud):
+    writer = ShardWriter(tmp_path, objects_per_shard=2)
+    for i in range(3):
+        writer.write(f'uid-{i}', random_cloud(5), captions=['x'])
+    told = [str(problem) for problem in inspect(tmp_path).problems]
+    assert len(told) == 3 and told[0].startswith('shards/00001.tar.tmp: the open shard of a run that has not ended')
+    assert told[1].startswith('index.parquet is missing') and told[2].startswith('dataset.json has no counts')
+    writer.abort()
+
+
+def test_a_set_of_nothing_is_told_and_has_a_page(tmp_path):
+    ShardWriter(tmp_path).close()
+    found = inspect(tmp_path)
+    assert [problem.reason for problem in found.problems] == ['no shards'] and found.statistics() == {}
+    assert 'Objects: 0.' in render_page(found)
+
+
+def test_points_have_no_quality_and_no_problem(tmp_path):
+    (tmp_path / 'points').mkdir()
+    sphere = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    np.save(tmp_path / 'points' / 'ball.npy', sphere / np.linalg.norm(sphere, axis=1, keepdims=True))
+    settings = GenerationSettings(views=ViewRule(num_views=2, num_test=1, size=SIZE))
+    generate(dict(type='PointSource'), tmp_path / 'points', tmp_path / 'out', settings, workers=0)
+    found = inspect(tmp_path / 'out')
+    assert found.problems == [] and found.worst == [] and [strip.uid for strip in found.random] == ['ball']
+    assert not found.statistics().keys() & {'psnr', 'psnr_foreground', 'ssim'}
+    page = render_page(found)
+    assert 'No object that can be shown has a quality' in page and 'no fit' in page
+
+
+@pytest.mark.parametrize('change, reason', [
+    (lambda card: card.pop('render'), 'dataset.json: render is None, expected an object'),
+    (lambda card: card.update(sh_degree='0'), "dataset.json: sh_degree is '0', expected a whole number"),
+    (lambda card: card.update(counts=3), 'dataset.json has no counts'),
+    (lambda card: card['render'].update(viewmats=[[1.0]]), 'dataset.json: cameras: viewmats have shape (1, 1)'),
+    (lambda card: card['render'].update(intrinsics=dict(f=1)), 'dataset.json: cameras: '),
+    (lambda card: card['render'].pop('intrinsics'), 'dataset.json: cameras: viewmats but no intrinsics')])
+def test_a_card_that_does_not_fit_is_told_once(copy, change, reason):
+    path = copy / 'dataset.json'
+    card = json.loads(path.read_text())
+    change(card)
+    path.write_text(json.dumps(card))
+    problems = found_problems(copy)
+    assert [(shard, uid) for shard, uid, _ in problems] == [(None, None)] and problems[0][2].startswith(reason)
+    inspect(copy)  # nor do its strips stop it
+
+
+def test_a_card_that_is_no_json_is_refused_by_name(copy):
+    path = copy / 'dataset.json'
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(ValueError, match=r'dataset\.json cannot be read'):
+        inspect(copy)
+
+
+def test_objects_that_cannot_be_drawn_are_shown_without(copy):
+    path = copy / 'dataset.json'
+    card = json.loads(path.read_text())
+    card['render']['background'] = 'white'
+    path.write_text(json.dumps(card))
+    found = inspect(copy, worst=1, random=1)
+    strips = found.worst + found.random
+    assert len(strips) == 2 and all(strip.splats is None for strip in strips)
+    assert [problem.uid for problem in found.problems] == [strip.uid for strip in strips]
+    assert all(problem.reason.startswith('cannot be drawn') for problem in found.problems)
+
+
+def test_features_under_the_name_of_another_teacher_are_found(copy):
+    shutil.copytree(copy / 'features' / 'clip', copy / 'features' / 'other')
+    only(copy, None, None, "features of other: teacher.json names 'clip'")
 
 
 # The page
