@@ -23,10 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.models.teachers import OpenCLIPTeacher
     from clipgs_plugin.triplets import FeatureWriter, ShardReader
     reader = ShardReader(args.triplets)
-    teacher = OpenCLIPTeacher(args.teacher, args.pretrained, args.precision, args.batch_size).to(args.device)
-    if teacher.name.endswith('-random'):
-        raise ValueError(f'{args.teacher} is an architecture without weights, whose features would be noise; name its '
-                         'weights with --pretrained TAG_OR_FILE')
+    teacher = OpenCLIPTeacher(args.teacher, args.pretrained, args.precision, args.batch_size).require_weights()
+    teacher.to(args.device)
     writer = FeatureWriter(reader, teacher.name, width=teacher.embed_dim, weights=teacher.fingerprint)
     pending = list(writer.pending())
     count = sum(len(rows) for _, rows in pending)

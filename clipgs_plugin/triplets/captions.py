@@ -131,6 +131,38 @@ def rank_captions(captions: Sequence[dict], views: ndarray, teacher) -> tuple[di
     return tuple(sorted(scored, key=lambda caption: -caption['similarity']))
 
 
+@TASK_UTILS.register_module()
+class CaptionRanker:
+    """Puts the captions of an object in the order in which a teacher finds them in its views, and keeps the best.
+
+    A teacher of the catalogue, or a tag of open_clip, is downloaded where it is not on this machine yet; ``toy-clip``
+    comes with the package.
+
+    Args:
+        teacher: Model of :class:`~clipgs_plugin.models.OpenCLIPTeacher`.
+        pretrained: Its tag or file of weights; None takes the catalogue's.
+        precision: Of the teacher, ``'fp32'``, ``'fp16'`` or ``'bf16'``.
+        device: Of torch.
+        keep: Captions that an object keeps at most; None keeps all.
+
+    Raises:
+        ValueError: An unknown teacher, one without weights, or ``keep`` below 1.
+        FileNotFoundError: The weights are neither on this machine nor to be downloaded.
+    """
+
+    def __init__(self, teacher: str, pretrained: str | None = None, precision: str = 'fp32', device: str = 'cpu',
+                 keep: int | None = None) -> None:
+        if keep is not None and keep < 1:
+            raise ValueError(f'keep={keep}: expected at least 1, or None for all')
+        from clipgs_plugin.models.teachers import OpenCLIPTeacher
+        self.teacher = OpenCLIPTeacher(teacher, pretrained, precision).require_weights().to(device)
+        self.keep = keep
+
+    def __call__(self, captions: Sequence[dict], views: ndarray) -> tuple[dict, ...]:
+        """The captions that are kept, the best first, each with its ``similarity``; see :func:`rank_captions`."""
+        return rank_captions(captions, views, self.teacher)[:self.keep]
+
+
 class Captioner(Protocol):
     """A model that tells what views show. Register one in ``TASK_UTILS`` and name it in the config.
 
@@ -155,13 +187,13 @@ class TransformersCaptioner:
         model: Folder of the weights, or the name of a model in the cache.
         device: Of torch.
         num_views: How many of an object's views are captioned, spread evenly over them.
-        prompt: Words that begin every caption, for models that take any.
+        prompt: Words that begin every caption, for models that go on from any, such as BLIP and BLIP-2.
         max_new_tokens: Length of a caption.
 
     Raises:
         ImportError: transformers is not installed.
         FileNotFoundError: The weights are not on this machine.
-        ValueError: Another kind of model.
+        ValueError: Another kind of model, or damaged or missing weights.
     """
 
     def __init__(self, model: str | Path, device: str = 'cpu', num_views: int = 4, prompt: str | None = None,
@@ -173,17 +205,7 @@ class TransformersCaptioner:
         except ImportError:
             raise ImportError('captions by a model need transformers; install it with '
                               'pip install "clipgs_plugin[caption]"') from None
-        try:
-            self.processor = transformers.AutoProcessor.from_pretrained(str(model), local_files_only=True)
-            network = transformers.AutoModelForImageTextToText.from_pretrained(str(model), local_files_only=True)
-        except OSError as error:
-            raise FileNotFoundError(
-                f'{model}: no image-captioning model on this machine ({str(error).splitlines()[0]}). Nothing is '
-                'downloaded unasked: get one, for example with hf download Salesforce/blip-image-captioning-base '
-                '--local-dir FOLDER, and name the folder') from error
-        if not hasattr(self.processor, 'image_processor'):
-            raise ValueError(f'{model}: its {type(self.processor).__name__} takes no pictures; take a model such '
-                             'as BLIP, BLIP-2 or GIT, whose folder has a processor of both pictures and texts')
+        self.processor, network = _captioning_model(transformers, str(model))
         self.network = network.to(device).eval()
         self.name = Path(model).name
         self.device = device
@@ -199,6 +221,7 @@ class TransformersCaptioner:
         chosen = np.arange(min(self.num_views, len(views))) * len(views) // min(self.num_views, len(views))
         words = {} if self.prompt is None else dict(text=[self.prompt] * len(chosen))
         inputs = self.processor(images=[Image.fromarray(views[i]) for i in chosen], return_tensors='pt', **words)
+        inputs.pop('token_type_ids', None)  # of BERT's tokenizer; generate refuses what a model does not take
         with torch.no_grad():
             tokens = self.network.generate(**inputs.to(self.device), max_new_tokens=self.max_new_tokens,
                                            do_sample=False)
@@ -209,6 +232,36 @@ class TransformersCaptioner:
 def model_captions(captioner: Captioner, views: ndarray) -> tuple[dict, ...]:
     """The captions that a model gives the views, with its name as their source."""
     return unique_captions(dict(text=text, source=f'captioner:{captioner.name}') for text in captioner.caption(views))
+
+
+def _captioning_model(transformers, model: str) -> tuple:
+    """Processor and network of a captioning model on this machine."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+    from safetensors import SafetensorError
+    try:
+        # A folder at once: on the way to the cache, from_pretrained asks the network for other things than files.
+        folder = model if Path(model).is_dir() else snapshot_download(model, local_files_only=True)
+        processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
+        if not (hasattr(processor, 'image_processor') and hasattr(processor, 'tokenizer')):
+            raise ValueError(f'{model}: has a {type(processor).__name__} alone; take a model such as BLIP, BLIP-2 or '
+                             'GIT, whose folder has a processor of both pictures and texts')
+        network, report = transformers.AutoModelForImageTextToText.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True)
+    except OSError as error:
+        raise FileNotFoundError(
+            f'{model}: no image-captioning model on this machine ({str(error).splitlines()[0]}). Nothing is '
+            'downloaded unasked: get one, for example with hf download Salesforce/blip-image-captioning-base '
+            '--local-dir FOLDER, and name the folder') from error
+    except HFValidationError:
+        raise ValueError(f'{model}: no folder, and no name of a model in Hugging Face\'s cache such as '
+                         'Salesforce/blip-image-captioning-base') from None
+    except SafetensorError as error:
+        raise ValueError(f'{model}: its weights are damaged ({error}); download them again') from error
+    if report['missing_keys']:
+        raise ValueError(f'{model}: its files lack {len(report["missing_keys"])} of the weights, such as '
+                         f'{min(report["missing_keys"])}; download them again')
+    return processor, network
 
 
 # Rules

@@ -183,9 +183,12 @@ def test_any_architecture_of_open_clip_without_a_download(offline):
     assert teacher.embed_dim == 512 and not offline
     assert teacher.encode_image(as_tensor(picture(60, 60))).shape == (1, 512)
     assert teacher.encode_text(['a', 'b']).shape == (2, 512)
+    with pytest.raises(ValueError, match='ViT-B-32 is an architecture without weights'):
+        teacher.require_weights()
 
 
-@pytest.mark.parametrize('model, pretrained', [('ViT-B-32', 'openai'), ('vit-b-32-openai', None)])
+@pytest.mark.parametrize('model, pretrained', [('ViT-B-32', 'openai'), ('vit-b-32-openai', None),
+                                               ('ViT-B-32-openai', None)])
 def test_a_tag_that_cannot_be_downloaded_says_how_to_name_a_file(offline, model, pretrained):
     with pytest.raises(FileNotFoundError, match=r"'ViT-B-32' with tag 'openai' .*no route.*pretrained='/path/to"):
         OpenCLIPTeacher(model, pretrained)

@@ -1,6 +1,7 @@
+import shutil
+import socket
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.captions import (
+    CaptionRanker,
     CaptionRules,
     TransformersCaptioner,
     captions_for,
@@ -123,105 +125,146 @@ def test_ranking_is_the_mean_cosine_with_the_views():
 
 def test_toy_clip_ranks_the_caption_of_an_object_before_those_of_others():
     from clipgs_plugin.datasets.toy_world import make_object, object_specs, render_views
-    from clipgs_plugin.models import OpenCLIPTeacher
-    teacher = OpenCLIPTeacher('toy-clip')
+    ranker = TASK_UTILS.build(dict(type='CaptionRanker', teacher='toy-clip', keep=2))
     specs = object_specs(200, seed=1, split='test')[:60:3]
     captions = [make_object(spec).captions[0] for spec in specs]
     first = 0
-    for i in range(12):
+    for i in range(8):
         wrong = [captions[(i + k) % len(specs)] for k in range(1, 8)]
         candidates = [dict(text=text, source='name') for text in (*wrong, captions[i])]
-        first += rank_captions(candidates, render_views(specs[i])[:4], teacher)[0]['text'] == captions[i]
-    assert first >= 9, f'first for {first} of 12 objects; chance is 1.5'
+        ranked = ranker(candidates, render_views(specs[i])[:2])
+        assert len(ranked) == 2 and set(ranked[0]) == {'text', 'source', 'similarity'}
+        assert ranked[0]['similarity'] >= ranked[1]['similarity']
+        first += ranked[0]['text'] == captions[i]
+    assert first >= 6, f'first for {first} of 8 objects; chance is 1'
 
 
-class Network:
-    """Stands for a model of transformers: its tokens are the number of the picture's colour."""
-
-    def to(self, device):
-        self.device = device
-        return self
-
-    def eval(self):
-        return self
-
-    def generate(self, pixel_values, input_ids=None, *, max_new_tokens, do_sample):
-        assert max_new_tokens == 40 and not do_sample and not torch.is_grad_enabled()
-        offset = 0 if input_ids is None else int(input_ids[0])
-        return pixel_values[:, None] // 10 + offset
+def test_a_ranker_keeps_the_best_with_their_sources(monkeypatch):
+    ranker = CaptionRanker('toy-clip')
+    monkeypatch.setattr(ranker, 'teacher', Teacher())
+    views = np.zeros((1, 4, 5, 3), np.uint8)
+    captions = [dict(text=text, source=f's{text}') for text in ('y', 'xy', 'x')]
+    ranked = (dict(text='x', source='sx', similarity=1.0), dict(text='xy', source='sxy', similarity=0.6),
+              dict(text='y', source='sy', similarity=0.0))
+    assert ranker(captions, views) == ranked
+    ranker.keep = 2
+    assert ranker(captions, views) == ranked[:2] and ranker(captions[:1], views) == ranked[2:]
+    assert ranker([], views) == ()
 
 
-class Batch(dict):
-    def to(self, device):
-        return self
+@pytest.mark.filterwarnings('ignore:OpenCLIPTeacher')
+def test_a_ranker_without_weights_or_of_nothing_is_refused():
+    with pytest.raises(ValueError, match='RN50 is an architecture without weights'):
+        CaptionRanker('RN50')
+    with pytest.raises(ValueError, match="unknown teacher model 'toy-clop'; close matches: toy-clip"):
+        CaptionRanker('toy-clop')
+    with pytest.raises(ValueError, match='keep=0: expected at least 1'):
+        CaptionRanker('toy-clip', keep=0)
 
 
-class Processor:
-    image_processor = None
+WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '[DEC]', 'a', 'photo', 'of', 'red', 'blue', 'chair', 'table',
+         'lamp', 'vase']
 
-    def __call__(self, images, return_tensors, text=None):
-        assert return_tensors == 'pt' and all(image.mode == 'RGB' for image in images)
-        batch = Batch(pixel_values=torch.tensor([image.getpixel((0, 0))[0] for image in images]))
-        if text is not None:
-            assert len(text) == len(images)
-            batch['input_ids'] = torch.tensor([len(t) for t in text])
-        return batch
 
-    def batch_decode(self, tokens, skip_special_tokens):
-        assert skip_special_tokens
-        return [f' caption {int(row[0])} ' for row in tokens]
+@pytest.fixture(scope='module')
+def blip(tmp_path_factory):
+    """The folder of a BLIP with random weights and words of its own, of pictures of 32 pixels."""
+    transformers = pytest.importorskip('transformers')
+    folder = tmp_path_factory.mktemp('models') / 'tiny-blip'
+    folder.mkdir()
+    (folder / 'vocab.txt').write_text('\n'.join(WORDS))
+    size = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    config = transformers.BlipConfig(
+        text_config=dict(size, vocab_size=len(WORDS), encoder_hidden_size=16, max_position_embeddings=32,
+                         bos_token_id=5, sep_token_id=3, eos_token_id=3, pad_token_id=0, initializer_range=0.8),
+        vision_config=dict(size, image_size=32, patch_size=16, initializer_range=0.8))
+    torch.manual_seed(3)
+    network = transformers.BlipForConditionalGeneration(config)
+    with torch.no_grad():
+        network.text_decoder.cls.predictions.bias[:6] = -1000  # no special word
+    network.save_pretrained(folder)
+    tokenizer = transformers.BertTokenizer(str(folder / 'vocab.txt'), bos_token='[DEC]')
+    images = transformers.BlipImageProcessor(size=dict(height=32, width=32))
+    transformers.BlipProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture
-def transformers(monkeypatch):
-    """A stub of transformers that records what is asked of it."""
+def views():
+    """Seven pictures, each of one colour."""
+    colours = np.random.default_rng(0).integers(0, 256, (7, 1, 1, 3), dtype=np.uint8)
+    return np.tile(colours, (1, 32, 32, 1))
+
+
+@torch.no_grad()
+def captions_by_hand(folder, views, begin=()):
+    """Greedy words of each view, one token after another; no view shares a batch with another."""
+    import transformers
+    network = transformers.BlipForConditionalGeneration.from_pretrained(folder).eval()
+    mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
+    texts = []
+    for view in views:
+        pixels = torch.from_numpy((view / 255 - mean) / std).float().permute(2, 0, 1)[None]
+        states = network.vision_model(pixel_values=pixels)[0]
+        tokens = [WORDS.index(word) for word in ('[DEC]', *begin)]
+        for _ in range(6):
+            logits = network.text_decoder(input_ids=torch.tensor([tokens]), encoder_hidden_states=states)[0]
+            tokens.append(int(logits[0, -1].argmax()))
+        texts.append(' '.join(WORDS[token] for token in tokens[1:]))
+    return texts
+
+
+def test_a_captioner_captions_views_spread_over_the_object(blip, views):
+    captioner = TASK_UTILS.build(dict(type='TransformersCaptioner', model=str(blip), num_views=3, max_new_tokens=6))
+    assert isinstance(captioner, TransformersCaptioner)
+    expected = list(dict.fromkeys(captions_by_hand(blip, views[[0, 2, 4]])))
+    assert captioner.caption(views) == expected and len(expected) > 1
+    assert captioner.caption(views[[1, 1, 1]]) == captions_by_hand(blip, views[1:2])
+    assert model_captions(captioner, views[5:6]) == (
+        dict(text=captions_by_hand(blip, views[5:6])[0], source='captioner:tiny-blip'),)
+    prompted = TransformersCaptioner(blip, num_views=1, prompt='a photo of', max_new_tokens=6)
+    assert prompted.caption(views) == captions_by_hand(blip, views[:1], ('a', 'photo', 'of'))
+    with pytest.raises(ValueError, match=r'float64, expected \(V, H, W, 3\) uint8'):
+        captioner.caption(views / 255)
+
+
+def test_nothing_is_downloaded(monkeypatch, tmp_path):
+    pytest.importorskip('transformers')
     asked = []
 
-    def part(value):
-        def from_pretrained(name, **options):
-            asked.append((name, options))
-            if 'missing' in name:
-                raise OSError(f'{name} is not in the cache\nmore')
-            return value
-        return SimpleNamespace(from_pretrained=from_pretrained)
-    stub = SimpleNamespace(AutoProcessor=part(Processor()), AutoModelForImageTextToText=part(Network()))
-    monkeypatch.setitem(sys.modules, 'transformers', stub)
-    return asked
+    def find(host, *args, **options):
+        asked.append(host)
+        raise OSError('no network here')
+    monkeypatch.setattr(socket, 'getaddrinfo', find)
+    with pytest.raises(FileNotFoundError, match=r'someone/blip: no image-captioning model on .*hf download'):
+        TransformersCaptioner('someone/blip')
+    with pytest.raises(ValueError, match=r'absent: no folder, and no name of a model'):
+        TransformersCaptioner(tmp_path / 'absent')
+    assert asked == []
 
 
-def test_a_captioner_captions_views_spread_over_the_object(transformers):
-    captioner = TASK_UTILS.build(dict(type='TransformersCaptioner', model='folder/blip', num_views=3))
-    assert isinstance(captioner, TransformersCaptioner)
-    views = np.zeros((7, 4, 4, 3), np.uint8) + np.array([0, 10, 20, 30, 40, 50, 60], np.uint8)[:, None, None, None]
-    assert captioner.caption(views) == ['caption 0', 'caption 2', 'caption 4']
-    assert captioner.caption(views * 0) == ['caption 0']
-    assert captioner.caption(views[:2]) == ['caption 0', 'caption 1']
-    assert model_captions(captioner, views[2:3]) == (dict(text='caption 2', source='captioner:blip'),)
-    prompted = TransformersCaptioner('folder/blip', num_views=1, prompt='abc')
-    assert prompted.caption(views) == ['caption 3']
-
-
-def test_nothing_is_downloaded(transformers):
-    TransformersCaptioner('folder/blip')
-    assert transformers == [('folder/blip', dict(local_files_only=True))] * 2
-    with pytest.raises(FileNotFoundError, match=r'missing/model: no image-captioning model .*not in the cache\)'):
-        TransformersCaptioner('missing/model')
-
-
-def test_a_model_of_another_kind_is_refused(transformers, monkeypatch):
-    monkeypatch.delattr(Processor, 'image_processor')
-    with pytest.raises(ValueError, match='folder/bert: its Processor takes no pictures'):
-        TransformersCaptioner('folder/bert')
+def test_models_that_are_damaged_or_of_another_kind_are_refused(blip, tmp_path):
+    import transformers
+    from safetensors.torch import load_file, save_file
+    for name in ('cut', 'lacking', 'none'):
+        shutil.copytree(blip, tmp_path / name)
+    weights = load_file(blip / 'model.safetensors')
+    save_file({key: weights[key] for key in sorted(weights)[:-2]}, tmp_path / 'lacking' / 'model.safetensors',
+              metadata=dict(format='pt'))
+    (tmp_path / 'cut' / 'model.safetensors').write_bytes((blip / 'model.safetensors').read_bytes()[:3000])
+    (tmp_path / 'none' / 'model.safetensors').unlink()
+    transformers.BertTokenizer(str(blip / 'vocab.txt')).save_pretrained(tmp_path / 'text')
+    transformers.BertConfig().save_pretrained(tmp_path / 'text')
+    for name, error, reason in (('cut', ValueError, 'weights are damaged'), ('lacking', ValueError, 'lack 2 of the'),
+                                ('none', FileNotFoundError, 'no file named model.safetensors'),
+                                ('text', ValueError, 'has a BertTokenizer alone')):
+        with pytest.raises(error, match=reason):
+            TransformersCaptioner(tmp_path / name)
 
 
 def test_without_transformers_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, 'transformers', None)
     with pytest.raises(ImportError, match=r'pip install "clipgs_plugin\[caption\]"'):
         TransformersCaptioner('folder/blip')
-
-
-def test_wrong_options_and_views_are_refused(transformers):
     with pytest.raises(ValueError, match='num_views=0'):
         TransformersCaptioner('folder/blip', num_views=0)
-    with pytest.raises(ValueError, match=r'float64, expected \(V, H, W, 3\) uint8'):
-        TransformersCaptioner('folder/blip').caption(np.zeros((1, 4, 4, 3)))

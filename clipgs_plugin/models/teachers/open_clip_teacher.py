@@ -40,9 +40,9 @@ class OpenCLIPTeacher(nn.Module):
     checkpoints load strictly with or without a teacher. It is at :attr:`network`.
 
     Args:
-        model: A name of the catalogue (``'toy-clip'``, ``'vit-bigg-14-laion2b'``), any name of
-            ``open_clip.list_models()``, open_clip's ``'hf-hub:ORG/REPO'`` and ``'local-dir:FOLDER'``, or a folder that
-            ``tools/train_toy_clip.py`` wrote.
+        model: A name of the catalogue (``'toy-clip'``, ``'vit-bigg-14-laion2b'``) in small letters or not, any name
+            of ``open_clip.list_models()``, open_clip's ``'hf-hub:ORG/REPO'`` and ``'local-dir:FOLDER'``, or a folder
+            that ``tools/train_toy_clip.py`` wrote.
         pretrained: A tag of ``open_clip.list_pretrained_tags_by_model(model)``, which open_clip downloads, or a local
             weight file, loaded strictly (OpenAI's from a file need the ``-quickgelu`` name of the architecture, which
             the file does not tell). None takes what the catalogue says for ``model``, and random weights, with a
@@ -74,6 +74,7 @@ class OpenCLIPTeacher(nn.Module):
         self._network = _Shared(network)
         self.name: str = source.name  # names the folder of cached features
         self.embed_dim: int = open_clip.get_model_config(source.model)['embed_dim']
+        self.trained: bool = source.trained
         self.precision = precision
         self.batch_size = batch_size
         self.preprocess: Callable = preprocess  # PIL image to (3, S, S), the transform of open_clip
@@ -102,6 +103,17 @@ class OpenCLIPTeacher(nn.Module):
             head = value.flatten()[:256].float().cpu().numpy()
             digest.update(f'{name}{tuple(value.shape)}'.encode() + head.tobytes())
         return digest.hexdigest()[:16]
+
+    def require_weights(self) -> OpenCLIPTeacher:
+        """Itself, where it has weights.
+
+        Raises:
+            ValueError: It is an architecture with random weights.
+        """
+        if not self.trained:
+            raise ValueError(f'{self.name.removesuffix("-random")} is an architecture without weights, whose features '
+                             'would be noise; name its weights, a tag or a file, as pretrained')
+        return self
 
     def train(self, mode: bool = True) -> OpenCLIPTeacher:
         """Stays in eval mode, whatever the mode of the model that holds it."""
@@ -206,6 +218,11 @@ class _Source:
     file: Path | None = None
     folder: Path | None = None  # of a teacher that ships with the package: configuration, merges and weights
 
+    @property
+    def trained(self) -> bool:
+        """Whether there are weights; names with a prefix bring their own."""
+        return self.tag is not None or self.file is not None or ':' in self.model
+
 
 def _resolve(model: str, pretrained: str | Path | None) -> _Source:
     """Turn the two arguments of a teacher into a source that exists, or say what would."""
@@ -216,6 +233,8 @@ def _resolve(model: str, pretrained: str | Path | None) -> _Source:
                              'would be ignored; leave it out')
         return _Source(_folder_name(model), model)
     catalogue = load_catalogue('teachers')
+    if model.lower() in catalogue and model not in open_clip.list_models():
+        model = model.lower()  # ViT-B-32-openai too; ViT-B-16-SigLIP is open_clip's name of an architecture
     name, entry = model, catalogue.get(model, {})
     if 'weights' in entry:
         folder = resources.files('clipgs_plugin').joinpath('weights', entry['weights'])
