@@ -24,7 +24,7 @@ class TripletDataset(GaussianDataset):
     ``text`` (E,) and ``views`` (K, E) with ``features``; ``view_pixels`` (K, 3, H, W) uint8 with ``load_views``.
 
     Args:
-        root: A folder that ``tools/make_toy_world.py`` wrote, or :class:`~clipgs_plugin.triplets.ShardWriter`.
+        root: A folder that ``tools/make_triplets.py`` or ``tools/make_toy_world.py`` wrote.
         split: Name of the split; None takes all objects.
         pipeline: Transforms, or configs of them.
         features: Name of the teacher whose cached features to take.
@@ -33,6 +33,8 @@ class TripletDataset(GaussianDataset):
         views: Numbers of the views to choose from; None: all.
         classes: Take objects of these categories only, labelled in this order; None: all objects, labelled by the
             sorted categories of the whole folder, the same in every split.
+        hold_out: Where the folder lacks the split val or test, the share of its training objects that stands in for
+            each that lacks, one object at least, drawn by their uids; with 0 such a split is an error.
         min_quality: Take objects of at least this held-out PSNR in dB, and none that was not measured.
         test_mode: Evaluation.
         seed: Randomness is a function of (seed, epoch, index).
@@ -41,10 +43,13 @@ class TripletDataset(GaussianDataset):
     def __init__(self, root: str | Path, split: str | None = 'train', pipeline: Sequence[dict | Callable] = (),
                  features: str | None = None, num_views: int = 5, load_views: bool = False,
                  views: Sequence[int] | None = None, classes: Sequence[str] | None = None,
-                 min_quality: float | None = None, test_mode: bool = False, seed: int = 0) -> None:
+                 hold_out: float = 0.0, min_quality: float | None = None, test_mode: bool = False,
+                 seed: int = 0) -> None:
         super().__init__(pipeline, seed, test_mode)
         if num_views < 1:
             raise ValueError(f'num_views={num_views}: expected at least 1')
+        if not 0 <= hold_out < 0.5:
+            raise ValueError(f'hold_out={hold_out}: expected a share from 0 to below 0.5')
         self.reader = ShardReader(root)
         self.split = split
         self.num_views = num_views
@@ -55,7 +60,7 @@ class TripletDataset(GaussianDataset):
             self._check_views()
         self.classes = label_names(self.reader.categories, classes, str(root))
         self._labels = {name: label for label, name in enumerate(self.classes)}
-        self.rows = self._select(split, classes is not None, min_quality)
+        self.rows = self._select(split, classes is not None, hold_out, min_quality)
 
     def _check_views(self) -> None:
         there, choice = self.reader.num_views, self.view_choice
@@ -63,12 +68,15 @@ class TripletDataset(GaussianDataset):
             raise ValueError(f'views={choice.tolist()}: expected at least one number below {there}, the views of each '
                              f'object of {self.reader.root}')
 
-    def _select(self, split: str | None, labelled_only: bool, min_quality: float | None) -> np.ndarray:
+    def _select(self, split: str | None, labelled_only: bool, hold_out: float,
+                min_quality: float | None) -> np.ndarray:
         """The reader's indices of the objects of this dataset."""
         reader = self.reader
-        if split is not None and split not in reader.splits:
-            raise ValueError(f'split={split!r}: {reader.root} has the splits {sorted(set(reader.splits))}')
-        keep = np.array([split is None or s == split for s in reader.splits], bool)
+        splits = _with_held_out(reader.splits, reader.uids, hold_out) if hold_out else reader.splits
+        if split is not None and split not in splits:
+            raise ValueError(f'split={split!r}: {reader.root} has the splits {sorted(set(splits))}'
+                             + ('' if hold_out or split == 'train' else '; hold_out=0.1 takes a tenth of train for it'))
+        keep = np.array([split is None or s == split for s in splits], bool)
         if labelled_only:
             keep &= np.array([category in self._labels for category in reader.categories], bool)
         if min_quality is not None:
@@ -116,3 +124,14 @@ class TripletDataset(GaussianDataset):
                              f'has (object {self.reader.uids[row]}); delete it and run tools/cache_features.py again')
         return dict(text=torch.from_numpy(self.features.text(row)[chosen].astype(np.float32)),
                     views=torch.from_numpy(self.features.image(row)[which].astype(np.float32)))
+
+
+def _with_held_out(splits: Sequence[str], uids: Sequence[str], share: float) -> list[str]:
+    """The split of each object, where val and test, if they lack, have each got a share of train."""
+    splits = list(splits)
+    train = sorted((i for i, split in enumerate(splits) if split == 'train'), key=lambda i: caption_id(uids[i]))
+    count = max(1, round(share * len(train)))
+    for number, split in enumerate(name for name in ('val', 'test') if name not in set(splits)):
+        for i in train[number * count:(number + 1) * count]:
+            splits[i] = split
+    return splits

@@ -17,18 +17,34 @@ _STEP = re.compile(r'(?:epoch|iter)_\d+\.pth')
 def load_config(name: str | Path, work_dir: str | None = None, options: dict | None = None) -> Config:
     """A config by path or shipped name, with options merged and ``work_dir`` set.
 
-    The folder is the one given, else the config's own, else ``./work_dirs/NAME``. ``randomness.seed`` is the training
-    dataset's too, unless that has its own: runs of other seeds draw other captions, views and augmentations.
+    The datasets follow a ``data_root`` among the options, which their own roots were made of. The folder of the run is
+    the one given, else the config's own, else ``./work_dirs/NAME``. ``randomness.seed`` is the training dataset's too,
+    unless that has its own: runs of other seeds draw other captions, views and augmentations.
 
     Raises:
         FileNotFoundError: No such config.
+        ValueError: A ``data_root`` for a config that has none.
     """
     from clipgs_plugin.apis.configs import get_config
     cfg = get_config(name)
+    if 'data_root' in (options or {}):
+        _move_data(cfg, str(options['data_root']))
     cfg.merge_from_dict(options or {})
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', Path(name).stem))
     _seed_training_data(cfg)
     return cfg
+
+
+def _move_data(cfg: Config, data_root: str) -> None:
+    """Datasets below the config's ``data_root`` get their place below another."""
+    if 'data_root' not in cfg:
+        raise ValueError(f'data_root={data_root} moves the datasets below data_root, which this config does not have; '
+                         'name the root of each, such as train_dataloader.dataset.root=FOLDER')
+    for part in ('train', 'val', 'test'):
+        dataset = (cfg.get(f'{part}_dataloader') or {}).get('dataset', {})
+        root = str(dataset.get('root', ''))
+        if root == cfg.data_root or root.startswith(f'{cfg.data_root}/'):
+            dataset.root = data_root + root[len(cfg.data_root):]
 
 
 def _seed_training_data(cfg: Config) -> None:
@@ -55,8 +71,8 @@ def check_data(cfg: Config, parts: Sequence[str]) -> None:
         root = (cfg.get(f'{part}_dataloader') or {}).get('dataset', {}).get('root')
         if root is not None and not Path(root).is_dir():
             raise FileNotFoundError(
-                f'the data of {part}, {root}, are not there; name another folder with --cfg-options '
-                f'{part}_dataloader.dataset.root=FOLDER, or with CLIPGS_TOY_WORLD=FOLDER for the toy world, which '
+                f'the data of {part}, {root}, are not there; name another folder with --cfg-options data_root=FOLDER '
+                f'(or {part}_dataloader.dataset.root=FOLDER), or with CLIPGS_TOY_WORLD=FOLDER for the toy world, which '
                 'tools/make_toy_world.py makes')
 
 

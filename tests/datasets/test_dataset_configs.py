@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from clipgs_plugin.datasets.transforms import build_pipeline
 from clipgs_plugin.triplets import FeatureWriter, ShardReader, ShardWriter
 
-NAMES = ('toy_world', 'objaverse_triplets', 'gaussian_folder')
+NAMES = ('toy_world', 'objaverse_triplets', 'triplets', 'gaussian_folder')
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -128,6 +128,28 @@ def test_classes_are_the_same_in_every_split_and_can_be_chosen(root):
         TripletDataset(root, classes=['car', 'car'])
 
 
+def test_splits_that_lack_are_held_out_of_train(root, tmp_path, random_cloud):
+    uids = lambda split, folder=root, **options: [  # noqa: E731
+        item['uid'] for item in TripletDataset(folder, split=split, **options)]
+    # The folder has nine objects of train and three of test: a fifth of nine is two for val, and test stays.
+    order = sorted(uids('train'), key=caption_id)
+    assert sorted(uids('val', hold_out=0.2)) == sorted(order[:2])
+    assert sorted(uids('train', hold_out=0.2)) == sorted(order[2:]) and uids('train') == uids('train', hold_out=0)
+    assert uids('test', hold_out=0.2) == uids('test') == ['o9', 'o10', 'o11']
+    with ShardWriter(tmp_path) as writer:
+        for i in range(4):
+            writer.write(f'o{i}', random_cloud(3), captions=['x'])
+    parts = [uids(split, tmp_path, hold_out=0.01) for split in ('train', 'val', 'test')]
+    assert list(map(len, parts)) == [2, 1, 1]
+    assert sorted(uid for part in parts for uid in part) == ['o0', 'o1', 'o2', 'o3']
+    assert len(uids(None, tmp_path, hold_out=0.01)) == 4
+    with pytest.raises(ValueError, match=r"split='dev': .*\['test', 'train', 'val'\]$"):
+        uids('dev', tmp_path, hold_out=0.1)
+    for share in (-0.1, 0.5):
+        with pytest.raises(ValueError, match=f'hold_out={share}: expected a share'):
+            TripletDataset(root, hold_out=share)
+
+
 def test_quality_selects_measured_objects(root):
     assert [item['uid'] for item in TripletDataset(root, split=None, min_quality=39)] == ['o9', 'o10', 'o11']
     assert len(TripletDataset(root, split=None, min_quality=0)) == COUNT - 1
@@ -138,7 +160,7 @@ def test_quality_selects_measured_objects(root):
 def test_errors_name_the_way_out(root):
     with pytest.raises(FileNotFoundError, match=r'tools/cache_features.py .* --teacher big'):
         TripletDataset(root, features='big')
-    with pytest.raises(ValueError, match=r"split='val'.*\['test', 'train'\]"):
+    with pytest.raises(ValueError, match=r"split='val'.*\['test', 'train'\]; hold_out=0.1 takes a tenth"):
         TripletDataset(root, split='val')
     with pytest.raises(ValueError, match='number below 6'):
         TripletDataset(root, features='toy', views=[6])

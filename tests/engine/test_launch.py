@@ -73,11 +73,33 @@ def test_the_seed_of_a_run_is_that_of_its_training_data_unless_it_has_one():
     assert own.train_dataloader.dataset.seed == 3
 
 
+@pytest.mark.parametrize('name', ['clipgs_pointbert-nano_15e_toy-world', 'clipgs_pointbert-nano_15e_triplets'])
+def test_the_datasets_follow_the_data_root(name, tmp_path):
+    plain, moved = engine.load_config(name), engine.load_config(name, options={'data_root': str(tmp_path)})
+    assert {moved[f'{part}_dataloader'].dataset.root for part in ('train', 'val', 'test')} == {str(tmp_path)}
+    for part in ('train', 'val', 'test'):
+        moved[f'{part}_dataloader'].dataset.root = plain[f'{part}_dataloader'].dataset.root
+    assert moved.pop('data_root') == str(tmp_path) and plain.pop('data_root')
+    assert moved.to_dict() == plain.to_dict()
+
+
+def test_the_data_root_moves_what_lies_below_it_alone(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text("data_root = 'a'\ntrain_dataloader = dict(dataset=dict(type='X', root='a/train'))\n"
+                    "val_dataloader = dict(dataset=dict(type='X', root='ab'))\ntest_dataloader = None\n")
+    cfg = engine.load_config(path, options={'data_root': 'b/c'})
+    assert cfg.train_dataloader.dataset.root == 'b/c/train' and cfg.val_dataloader.dataset.root == 'ab'
+    path.write_text('x = 1')
+    with pytest.raises(ValueError, match='data_root=b moves the datasets below data_root, which this config does not'):
+        engine.load_config(path, options={'data_root': 'b'})
+
+
 def test_data_that_are_not_there_are_named_before_anything_is_built(tmp_path):
     cfg = engine.load_config('clipgs_pointbert-nano_15e_toy-world',
                              options={f'{part}_dataloader.dataset.root': str(tmp_path) for part in ('train', 'val')})
     engine.check_data(cfg, ('train', 'val'))
     cfg.val_dataloader.dataset.root = str(tmp_path / 'absent')
-    with pytest.raises(FileNotFoundError, match=r'data of val, .*absent, are not there.*CLIPGS_TOY_WORLD'):
+    reason = r'data of val, .*absent, are not there.* data_root=FOLDER .*CLIPGS_TOY_WORLD'
+    with pytest.raises(FileNotFoundError, match=reason):
         engine.check_data(cfg, ('train', 'val'))
     engine.check_data(Config(dict(train_dataloader=dict(dataset=dict(type='Mine')))), ('train', 'val'))

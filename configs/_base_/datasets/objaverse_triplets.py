@@ -1,9 +1,11 @@
-# Objaverse as triplets, written with clipgs_plugin.triplets.ShardWriter (36 views an object in the paper), with the
-# features of Uni3D's teacher, made by tools/cache_features.py. Frame: y up. 10,000 Gaussians an object, as the
-# point-cloud models were given points.
+# Objaverse as triplets, made by tools/make_triplets.py (36 views an object, as in the paper), with the features of
+# Uni3D's teacher, made by tools/cache_features.py; `--cfg-options data_root=FOLDER` names another folder. Frame: y up.
+# 10,000 Gaussians an object, as the point-cloud models were given points. A hundredth of the objects stands in for a
+# split val or test that the folder lacks.
 data_root = 'data/objaverse_triplets'
 teacher_name = 'eva02-e-14-plus-laion2b'
 num_gaussians = 10000
+hold_out = 0.01
 
 load_pipeline = [
     dict(type='LoadGaussians', sh_degree=0),
@@ -28,8 +30,8 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='collate_gaussians'),
-    dataset=dict(type='TripletDataset', root=data_root, split='train', features=teacher_name, num_views=5,
-                 pipeline=train_pipeline))
+    dataset=dict(type='TripletDataset', root=data_root, split='train', hold_out=hold_out, features=teacher_name,
+                 num_views=5, pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=64,
     num_workers=4,
@@ -37,6 +39,6 @@ val_dataloader = dict(
     pin_memory=True,
     sampler=dict(type='EpochSampler', shuffle=False),
     collate_fn=dict(type='collate_gaussians'),
-    dataset=dict(type='TripletDataset', root=data_root, split='val', features=teacher_name, test_mode=True,
-                 pipeline=test_pipeline))
+    dataset=dict(type='TripletDataset', root=data_root, split='val', hold_out=hold_out, features=teacher_name,
+                 test_mode=True, pipeline=test_pipeline))
 test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], split='test'))
