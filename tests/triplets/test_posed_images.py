@@ -16,6 +16,7 @@ from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.objects import Listed, PosedImages, composite
 from clipgs_plugin.triplets.sources.posed_images import ColmapSource, NerfSource
 
+pytestmark = pytest.mark.filterwarnings('ignore:none of 2 points lies on the object')  # those of the models
 WIDTH, HEIGHT, VIEWS = 64, 48, 4
 FOCAL, CENTRE = (90.0, 84.0), (33.5, 22.25)  # nothing square, nothing in the middle
 INTRINSICS = np.array([[FOCAL[0], 0, CENTRE[0]], [0, FOCAL[1], CENTRE[1]], [0, 0, 1]])
@@ -191,7 +192,11 @@ def test_the_object_drawn_at_loaded_cameras_is_the_loaded_picture(write, scene, 
 
 @pytest.mark.parametrize('write', [write_colmap_text, write_colmap_binary])
 def test_points_of_a_model_come_along(write, scene, tmp_path):
-    points = load(write(tmp_path, scene), tmp_path).points
+    source = write(tmp_path, scene)
+    with pytest.warns(UserWarning, match='none of 2 points lies on the object'):
+        assert load(source, tmp_path).points is None
+    (tmp_path / 'masks').rename(tmp_path / 'elsewhere')
+    points = load(source, tmp_path).points
     expected = np.array(POINTS)
     np.testing.assert_array_equal(points.positions, expected[:, :3])
     np.testing.assert_allclose(points.colors, expected[:, 3:] / 255, atol=1e-7)
@@ -341,6 +346,7 @@ def test_points_that_a_transforms_file_names_come_along(scene, tmp_path):
     names = ''.join(f'property float {name}\n' for name in 'xyz')
     names += ''.join(f'property uchar {name}\n' for name in ('red', 'green', 'blue'))
     rows = ''.join(' '.join(map(str, point)) + '\n' for point in POINTS)
+    save(tmp_path / 'images', scene.pictures[..., :3], [f'{i}.png' for i in range(VIEWS)])
     (tmp_path / 'sparse.ply').write_text(f'ply\nformat ascii 1.0\nelement vertex 2\n{names}end_header\n{rows}')
     points = load(source, tmp_path).points
     np.testing.assert_array_equal(points.positions, np.array(POINTS)[:, :3])

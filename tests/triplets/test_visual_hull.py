@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from clipgs_plugin import ops
-from clipgs_plugin.triplets.objects import PosedImages
-from clipgs_plugin.triplets.sources.visual_hull import hull_box, hull_points, within_masks
+from clipgs_plugin.triplets.objects import Points, PosedImages
+from clipgs_plugin.triplets.sources.visual_hull import hull_box, hull_points, points_of_object, within_masks
 
 CENTRE, RADIUS, SIZE = np.array([0.3, -0.2, 0.5]), 0.7, 80
 
@@ -132,6 +132,34 @@ def test_places_are_kept_where_no_mask_shows_them_empty(ball):
         expected.append(kept)
     assert 50 < sum(expected) < 450
     np.testing.assert_array_equal(within_masks(places, posed), expected)
+
+
+def test_points_of_the_surroundings_are_left_out(ball):
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(400, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    places = CENTRE + RADIUS * directions * np.repeat((0.96, 1.0, 2.5, 5.0), 100)[:, None]
+    posed = ball._replace(images=ball.images.copy(), points=Points(places.astype(np.float32), rng.random((400, 3)),
+                                                                    directions.astype(np.float32)))
+    posed.images[:2, 20:60, 20:60, 3] = 0    # two masks with holes
+    posed.images[2, ..., 3] = 0              # and one that says nothing
+    expected = []
+    for place in posed.points.positions.astype(np.float64):
+        hits = []
+        for image, viewmat, matrix in zip(posed.images, posed.viewmats, posed.intrinsics):
+            x, y, depth = matrix.astype(np.float64) @ (viewmat[:3, :3].astype(np.float64) @ place + viewmat[:3, 3])
+            if image[..., 3].any() and depth > 0 and 0 <= x / depth < SIZE and 0 <= y / depth < SIZE:
+                hits.append(image[int(y / depth), int(x / depth), 3] >= 0.5)
+        expected.append(len(hits) >= 3 and np.mean(hits) >= 0.9)
+    assert all(expected[:100]) and not any(expected[200:])
+    found = points_of_object(posed).points
+    for array, kept in zip(posed.points, found):
+        np.testing.assert_array_equal(kept, array[expected])
+    assert points_of_object(posed._replace(images=np.ones_like(posed.images))).points is posed.points
+    assert points_of_object(ball) is ball
+    far = posed._replace(points=Points(posed.points.positions[200:]))
+    with pytest.warns(UserWarning, match='none of 200 points lies on the object'):
+        assert points_of_object(far).points is None
 
 
 def test_a_mask_cut_by_the_border_bounds_nothing_there():

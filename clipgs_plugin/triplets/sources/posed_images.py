@@ -19,6 +19,7 @@ from clipgs_plugin.triplets.objects import Listed, Points, PosedImages
 from clipgs_plugin.triplets.sources.listing import list_files
 from clipgs_plugin.triplets.sources.points import read_points
 from clipgs_plugin.triplets.sources.undistortion import PARAMETERS, Lens, undistorted
+from clipgs_plugin.triplets.sources.visual_hull import points_of_object
 
 _ENDINGS = ('.png', '.jpg', '.jpeg', '.webp', '.PNG', '.JPG', '.JPEG')  # tried where a frame names none
 _MAX_STRETCH = 1.05  # pictures whose shapes differ by more than this are not brought to one size
@@ -81,8 +82,8 @@ class _PosedSource:
 
         Returns:
             Alpha is the file's own times its mask, 1 where there is neither. Pictures of a lens that bends straight
-            lines are made into those of a pinhole (:func:`~.undistortion.undistorted`). Points are all that the file
-            has, those of the surroundings as well.
+            lines are made into those of a pinhole (:func:`~.undistortion.undistorted`). Of the points that the file
+            has come those of the object, where masks tell it from its surroundings.
 
         Raises:
             ValueError: A file is damaged, lacks something, or has a lens of a model that is not known.
@@ -94,7 +95,7 @@ class _PosedSource:
             raise ValueError(f'{folder}: its cameras name no pictures')
         if self.max_views is not None and len(pictures) > self.max_views:
             pictures = [pictures[i * len(pictures) // self.max_views] for i in range(self.max_views)]
-        return read_pictures(pictures, self.size)._replace(points=self._points(folder))
+        return points_of_object(read_pictures(pictures, self.size)._replace(points=self._points(folder)))
 
     def _folder(self, path: Path) -> Path:
         """The folder of an object, which the file of its cameras stands for."""
