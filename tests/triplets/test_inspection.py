@@ -192,6 +192,25 @@ def test_a_flipped_byte_of_a_record_names_the_object_and_hides_no_other(copy):
     assert problems[1][2].startswith('record: ') and problems[2][2].startswith('view 1: cannot be decoded')
 
 
+def test_a_changed_byte_that_still_decodes_is_found_by_the_hash(copy):
+    path = shard_file(copy)
+    offset, size = member(path, 'uid-4.gaussians.safetensors')
+    at = offset + size - 2  # the low byte of a half
+    overwrite(path, at, bytes([path.read_bytes()[at] ^ 1]))
+    assert found_problems(copy) == []
+    overwrite(path, at, bytes([path.read_bytes()[at] ^ 1]))
+    lines = [f'{hashlib.sha256(tar.read_bytes()).hexdigest()}  {tar.name}\n'
+             for tar in sorted((copy / 'shards').iterdir())]
+    (copy / 'shards.sha256').write_text(''.join(lines))
+    assert found_problems(copy) == []
+    overwrite(path, at, bytes([path.read_bytes()[at] ^ 1]))
+    only(copy, 1, None, r'^00001\.tar has sha256 [0-9a-f]{64}, shards\.sha256 says [0-9a-f]{64}: bytes have changed')
+    (copy / 'shards.sha256').write_text(lines[2] + '\n' + 'x  00001.tar\n' + lines[1].replace('1.tar', '9.tar'))
+    told = [(shard, reason[:22]) for shard, _, reason in found_problems(copy)]
+    assert told[:3] == [(None, f'shards.sha256: line {i}') for i in (2, 3, 4)]
+    assert told[3] == (0, 'shards.sha256 lacks it') and told[4][0] == 1 and len(told) == 5
+
+
 @pytest.mark.parametrize('cut', ['within the last record', 'end mark'])
 def test_a_truncated_shard_is_found(copy, cut):
     path = shard_file(copy)
