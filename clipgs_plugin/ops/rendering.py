@@ -13,6 +13,8 @@ Rendering", 2023), in the numbers of gsplat 1.5 where the two differ:
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -63,19 +65,85 @@ def render(
         ValueError: Shapes, degree or backend do not fit.
         ModuleNotFoundError: The backend's package is not installed.
     """
-    if viewmats.ndim != 3 or viewmats.shape[1:] != (4, 4):
-        raise ValueError(f'viewmats has shape {tuple(viewmats.shape)}, expected (V, 4, 4)')
-    if intrinsics.shape != (len(viewmats), 3, 3):
-        raise ValueError(f'intrinsics has shape {tuple(intrinsics.shape)}, expected ({len(viewmats)}, 3, 3), one per '
-                         'view; repeat a shared one with intrinsics.expand(V, 3, 3)')
-    if width < 1 or height < 1 or not near > 0:
-        raise ValueError(f'width={width}, height={height}, near={near}: expected positive numbers')
+    _check_cameras(viewmats, intrinsics, (), width, height, near)
     degree = cloud.sh_degree if sh_degree is None else sh_degree
     if not 0 <= degree <= cloud.sh_degree:
         raise ValueError(f'sh_degree={sh_degree}: expected 0 to {cloud.sh_degree}, the degree of the cloud')
     colors, alphas = _load(backend, cloud.device).rasterise(
         cloud.means, cloud.quats, cloud.log_scales, cloud.opacity_logits, cloud.sh[:, :(degree + 1) ** 2],
         viewmats.to(cloud.device), intrinsics.to(cloud.device), width, height, near, blur)
+    return _on(background, colors, alphas)
+
+
+def render_batch(
+    clouds: Sequence[GaussianCloud],
+    viewmats: Tensor,    # (B, V, 4, 4) world to camera, OpenCV axes
+    intrinsics: Tensor,  # (B, V, 3, 3) pixels
+    width: int,
+    height: int,
+    background: Tensor | tuple[float, float, float] = (0.0, 0.0, 0.0),
+    backend: str = 'auto',
+    near: float = 0.01,
+    blur: float = 0.3,
+) -> tuple[Tensor, Tensor]:
+    """Render several clouds, each from cameras of its own.
+
+    What :func:`render` draws, cloud by cloud. On CUDA it is one call of the rasteriser for all of them, which is what
+    fills a GPU where clouds and pictures are small; elsewhere they are drawn one after another.
+
+    Args:
+        clouds: B clouds on one device, of any number of Gaussians; bands that others have and one lacks are zero.
+        viewmats: World to camera in OpenCV axes, (B, V, 4, 4).
+        intrinsics: Pinhole cameras, pixels, (B, V, 3, 3).
+        width: Of the pictures, pixels.
+        height: Of the pictures, pixels.
+        background: Colour behind the objects, (3,).
+        backend: As :func:`render` takes.
+        near: Distance of the near plane, world units.
+        blur: Added to the diagonal of 2D covariances, square pixels.
+
+    Returns:
+        Pictures (B, V, H, W, 3), sRGB, and alpha (B, V, H, W), in the dtype of the clouds.
+
+    Raises:
+        ValueError: Shapes, devices or backend do not fit.
+        ModuleNotFoundError: The backend's package is not installed.
+    """
+    devices = {cloud.device for cloud in clouds}
+    if len(devices) != 1:
+        raise ValueError(f'{len(clouds)} clouds on {sorted(map(str, devices))}: expected at least one, all on one '
+                         'device')
+    _check_cameras(viewmats, intrinsics, (len(clouds),), width, height, near)
+    device, degree = devices.pop(), max(cloud.sh_degree for cloud in clouds)
+    fields = [[x for _, x in (c if c.sh_degree == degree else c.with_sh_degree(degree)).fields()] for c in clouds]
+    module = _load(backend, device)
+    rasterise_batch = getattr(module, 'rasterise_batch', partial(_one_by_one, module.rasterise))
+    return _on(background, *rasterise_batch(fields, viewmats.to(device), intrinsics.to(device), width, height, near,
+                                            blur))
+
+
+def _one_by_one(rasterise: Callable, clouds: list[list[Tensor]], viewmats: Tensor, intrinsics: Tensor,
+                *how) -> tuple[Tensor, Tensor]:
+    drawn = [rasterise(*cloud, *cameras, *how) for *cameras, cloud in zip(viewmats, intrinsics, clouds)]
+    return torch.stack([colors for colors, _ in drawn]), torch.stack([alphas for _, alphas in drawn])
+
+
+def _check_cameras(viewmats: Tensor, intrinsics: Tensor, batch: tuple[int, ...], width: int, height: int,
+                   near: float) -> None:
+    """Refuse cameras that are not (*batch, V, 4, 4) and (*batch, V, 3, 3)."""
+    found = tuple(viewmats.shape)
+    leading = ''.join(f'{size}, ' for size in batch) + 'V'
+    if len(found) != len(batch) + 3 or found[:-3] != batch or found[-2:] != (4, 4):
+        raise ValueError(f'viewmats has shape {found}, expected ({leading}, 4, 4)')
+    if tuple(intrinsics.shape) != (*found[:-2], 3, 3):
+        raise ValueError(f'intrinsics has shape {tuple(intrinsics.shape)}, expected {(*found[:-2], 3, 3)}, one per '
+                         f'view; repeat a shared one with intrinsics.expand({leading}, 3, 3)')
+    if width < 1 or height < 1 or not near > 0:
+        raise ValueError(f'width={width}, height={height}, near={near}: expected positive numbers')
+
+
+def _on(background: Tensor | tuple[float, float, float], colors: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures on a background, and their alpha."""
     background = torch.as_tensor(background, dtype=colors.dtype, device=colors.device)
     if background.shape != (3,):
         raise ValueError(f'background has shape {tuple(background.shape)}, expected (3,)')

@@ -3,32 +3,29 @@
 The optimisation is that of 3DGS (Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering", 2023)
 for one object in the unit sphere: one view a step, L1 and SSIM, Adam with a rate for each kind of parameter. It starts
 from samples of the surface in place of a sparse reconstruction, so it needs hundreds of iterations in place of
-thousands, and no growth.
+thousands, and growth only where the count shall follow the object (:mod:`~clipgs_plugin.triplets.growing`).
+
+Objects of one batch go through it side by side, one view of each in a step, and know nothing of one another.
 """
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clipgs_plugin.ops import render
-from clipgs_plugin.structures import SH_C0, GaussianCloud
-from clipgs_plugin.triplets.objects import Surface, Views, composite
+from clipgs_plugin.ops.rendering import render_batch
+from clipgs_plugin.structures import GaussianCloud
+from clipgs_plugin.triplets.discs import initialise
+from clipgs_plugin.triplets.growing import grow, growth_schedule
+from clipgs_plugin.triplets.objects import Views
+from clipgs_plugin.triplets.quality import Targets, draw, psnr, quality_against, quality_of, ssim, targets_of
 
-SPREAD = 0.6         # standard deviation of a disc, in RMS distances to its nearest neighbours
-NEIGHBOURS = 3
-THICKNESS = 0.1      # of a disc, in its standard deviations
-ALONE = 0.05         # standard deviation of a disc without neighbours, in units of the frame
-MIN_SIGMA = 1e-4
-OPACITY = 0.9
-
-WINDOW, WINDOW_SIGMA = 11, 1.5            # of SSIM, pixels
-LUMINANCE, CONTRAST = 0.01 ** 2, 0.03 ** 2  # its constants, for values in [0, 1]
-MIN_MSE = 1e-10      # of a PSNR, which is so at most 100 dB
-FOREGROUND = 0.5     # alpha above which a pixel shows the object
+__all__ = ['PRESETS', 'FitSettings', 'Fitted', 'fit', 'fit_many', 'initialise', 'quality_of']
 
 
 @dataclass(frozen=True)
@@ -40,12 +37,17 @@ class FitSettings:
 
     Attributes:
         num_gaussians: Samples of the surface to begin with; :func:`fit` takes what it is given.
+        max_gaussians: To grow to; None leaves their number as it is.
+        target_psnr: An object whose held-out views have reached it, in dB, grows no more, so that the number follows
+            what there is to show; None grows every object to the end.
+        grow_every: Iterations between two growths, each by the same factor, at most twofold.
+        grow_until: Share of the iterations after which nothing grows, so that the rest can settle.
         iterations: At most; one view each.
         sh_degree: Of the colours, 0 to 3.
         ssim_weight: Share of (1 - SSIM) in the loss, the rest is L1; 3DGS has 0.2.
         opacity_weight: Of the mean opacity in the loss, which thins out what views do not need.
         scale_weight: Of the mean standard deviation in the loss, which keeps Gaussians small.
-        prune_opacity: Gaussians of less opacity are left out at the end.
+        prune_opacity: Gaussians of less opacity are left out at the end; growth replaces them.
         check_every: Iterations between two looks at the held-out views, 0 for none.
         min_gain: When held-out PSNR has gained less since the last look, in dB, the rates fall to their last values
             over as many iterations as lie between two looks, and the fit ends.
@@ -60,6 +62,10 @@ class FitSettings:
     """
 
     num_gaussians: int = 10_000
+    max_gaussians: int | None = None
+    target_psnr: float | None = None
+    grow_every: int = 50
+    grow_until: float = 0.5
     iterations: int = 500
     sh_degree: int = 0
     ssim_weight: float = 0.0
@@ -77,7 +83,7 @@ class FitSettings:
     average: float = 0.98
 
     def __post_init__(self) -> None:
-        for name in ('num_gaussians', 'iterations'):
+        for name in ('num_gaussians', 'iterations', 'grow_every'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name}={getattr(self, name)}: expected at least 1')
         if self.sh_degree not in range(4):
@@ -89,10 +95,31 @@ class FitSettings:
                      'opacities_rate', 'colors_rate'):
             if getattr(self, name) < 0:
                 raise ValueError(f'{name}={getattr(self, name)}: expected 0 or more')
-        if not 0 < self.decay <= 1:
-            raise ValueError(f'decay={self.decay}: expected more than 0, at most 1')
+        for name in ('decay', 'grow_until'):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f'{name}={getattr(self, name)}: expected more than 0, at most 1')
         if not 0 <= self.average < 1:
             raise ValueError(f'average={self.average}: expected 0 or more, under 1')
+        self._check_growth()
+
+    def _check_growth(self) -> None:
+        if self.max_gaussians is None:
+            if self.target_psnr is not None:
+                raise ValueError(f'target_psnr={self.target_psnr} ends growth, and without max_gaussians nothing grows')
+            return
+        if self.max_gaussians < self.num_gaussians:
+            raise ValueError(f'max_gaussians={self.max_gaussians}: expected at least num_gaussians='
+                             f'{self.num_gaussians}, from which it grows')
+        events = self.last_growth // self.grow_every
+        if self.max_gaussians > self.num_gaussians * 2 ** events:
+            raise ValueError(f'max_gaussians={self.max_gaussians}: {self.num_gaussians} Gaussians grow twofold at most '
+                             f'every {self.grow_every} iterations until {self.last_growth}, to '
+                             f'{self.num_gaussians * 2 ** events}; begin with more, or grow more often or longer')
+
+    @property
+    def last_growth(self) -> int:
+        """The iteration after which nothing grows."""
+        return int(self.grow_until * self.iterations)
 
 
 PRESETS = {
@@ -111,60 +138,17 @@ class Fitted:
     iterations: int  # done; fewer than the settings allow when it stopped early
 
 
-# Before the first view
-
-def initialise(surface: Surface) -> GaussianCloud:
-    """Gaussians as thin discs on a surface; a function of the surface alone.
-
-    The standard deviation of a disc is 0.6 times the RMS distance to its three nearest neighbours, so that discs close
-    the surface between them; its third axis is the normal.
-
-    Args:
-        surface: N points with normals and colours.
-
-    Returns:
-        N Gaussians of SH degree 0, in the order of the points.
-
-    Raises:
-        ValueError: The surface is empty, or its arrays do not fit one another.
-    """
-    from scipy.spatial import cKDTree
-    points, count = np.asarray(surface.positions, np.float64), len(surface.positions)
-    for name in ('positions', 'normals', 'colors'):
-        found = np.shape(getattr(surface, name))
-        if found != (count, 3) or count == 0:
-            raise ValueError(f'surface: {name} has shape {found}, expected (N, 3) with one N of at least 1 for '
-                             f'positions, normals and colors; positions has {np.shape(surface.positions)}')
-    distances, _ = cKDTree(points).query(points, k=min(NEIGHBOURS + 1, count))
-    sigma = SPREAD * np.sqrt(np.mean(distances[:, 1:] ** 2, axis=1)) if count > 1 else np.full(1, ALONE)
-    scales = np.maximum(sigma, MIN_SIGMA)[:, None] * np.array([1.0, 1.0, THICKNESS])
-    fields = dict(means=points, quats=_turn_z_to(np.asarray(surface.normals, np.float64)), log_scales=np.log(scales),
-                  opacity_logits=np.full(count, math.log(OPACITY / (1 - OPACITY))),
-                  sh=((np.asarray(surface.colors, np.float64) - 0.5) / SH_C0)[:, None])
-    return GaussianCloud(**{name: torch.from_numpy(value.astype(np.float32)) for name, value in fields.items()})
-
-
-def _turn_z_to(normals: np.ndarray) -> np.ndarray:
-    """Unit quaternions (N, 4) of the shortest turns that take z to unit normals (N, 3)."""
-    x, y, z = normals.T
-    quats = np.stack([1 + z, -y, x, np.zeros_like(z)], 1)
-    quats[1 + z < 1e-6] = [0.0, 1.0, 0.0, 0.0]  # z to -z: half a turn about x
-    return quats / np.linalg.norm(quats, axis=1, keepdims=True)
-
-
-# Against the views
-
 def fit(cloud: GaussianCloud, train: Views, test: Views, background: tuple[float, float, float],
         settings: FitSettings = PRESETS['default'], seed: int = 0) -> Fitted:
     """Optimise Gaussians until they look like the views.
 
-    The same arguments give the same bytes on one machine with one number of threads. Nothing random is drawn but the
-    order of the views.
+    On a CPU the same arguments give the same bytes, on one machine with one number of threads. Nothing random is drawn
+    but the order of the views.
 
     Args:
         cloud: To begin with, in about the unit sphere; it is not changed.
         train: Views to fit.
-        test: Views held out, for the quality and the early stop.
+        test: Views held out, for the quality, the early stop and the end of growth.
         background: Behind the object, sRGB in [0, 1].
         settings: See :class:`FitSettings`.
         seed: Of the order of the views.
@@ -175,168 +159,202 @@ def fit(cloud: GaussianCloud, train: Views, test: Views, background: tuple[float
     Raises:
         ValueError: Views of a wrong shape or size, or that never show the object.
     """
-    pictures, viewmats, intrinsics = _targets(train, 'train', background, cloud.device)
-    targets = held_out, *_ = _targets(test, 'test', background, cloud.device)
-    order = np.random.default_rng((seed, 0))
-    parameters = _Parameters(cloud.with_sh_degree(settings.sh_degree), settings)
-    height, width = pictures.shape[1:3]
-    views: list[int] = []
-    step, end, progress, last = 0, settings.iterations, 0.0, -math.inf
-    while step < end:
-        step += 1
-        progress += (1 - progress) / (end - step + 1)
-        views = views or order.permutation(len(pictures)).tolist()
-        view = views.pop()
-        current = parameters.cloud()
-        drawn, _ = render(current, viewmats[view:view + 1], intrinsics[view:view + 1], width, height, background)
-        parameters.step(_loss(drawn, pictures[view:view + 1], current, settings), progress)
-        if settings.check_every and step % settings.check_every == 0 and step < end:
-            psnr = float(_psnr(_draw(parameters.average(), targets, background), held_out).mean())
-            if psnr < last + settings.min_gain:
-                end = min(end, step + settings.check_every)
-            last = psnr
-    done = parameters.average()
-    done = done[done.opacities >= settings.prune_opacity]
-    return Fitted(done, quality_of(done, test, background), step)
+    return fit_many([cloud], [train], [test], background, settings, [seed])[0]
 
 
-class _Parameters:
-    """The raw parameters of a cloud as Adam sees them, and their average over iterations."""
+def fit_many(clouds: Sequence[GaussianCloud], trains: Sequence[Views], tests: Sequence[Views],
+             background: tuple[float, float, float], settings: FitSettings, seeds: Sequence[int]) -> list[Fitted]:
+    """:func:`fit` of several objects at once, which is what fills a GPU.
 
-    def __init__(self, cloud: GaussianCloud, settings: FitSettings) -> None:
-        fields = {name: value.detach().float() for name, value in cloud.fields()}
-        # Degree 0 and the degrees above learn at different rates.
-        fields |= dict(sh=fields['sh'][:, :1], sh_above=fields['sh'][:, 1:])
-        self.live = {name: value.clone(memory_format=torch.contiguous_format).requires_grad_()
-                     for name, value in fields.items() if value.numel()}
-        self.mean = {name: value.detach().clone() for name, value in self.live.items()}
-        rates = dict(means=settings.means_rate, quats=settings.quats_rate, log_scales=settings.scales_rate,
-                     opacity_logits=settings.opacities_rate, sh=settings.colors_rate,
-                     sh_above=settings.colors_rate / 20)
-        groups = [dict(params=[value], lr=rates[name], rate=rates[name]) for name, value in self.live.items()]
-        self.adam = torch.optim.Adam(groups, eps=1e-15, fused=True)
-        self.settings, self.steps = settings, 0
+    On CUDA all objects with pictures of one size are drawn by one call a step. On a CPU they are drawn one after
+    another, which saves nothing (three together took a tenth longer than by themselves, as they share the caches).
 
-    def cloud(self) -> GaussianCloud:
-        """The cloud as it stands; gradients go back to the parameters."""
-        return _join(self.live)
-
-    def average(self) -> GaussianCloud:
-        return _join(self.mean)
-
-    def step(self, loss: Tensor, progress: float) -> None:
-        """Go down the loss, at the rates of ``progress`` from 0 to 1."""
-        loss.backward()
-        for group in self.adam.param_groups:
-            group['lr'] = group['rate'] * self.settings.decay ** progress
-        self.adam.step()
-        self.adam.zero_grad()
-        # The first iterations, which go far, are forgotten sooner.
-        self.steps += 1
-        kept = min(self.settings.average, self.steps / (self.steps + 9))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.mean.values()), list(self.live.values()), 1 - kept)
-
-
-def _join(fields: dict[str, Tensor]) -> GaussianCloud:
-    if 'sh_above' not in fields:
-        return GaussianCloud(**fields)
-    sh = torch.cat([fields['sh'], fields['sh_above']], 1)
-    return GaussianCloud(**{name: value for name, value in fields.items() if name != 'sh_above'} | dict(sh=sh))
-
-
-def _loss(drawn: Tensor, pictures: Tensor, cloud: GaussianCloud, settings: FitSettings) -> Tensor:
-    loss = (1 - settings.ssim_weight) * (drawn - pictures).abs().mean()
-    if settings.ssim_weight:
-        loss = loss + settings.ssim_weight * (1 - _ssim(drawn, pictures).mean())
-    if settings.opacity_weight:
-        loss = loss + settings.opacity_weight * cloud.opacities.mean()
-    if settings.scale_weight:
-        loss = loss + settings.scale_weight * cloud.scales.mean()
-    return loss
-
-
-# Quality
-
-def quality_of(cloud: GaussianCloud, views: Views, background: tuple[float, float, float]) -> dict[str, float]:
-    """How alike a cloud and views of the object look.
+    Each has its own order of views, its own end and its own rates, so what becomes of it does not depend on the others.
+    On a CPU the bytes are those of :func:`fit`; with SSIM in the loss they may differ in the last place.
 
     Args:
-        cloud: N Gaussians.
-        views: V views, of at least 11 x 11 pixels.
-        background: Behind both, sRGB in [0, 1].
+        clouds: B clouds to begin with; each is fitted on its own device.
+        trains: Views to fit, of each.
+        tests: Views held out, of each.
+        background: Behind all of them, sRGB in [0, 1].
+        settings: Of all of them.
+        seeds: Of each.
 
     Returns:
-        Means over the views of ``psnr``, of whole pictures, in dB, at most 100; ``psnr_foreground``, of the pixels
-        where the view's alpha is over 0.5, of the views that have any; and ``ssim`` (Wang et al., "Image quality
-        assessment: from error visibility to structural similarity", 2004): 11 x 11 Gaussian window of sigma 1.5
-        pixels wherever it lies whole in the picture, each of R, G, B by itself.
+        B :class:`Fitted`, in the order given.
 
     Raises:
-        ValueError: Views of a wrong shape or size, or that never show the object.
+        ValueError: As many clouds as views and seeds are expected; or views as :func:`fit` refuses, said of which.
     """
-    targets = pictures, *_ = _targets(views, 'views', background, cloud.device)
-    shown = torch.from_numpy(views.images[..., 3] > FOREGROUND).to(cloud.device)
-    drawn = _draw(cloud, targets, background)
-    seen = shown.flatten(1).any(1)
-    return dict(psnr=float(_psnr(drawn, pictures).mean()),
-                psnr_foreground=float(_psnr(drawn, pictures, shown)[seen].mean()),
-                ssim=float(_ssim(drawn, pictures).mean()))
+    counts = [len(x) for x in (clouds, trains, tests, seeds)]
+    if len(set(counts)) > 1:
+        raise ValueError('clouds, trains, tests and seeds have {}, {}, {} and {} entries: expected as many of each'
+                         .format(*counts))
+    names = [''] if len(clouds) == 1 else [f' of object {i}' for i in range(len(clouds))]
+    objects = [
+        _Object(cloud, targets_of(train, f'train{name}', background, cloud.device),
+                targets_of(test, f'test{name}', background, cloud.device), settings, seed)
+        for cloud, train, test, seed, name in zip(clouds, trains, tests, seeds, names)]
+    for _, batch in groupby(sorted(objects, key=_alike), key=_alike):
+        _optimise(list(batch), background, settings)
+    return [Fitted(x.result, quality_against(x.result, x.test, background), x.end) for x in objects]
 
 
-def _targets(views: Views, name: str, background: tuple[float, float, float],
-             device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures (V, H, W, 3) on the background, view matrices and intrinsics of views that have been checked."""
-    images = views.images
-    if images.ndim != 4 or images.shape[3] != 4 or len(images) == 0:
-        raise ValueError(f'{name}: images has shape {images.shape}, expected (V, H, W, 4), at least one view')
-    if min(images.shape[1:3]) < WINDOW:
-        raise ValueError(f'{name}: pictures are {images.shape[2]} x {images.shape[1]} pixels, expected at least '
-                         f'{WINDOW} x {WINDOW}, the window of SSIM')
-    for field, shape in (('viewmats', (len(images), 4, 4)), ('intrinsics', (len(images), 3, 3))):
-        found = np.shape(getattr(views, field))
-        if found != shape:
-            raise ValueError(f'{name}: {field} has shape {found}, expected {shape}, one for each picture')
-    if not (images[..., 3] > FOREGROUND).any():
-        raise ValueError(f'{name}: none of {len(images)} pictures shows the object (alpha is nowhere over '
-                         f'{FOREGROUND}); it is empty, out of the cameras\' sight, or too thin for its pixels')
-    return tuple(torch.as_tensor(np.asarray(x, np.float32)).to(device)
-                 for x in (composite(images, background), views.viewmats, views.intrinsics))
+class _Object:
+    """One object on its way: raw parameters as Adam sees them, their average over iterations, and a schedule."""
+
+    def __init__(self, cloud: GaussianCloud, train: Targets, test: Targets, settings: FitSettings, seed: int) -> None:
+        self.train, self.test, self.settings = train, test, settings
+        self.live = {name: _leaf(value) for name, value in
+                     _parameters(cloud.with_sh_degree(settings.sh_degree)).items()}
+        self.mean = {name: value.detach().clone() for name, value in self.live.items()}
+        self.order = _order(len(train.pictures), settings.iterations, seed).to(cloud.device)
+        self.end, self.progress, self.psnr = settings.iterations, 0.0, -math.inf
+        self.growth = growth_schedule(len(cloud), settings.max_gaussians or 0, settings.grow_every,
+                                      settings.last_growth)
+        self.pulls = torch.zeros(len(cloud), device=cloud.device)  # on each mean, summed since the last growth
+
+    @property
+    def cloud(self) -> GaussianCloud:
+        """As it stands; gradients go back to the parameters."""
+        return _cloud(self.live)
+
+    @property
+    def average(self) -> GaussianCloud:
+        return _cloud(self.mean)
+
+    @property
+    def result(self) -> GaussianCloud:
+        return self.average[self.average.opacities >= self.settings.prune_opacity]
+
+    def advance(self, step: int) -> None:
+        """Bring the progress to that of a step: 1 at the last, wherever that is by now."""
+        self.progress += (1 - self.progress) / (self.end - step + 1)
+
+    def settle(self, step: int, background: tuple[float, float, float], state: dict[Tensor, dict]) -> bool:
+        """Look and grow where it is time for it; ``state`` is Adam's.
+
+        Returns:
+            Whether the parameters or the schedule are others now, or the object has come to its end.
+        """
+        if step == self.end:
+            return True
+        before = self.end
+        every, target = self.settings.check_every, self.settings.target_psnr
+        is_check = every > 0 and step % every == 0
+        if is_check or (target is not None and step in self.growth):
+            found = float(psnr(draw(self.average, self.test, background), self.test.pictures).mean())
+            if target is not None and found >= target:
+                self.growth = {}
+            if is_check:
+                if found < self.psnr + self.settings.min_gain and not self.growth:
+                    self.end = min(self.end, step + every)
+                self.psnr = found
+        count = self.growth.pop(step, None)
+        if count:
+            self._grow(count, state)
+        return count is not None or self.end != before
+
+    def _grow(self, count: int, state: dict[Tensor, dict]) -> None:
+        """Split Gaussians until there are ``count``; what Adam knows of those that stay is kept."""
+        cloud, kept = grow(_cloud({name: value.detach() for name, value in self.live.items()}), self.pulls, count,
+                           self.settings.prune_opacity)
+        for name, value in _parameters(cloud).items():
+            fresh, known = value[len(kept):], state.pop(self.live[name])
+            for moment in ('exp_avg', 'exp_avg_sq'):
+                known[moment] = torch.cat([known[moment][kept], torch.zeros_like(fresh)])
+            self.live[name], self.mean[name] = _leaf(value), torch.cat([self.mean[name][kept], fresh])
+            state[self.live[name]] = known
+        self.pulls = self.pulls.new_zeros(count)
 
 
-@torch.no_grad()
-def _draw(cloud: GaussianCloud, targets: tuple[Tensor, Tensor, Tensor],
-          background: tuple[float, float, float]) -> Tensor:
-    """Pictures of the cloud from the cameras of the targets, in [0, 1]."""
-    pictures, viewmats, intrinsics = targets
+def _order(count: int, iterations: int, seed: int) -> Tensor:
+    """Which of ``count`` views each iteration takes: all of them in random order, again and again."""
+    rng = np.random.default_rng((seed, 0))
+    rounds = [rng.permutation(count)[::-1] for _ in range(math.ceil(iterations / count))]
+    return torch.from_numpy(np.concatenate(rounds)[:iterations])
+
+
+def _parameters(cloud: GaussianCloud) -> dict[str, Tensor]:
+    """Raw tensors that learn at different rates; SH of degree 0 and of the degrees above are two."""
+    fields = {name: value.detach().float() for name, value in cloud.fields()}
+    fields |= dict(sh=fields['sh'][:, :1], sh_above=fields['sh'][:, 1:])
+    return {name: value for name, value in fields.items() if value.numel()}
+
+
+def _cloud(parameters: dict[str, Tensor]) -> GaussianCloud:
+    if 'sh_above' not in parameters:
+        return GaussianCloud(**parameters)
+    sh = torch.cat([parameters['sh'], parameters['sh_above']], 1)
+    return GaussianCloud(**{name: value for name, value in parameters.items() if name != 'sh_above'} | dict(sh=sh))
+
+
+def _leaf(value: Tensor) -> Tensor:
+    return value.clone(memory_format=torch.contiguous_format).requires_grad_()
+
+
+def _alike(x: _Object) -> tuple:
+    """Objects of which this is the same are drawn together."""
+    return str(x.train.pictures.device), *x.train.pictures.shape[1:3]
+
+
+def _optimise(objects: list[_Object], background: tuple[float, float, float], settings: FitSettings) -> None:
+    """Fit objects on one device, with pictures of one size, each until it has come to its end."""
+    pictures, viewmats, intrinsics, _ = (torch.cat(values) for values in zip(*(x.train for x in objects)))
     height, width = pictures.shape[1:3]
-    return render(cloud, viewmats, intrinsics, width, height, background)[0].clamp(0, 1)
+    first = dict(zip(objects, np.cumsum([0] + [len(x.train.pictures) for x in objects]).tolist()))
+    step, changed, state = 0, True, {}
+    while objects:
+        if changed:
+            adam, order = _adam(objects, state, settings), torch.stack([x.order + first[x] for x in objects])
+            state = adam.state
+        views, clouds = order[:, step], [x.cloud for x in objects]
+        step += 1
+        drawn, _ = render_batch(clouds, viewmats[views, None], intrinsics[views, None], width, height, background)
+        _loss(drawn[:, 0], pictures[views], clouds, settings).backward()
+        _descend(adam, objects, step, settings)
+        changed = any([x.settle(step, background, state) for x in objects])
+        objects = [x for x in objects if step < x.end]
 
 
-def _psnr(drawn: Tensor, pictures: Tensor, pixels: Tensor | None = None) -> Tensor:
-    """PSNR in dB of pictures (V, H, W, 3) with values in [0, 1], of all pixels or some (V, H, W); (V,)."""
-    errors = (drawn.double() - pictures.double()).square().mean(3).flatten(1)
-    if pixels is None:
-        mse = errors.mean(1)
-    else:
-        weights = pixels.flatten(1).double()
-        mse = (errors * weights).sum(1) / weights.sum(1)
-    return -10 * mse.clamp_min(MIN_MSE).log10()
+def _adam(objects: list[_Object], state: dict[Tensor, dict], settings: FitSettings) -> torch.optim.Adam:
+    """Adam over the parameters of all objects, which goes on from ``state``; parameters of one rate are one group."""
+    rates = dict(means=settings.means_rate, quats=settings.quats_rate, log_scales=settings.scales_rate,
+                 opacity_logits=settings.opacities_rate, sh=settings.colors_rate, sh_above=settings.colors_rate / 20)
+    groups = {}
+    for x in objects:
+        for name, value in x.live.items():
+            # Objects that end at one step have been at one progress ever since the start.
+            groups.setdefault((name, x.end), dict(params=[], rate=rates[name], of=x))['params'].append(value)
+    adam = torch.optim.Adam(groups.values(), eps=1e-15, fused=True)
+    adam.state.update((value, state[value]) for x in objects for value in x.live.values() if value in state)
+    return adam
 
 
-def _ssim(drawn: Tensor, pictures: Tensor) -> Tensor:
-    """SSIM of pictures (V, H, W, 3) with values in [0, 1], differentiable, (V,); see :func:`quality_of`."""
-    height, width = pictures.shape[1:3]
-    down, across = _window_means(height, drawn), _window_means(width, drawn)
-    a, b = drawn.movedim(3, 1), pictures.movedim(3, 1)
-    a, b, aa, bb, ab = down @ torch.stack([a, b, a * a, b * b, a * b]) @ across.T
-    similar = (2 * a * b + LUMINANCE) * (2 * (ab - a * b) + CONTRAST)
-    largest = (a * a + b * b + LUMINANCE) * (aa - a * a + bb - b * b + CONTRAST)
-    return (similar / largest).mean((1, 2, 3))
+def _descend(adam: torch.optim.Adam, objects: list[_Object], step: int, settings: FitSettings) -> None:
+    """A step down the gradients, which are used up, and the averages after it."""
+    for x in objects:
+        x.advance(step)
+        if x.growth:
+            x.pulls += x.live['means'].grad.norm(dim=1)
+    for group in adam.param_groups:
+        group['lr'] = group['rate'] * settings.decay ** group['of'].progress
+    adam.step()
+    adam.zero_grad()
+    # The first iterations, which go far, are forgotten sooner.
+    kept = min(settings.average, step / (step + 9))
+    with torch.no_grad():
+        torch._foreach_lerp_([x for o in objects for x in o.mean.values()],
+                             [x for o in objects for x in o.live.values()], 1 - kept)
 
 
-def _window_means(size: int, like: Tensor) -> Tensor:
-    """The matrix (size - 10, size) that takes a row of pixels to its weighted means in SSIM's window."""
-    offset = torch.arange(size)[None] - torch.arange(size - WINDOW + 1)[:, None] - WINDOW // 2
-    weights = torch.exp(-offset.double() ** 2 / (2 * WINDOW_SIGMA ** 2)) * (offset.abs() <= WINDOW // 2)
-    return (weights / weights.sum(1, keepdim=True)).to(like)
+def _loss(drawn: Tensor, pictures: Tensor, clouds: list[GaussianCloud], settings: FitSettings) -> Tensor:
+    """The sum of the losses of objects, of each of which there is one picture."""
+    loss = (1 - settings.ssim_weight) * (drawn - pictures).abs().mean((1, 2, 3)).sum()
+    if settings.ssim_weight:
+        loss = loss + settings.ssim_weight * (1 - ssim(drawn, pictures)).sum()
+    if settings.opacity_weight:
+        loss = loss + settings.opacity_weight * sum(cloud.opacities.mean() for cloud in clouds)
+    if settings.scale_weight:
+        loss = loss + settings.scale_weight * sum(cloud.scales.mean() for cloud in clouds)
+    return loss

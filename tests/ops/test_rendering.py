@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import START_METHODS, run_python
+from gsplat_stand_in import stand_in
 
 from clipgs_plugin import GaussianCloud, ops, read_gaussians
+from clipgs_plugin.ops import rendering
 from clipgs_plugin.ops.spherical_harmonics import C0, C1
 
 BACKENDS = [name for name in ops.available_backends('render') if name != 'gsplat']
@@ -421,6 +423,70 @@ def test_gsplat_is_called_by_its_documented_signature(monkeypatch, random_cloud)
     assert torch.equal(seen['scales'], cloud.scales) and torch.equal(seen['opacities'], cloud.opacities)
     assert torch.equal(seen['colors'], cloud.sh) and seen['sh_degree'] == 2 and seen['rasterize_mode'] == 'classic'
     assert (seen['near_plane'], seen['eps2d'], seen['width'], seen['height']) == (0.02, 0.4, 12, 10)
+
+
+# Several clouds at once
+
+def batch_of(random_cloud):
+    """Clouds of different sizes, and two cameras of each."""
+    clouds = [random_cloud(count, seed=seed, sh_degree=degree) for seed, (count, degree) in
+              enumerate([(60, 1), (25, 0), (60, 1)])]
+    viewmats, cameras = views(6, 20, 16)
+    return clouds, viewmats.unflatten(0, (3, 2)), cameras.reshape(3, 2, 3, 3)
+
+
+def batch_and_gradients(render, clouds, viewmats, cameras):
+    clouds = [cloud.apply(lambda x: x.detach().clone().requires_grad_()) for cloud in clouds]
+    image, alpha = render(clouds, viewmats, cameras)
+    weights = torch.randn(*image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    ((image - weights).square().sum() + (alpha * weights[..., 0]).sum()).backward()
+    return image.detach(), alpha.detach(), [{name: x.grad for name, x in cloud.fields()} for cloud in clouds]
+
+
+def by_themselves(clouds, viewmats, cameras):
+    drawn = [ops.render(cloud, *scene, 20, 16, (0.2, 0.5, 1.0), backend='reference')
+             for *scene, cloud in zip(viewmats, cameras, clouds)]
+    return tuple(torch.stack(x) for x in zip(*drawn))
+
+
+@pytest.mark.parametrize('backend', ['cpu', 'reference', 'gsplat'])
+def test_clouds_of_a_batch_look_as_they_do_alone(monkeypatch, random_cloud, backend):
+    scene, (gsplat, calls) = batch_of(random_cloud), stand_in()
+    with monkeypatch.context() as patch:
+        if backend == 'gsplat':
+            from clipgs_plugin.ops.kernels import raster_gsplat
+            patch.setitem(sys.modules, 'gsplat', gsplat)
+            patch.setattr(rendering, '_load', lambda *_: raster_gsplat)
+        found = batch_and_gradients(lambda *x: rendering.render_batch(*x, 20, 16, (0.2, 0.5, 1.0), backend), *scene)
+    expected = batch_and_gradients(by_themselves, *scene)
+    assert found[0].shape == (3, 2, 16, 20, 3) and found[1].shape == (3, 2, 16, 20)
+    assert (found[1] - expected[1]).abs().max() <= PICTURE_TOLERANCE
+    for image, grads, expected_image, expected_grads in zip(*found[::2], *expected[::2]):
+        assert_agree((image, grads), (expected_image, expected_grads))
+    assert calls == ([(3,)] if backend == 'gsplat' else [])
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
+def test_gsplat_draws_a_batch_as_the_reference_does(random_cloud):
+    pytest.importorskip('gsplat')
+    clouds, viewmats, cameras = batch_of(random_cloud)
+    scene = [cloud.to('cuda') for cloud in clouds], viewmats.cuda(), cameras.cuda()
+    found = batch_and_gradients(lambda *x: rendering.render_batch(*x, 20, 16, (0.2, 0.5, 1.0)), *scene)
+    expected = batch_and_gradients(by_themselves, *scene)
+    for image, grads, expected_image, expected_grads in zip(*found[::2], *expected[::2]):
+        assert_agree((image, grads), (expected_image, expected_grads))
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(clouds=[]), '0 clouds on'), (dict(viewmats=torch.eye(4).expand(2, 4, 4)), r'expected \(1, V, 4, 4\)'),
+    (dict(intrinsics=torch.eye(3).expand(2, 3, 3)), r'expected \(1, 2, 3, 3\)'), (dict(width=0), 'width=0'),
+    (dict(background=(1.0, 1.0)), r'background has shape \(2,\)')])
+def test_misuse_of_a_batch_is_explained(random_cloud, change, message):
+    viewmats, cameras = views(2, 8, 8)
+    arguments = dict(clouds=[random_cloud(5)], viewmats=viewmats[None], intrinsics=cameras[None], width=8, height=8)
+    with pytest.raises(ValueError, match=message):
+        rendering.render_batch(**arguments | change)
 
 
 @pytest.mark.cuda

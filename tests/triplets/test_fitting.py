@@ -1,13 +1,19 @@
 """Discs from a surface, the fit, and the measures of quality."""
 import dataclasses
 import math
+import sys
 
 import numpy as np
 import pytest
 import torch
+from gsplat_stand_in import stand_in
 
 from clipgs_plugin import GaussianCloud, ops
-from clipgs_plugin.triplets.fitting import PRESETS, FitSettings, fit, initialise, quality_of
+from clipgs_plugin.ops import rendering
+from clipgs_plugin.ops.kernels import raster_gsplat
+from clipgs_plugin.triplets import fitting
+from clipgs_plugin.triplets.fitting import PRESETS, FitSettings, fit, fit_many, initialise, quality_of
+from clipgs_plugin.triplets.growing import grow
 from clipgs_plugin.triplets.objects import Surface, Views
 
 SIZE = 64
@@ -235,9 +241,186 @@ def test_a_fit_stops_once_held_out_views_gain_nothing(start, train, test_views):
     assert patient.iterations == 100
 
 
+# Several objects at once
+
+SMALL = 24  # pixels
+
+
+@pytest.fixture(scope='module')
+def trio(start) -> tuple[list[GaussianCloud], list[Views], list[Views]]:
+    """Objects of different colours, number of Gaussians and number of views; the last in larger pictures."""
+    clouds, trains, tests = [start[::3], start[1::4], start[2::5]], [], []
+    for i, size in enumerate((SMALL, SMALL, SMALL + 8)):
+        surface = sphere(1000)
+        true = initialise(dataclasses.replace(surface, colors=np.roll(surface.colors, i, 1) * (1 - 0.3 * i)))
+        trains.append(views_of(true, ops.sphere_cameras(4 + i, 3.0), size))
+        tests.append(views_of(true, ops.sphere_cameras(2, 3.0, elevation=(-20.0, 35.0)), size))
+    return clouds, trains, tests
+
+
+@pytest.mark.parametrize('options', [{}, dict(sh_degree=1), dict(check_every=10, min_gain=1.0),
+                                     dict(max_gaussians=150, grow_every=5, opacity_weight=0.1, scale_weight=0.1)])
+def test_an_object_of_a_batch_becomes_what_it_becomes_alone(trio, options):
+    settings, seeds = FitSettings(**dict(num_gaussians=60, iterations=30, check_every=0) | options), [3, 1, 4]
+    together = fit_many(*trio, BACKGROUND, settings, seeds)
+    alone = [fit(cloud, train, test, BACKGROUND, settings, seed) for cloud, train, test, seed in zip(*trio, seeds)]
+    for a, b in zip(together, alone, strict=True):
+        assert same_bytes(a.cloud, b.cloud) and a.quality == b.quality and a.iterations == b.iterations
+    assert not same_bytes(together[1].cloud, fit_many(*trio, BACKGROUND, settings, [3, 2, 4])[1].cloud)
+
+
+def test_ssim_in_the_loss_of_a_batch_is_that_of_each(trio):
+    settings = FitSettings(iterations=20, ssim_weight=0.5)
+    together = fit_many(*trio, BACKGROUND, settings, [0, 0, 0])
+    for found, cloud, train, test in zip(together, *trio, strict=True):
+        expected = fit(cloud, train, test, BACKGROUND, settings).cloud
+        for (name, a), (_, b) in zip(found.cloud.fields(), expected.fields(), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-3, msg=name)  # products of matrices are rounded otherwise
+
+
+def test_each_object_of_a_batch_stops_by_itself(trio):
+    (clouds, trains, tests), settings = trio, FitSettings(iterations=60, check_every=10, min_gain=0.1)
+    blank = dataclasses.replace(tests[1], images=np.concatenate([0 * tests[1].images[..., :3],
+                                                                 1 + 0 * tests[1].images[..., 3:]], -1))
+    found = fit_many(clouds, trains, [tests[0], blank, tests[2]], BACKGROUND, settings, [0, 0, 0])
+    assert found[1].iterations < min(found[0].iterations, found[2].iterations)
+    assert found[1].iterations % 10 == 0 and found[1].iterations >= 30
+
+
+def test_on_cuda_a_step_is_one_call_for_all_objects(monkeypatch, trio):
+    pair, settings = [x[:2] for x in trio], FitSettings(iterations=6, check_every=0)
+    expected = fit_many(*pair, BACKGROUND, settings, [0, 1])
+    gsplat, calls = stand_in()
+    monkeypatch.setitem(sys.modules, 'gsplat', gsplat)
+    monkeypatch.setattr(rendering, '_load', lambda *_: raster_gsplat)
+    found = fit_many(*pair, BACKGROUND, settings, [0, 1])
+    assert calls == 6 * [(2,)] + 2 * [()]  # held-out views are drawn object by object
+    for a, b in zip(found, expected, strict=True):
+        assert a.quality['psnr'] == pytest.approx(b.quality['psnr'], abs=0.01)
+        for (name, x), (_, y) in zip(a.cloud.fields(), b.cloud.fields(), strict=True):
+            step = {'means': 6e-3, 'quats': 6e-2, 'log_scales': 0.18, 'opacity_logits': 0.3, 'sh': 0.18}[name]
+            assert (x - y).abs().mean() < 0.02 * step, name  # of what six steps of Adam can move
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
+def test_a_batch_is_fitted_on_cuda(trio):
+    pytest.importorskip('gsplat')
+    settings, (clouds, *views) = FitSettings(num_gaussians=60, max_gaussians=150, iterations=60, grow_every=10), trio
+    found = fit_many([cloud.cuda() for cloud in clouds], *views, BACKGROUND, settings, [0, 1, 2])
+    for a, b in zip(found, fit_many(*trio, BACKGROUND, settings, [0, 1, 2]), strict=True):
+        assert a.cloud.device.type == 'cuda' and a.quality['psnr'] == pytest.approx(b.quality['psnr'], abs=0.5)
+
+
+def test_a_batch_may_be_empty_and_is_named_where_it_does_not_fit(trio):
+    clouds, trains, tests = trio
+    assert fit_many([], [], [], BACKGROUND, SHORT, []) == []
+    with pytest.raises(ValueError, match='have 3, 3, 3 and 1 entries'):
+        fit_many(clouds, trains, tests, BACKGROUND, SHORT, [0])
+    black = dataclasses.replace(trains[1], images=0 * trains[1].images)
+    with pytest.raises(ValueError, match='train of object 1: none of 5 pictures shows the object'):
+        fit_many(clouds, [trains[0], black, trains[2]], tests, BACKGROUND, SHORT, [0, 0, 0])
+
+
+# Growth
+
+GROWING = FitSettings(num_gaussians=75, max_gaussians=300, iterations=60, check_every=0, grow_every=10)
+
+
+@pytest.fixture(scope='module')
+def few(start) -> GaussianCloud:
+    return start[::4]
+
+
+def test_growth_reaches_its_count_and_shows_more(few, train, test_views):
+    fixed = fit(few, train, test_views, BACKGROUND, dataclasses.replace(GROWING, max_gaussians=None))
+    grown, again = (fit(few, train, test_views, BACKGROUND, GROWING) for _ in range(2))
+    assert len(fixed.cloud) == 75 and len(grown.cloud) == 300
+    assert grown.quality['psnr'] > fixed.quality['psnr'] + 0.5
+    assert same_bytes(grown.cloud, again.cloud)
+
+
+def test_growth_stays_within_its_bounds(few, start, train, test_views):
+    for most, every, expected in ((76, 10, 76), (100, 30, 100), (500, 10, 500), (75, 10, 75)):
+        settings = dataclasses.replace(GROWING, max_gaussians=most, grow_every=every, prune_opacity=0.0)
+        assert len(fit(few, train, test_views, BACKGROUND, settings).cloud) == expected
+    assert len(fit(start, train, test_views, BACKGROUND, GROWING).cloud) == 300  # as many as it may have: no growth
+    twofold = dataclasses.replace(GROWING, max_gaussians=150, grow_every=30)
+    assert len(fit(few[:10], train, test_views, BACKGROUND, twofold).cloud) == 20  # once, twofold at most
+
+
+def test_an_object_grows_no_more_once_it_is_good_enough(few, train, test_views):
+    counts = [len(fit(few, train, test_views, BACKGROUND, dataclasses.replace(GROWING, target_psnr=target)).cloud)
+              for target in (1.0, 22.0, 99.0)]
+    assert counts[0] == 75 and counts[2] == 300 and counts == sorted(counts)
+    poor = dataclasses.replace(GROWING, target_psnr=1.0, max_gaussians=300)
+    assert same_bytes(fit(few, train, test_views, BACKGROUND, poor).cloud,
+                      fit(few, train, test_views, BACKGROUND, dataclasses.replace(GROWING, max_gaussians=None)).cloud)
+
+
+def test_no_object_stops_early_while_it_grows(few, train, test_views):
+    settings = dataclasses.replace(GROWING, check_every=5, min_gain=50.0)
+    grown = fit(few, train, test_views, BACKGROUND, settings)
+    assert grown.iterations == 40 and len(grown.cloud) == 300  # the last growth after 30, a look at 35, the end
+
+
+def test_a_split_gaussian_keeps_its_place_extent_and_look(few):
+    score = torch.arange(75.0)
+    grown, kept = grow(few, score, 100, 0.0)
+    assert kept.tolist() == list(range(50)) and len(grown) == 100
+    assert same_bytes(grown[:50], few[:50])
+    for i in range(25):  # the two halves of Gaussian 74 - i: their moments, as of a mixture
+        whole, halves = few[74 - i], grown[[50 + i, 75 + i]]
+        torch.testing.assert_close(halves.means.mean(0), whole.means[0], rtol=0, atol=1e-6)
+        offsets = halves.means - whole.means
+        spread = halves.covariances.mean(0) + torch.einsum('ni,nj->ij', offsets, offsets) / 2
+        torch.testing.assert_close(spread, whole.covariances[0], rtol=1e-3, atol=1e-9)
+        assert torch.equal(halves.sh, whole.sh.expand(2, -1, -1))
+        assert torch.equal(halves.opacity_logits, whole.opacity_logits.expand(2))
+
+
+def test_faded_gaussians_make_room_for_new_ones(few):
+    faded = few.opacity_logits.clone()
+    faded[5:8] = -9.0
+    cloud = few.replace(opacity_logits=faded)
+    grown, kept = grow(cloud, torch.arange(75.0), 100, 0.005)
+    assert len(grown) == 100 and kept.tolist() == [*range(5), *range(8, 47)]  # 3 fewer, 28 split
+    assert bool((grown.opacities > 0.5).all())
+    hopeless = few.replace(opacity_logits=torch.full_like(few.opacity_logits, -9.0))
+    assert len(grow(hopeless, torch.ones(75), 150, 0.005)[0]) == 150
+
+
+def test_what_adam_knows_of_gaussians_that_stay_is_kept(monkeypatch, few, train, test_views):
+    seen, stayed = [], []
+
+    class Watched(torch.optim.Adam):
+        def step(self):
+            super().step()
+            means = next(group['params'][0] for group in self.param_groups if group['params'][0].shape[1:] == (3,))
+            seen.append({key: value.double() for key, value in self.state[means].items()})
+
+    def watched(*arguments):
+        grown, kept = grow(*arguments)
+        stayed.append(kept)
+        return grown, kept
+
+    monkeypatch.setattr(torch.optim, 'Adam', Watched)
+    monkeypatch.setattr(fitting, 'grow', watched)
+    fit(few, train, test_views, BACKGROUND, dataclasses.replace(GROWING, max_gaussians=100, iterations=20))
+    (kept,), before, after = stayed, seen[9], seen[10]
+    assert len(before['exp_avg']) == 75 and len(after['exp_avg']) == 100 and after['step'] == 11
+    first, second = torch.zeros(2, 100, 3, dtype=torch.float64)
+    first[:len(kept)], second[:len(kept)] = before['exp_avg'][kept], before['exp_avg_sq'][kept]
+    gradient = (after['exp_avg'] - 0.9 * first) / 0.1
+    expected = 0.999 * second + 0.001 * gradient ** 2
+    torch.testing.assert_close(after['exp_avg_sq'], expected, rtol=1e-4, atol=1e-14)
+    assert bool(before['exp_avg_sq'][kept].any())
+
+
 @pytest.mark.parametrize(('option', 'value'), [
     ('num_gaussians', 0), ('iterations', 0), ('sh_degree', 4), ('ssim_weight', 1.5), ('prune_opacity', -0.1),
-    ('opacity_weight', -1.0), ('means_rate', -1e-3), ('decay', 0.0)])
+    ('opacity_weight', -1.0), ('means_rate', -1e-3), ('decay', 0.0), ('grow_until', 1.5), ('grow_every', 0),
+    ('max_gaussians', 9_999), ('max_gaussians', 400_000), ('target_psnr', 30.0)])
 def test_settings_out_of_range_are_refused(option, value):
     with pytest.raises(ValueError, match=f'{option}={value}'):
         dataclasses.replace(PRESETS['default'], **{option: value})
