@@ -195,6 +195,123 @@ def test_textures_lie_the_right_way_up(kind, tmp_path):
         np.testing.assert_allclose(color_at(mesh, place), (*color, 1), atol=1e-5)
 
 
+# Vertices and faces of the quad in these colours, as each writer has it.
+CORNERS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+SIDES = [(255, 0, 0), (0, 255, 0)]
+
+
+def off(header: str, colors: list[str], faces: list[str]) -> str:
+    rows = [f'{x} {y} {z} {color}' for (x, y, z), color in zip(QUAD, colors)]
+    return '\n'.join([header, '# of a quad', f'4 {len(faces)} 0', '', *rows, *faces]) + '\n'
+
+
+def spelled(color, top: int) -> str:
+    return ' '.join(str(value if top == 255 else value / 255) for value in color)
+
+
+@pytest.mark.parametrize('header, before, top, alpha', [
+    ('COFF', '', 255, ' 255'), ('COFF', '', 1, ' 1.0'), ('COFF', '', 255, ''), ('CNOFF', '0 0 1 ', 1, ''),
+    ('COFF', '', 255, ' 127')])
+def test_colours_of_vertices_in_off(header, before, top, alpha, tmp_path):
+    path = tmp_path / 'a.off'
+    colors = [before + spelled(color, top) + alpha for color in CORNERS]
+    path.write_text(off(header, colors, ['4 0 1 2 3']))  # a polygon, that is two triangles
+    opacity = 127 / 255 if '127' in alpha else 1
+    np.testing.assert_allclose(color_at(load(path), (0.75, 0.5)), (0.25, 0.25, 0.5, opacity), atol=1e-5)
+    np.testing.assert_allclose(color_at(load(path), (0.25, 0.5)), (0.75, 0.25, 0.5, opacity), atol=1e-5)
+
+
+@pytest.mark.parametrize('top', [1, 255])
+def test_colours_of_faces_in_off(top, tmp_path):
+    path = tmp_path / 'a.off'
+    far = ['2 0 1 9 9 9', '4 0 1 2 3']  # a line, which is no face, and a polygon of no colour below the others
+    path.write_text(off('OFF', [''] * 4, [f'3 0 1 2  {spelled(SIDES[0], top)}', f'3 0 2 3  {spelled(SIDES[1], top)}',
+                                          *far[1:]]))
+    mesh = load(path, gray=0.6)
+    assert joined(mesh).shape == (4, 3, 3)
+    found = colors_at(mesh, np.arange(4), np.full((4, 3), 1 / 3))
+    np.testing.assert_allclose(found, [(1, 0, 0, 1), (0, 1, 0, 1), *[(0.6, 0.6, 0.6, 1)] * 2], atol=1e-5)
+    path.write_text(off('OFF', [''] * 4, ['3 0 1 2 7', '3 0 2 3 5']))  # of a table of colours, which is elsewhere
+    np.testing.assert_allclose(color_at(load(path), (0.6, 0.3)), (0.4, 0.4, 0.4, 1), atol=1e-6)
+
+
+def test_counts_of_off_may_stand_beside_the_first_word(tmp_path):
+    """As in many files of ModelNet40."""
+    path = tmp_path / 'a.off'
+    path.write_text('OFF4 2 0\n' + ''.join(f'{x} {y} {z}\n' for x, y, z in QUAD) + '3 0 1 2\n3 0 2 3\n')
+    np.testing.assert_array_equal(joined(load(path)), QUAD[QUAD_FACES])
+
+
+@pytest.mark.parametrize('header, bits', [
+    (b'solid made by VisCAM', lambda r, g, b: 1 << 15 | r << 10 | g << 5 | b),
+    (b'COLOR=\x33\x66\x99\xff,MATERIAL=', lambda r, g, b: b << 10 | g << 5 | r)])
+def test_colours_of_faces_in_stl(header, bits, tmp_path):
+    """Of three faces one has no colour of its own; bit 15 says so, the other way about where the header has COLOR=."""
+    magics = header.startswith(b'COLOR')
+    triangles = [*QUAD[QUAD_FACES], QUAD[QUAD_FACES[0]] + np.float32((3, 0, 0))]
+    body = b''.join(struct.pack('<3f', 0, 0, 1) + triangle.astype('<f4').tobytes() + struct.pack('<H', value)
+                    for triangle, value in zip(triangles, [bits(31, 0, 0), bits(0, 31, 15), magics << 15]))
+    path = tmp_path / 'a.stl'
+    path.write_bytes(header.ljust(80, b'\0') + struct.pack('<I', 3) + body)
+    mesh = load(path, gray=0.6)
+    for place, color in (((0.75, 0.5), (1, 0, 0)), ((0.25, 0.5), (0, 1, 15 / 31)),
+                         ((3.75, 0.5), (0.2, 0.4, 0.6) if magics else (0.6, 0.6, 0.6))):
+        np.testing.assert_allclose(color_at(mesh, place), (*color, 1), atol=1e-5)
+
+
+def test_stl_as_text_and_one_that_begins_like_text(tmp_path):
+    facet = 'facet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 1 1 0\nendloop\nendfacet\n'
+    (tmp_path / 'a.stl').write_text(f'solid x\n{facet}endsolid x\n')
+    body = struct.pack('<12fH', 0, 0, 1, 0, 0, 0, 1, 0, 0, 1, 1, 0, 0)
+    (tmp_path / 'b.stl').write_bytes(b'solid binary'.ljust(80, b'\0') + struct.pack('<I', 1) + body)
+    for name in 'ab':
+        mesh = load(tmp_path / f'{name}.stl')
+        np.testing.assert_array_equal(joined(mesh), [[(0, 0, 0), (1, 0, 0), (1, 1, 0)]])
+        np.testing.assert_allclose(color_at(mesh, (0.6, 0.3)), (0.4, 0.4, 0.4, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize('kind, top', [('uchar', 255), ('float', 1)])
+def test_colours_of_ply_without_alpha(kind, top, tmp_path):
+    lines = ['ply', 'format ascii 1.0', 'element vertex 4', *(f'property float {name}' for name in 'xyz'),
+             *(f'property {kind} {name}' for name in ('red', 'green', 'blue')), 'element face 2',
+             'property list uchar int vertex_indices', 'end_header']
+    lines += [f'{x} {y} {z} {spelled(color, top)}' for (x, y, z), color in zip(QUAD, CORNERS)]
+    (tmp_path / 'a.ply').write_text('\n'.join([*lines, '3 0 1 2', '3 0 2 3']) + '\n')
+    np.testing.assert_allclose(color_at(load(tmp_path / 'a.ply'), (0.75, 0.5)), (0.25, 0.25, 0.5, 1), atol=1e-3)
+
+
+def test_obj_of_several_materials_polygons_and_counts_from_the_end(tmp_path):
+    (tmp_path / 'skin.png').write_bytes(png())
+    (tmp_path / 'a.mtl').write_text('newmtl a\nKd 1 0 0\nnewmtl b\nKd 1 1 1\nmap_Kd skin.png\nnewmtl c\nKd 0 1 0\n')
+    corners = [*QUAD, *(QUAD + (2, 0, 0))[:3], *(QUAD + (4, 0, 0))[:3], *(QUAD + (6, 0, 0))[:3]]
+    (tmp_path / 'a.obj').write_text('mtllib a.mtl\n' + ''.join(f'v {x} {y} {z}\n' for x, y, z in corners)
+                                    + ''.join(f'vt {u} {v}\n' for u, v in QUAD_UV)
+                                    + 'o one\nusemtl a\nf 5 6 7\no two\nusemtl b\nf -13/1 -12/2 -11/3 -10/4\n'
+                                      'usemtl c\nf 8 9 10\nusemtl unheard\nf 11 12 13\n')
+    mesh = load(tmp_path / 'a.obj')
+    for place, color in {**TEXELS, (2.8, 0.3): (1, 0, 0), (4.8, 0.3): (0, 1, 0), (6.8, 0.3): (0.4, 0.4, 0.4)}.items():
+        np.testing.assert_allclose(color_at(mesh, place), (*color, 1), atol=1e-5)
+
+
+def test_gltf_with_its_buffers_and_pictures_in_files(tmp_path):
+    material = dict(pbrMetallicRoughness=dict(baseColorTexture=dict(index=0)))
+    uv = np.stack([QUAD_UV[:, 0], 1 - QUAD_UV[:, 1]], 1)
+    path = write_gltf(tmp_path / 'a.gltf', dict(TEXCOORD_0=uv), material, ['textures/the%20skin.png'])
+    header = json.loads(path.read_text())
+    for index, buffer in enumerate(header['buffers']):
+        (tmp_path / f'part {index}.bin').write_bytes(base64.b64decode(buffer['uri'].partition(',')[2]))
+        buffer['uri'] = f'part%20{index}.bin'
+    path.write_text(json.dumps(header))
+    (tmp_path / 'textures').mkdir()
+    (tmp_path / 'textures' / 'the skin.png').write_bytes(png())
+    mesh = load(path)
+    for place, color in TEXELS.items():
+        np.testing.assert_allclose(color_at(mesh, place), (*color, 1), atol=1e-5)
+    (tmp_path / 'part 1.bin').unlink()
+    with pytest.raises(ValueError, match=r'a\.gltf cannot be read as \.gltf'):
+        load(path)
+
+
 # Materials of glTF
 
 def test_linear_colours_of_gltf_become_srgb(tmp_path):
@@ -313,7 +430,7 @@ def test_materials_of_obj(tmp_path):
     np.testing.assert_allclose(black, (1, 1, 1, 1), atol=1e-6)
 
 
-def test_missing_textures_are_refused_or_ignored(tmp_path):
+def test_missing_textures_are_left_out_with_a_warning_or_refused(tmp_path):
     (tmp_path / 'broken.png').write_bytes(b'not a picture')
     (tmp_path.parent / 'secret.png').write_bytes(png())
     for texture, mtl, reason in [('gone.png', 'paint.mtl', 'gone.png, which was not found'),
@@ -322,17 +439,20 @@ def test_missing_textures_are_refused_or_ignored(tmp_path):
                                  ('', 'gone.mtl', 'gone.mtl, which was')]:
         path = write_obj(tmp_path / 'thing' / 'a.obj', texture, kd='0.2 0.4 0.6', mtl=mtl)
         (tmp_path / 'thing' / 'broken.png').write_bytes(b'not a picture')
-        with pytest.raises(ValueError, match=reason):
-            load(path)
+        with pytest.raises(ValueError, match=f"{reason}.* take missing_textures='warn'"):
+            load(path, missing_textures='refuse')
         expected = (0.2, 0.4, 0.6, 1) if mtl == 'paint.mtl' else (0.4, 0.4, 0.4, 1)
-        found = color_at(load(path, missing_textures='ignore'), (0.6, 0.3))
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        with pytest.warns(UserWarning, match=f'a.obj wants .*{reason}.*; it is left out'):
+            mesh = load(path)
+        np.testing.assert_allclose(color_at(mesh, (0.6, 0.3)), expected, atol=1e-6)
     base = dict(baseColorFactor=[1, 0, 0, 1], baseColorTexture=dict(index=0))
     path = write_gltf(tmp_path / 'a.gltf', dict(TEXCOORD_0=QUAD_UV), dict(name='skin', pbrMetallicRoughness=base),
                       ['gone.png'])
     with pytest.raises(ValueError, match="'skin' the texture is missing"):
-        load(path)
-    np.testing.assert_allclose(color_at(load(path, missing_textures='ignore'), (0.6, 0.3)), (1, 0, 0, 1))
+        load(path, missing_textures='refuse')
+    with pytest.warns(UserWarning, match="a.gltf: of material 'skin' the texture is missing"):
+        mesh = load(path)
+    np.testing.assert_allclose(color_at(mesh, (0.6, 0.3)), (1, 0, 0, 1))
 
 
 def test_a_ply_names_its_texture(tmp_path):
@@ -343,7 +463,9 @@ def test_a_ply_names_its_texture(tmp_path):
     path = tmp_path / 'a.ply'
     path.write_text('\n'.join(lines) + '\n')
     with pytest.raises(ValueError, match='skin'):
-        load(path)
+        load(path, missing_textures='refuse')
+    with pytest.warns(UserWarning, match='skin.png, which was not found'):
+        np.testing.assert_allclose(color_at(load(path), (0.75, 0.25)), (0.4, 0.4, 0.4, 1), atol=1e-6)
     (tmp_path / 'skin.png').write_bytes(png())
     for place, color in TEXELS.items():
         np.testing.assert_allclose(color_at(load(path), place), (*color, 1), atol=1e-5)
@@ -369,6 +491,13 @@ def points_ply(tmp_path) -> bytes:
     return trimesh.PointCloud(QUAD).export(file_type='ply')
 
 
+def ascii_ply(last: str) -> bytes:
+    lines = ['ply', 'format ascii 1.0', 'element vertex 3', *(f'property float {name}' for name in 'xyz'),
+             'element face 1', 'property list uchar int vertex_indices', 'end_header', '0 0 0', '0 1 0', last,
+             '3 0 1 2']
+    return '\n'.join(lines).encode() + b'\n'
+
+
 def gltf_requiring(name: str):
     def write(tmp_path) -> bytes:
         return write_gltf(tmp_path / 'x', {}, extensionsUsed=[name], extensionsRequired=[name]).read_bytes()
@@ -387,7 +516,7 @@ def stl_nan(tmp_path) -> bytes:
 
 
 BAD = [(kind, lambda tmp_path: b'', 'is empty') for kind in FORMATS]
-BAD += [(kind, lambda tmp_path: b'\x00\x01 no mesh at all \xff' * 20, 'cannot be read|does not begin|no faces')
+BAD += [(kind, lambda tmp_path: b'\x00\x01 no mesh at all \xff' * 20, 'not what its ending|broken|no faces')
         for kind in FORMATS]
 BAD += [(kind, lambda tmp_path, kind=kind: whole(kind)[:-len(whole(kind)) // 3], 'truncated')
         for kind in ('glb', 'ply', 'off', 'stl')]
@@ -405,8 +534,32 @@ BAD += [
     ('obj', lambda tmp_path: b'v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 7\n', 'cannot be read|broken'),
     ('off', lambda tmp_path: b'OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 9\n', 'range'),
     ('off', lambda tmp_path: b'OFF\n3 0 0\n0 0 0\n1 0 0\n0 1 0\n', 'no faces'),
+    ('off', lambda tmp_path: b'OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 nan\n3 0 1 2\n', 'NaN'),
+    ('off', lambda tmp_path: b'OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 up\n3 0 1 2\n', 'up'),
+    ('off', lambda tmp_path: b'OFF\n3 1 0\n0 0 0\n1 0 0\n0 1\n3 0 1 2\n', 'cannot be read as .off'),
+    ('off', lambda tmp_path: b'OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1\n', 'fewer corners than it promises'),
+    ('off', lambda tmp_path: b'OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n', 'promises 3 vertices and 1 faces, .* 3 and 0'),
+    ('off', lambda tmp_path: b'OFF\nmany 1 0\n', 'many'),
+    ('off', lambda tmp_path: b'OFF\n', 'cannot be read as .off'),
+    ('off', lambda tmp_path: b'COFF\n3 1 0\n0 0 0 red\n1 0 0 red\n0 1 0 red\n3 0 1 2 a b c\n', 'cannot be read'),
+    ('off', lambda tmp_path: b'OFF BINARY\n\0\0', 'a kind of OFF that is not read'),
+    ('off', lambda tmp_path: b'4OFF\n3 1 0\n', 'a kind of OFF that is not read'),
+    ('stl', lambda tmp_path: bytes(84), 'no faces'),
+    ('stl', lambda tmp_path: b'solid x\nfacet normal 0 0 1\nouter loop\nvertex 0 0', 'cannot be read|no faces'),
+    ('ply', lambda tmp_path: ascii_ply('1 0 nan'), 'NaN'),
     ('stl', stl_nan, 'NaN'),
 ]
+
+
+@pytest.mark.parametrize('kind', FORMATS)
+def test_files_of_another_kind_are_refused(kind, tmp_path):
+    for other in FORMATS:
+        path = tmp_path / f'{other}.{kind}'
+        path.write_bytes(write_gltf(tmp_path / 'x', {}).read_bytes() if other == 'gltf' else whole(other))
+        if other != kind:
+            with pytest.raises(ValueError, match=r'not what its ending says|broken|no faces') as caught:
+                load(path)
+            assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize('kind, write, reason', BAD)
@@ -425,7 +578,7 @@ def test_triangles_without_area_are_left_out(tmp_path):
 
 
 def test_options_out_of_range_are_refused():
-    for wrong in (dict(up='up'), dict(missing_textures='grey'), dict(gray=2), dict(max_texture=0)):
+    for wrong in (dict(up='up'), dict(missing_textures='ignore'), dict(gray=2), dict(max_texture=0)):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             MeshSource(**wrong)
 

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from clipgs_plugin.ops.rotations import AXES
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.objects import Listed, Mesh, MeshPart
 from clipgs_plugin.triplets.sources.listing import find_files, list_files
+from clipgs_plugin.triplets.sources.mesh_formats import check_stl, read_off, stl_colors
 
 # Names that say nothing of the object; the folder's does then.
 _GENERIC_FILE = re.compile(r'(model|mesh|scene|object|textured|untitled)([ _-]*(\d+|normalized|simplified|simple))*',
@@ -43,8 +45,8 @@ class MeshSource:
     Args:
         up: The axis that points up in the files.
         gray: sRGB of what has no colour at all; 0.4 is what point-cloud models take for a missing colour.
-        missing_textures: ``'refuse'`` fails where a texture or material file is not there or cannot be decoded,
-            ``'ignore'`` goes on without it.
+        missing_textures: Where a texture or material file is not there or is no picture, ``'warn'`` goes on with the
+            material's own colour, or grey, and says so in a warning; ``'refuse'`` fails.
         max_texture: Pixels along a side to which larger textures are reduced.
 
     Raises:
@@ -53,12 +55,12 @@ class MeshSource:
 
     suffixes = ('.glb', '.gltf', '.obj', '.ply', '.off', '.stl')
 
-    def __init__(self, up: str = 'y', gray: float = 0.4, missing_textures: str = 'refuse',
+    def __init__(self, up: str = 'y', gray: float = 0.4, missing_textures: str = 'warn',
                  max_texture: int = 2048) -> None:
         if up not in AXES:
             raise ValueError(f'up={up!r}: expected one of {AXES}')
-        if missing_textures not in ('refuse', 'ignore'):
-            raise ValueError(f"missing_textures={missing_textures!r}: expected 'refuse' or 'ignore'")
+        if missing_textures not in ('warn', 'refuse'):
+            raise ValueError(f"missing_textures={missing_textures!r}: expected 'warn' or 'refuse'")
         if not 0 <= gray <= 1 or max_texture < 1:
             raise ValueError(f'gray={gray}, max_texture={max_texture}: expected a number in [0, 1] and at least 1')
         self.up, self.gray = up, gray
@@ -102,17 +104,18 @@ class MeshSource:
         materials = []
         if kind in ('glb', 'gltf'):
             data, materials = _prepare_gltf(path, data)
+        if kind == 'stl':
+            check_stl(path, data)
         try:
-            scene = trimesh.load_scene(io.BytesIO(data), file_type=kind, resolver=resolver, process=False)
+            scene = (_off_scene(trimesh, path, data, self.gray) if kind == 'off' else
+                     trimesh.load_scene(io.BytesIO(data), file_type=kind, resolver=resolver, process=False))
             nodes = [scene.graph[name] for name in scene.graph.nodes_geometry]
         except Exception as error:  # trimesh lets out whatever a broken file runs into
             raise ValueError(f'{path} cannot be read as .{kind} ({type(error).__name__}: {error}); it is probably '
                              'truncated or not what its ending says') from error
         missing = {} if materials else resolver.missing  # glTF may name pictures that are not of colour
-        if missing and self.missing_textures == 'refuse':
-            name, reason = next(iter(missing.items()))
-            raise ValueError(f'{path} wants {name}, which {reason}; put it beside the mesh, or take '
-                             "missing_textures='ignore'")
+        for name, reason in missing.items():
+            self._missing(f'{path} wants {name}, which {reason}', 'put it beside the mesh')
         textures: dict[tuple, ndarray] = {}
         parts, points = [], 0
         for matrix, geometry in nodes:
@@ -120,18 +123,26 @@ class MeshSource:
             if not len(getattr(mesh, 'faces', ())):
                 points += len(getattr(mesh, 'vertices', ()))
                 continue
-            look = self._gltf_look(path, mesh, materials, textures) if materials else self._look(path, mesh, textures)
+            if materials:
+                look = self._gltf_look(path, mesh, materials, textures)
+            else:
+                look = self._look(path, mesh, textures, data[:80] if kind == 'stl' else b'')
             parts.append(_part(path, mesh, np.asarray(matrix, np.float64), look))
         if not parts:
             what = f'{points} points and no faces: it is a point cloud or a splat' if points else 'no faces'
             raise ValueError(f'{path} holds {what}; read point clouds with PointSource and splats with SplatSource')
-        _check_whole(path, kind, data, sum(len(part.triangles) for part in parts))
         parts = [part for part in map(_without_degenerate, parts) if len(part.triangles)]
         if not parts:
             raise ValueError(f'{path} holds faces without area only')
         return Mesh(_joined(parts))
 
-    def _look(self, path: Path, mesh, textures: dict[tuple, ndarray]) -> _Look:
+    def _missing(self, what: str, remedy: str) -> None:
+        """Says that an object comes without a texture, or refuses it."""
+        if self.missing_textures == 'refuse':
+            raise ValueError(f"{what}; {remedy}, or take missing_textures='warn'")
+        warnings.warn(f'{what}; it is left out', stacklevel=3)
+
+    def _look(self, path: Path, mesh, textures: dict[tuple, ndarray], stl_header: bytes) -> _Look:
         """Colours of a mesh that is not glTF's."""
         visual = mesh.visual
         if visual.kind == 'texture':
@@ -154,6 +165,10 @@ class MeshSource:
         if visual.kind == 'face':
             colors = np.asarray(visual.face_colors, np.float32) / 255
             return _Look(_color(1.0), colors=np.repeat(colors[:, None], 3, axis=1))
+        if 'stl' in mesh.face_attributes:
+            colors = stl_colors(stl_header, mesh.face_attributes['stl'], self.gray)
+            if colors is not None:
+                return _Look(_color(1.0), colors=np.repeat(colors[:, None], 3, axis=1))
         return _Look(_color(self.gray))
 
     def _gltf_look(self, path: Path, mesh, materials: list[dict], textures: dict[tuple, ndarray]) -> _Look:
@@ -173,10 +188,8 @@ class MeshSource:
         if stated['texture'] is not None:
             image = mesh.visual.material.baseColorTexture
             if image is None or uv is None:
-                if self.missing_textures == 'refuse':
-                    lacks = 'texture is missing or of no known format' if image is None else 'faces have no coordinates'
-                    raise ValueError(f"{path}: of material {stated['title']!r} the {lacks}; mend it, or take "
-                                     "missing_textures='ignore'")
+                lacks = 'texture is missing or of no known format' if image is None else 'faces have no coordinates'
+                self._missing(f"{path}: of material {stated['title']!r} the {lacks}", 'mend it')
             else:
                 key = id(image), *factor, mode, cutoff
                 if key not in textures:
@@ -202,6 +215,13 @@ class MeshSource:
         if excess > 1:
             image = image.reduce(int(np.ceil(excess)))
         return np.array(image)
+
+
+def _off_scene(trimesh, path: Path, data: bytes, gray: float):
+    """A scene of trimesh of an .off file."""
+    off = read_off(path, data, gray)
+    return trimesh.Scene(trimesh.Trimesh(off.vertices, off.faces, vertex_colors=off.vertex_colors,
+                                         face_colors=off.face_colors, process=False, validate=False))
 
 
 class _Look(NamedTuple):
@@ -452,13 +472,3 @@ def _corner_colors(part: MeshPart) -> ndarray:
     """Colours of the corners with the base colour in them, (F, 3, 4)."""
     colors = np.ones((len(part.triangles), 3, 4), np.float32) if part.colors is None else part.colors
     return colors * part.base_color
-
-
-def _check_whole(path: Path, kind: str, data: bytes, triangles: int) -> None:
-    """Refuses an .off file with fewer faces than it promises, which trimesh lets pass."""
-    if kind != 'off':
-        return
-    counts = re.search(rb'OFF\s*(\d+)\s+(\d+)', re.sub(rb'#[^\n]*', b'', data))
-    if counts and triangles < int(counts[2]):
-        raise ValueError(f'{path}: header promises {int(counts[2])} faces, the file holds {triangles}; it is '
-                         'truncated, download it again')
