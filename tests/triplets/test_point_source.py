@@ -291,6 +291,44 @@ def test_bad_files_say_why(tmp_path, name, content, reason):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize('name', ['ply', 'pcd', 'npz', 'set.npz', 'npy', 'xyz'])
+def test_points_of_no_place_are_dropped_where_that_is_asked_for(tmp_path, name):
+    rows = [0, 1, -1, 2, 3]  # -1: of no place
+    xyz, rgb, normals = XYZ[rows], RGB[rows], NORMALS[rows]
+    xyz[2] = [1, np.nan, 2]
+    path = tmp_path / f'a.{name}'
+    if name == 'ply':
+        rows = [struct.pack('<6f3B', *p, *n, *c) for p, n, c in zip(xyz, normals, rgb)]
+        path.write_bytes(ply_header('binary_little_endian', *FULL_PLY, count=5) + b''.join(rows))
+    elif name == 'pcd':
+        bits = packed_rgb('U')
+        rows = [[*p, bits[i], *n, 0, 0, 0] for p, i, n in zip(xyz, rows, normals)]
+        head = PCD.format(rgb='rgb', kind='U', data='ascii').replace('WIDTH 4', 'WIDTH 5').replace('S 4\n', 'S 5\n')
+        path.write_text(head + '\n'.join(' '.join(map(str, row)) for row in rows))
+    elif path.suffix == '.npz':
+        wrap = np.stack if 'set' in name else np.concatenate
+        np.savez(path, points=wrap([xyz]), colors=wrap([rgb]), normals=wrap([normals]))
+    else:
+        table = np.concatenate([xyz, rgb, normals], 1)
+        np.save(path, table) if name == 'npy' else np.savetxt(path, table, fmt='%.9g')
+    with pytest.raises(ValueError, match=r'1 of 5 points have a NaN or an infinite position; .* take clean=True'):
+        PointSource().load(PointSource().list(path)[0])
+    with pytest.warns(UserWarning, match=f'{path.name}.*: 1 of 5 points have a NaN .*; dropped'):
+        check(PointSource(clean=True).load(PointSource().list(path)[0]))
+
+
+def test_a_cloud_without_any_place_is_refused_all_the_same(tmp_path):
+    np.save(tmp_path / 'a.npy', np.full((3, 3), np.nan))
+    with pytest.raises(ValueError, match=r'3 of 3 points have a NaN or an infinite position; remove them$'):
+        read_points(tmp_path / 'a.npy', clean=True)
+
+
+def test_text_of_other_programs(tmp_path):
+    rows = [f'{x:g};{y:g};{z:g}' for x, y, z in XYZ]
+    (tmp_path / 'a.xyz').write_bytes(b'\xef\xbb\xbf' + '\r\n'.join(['//X;Y;Z', *rows, '', '# end']).encode())
+    check(read_points(tmp_path / 'a.xyz'), colors=False, normals=False)
+
+
 def test_an_object_is_loaded_once_it_is_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_points(tmp_path / 'a.ply')
@@ -361,6 +399,19 @@ def test_estimated_normals_against_a_plain_loop():
         assert values[2] < values[1]
         expected = axes[2] * np.sign(axes[2] @ (point - positions.astype(np.float64).mean(0)))
         np.testing.assert_allclose(normal, expected, atol=1e-4)
+
+
+def test_normals_of_a_cloud_of_many_points_are_estimated_among_some(monkeypatch):
+    monkeypatch.setattr(points, 'AMONG', 3000)
+    positions = np.random.default_rng(0).permutation(sphere(20_000)) * 3
+    positions *= 1 + np.random.default_rng(1).normal(size=(20_000, 1)) * 0.02  # noise as wide as neighbours are apart
+    surface, told = surfels(Points(positions.astype(np.float32)), 500, seed=0)
+    outwards = surface.positions / np.linalg.norm(surface.positions, axis=1, keepdims=True)
+    few = (surface.normals * outwards).sum(1)
+    monkeypatch.setattr(points, 'AMONG', 20_000)
+    all_of_them = (surfels(Points(positions.astype(np.float32)), 500, seed=0)[0].normals * outwards).sum(1)
+    assert np.median(few) > 0.98 > 0.97 > np.median(all_of_them)
+    assert told['normals'] == 'estimated from 12 neighbours'
 
 
 def test_surfels_keep_what_the_file_has_and_repeat_with_the_seed():

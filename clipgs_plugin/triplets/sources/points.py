@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from clipgs_plugin.triplets.sources.listing import distinct, find_files, list_fi
 
 GREY = 0.4       # of a colour that is not there, the convention of OpenShape, ULIP-2 and Uni3D
 NEIGHBOURS = 12  # with which a normal is estimated, the point itself among them
+AMONG = 200_000  # points that neighbours are looked for among: of millions the nearest would tell of noise alone
 SUFFIXES = ('.ply', '.pcd', '.npz', '.npy', '.xyz', '.txt')
 _POSITIONS = ('points', 'xyz', 'positions', 'pos', 'vertices')
 _COLORS = ('colors', 'rgb', 'color')
@@ -49,12 +51,15 @@ class PointSource:
         up: The axis that points up in the files.
         suffixes: Endings of the files to list; ``.txt`` is read, but listed only if it is named here.
         split: Of the dataset, where no file or folder is named after one.
+        clean: Drop points with a NaN or an infinite position, in place of refusing the file.
     """
 
-    def __init__(self, up: str = 'y', suffixes: Sequence[str] = SUFFIXES[:-1], split: str = 'train') -> None:
+    def __init__(self, up: str = 'y', suffixes: Sequence[str] = SUFFIXES[:-1], split: str = 'train',
+                 clean: bool = False) -> None:
         self.up = up
         self.suffixes = tuple(suffixes)
         self.split = split
+        self.clean = clean
 
     def list(self, root: Path) -> list[Listed]:
         """The objects below a folder, or of a file; a damaged set is one object that fails when it is loaded."""
@@ -77,14 +82,19 @@ class PointSource:
             ValueError: An unknown ending, a damaged or empty file, wrong columns, NaN; the message names the file.
         """
         if 'row_of_set' not in listed.attributes:
-            return read_points(listed.path)
+            return read_points(listed.path, self.clean)
         row = listed.attributes['row_of_set']
         arrays = {name: array[row] for name, array in _opened_set(listed.path, listed.path.stat().st_mtime_ns).items()}
-        return _points_of_arrays(f'{listed.path}, row {row}', arrays)
+        where = f'{listed.path}, row {row}'
+        return _points(where, _of_arrays(where, arrays), self.clean)
 
 
-def read_points(path: Path) -> Points:
+def read_points(path: Path, clean: bool = False) -> Points:
     """The cloud in a file, by the ending of its name.
+
+    Args:
+        path: Of the file.
+        clean: Drop points with a NaN or an infinite position, in place of refusing the file.
 
     Raises:
         FileNotFoundError: No such file.
@@ -96,14 +106,14 @@ def read_points(path: Path) -> Points:
         raise ValueError(f'{path}: no format of points ends in {path.suffix!r}; known are {", ".join(_READERS)}')
     if path.stat().st_size == 0:
         raise ValueError(f'{path}: the file is empty; download or export it again')
-    return reader(path)
+    return _points(str(path), reader(path), clean)
 
 
 def surfels(points: Points, count: int, seed: int) -> tuple[Surface, dict]:
     """Oriented samples of a cloud, from which Gaussians are made without a fit.
 
-    A normal that the cloud does not have is the direction of least variance of the 12 nearest points, turned away
-    from the centroid of the cloud.
+    A normal that the cloud does not have is the direction of least variance of the 12 nearest points, of 200,000 at
+    most, turned away from their centroid.
 
     Args:
         points: At least one.
@@ -118,19 +128,23 @@ def surfels(points: Points, count: int, seed: int) -> tuple[Surface, dict]:
     total = len(points.positions)
     rng = np.random.default_rng((seed, total))
     chosen = np.sort(rng.choice(total, count, replace=False)) if count < total else np.arange(total)
-    normals = (estimate_normals(points.positions, chosen) if points.normals is None else points.normals[chosen])
+    if points.normals is None:
+        among = points.positions if total <= AMONG else points.positions[rng.choice(total, AMONG, replace=False)]
+        normals = estimate_normals(among, points.positions[chosen])
+    else:
+        normals = points.normals[chosen]
     colors = np.full((len(chosen), 3), GREY, np.float32) if points.colors is None else points.colors[chosen]
     told = dict(normals='file' if points.normals is not None else f'estimated from {NEIGHBOURS} neighbours',
                 colors='file' if points.colors is not None else f'{GREY} grey')
     return Surface(points.positions[chosen], normals, colors), told
 
 
-def estimate_normals(positions: ndarray, chosen: ndarray) -> ndarray:
-    """Unit normals of some of the points, away from the centroid of all.
+def estimate_normals(positions: ndarray, places: ndarray) -> ndarray:
+    """Unit normals of a cloud at some places on it, away from its centroid.
 
     Args:
         positions: (N, 3).
-        chosen: Indices, (M,).
+        places: (M, 3).
 
     Returns:
         (M, 3) float32.
@@ -139,9 +153,9 @@ def estimate_normals(positions: ndarray, chosen: ndarray) -> ndarray:
     """
     from scipy.spatial import cKDTree
     positions = positions.astype(np.float64)
-    outwards = positions[chosen] - positions.mean(0)
-    _, near = cKDTree(positions).query(positions[chosen], k=min(NEIGHBOURS, len(positions)))
-    patches = positions[near.reshape(len(chosen), -1)]
+    outwards = places - positions.mean(0)
+    _, near = cKDTree(positions).query(places.astype(np.float64), k=min(NEIGHBOURS, len(positions)))
+    patches = positions[near.reshape(len(places), -1)]
     patches = patches - patches.mean(1, keepdims=True)
     variances, axes = np.linalg.eigh(patches.transpose(0, 2, 1) @ patches)
     # Where all neighbours lie in one place every axis is as good, and outwards is better.
@@ -154,11 +168,11 @@ def estimate_normals(positions: ndarray, chosen: ndarray) -> ndarray:
 
 # What every format ends in
 
-def _points(where: str, positions: ndarray, colors: ndarray | None = None, normals: ndarray | None = None) -> Points:
-    """A checked cloud of arrays (N, 3) of any dtype; ``where`` begins the errors."""
-    for name, array in (('positions', positions), ('colors', colors), ('normals', normals)):
-        if array is None:
-            continue
+def _points(where: str, arrays: dict[str, ndarray | None], clean: bool) -> Points:
+    """A checked cloud of arrays (N, 3) of any dtype: positions, colors, normals; ``where`` begins the errors."""
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    positions = arrays['positions']
+    for name, array in arrays.items():
         if array.dtype.kind not in 'fiub' or array.ndim != 2 or array.shape[1] != 3 or len(array) != len(positions):
             raise ValueError(f'{where}: {name} are {array.dtype} of shape {array.shape}, expected '
                              f'{len(positions) if name != "positions" else "N"} x 3 numbers')
@@ -166,11 +180,15 @@ def _points(where: str, positions: ndarray, colors: ndarray | None = None, norma
         raise ValueError(f'{where}: holds no points')
     with np.errstate(over='ignore'):
         positions = positions.astype(np.float32)
-    bad = int((~np.isfinite(positions)).any(1).sum())
-    if bad:
-        raise ValueError(f'{where}: {bad} of {len(positions)} points have a NaN or an infinite position; remove them')
-    return Points(positions, None if colors is None else _colors(where, colors),
-                  None if normals is None else _unit(normals))
+    there = np.isfinite(positions).all(1)
+    if not there.all():
+        bad = f'{where}: {(~there).sum()} of {len(there)} points have a NaN or an infinite position'
+        if not clean or not there.any():
+            raise ValueError(f'{bad}; remove them' + (', or take clean=True' if there.any() else ''))
+        warnings.warn(f'{bad}; dropped', stacklevel=4)
+        positions, arrays = positions[there], {name: array[there] for name, array in arrays.items()}
+    return Points(positions, _colors(where, arrays['colors']) if 'colors' in arrays else None,
+                  _unit(arrays['normals']) if 'normals' in arrays else None)
 
 
 def _colors(where: str, colors: ndarray) -> ndarray:
@@ -195,19 +213,19 @@ def _unit(normals: ndarray) -> ndarray | None:
     return (normals / length).astype(np.float32)
 
 
-def _points_of_columns(where: str, table: ndarray) -> Points:
-    """A cloud of a table of 3, 6 or 9 columns."""
+def _of_columns(where: str, table: ndarray) -> dict[str, ndarray]:
+    """The arrays of a table of 3, 6 or 9 columns."""
     if table.ndim != 2 or table.shape[1] not in (3, 6, 9) or table.dtype.kind not in 'fiub':
         raise ValueError(f'{where}: {table.dtype} of shape {table.shape}, expected N rows of 3, 6 or 9 numbers: '
                          'a position, then a colour and a normal, either or both')
-    named = {}
+    named = dict(positions=table[:, :3])
     for start in range(3, table.shape[1], 3):
         columns = table[:, start:start + 3]
         named['normals' if 'normals' not in named and _are_normals(columns) else 'colors'] = columns
-    if table.shape[1] == 9 and len(named) < 2:
+    if table.shape[1] == 9 and len(named) < 3:
         raise ValueError(f'{where}: of its 9 columns neither the middle nor the last three are normals, which have '
                          'unit length')
-    return _points(where, table[:, :3], **named)
+    return named
 
 
 def _are_normals(columns: ndarray) -> bool:
@@ -217,7 +235,7 @@ def _are_normals(columns: ndarray) -> bool:
 
 # Formats
 
-def _read_ply(path: Path) -> Points:
+def _read_ply(path: Path) -> dict[str, ndarray | None]:
     file = ply.open_ply(path)
     names = file['vertex'].properties if 'vertex' in file else ()
     if {'f_dc_0', 'opacity'} <= set(names) or 'packed_position' in names:
@@ -233,10 +251,10 @@ def _read_ply(path: Path) -> Points:
                           ('normals', (('nx', 'ny', 'nz'), ('normal_x', 'normal_y', 'normal_z')))):
         chosen = next((choice for choice in choices if set(choice) <= set(names)), None)
         columns[kind] = None if chosen is None else np.stack([table[name] for name in chosen], axis=1)
-    return _points(str(path), np.stack([table[name] for name in 'xyz'], axis=1), **columns)
+    return dict(columns, positions=np.stack([table[name] for name in 'xyz'], axis=1))
 
 
-def _read_pcd(path: Path) -> Points:
+def _read_pcd(path: Path) -> dict[str, ndarray | None]:
     data = path.read_bytes()
     header, body = _pcd_header(path, data)
     try:
@@ -272,7 +290,7 @@ def _read_pcd(path: Path) -> Points:
         there = np.isfinite(positions).all(1)
         positions = positions[there]
         columns = {name: None if array is None else array[there] for name, array in columns.items()}
-    return _points(str(path), positions, **columns)
+    return dict(columns, positions=positions)
 
 
 def _pcd_header(path: Path, data: bytes) -> tuple[dict[str, list[str]], bytes]:
@@ -365,20 +383,19 @@ def _pcd_colors(path: Path, table: dict[str, ndarray]) -> ndarray | None:
     return np.stack([bits >> 16 & 255, bits >> 8 & 255, bits & 255], axis=1).astype(np.uint8)
 
 
-def _read_text(path: Path) -> Points:
-    lines = (line.partition('#')[0].partition('//')[0].replace(',', ' ').replace(';', ' ')
-             for line in path.read_text(encoding='utf-8', errors='replace').splitlines())
-    text = '\n'.join(line for line in lines if line.strip())
-    if not text:
+def _read_text(path: Path) -> dict[str, ndarray]:
+    data = path.read_bytes().removeprefix(b'\xef\xbb\xbf').translate(bytes.maketrans(b',;', b'  '))
+    data = re.sub(rb'(#|//)[^\n]*', b'', data)
+    if not data.strip():
         raise ValueError(f'{path}: holds no points')
     try:
-        table = np.loadtxt(io.StringIO(text), np.float64, ndmin=2)
+        table = np.loadtxt(io.BytesIO(data), np.float64, ndmin=2)
     except ValueError as error:
         raise ValueError(f'{path}: not a table of numbers with a point a line ({str(error).splitlines()[0]})') from None
-    return _points_of_columns(str(path), table)
+    return _of_columns(str(path), table)
 
 
-def _read_npy(path: Path) -> Points:
+def _read_npy(path: Path) -> dict[str, ndarray]:
     try:
         table = np.load(path, allow_pickle=False)
     except (EOFError, ValueError) as error:
@@ -386,15 +403,15 @@ def _read_npy(path: Path) -> Points:
                          'numbers alone') from None
     if not isinstance(table, ndarray):
         raise ValueError(f'{path}: is an .npz by its content; rename it')
-    return _points_of_columns(str(path), table)
+    return _of_columns(str(path), table)
 
 
-def _read_npz(path: Path) -> Points:
+def _read_npz(path: Path) -> dict[str, ndarray]:
     arrays = _read_set(path)
     if arrays['positions'].ndim == 3:
         _names(path, len(arrays['positions']))  # says what is wrong with the set, where something is
         raise ValueError(f'{path}: holds a set of {len(arrays["positions"])} clouds; list it, and load one row')
-    return _points_of_arrays(str(path), arrays)
+    return _of_arrays(str(path), arrays)
 
 
 _READERS = {'.ply': _read_ply, '.pcd': _read_pcd, '.npz': _read_npz, '.npy': _read_npy, '.xyz': _read_text,
@@ -403,9 +420,9 @@ _READERS = {'.ply': _read_ply, '.pcd': _read_pcd, '.npz': _read_npz, '.npy': _re
 
 # Archives of arrays
 
-def _points_of_arrays(where: str, arrays: dict[str, ndarray]) -> Points:
-    positions = arrays['positions']
-    return _points_of_columns(where, positions) if len(arrays) == 1 else _points(where, **arrays)
+def _of_arrays(where: str, arrays: dict[str, ndarray]) -> dict[str, ndarray]:
+    """Arrays of a cloud, which may be one of several columns."""
+    return _of_columns(where, arrays['positions']) if len(arrays) == 1 else arrays
 
 
 def _read_set(path: Path) -> dict[str, ndarray]:
