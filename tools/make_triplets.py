@@ -20,11 +20,20 @@ if TYPE_CHECKING:
     from clipgs_plugin.triplets import Progress
 
 PRESETS = ('draft', 'default', 'paper')
+ELSEWHERE = '''with a GPU:
+  clipgs-triplets SOURCE OUT --device cuda
+on a Ray cluster that runs, with SOURCE on storage that its nodes share:
+  clipgs-triplets SOURCE OUT --engine ray --ray-address 10.0.0.1:6379
+as jobs of an array, each with its own --shard-index, and one command at the end:
+  clipgs-triplets SOURCE OUT --num-shards 100 --shard-index $SLURM_ARRAY_TASK_ID
+  clipgs-triplets SOURCE OUT --join'''
 
 
 def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.triplets import SOURCES, GenerationSettings, detect_source, generate, join_parts
-    args = parser(__doc__, FILES, 'python tools/make_triplets.py work_dirs/files work_dirs/triplets --preset draft')
+    from clipgs_plugin.triplets.generation import BATCH_SIZES, ENGINES, TIME_LIMIT
+    args = parser(f'{__doc__}\n\n{ELSEWHERE}', FILES,
+                  'python tools/make_triplets.py work_dirs/files work_dirs/triplets --preset draft')
     args.add_argument('root', metavar='SOURCE', type=Path, help='a folder of objects, a file, or a manifest')
     args.add_argument('out', metavar='OUT', type=Path,
                       help='folder of the dataset; a run that was interrupted is continued')
@@ -35,6 +44,16 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('--up', choices=AXES, help='the up axis of its files (that of the kind of source)')
     args.add_argument('--workers', type=int, default=_cores(),
                       help='processes of one thread; any number gives the same bytes (%(default)s, the cores)')
+    args.add_argument('--device', help="on which Gaussians are drawn and fitted, such as cuda (the config's, else cpu)")
+    args.add_argument('--batch-size', type=int, metavar='N',
+                      help='objects fitted together ({cpu} on cpu, {cuda} on cuda)'.format(**BATCH_SIZES))
+    args.add_argument('--time-limit', type=float, default=TIME_LIMIT, metavar='SECONDS',
+                      help='of a step of an object, after which it has failed (%(default)g); 0 for no limit')
+    args.add_argument('--engine', choices=ENGINES, default='local',
+                      help='local: --workers processes here; ray: all CPUs of a Ray cluster, whose nodes must all see '
+                           'SOURCE under the same path; the same bytes either way (%(default)s)')
+    args.add_argument('--ray-address', metavar='ADDRESS',
+                      help='of the Ray cluster (RAY_ADDRESS, else the one that runs on this machine)')
     args.add_argument('--limit', type=int, metavar='N', help='make the first objects only')
     args.add_argument('--seed', type=int, help='of all that is drawn')
     args.add_argument('--retry-failed', action='store_true', help='try what an earlier run failed at once more')
@@ -46,14 +65,16 @@ def main(argv: list[str] | None = None) -> int:
     options = args.parse_args(argv)
     if not options.root.exists():
         args.error(f'{options.root} does not exist')
-    for name, least in (('workers', 0), ('limit', 1), ('num_shards', 1)):
+    for name, least in (('workers', 0), ('limit', 1), ('num_shards', 1), ('batch_size', 1), ('time_limit', 0)):
         value = getattr(options, name)
         if value is not None and value < least:
             args.error(f'--{name.replace("_", "-")} {value}: expected at least {least}')
     if not 0 <= options.shard_index < options.num_shards:
         args.error(f'--shard-index {options.shard_index}: expected 0 to {options.num_shards - 1}, below --num-shards')
     if options.join:
-        print(f'{join_parts(options.out):,} objects: {options.out}')
+        count = join_parts(options.out)
+        print(json.dumps(dict(objects=count, out=str(options.out)), indent=2) if options.json else
+              f'{count:,} objects: {options.out}')
         return 0
 
     config = _config(options.config).generation
@@ -61,16 +82,19 @@ def main(argv: list[str] | None = None) -> int:
         preset = _config(options.preset).generation
         config.setdefault('views', {})['size'] = preset.views.size
         config.fit = preset.fit
-    if options.seed is not None:
-        config.seed = options.seed
+    for name in ('seed', 'device'):
+        if getattr(options, name) is not None:
+            config[name] = getattr(options, name)
     source = _source(config, options, SOURCES, detect_source)
-    print(f'Making triplets of {options.root} ({source["type"]}) in {options.out} with {options.workers} '
-          f'process{"es" * (options.workers != 1)}', file=sys.stderr)
+    where = ('on a Ray cluster' if options.engine == 'ray' else
+             f'with {options.workers} process{"es" * (options.workers != 1)}')
+    print(f'Making triplets of {options.root} ({source["type"]}) in {options.out} {where}', file=sys.stderr)
     started = time.perf_counter()
     with progress_bar() as bar:
         progress = generate(source, options.root, options.out, GenerationSettings.from_config(config),
                             options.workers, options.limit, options.retry_failed, options.shard_index,
-                            options.num_shards, report=_reporter(bar))
+                            options.num_shards, _reporter(bar), engine=options.engine, ray_address=options.ray_address,
+                            batch_size=options.batch_size, time_limit=options.time_limit or None)
     _print(progress, options, time.perf_counter() - started)
     return 0 if progress.made + progress.there else 1
 
@@ -137,7 +161,10 @@ def _print(progress: Progress, options: argparse.Namespace, seconds: float) -> N
 
 def cli() -> None:
     """The installed program ``clipgs-triplets``."""
-    run(main)
+    try:
+        run(main)
+    except ImportError as error:  # of a package that the source or the engine needs; it says how to install it
+        sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

@@ -1,148 +1,249 @@
-"""How objects are shared out: in this process, or over processes of this machine."""
+"""Who makes objects: this process, processes of this machine, or the nodes of a Ray cluster.
+
+An engine takes chunks of listed objects and gives the outcome of each object, in their order, so that what is written
+does not depend on the engine. Memory does not depend on how many objects there are: a few chunks for each process are
+under way or wait for those before them.
+"""
 from __future__ import annotations
 
+import faulthandler
+import logging
 import multiprocessing
 import os
-import pickle
 import signal
+import socket
 import threading
-import warnings
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
 
 import torch
 
-from clipgs_plugin.triplets.making import make_triplet
+from clipgs_plugin.triplets.chunks import Outcome, failed
 from clipgs_plugin.triplets.objects import Listed
-from clipgs_plugin.triplets.settings import GenerationSettings
-from clipgs_plugin.triplets.sources.base import Source
+
+Chunk = tuple[Listed, ...]
+Make = Callable[[Chunk, Callable[[int], None]], list[Outcome]]  # as chunks.make_chunk, but for what is the same for all
+
+AHEAD = 3        # chunks for each that may be under way: made, and waiting for one before them
+TASKS_PER_CPU = 2  # of a cluster, so that its next task is there when one ends, and an autoscaler sees demand
+TASKS_PER_GPU = 4
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of an object."""
+class ProcessDied(RuntimeError):
+    """The process that made an object died."""
+
+
+class TimedOut(RuntimeError):
+    """An object took longer than the limit."""
+
+
+def make_here(make: Make, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
+    """Objects made in this process by one thread; nothing stops one that hangs or crashes."""
+    for chunk in chunks:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            outcomes = make(chunk, lambda objects: None)
+        finally:
+            torch.set_num_threads(threads)
+        yield from outcomes
+
+
+def make_on_processes(make: Make, chunks: Iterable[Chunk], workers: int, time_limit: float | None) -> Iterator[Outcome]:
+    """Objects made by processes of this machine; see :func:`_in_order`."""
+    return _in_order(_Processes(make, workers, time_limit), chunks, time_limit)
+
+
+def make_on_ray(make: Make, chunks: Iterable[Chunk], address: str | None, gpu: bool,
+                time_limit: float | None) -> Iterator[Outcome]:
+    """Objects made by the nodes of a Ray cluster; see :func:`_in_order`.
+
+    Args:
+        make: It and what it is bound to are pickled; the package must be installed on all nodes.
+        chunks: Their files lie where every node has them under the same path.
+        address: Of the cluster; None takes the one that this process is connected to, that of ``RAY_ADDRESS``, or the
+            one that runs on this machine.
+        gpu: Whether objects are fitted on GPUs.
+        time_limit: Seconds of a step of an object.
+
+    Raises:
+        ImportError: Ray is not installed.
+        ValueError: There is no such cluster.
+    """
+    return _in_order(_RayTasks(make, address, gpu, time_limit), chunks, time_limit)
+
+
+class _Crew(Protocol):
+    """Processes that make chunks."""
+
+    slots: int  # how many chunks may be under way
+
+    def submit(self, chunk: Chunk) -> Any:
+        """Begin a chunk; returns a handle."""
+
+    def next(self, under_way: Collection) -> tuple[Any, list[Outcome] | None]:
+        """Wait for one of the handles; gives it with what became of its chunk, None where its process died."""
+
+    def close(self) -> None:
+        """End whatever is under way."""
+
+
+@dataclass(eq=False)
+class _Slot:
+    """An object's place in the order."""
 
     listed: Listed
-    triplet: bytes | None = None   # a pickled Triplet: tensors that crossed by themselves would cost file descriptors
-    failure: dict | None = None
-    notes: tuple[str, ...] = ()    # warnings
+    outcome: Outcome | None = None
+    retried: bool = False
 
 
-def failure_of(listed: Listed, error: Exception) -> dict:
-    return dict(uid=listed.uid, path=str(listed.path), error=type(error).__name__, message=str(error))
+def _in_order(crew: _Crew, chunks: Iterable[Chunk], time_limit: float | None) -> Iterator[Outcome]:
+    """What a crew makes of each object, in their order.
 
-
-def make_outcome(listed: Listed, source: Source, settings: GenerationSettings) -> Outcome:
-    """The triplet of an object, or why there is none."""
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter('always', UserWarning)
-        try:
-            triplet = make_triplet(listed, source, settings)
-        except ImportError:
-            raise  # every other object would fail alike
-        except Exception as error:  # readers of files of any origin raise anything, and one must not stop a run
-            return Outcome(listed, failure=failure_of(listed, error))
-    return Outcome(listed, pickle.dumps(triplet), notes=tuple(str(note.message) for note in notes))
-
-
-def outcomes(make: Callable[[Listed], Outcome], listed: Iterable[Listed], workers: int) -> Iterator[Outcome]:
-    """What ``make`` gives for each object, in their order; a few objects for each process are under way at a time.
-
-    Where a process dies (a reader that crashes, or memory that ran out), every object that was under way is made again
-    by itself, and the one whose process dies again has failed.
+    Where a process dies (a reader that crashes, or memory that ran out), the objects of its chunk are made again one by
+    one, each with nothing else under way, and the one whose process dies again has failed. One that was by itself and
+    over the limit of time is not made again.
     """
-    if workers == 0:
-        yield from map(partial(_one_thread, make), listed)
-        return
-    listed, window, pool = iter(listed), deque(), None
-    try:
+    chunks, window = iter(chunks), deque()  # of lists of slots, one a chunk
+    under_way: dict[Any, tuple[list[_Slot], float]] = {}
+    again: deque[_Slot] = deque()
+
+    def begin(slots: list[_Slot]) -> None:
+        under_way[crew.submit(tuple(slot.listed for slot in slots))] = slots, time.monotonic()
+
+    with closing(crew):
         while True:
-            pool = pool or _pool(make, workers)
-            for item in islice(listed, 3 * workers - len(window)):
-                window.append((item, _submit(pool, item)))
-            if not window:
-                return
-            outcome = _result(window[0][1])
-            if outcome is not None:
-                window.popleft()
-                yield outcome
-                continue
-            pool.shutdown()
-            pool = None
-            yield from _one_by_one(make, window)
-    finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
+            while (len(under_way) < crew.slots and len(window) < AHEAD * crew.slots
+                   and (chunk := next(chunks, None)) is not None):
+                window.append([_Slot(listed) for listed in chunk])
+                begin(window[-1])
+            if not under_way:
+                if not again:
+                    return
+                begin([again.popleft()])
+            handle, outcomes = crew.next(under_way)
+            slots, began = under_way.pop(handle)
+            if outcomes is None:
+                again.extend(_after_death(slots, time.monotonic() - began, time_limit))
+            else:
+                for slot, outcome in zip(slots, outcomes):
+                    slot.outcome = outcome
+            while window and all(slot.outcome for slot in window[0]):
+                yield from (slot.outcome for slot in window.popleft())
 
 
-def _one_thread(make: Callable[[Listed], Outcome], item: Listed) -> Outcome:
-    threads = torch.get_num_threads()
+def _after_death(slots: list[_Slot], seconds: float, time_limit: float | None) -> list[_Slot]:
+    """Which objects of a chunk whose process has died are to be made again; the others have failed."""
+    alone = slots[0] if len(slots) == 1 else None
+    if alone and time_limit and seconds >= time_limit:
+        alone.outcome = failed(alone.listed, TimedOut(
+            f'it took over {time_limit:g} s; give more time with time_limit, or leave the object out'))
+        return []
+    if alone and alone.retried:
+        alone.outcome = failed(alone.listed, ProcessDied(
+            'the process that made it died, twice: memory ran out, or a library crashed on the file'))
+        return []
+    for slot in slots:
+        slot.retried = True
+    return slots
+
+
+def _watched(make: Make, chunk: Chunk, time_limit: float | None) -> list[Outcome]:
+    """What ``make`` gives, in a process that ends where a step takes too long, whatever holds it up."""
+    if not time_limit:
+        return make(chunk, lambda objects: None)
+    with open(os.devnull, 'w') as nowhere:
+        try:  # a thread in C, which needs no lock of the interpreter
+            return make(chunk, lambda objects: faulthandler.dump_traceback_later(
+                objects * time_limit, exit=True, file=nowhere))
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+# Processes of this machine
+
+class _Processes:
+    """Spawned processes of one thread each, started when they are needed."""
+
+    def __init__(self, make: Make, workers: int, time_limit: float | None) -> None:
+        self.slots = workers
+        self._arguments = make, time_limit
+        # Spawned, since a fork copies the locks of torch's threads without the threads.
+        self._context = multiprocessing.get_context('spawn')
+        self._processes: dict[Connection, multiprocessing.Process] = {}
+        self._idle: list[Connection] = []
+        self._starting: set[Connection] = set()
+
+    def submit(self, chunk: Chunk) -> Connection:
+        pipe = self._idle.pop() if self._idle else self._start()
+        try:
+            pipe.send(chunk)
+        except OSError:  # it has died while it was idle, or as it began
+            if pipe in self._starting:
+                raise self._no_start() from None
+            self._end(pipe)
+            return self.submit(chunk)
+        return pipe
+
+    def _start(self) -> Connection:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
+        process.start()
+        theirs.close()
+        self._processes[ours] = process
+        self._starting.add(ours)
+        return ours
+
+    def next(self, under_way: Collection[Connection]) -> tuple[Connection, list[Outcome] | None]:
+        while True:
+            pipe = wait(list(under_way))[0]
+            try:
+                answer = pipe.recv()
+            except (EOFError, OSError):
+                if pipe in self._starting:
+                    raise self._no_start() from None
+                self._end(pipe)
+                return pipe, None
+            if isinstance(answer, Exception):
+                raise answer
+            if answer is not None:
+                self._idle.append(pipe)
+                return pipe, answer
+            self._starting.remove(pipe)  # it says that it has begun
+
+    def _no_start(self) -> RuntimeError:
+        return RuntimeError('a process ended before it began, for the reason above; a script that calls generate with '
+                            "workers does so below `if __name__ == '__main__':`")
+
+    def _end(self, pipe: Connection) -> None:
+        process = self._processes.pop(pipe)
+        process.kill()
+        process.join()
+        pipe.close()
+
+    def close(self) -> None:
+        for pipe in list(self._processes):
+            self._end(pipe)
+
+
+def _serve(pipe: Connection, make: Make, time_limit: float | None) -> None:
+    """The life of a process: one thread, and an end with its parent's."""
     torch.set_num_threads(1)
-    try:
-        return make(item)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _pool(make: Callable[[Listed], Outcome], workers: int) -> ProcessPoolExecutor:
-    # Spawned, since a fork copies the locks of torch's threads without the threads.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _start, (make,))
-
-
-def _submit(pool: ProcessPoolExecutor, item: Listed) -> Future:
-    try:
-        return pool.submit(_call, item)
-    except BrokenProcessPool as error:
-        future = Future()
-        future.set_exception(error)
-        return future
-
-
-def _result(future: Future) -> Outcome | None:
-    """What a process made, None where it died."""
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return None
-
-
-def _one_by_one(make: Callable[[Listed], Outcome], window: deque[tuple[Listed, Future]]) -> Iterator[Outcome]:
-    """The outcomes of a window that a death has stopped, with one object under way at a time."""
-    pool = None
-    try:
-        while window:
-            item, future = window.popleft()
-            outcome = _result(future)
-            if outcome is None:
-                pool = pool or _pool(make, 1)
-                outcome = _result(_submit(pool, item))
-            if outcome is None:
-                pool.shutdown()
-                pool = None
-                outcome = Outcome(item, failure=dict(
-                    uid=item.uid, path=str(item.path), error='ProcessDied',
-                    message='the process that made it died, twice: memory ran out, or a library crashed on the file'))
-            yield outcome
-    finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
-
-
-_job: Callable[[Listed], Outcome] | None = None  # of this process, set as it starts
-
-
-def _start(make: Callable[[Listed], Outcome]) -> None:
-    """Prepare a process: one thread, and no life after its parent."""
-    global _job
-    _job = make
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the pool
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    pipe.send(None)
+    while True:
+        chunk = pipe.recv()
+        try:
+            answer = _watched(make, chunk, time_limit)
+        except Exception as error:  # raised by the parent
+            answer = error
+        pipe.send(answer)
 
 
 def _end_with(parent) -> None:
@@ -150,5 +251,72 @@ def _end_with(parent) -> None:
     os._exit(1)
 
 
-def _call(item: Listed) -> Outcome:
-    return _job(item)
+# A Ray cluster
+
+class _RayTasks:
+    """Tasks of one CPU and one thread each."""
+
+    def __init__(self, make: Make, address: str | None, gpu: bool, time_limit: float | None) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise ImportError('engine "ray" needs Ray; install it with pip install "clipgs_plugin[cluster]"') from None
+        self._ray, self._gpu = ray, gpu
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            _connect(ray, address)
+        if gpu and not ray.cluster_resources().get('GPU'):
+            raise ValueError('the Ray cluster has no GPU; add a node with one, or make the objects with device "cpu"')
+        self._make, self._time_limit = ray.put(make), time_limit
+        self._task = ray.remote(num_cpus=1, num_gpus=1 / TASKS_PER_GPU if gpu else 0, max_retries=0)(_make_on_node)
+        self._deaths = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError,
+                        ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError)
+        self._refs: set = set()
+
+    @property
+    def slots(self) -> int:
+        """By the cluster's size of the moment."""
+        found = self._ray.cluster_resources()
+        tasks = TASKS_PER_CPU * found.get('CPU', 0)
+        return max(1, int(min(tasks, TASKS_PER_GPU * found.get('GPU', 0)) if self._gpu else tasks))
+
+    def submit(self, chunk: Chunk) -> Any:
+        ref = self._task.remote(self._make, chunk, self._time_limit)
+        self._refs.add(ref)
+        return ref
+
+    def next(self, under_way: Collection) -> tuple[Any, list[Outcome] | None]:
+        (ref,), _ = self._ray.wait(list(under_way), num_returns=1)
+        self._refs.remove(ref)
+        try:
+            return ref, self._ray.get(ref)
+        except self._deaths:
+            return ref, None
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+
+    def close(self) -> None:
+        for ref in self._refs:
+            self._ray.cancel(ref, force=True)
+        if self._connected:
+            self._ray.shutdown()
+
+
+def _connect(ray, address: str | None) -> None:
+    address = address or os.environ.get('RAY_ADDRESS') or 'auto'
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        where = 'on this machine' if address == 'auto' else f'at {address}'
+        raise ValueError(f'no Ray cluster {where} ({error}); start one with `ray start --head`, name one by its '
+                         'address or RAY_ADDRESS, or use engine "local"') from error
+
+
+def _make_on_node(make: Make, chunk: Chunk, time_limit: float | None) -> list[Outcome]:
+    torch.set_num_threads(1)
+    outcomes = _watched(make, chunk, time_limit)
+    for listed, outcome in zip(chunk, outcomes):
+        if outcome.failure and not listed.path.exists():
+            outcome.failure['message'] += (f' (node {socket.gethostname()} has no {listed.path}: files must lie on '
+                                           'storage that every node of the cluster sees)')
+    return outcomes

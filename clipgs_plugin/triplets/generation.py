@@ -1,34 +1,47 @@
 """A run over all that a source lists.
 
-It shares objects out over processes and writes them in the order of the listing, so that the same seed gives the same
-bytes, with any number of processes and interrupted or not.
+Objects are shared out over processes and written in the order of the listing, so that the same seed gives the same
+bytes, with any number of processes, here or on a cluster, and interrupted or not.
 """
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.registry import TASK_UTILS
+from clipgs_plugin.triplets.chunks import AXES, make_chunk
 from clipgs_plugin.triplets.encoding import to_json
-from clipgs_plugin.triplets.engines import Outcome, failure_of, make_outcome, outcomes
-from clipgs_plugin.triplets.making import captioner
-from clipgs_plugin.triplets.objects import Listed, Triplet
+from clipgs_plugin.triplets.engines import make_here, make_on_processes, make_on_ray
+from clipgs_plugin.triplets.making import built
+from clipgs_plugin.triplets.objects import Listed
 from clipgs_plugin.triplets.settings import GenerationSettings, plain
-from clipgs_plugin.triplets.shards import ShardWriter, list_shards, read_settings, rebuild_index, shard_path
+from clipgs_plugin.triplets.shards import (
+    ShardWriter,
+    differing,
+    list_shards,
+    read_settings,
+    rebuild_index,
+    shard_path,
+)
 from clipgs_plugin.triplets.sources.base import Source
-from clipgs_plugin.triplets.views import ViewRule
+from clipgs_plugin.triplets.views import ViewRule, choose_renderer
 
-VERSION = '1'  # raised whenever the same files and settings would give other bytes
+VERSION = '2'  # raised whenever the same files and settings would give other bytes
+BATCH_SIZES = dict(cpu=1, cuda=32)
+ENGINES = 'local', 'ray'
+TIME_LIMIT = 600.0  # seconds
 FAILED, TIMINGS, PARTS = 'failed.jsonl', 'timings.jsonl', 'parts'
 
 
@@ -59,13 +72,15 @@ class Progress:
 
 def generate(source: Source | Mapping, root: str | Path, out: str | Path, settings: GenerationSettings | None = None,
              workers: int = 1, limit: int | None = None, retry_failed: bool = False, shard_index: int = 0,
-             num_shards: int = 1, report: Callable[[Progress], None] = lambda progress: None) -> Progress:
+             num_shards: int = 1, report: Callable[[Progress], None] = lambda progress: None, *, engine: str = 'local',
+             ray_address: str | None = None, batch_size: int | None = None,
+             time_limit: float | None = TIME_LIMIT) -> Progress:
     """Make triplets of everything that a source lists; run again after an interruption, it goes on.
 
     Objects are written in the order of the listing, without those that failed, so the same source and settings give
-    the same shards, whatever ``workers`` is and however often the run was stopped. An object that fails is recorded in
-    ``out/failed.jsonl`` with the reason and does not stop the run; later runs leave it out. ``out/timings.jsonl`` is a
-    log of seconds by step.
+    the same shards, whatever ``workers``, ``engine`` and (on the CPU) ``batch_size`` are and however often the run was
+    stopped. An object that fails is recorded in ``out/failed.jsonl`` with the reason and does not stop the run; later
+    runs leave it out. ``out/timings.jsonl`` is a log of seconds by step.
 
     Memory is that of the listing, and of a few objects for each process.
 
@@ -74,35 +89,48 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
         root: Folder or file that it lists.
         out: Folder of the dataset.
         settings: How triplets are made.
-        workers: Processes, of one thread each; 0 works in this one.
+        workers: Processes of engine ``'local'``, of one thread each; 0 works in this one.
         limit: Take the first objects of the listing only.
         retry_failed: Try objects that failed before once more.
         shard_index: This run's part of the listing, of ``num_shards`` that run apart.
         num_shards: With more than one, parts are written to ``out/parts/00000`` and so on, for :func:`join_parts`.
         report: Called with the counts at the start and after each object.
+        engine: ``'local'``, or ``'ray'`` for all CPUs of a Ray cluster, whose nodes see the files under the same paths.
+        ray_address: Of the cluster, see :func:`~clipgs_plugin.triplets.engines.make_on_ray`.
+        batch_size: Objects that are fitted together; by default 1 on the CPU, 32 on CUDA.
+        time_limit: Seconds that an object may take to be loaded and seen, to be fitted (a batch: for each of its
+            objects), or to be encoded; one over it has failed. None, and ``workers=0``, set no limit.
 
     Raises:
-        ValueError: Nothing is listed or a uid twice, a number is out of range, or the folder holds a dataset of
-            other settings.
-        ImportError: A package that the source needs is not installed.
+        ValueError: Nothing is listed or a uid twice, a number is out of range, the folder holds a dataset of other
+            settings, or this machine lacks the device, the renderer or the cluster.
+        ImportError: A package that the source or the engine needs is not installed.
     """
     settings = settings or GenerationSettings()
     if workers < 0 or num_shards < 1 or not 0 <= shard_index < num_shards or (limit is not None and limit < 1):
         raise ValueError(f'workers={workers}, limit={limit}, shard_index={shard_index}, num_shards={num_shards}: '
                          'expected workers from 0, a limit from 1, and an index from 0 below the number of shards')
+    if engine not in ENGINES or (batch_size is not None and batch_size < 1) or (time_limit or 1) <= 0:
+        raise ValueError(f'engine={engine!r}, batch_size={batch_size}, time_limit={time_limit}: expected one of '
+                         f'{", ".join(ENGINES)}, a batch from 1, and a limit above 0 s')
+    device = torch.device(settings.device).type
+    if device == 'cuda' and engine == 'local' and not torch.cuda.is_available():
+        raise ValueError(f'device={settings.device!r}: torch sees no GPU here')
     if isinstance(source, Mapping):
         source = TASK_UTILS.build(dict(source))
-    if settings.captioner is not None:
-        captioner(to_json(settings.captioner))  # what is missing is said before the first object
-    root, out = Path(root), Path(out)
+    root, out = Path(root).absolute(), Path(out)  # nodes of a cluster have other working directories
+    if num_shards > 1:
+        out = out / PARTS / f'{shard_index:05d}'
+    settings = replace(settings, renderer=_renderer(settings.renderer, out))
+    for model in (settings.captioner, settings.ranker):
+        if model is not None:
+            built(model)  # what is missing is said before the first object
     listed = source.list(root)
     _check_uids(root, listed)
     if not len(listed):
         raise ValueError(f'{root} holds nothing for {type(source).__name__}'
                          + (f', which reads {", ".join(source.suffixes)}' if source.suffixes else ''))
     numbers = range(len(listed))[:limit][shard_index::num_shards]
-    if num_shards > 1:
-        out = out / PARTS / f'{shard_index:05d}'
     with ShardWriter(out, sh_degree=settings.fit.sh_degree, render=_render_card(settings.views),
                      generator=_generator_card(source, settings), dtype=settings.dtype,
                      webp_quality=settings.webp_quality, objects_per_shard=settings.objects_per_shard) as writer, \
@@ -114,17 +142,40 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
         todo = [i for i in missing if listed[i].uid not in known]
         progress = Progress(len(numbers), there=len(numbers) - len(missing), skipped=len(missing) - len(todo))
         report(progress)
-        make = partial(make_outcome, source=source, settings=settings)
-        for outcome in outcomes(make, (listed[i] for i in todo), workers):
-            failure = outcome.failure or _write(writer, outcome, root, timings)
-            if failure:
-                failed.add(failure)
-                progress.failed += 1
-                progress.reasons[failure['error']] += 1
-            else:
-                progress.made += 1
-            report(progress)
+        make = partial(make_chunk, source=source, settings=settings, root=root)
+        objects = (listed[i] for i in todo)
+        chunks = iter(lambda: tuple(islice(objects, batch_size or BATCH_SIZES[device])), ())
+        if engine == 'ray':
+            outcomes = make_on_ray(make, chunks, ray_address, device == 'cuda', time_limit)
+        elif workers:
+            outcomes = make_on_processes(make, chunks, workers, time_limit)
+        else:
+            outcomes = make_here(make, chunks)
+        with closing(outcomes):
+            for outcome in outcomes:
+                if outcome.failure:
+                    failed.add(outcome.failure)
+                    progress.failed += 1
+                    progress.reasons[outcome.failure['error']] += 1
+                else:
+                    writer.add(outcome.sample)
+                    timings.add(outcome.timing)
+                    progress.made += 1
+                report(progress)
     return progress
+
+
+def _renderer(name: str, out: Path) -> str:
+    """The renderer that a name stands for; ``'auto'`` is the one with which a folder was begun, else this machine's."""
+    begun = name == 'auto' and (out / 'dataset.json').is_file()
+    if begun:
+        name = read_settings(out)['generator'].get('renderer', name)
+    try:
+        return choose_renderer(name)
+    except ImportError:  # for a mesh to say, if there is any
+        return 'raycast' if name == 'auto' else name
+    except RuntimeError as error:
+        raise ValueError(f'{f"{out} was begun with " if begun else ""}renderer={name!r}: {error}') from error
 
 
 def _check_uids(root: Path, listed: Sequence[Listed]) -> None:
@@ -134,28 +185,6 @@ def _check_uids(root: Path, listed: Sequence[Listed]) -> None:
             raise ValueError(f'{root}: uid {item.uid!r} is listed twice, the second time for {item.path}; a source '
                              'gives every object a uid of its own')
         seen.add(item.uid)
-
-
-def _write(writer: ShardWriter, outcome: Outcome, root: Path, timings: _Log) -> dict | None:
-    """Write an object; returns the failure if the format cannot hold it."""
-    triplet: Triplet = pickle.loads(outcome.triplet)
-    listed, source = outcome.listed, dict(triplet.source)
-    path, root = listed.path.absolute(), root.absolute()
-    if path != root and path.is_relative_to(root):
-        source['file'] = path.relative_to(root).as_posix()
-    if triplet.viewmats is not None:
-        source['cameras'] = dict(axes=AXES, viewmats=triplet.viewmats.tolist(), intrinsics=triplet.intrinsics.tolist())
-    try:
-        writer.write(listed.uid, triplet.gaussians, triplet.views, captions=triplet.captions, category=listed.category,
-                     split=listed.split, source=source, quality=triplet.quality, attributes=listed.attributes,
-                     cameras='dataset' if triplet.viewmats is None else 'own')
-    except ValueError as error:
-        return failure_of(listed, error)
-    timings.add(dict(uid=listed.uid, seconds=triplet.seconds, notes=outcome.notes))
-    return None
-
-
-AXES = 'world to camera, OpenCV: x right, y down, z forward; pixels, the centre of the first at (0.5, 0.5)'
 
 
 def _render_card(rule: ViewRule) -> dict:
@@ -170,8 +199,9 @@ def _generator_card(source: Source, settings: GenerationSettings) -> dict:
     """What the bytes depend on besides the files."""
     return dict(name='clipgs_plugin.triplets.generation', version=VERSION, seed=settings.seed,
                 source=_source_card(source), fit=asdict(settings.fit), captions=asdict(settings.captions),
-                captioner=settings.captioner, samples=settings.samples, light=settings.light,
-                max_gaussians=settings.max_gaussians)
+                captioner=settings.captioner, ranker=settings.ranker, renderer=settings.renderer,
+                samples=settings.samples, light=settings.light, max_gaussians=settings.max_gaussians,
+                device=torch.device(settings.device).type)
 
 
 def _source_card(source: Source) -> dict:
@@ -245,7 +275,8 @@ def join_parts(out: str | Path) -> int:
         found = {key: value for key, value in read_settings(part).items() if key != 'counts'}
         settings = settings or found
         if found != settings:
-            raise ValueError(f'{part} was made with other settings than {parts[0]}; make it again')
+            raise ValueError(f'{part} was made with other settings than {parts[0]}, where they are wanted as there: '
+                             f'{differing(found, settings)}; make it again')
     (out / 'shards').mkdir(exist_ok=True)
     write_whole(out / 'dataset.json', [to_json(settings, indent=2)])
     for part in parts:

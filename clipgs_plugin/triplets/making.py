@@ -1,13 +1,13 @@
 """One object: from what a source lists to a triplet.
 
-An object is turned to y up, brought into the unit sphere, seen by the cameras of the dataset, fitted and described;
-what is done depends on what its file holds.
+An object is turned to y up, brought into the unit sphere, seen by the cameras of the dataset, described and fitted;
+what is done depends on what its file holds. The fit comes last and apart, since many objects are fitted together.
 """
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -18,10 +18,11 @@ from numpy import ndarray
 from clipgs_plugin.ops import render
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.structures import GaussianCloud
-from clipgs_plugin.triplets.captions import Captioner, captions_for, model_captions, unique_captions
+from clipgs_plugin.triplets.captions import captions_for, model_captions, unique_captions
 from clipgs_plugin.triplets.encoding import caption_id, to_json
-from clipgs_plugin.triplets.fitting import fit, initialise, quality_of
+from clipgs_plugin.triplets.fitting import Fitted, fit_many, initialise
 from clipgs_plugin.triplets.objects import Listed, Mesh, Points, PosedImages, Surface, Triplet, Views, composite
+from clipgs_plugin.triplets.quality import quality_of
 from clipgs_plugin.triplets.settings import GenerationSettings
 from clipgs_plugin.triplets.sources.base import Source
 from clipgs_plugin.triplets.sources.points import surfels
@@ -30,6 +31,8 @@ from clipgs_plugin.triplets.views import ViewRule, render_mesh
 
 OWN_TEST = 8       # of an object's own views every eighth is held out
 MIN_POINTS = 1000  # of a reconstruction, under which the hull of the masks is the better beginning
+
+ToFit = tuple[Views, Views]  # views to fit and views held out
 
 
 def make_triplet(listed: Listed, source: Source, settings: GenerationSettings | None = None) -> Triplet:
@@ -49,34 +52,73 @@ def make_triplet(listed: Listed, source: Source, settings: GenerationSettings | 
         ValueError, OSError: The file cannot be used; the message says why.
     """
     settings = settings or GenerationSettings()
+    triplet, views = prepare(listed, source, settings)
+    return triplet if views is None else fit_together([triplet], [views], settings)[0]
+
+
+def prepare(listed: Listed, source: Source, settings: GenerationSettings) -> tuple[Triplet, ToFit | None]:
+    """Load an object and do all that comes before its fit.
+
+    Returns:
+        Its triplet with the Gaussians that the fit begins with, and what to fit; None where they are as they should be.
+
+    Raises:
+        As :func:`make_triplet`.
+    """
     clock = _Clock()
     content = source.load(listed)
     clock.lap('load')
     for kind, make in _MAKERS.items():
         if isinstance(content, kind):
-            made = make(turned(content, source.up), settings, _object_seed(settings.seed, listed.uid), clock)
+            made = make(turned(content, source.up), settings, object_seed(settings, listed), clock)
             break
     else:
         raise TypeError(f'{listed.path}: {type(source).__name__} gave a {type(content).__name__}, expected one of '
                         f'{", ".join(kind.__name__ for kind in _MAKERS)}')
     captions = captions_for(listed, settings.captions)
     if settings.captioner is not None:
-        captions = unique_captions([*captions, *model_captions(captioner(to_json(settings.captioner)), made.views)])
+        captions = unique_captions([*captions, *model_captions(built(settings.captioner), made.views)])
+    if settings.ranker is not None:
+        captions = built(settings.ranker)(captions, made.views)
     clock.lap('captions')
     return Triplet(listed, made.gaussians, made.views, captions, made.quality,
                    dict(file=listed.path.name, up=source.up, **made.source), made.viewmats, made.intrinsics,
-                   clock.seconds)
+                   clock.seconds), made.to_fit
 
 
-@lru_cache(maxsize=1)
-def captioner(config: bytes) -> Captioner:
-    """The captioner of this process, by its config as JSON."""
+def fit_together(triplets: Sequence[Triplet], views: Sequence[ToFit], settings: GenerationSettings) -> list[Triplet]:
+    """Fit objects, given as :func:`prepare` gives them, and finish their triplets.
+
+    Raises:
+        ValueError: Views that never show their object.
+    """
+    clock = _Clock()
+    found = fit_many([triplet.gaussians.to(settings.device) for triplet in triplets], *zip(*views),
+                     settings.views.background, settings.fit,
+                     [object_seed(settings, triplet.listed) for triplet in triplets])
+    clock.lap('fit', len(triplets))
+    return [_fitted(*pair, clock.seconds) for pair in zip(triplets, found)]
+
+
+def _fitted(triplet: Triplet, found: Fitted, seconds: dict) -> Triplet:
+    made = f'{triplet.source["made"]}, fitted in {found.iterations} iterations'
+    return replace(triplet, gaussians=found.cloud.to('cpu'), quality=found.quality,
+                   source={**triplet.source, 'made': made}, seconds=triplet.seconds | seconds)
+
+
+def built(config: Mapping):
+    """The model of a config, built once in a process."""
+    return _build(to_json(config))
+
+
+@lru_cache(maxsize=2)  # a captioner and a ranker
+def _build(config: bytes):
     return TASK_UTILS.build(json.loads(config))
 
 
 @dataclass
 class _Made:
-    """What making an object gives besides what was listed of it; the fields of :class:`Triplet`."""
+    """What making an object gives besides what was listed of it: fields of :class:`Triplet`, and what to fit."""
 
     gaussians: GaussianCloud
     views: ndarray
@@ -84,22 +126,25 @@ class _Made:
     source: dict
     viewmats: ndarray | None = None
     intrinsics: ndarray | None = None
+    to_fit: ToFit | None = None
 
 
 class _Clock:
-    """Seconds of each step."""
+    """Seconds of each step of an object."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def lap(self, step: str) -> None:
+    def lap(self, step: str, objects: int = 1) -> None:
+        """End a step, which was done for so many objects together."""
         now = time.perf_counter()
-        self.seconds[step], self._last = round(now - self._last, 4), now
+        self.seconds[step], self._last = round((now - self._last) / objects, 4), now
 
 
-def _object_seed(seed: int, uid: str) -> int:
-    return caption_id(f'{seed}/{uid}')
+def object_seed(settings: GenerationSettings, listed: Listed) -> int:
+    """What the randomness of an object depends on."""
+    return caption_id(f'{settings.seed}/{listed.uid}')
 
 
 def _from_mesh(mesh: Mesh, settings: GenerationSettings, seed: int, clock: _Clock) -> _Made:
@@ -107,18 +152,15 @@ def _from_mesh(mesh: Mesh, settings: GenerationSettings, seed: int, clock: _Cloc
     mesh, centre, radius = normalised(mesh)
     viewmats = np.concatenate([rule.train_cameras(), rule.test_cameras()])
     images = render_mesh(mesh, viewmats, rule.intrinsics(), rule.size, rule.size, samples=settings.samples,
-                         light=settings.light)
+                         light=settings.light, renderer=settings.renderer)
     clock.lap('views')
     cloud = initialise(sample_surface(mesh, settings.fit.num_gaussians, seed))
     clock.lap('initialise')
     intrinsics = _repeated(rule.intrinsics(), len(images))
     train, test = (Views(images[part], viewmats[part], intrinsics[part])
                    for part in (slice(rule.num_views), slice(rule.num_views, None)))
-    fitted = fit(cloud, train, test, rule.background, settings.fit, seed)
-    clock.lap('fit')
-    return _Made(fitted.cloud, _pixels(train.images, rule), fitted.quality,
-                 dict(kind='mesh', made=f'views by ray casting, fitted in {fitted.iterations} iterations',
-                      **_frame(centre, radius)))
+    return _Made(cloud, _pixels(train.images, rule), {}, dict(kind='mesh', made='rendered', **_frame(centre, radius)),
+                 to_fit=(train, test))
 
 
 def _from_points(points: Points, settings: GenerationSettings, seed: int, clock: _Clock) -> _Made:
@@ -126,7 +168,7 @@ def _from_points(points: Points, settings: GenerationSettings, seed: int, clock:
     surface, told = surfels(points, settings.fit.num_gaussians, seed)
     cloud = initialise(surface).with_sh_degree(settings.fit.sh_degree)
     clock.lap('initialise')
-    images = _pictures(cloud, settings.views.train_cameras(), settings.views)
+    images = _pictures(cloud, settings.views.train_cameras(), settings)
     clock.lap('views')
     return _Made(cloud, _pixels(images, settings.views), {},
                  dict(kind='points', made='oriented discs, no fit; views are pictures of the discs',
@@ -139,7 +181,7 @@ def _from_splats(cloud: GaussianCloud, settings: GenerationSettings, seed: int, 
     radius = (cloud.means.double() - centre).norm(dim=-1).max()
     cloud = cloud.normalise()
     stored = _reduced(cloud, settings.max_gaussians).with_sh_degree(settings.fit.sh_degree)
-    images = _pictures(cloud, rule.train_cameras(), rule)
+    images = _pictures(cloud, rule.train_cameras(), settings)
     clock.lap('views')
     quality, notes = {}, ['no fit; views are pictures of the splats as they came']
     if len(stored) < len(cloud):
@@ -148,7 +190,7 @@ def _from_splats(cloud: GaussianCloud, settings: GenerationSettings, seed: int, 
         notes.append(f'SH degree {cloud.sh_degree} cut to {stored.sh_degree}')
     if len(notes) > 1:  # something was lost: against the splats as they came
         viewmats = rule.test_cameras()
-        test = Views(_pictures(cloud, viewmats, rule), viewmats, _repeated(rule.intrinsics(), len(viewmats)))
+        test = Views(_pictures(cloud, viewmats, settings), viewmats, _repeated(rule.intrinsics(), len(viewmats)))
         quality = quality_of(stored, test, rule.background)
         clock.lap('quality')
     return _Made(stored, _pixels(images, rule), quality,
@@ -171,14 +213,12 @@ def _from_images(posed: PosedImages, settings: GenerationSettings, seed: int, cl
                    for part in (~held_out, held_out))
     cloud = initialise(replace(surface, positions=points.positions))
     clock.lap('initialise')
-    fitted = fit(cloud, train, test, rule.background, settings.fit, seed)
-    clock.lap('fit')
     chosen = _spread(train.viewmats, rule.num_views)
     images, intrinsics = _squared(train.images[chosen], train.intrinsics[chosen], rule.size)
-    return _Made(fitted.cloud, _pixels(images, rule), fitted.quality,
-                 dict(kind='images', made=f'{begun}, fitted in {fitted.iterations} iterations',
-                      pictures=len(posed.images), held_out=int(held_out.sum()), **_frame(centre, radius)),
-                 train.viewmats[chosen], intrinsics)
+    return _Made(cloud, _pixels(images, rule), {},
+                 dict(kind='images', made=begun, pictures=len(posed.images), held_out=int(held_out.sum()),
+                      **_frame(centre, radius)),
+                 train.viewmats[chosen], intrinsics, (train, test))
 
 
 def _begin(posed: PosedImages, train: PosedImages, settings: GenerationSettings, seed: int) -> tuple[Surface, str]:
@@ -248,13 +288,14 @@ def _repeated(intrinsics: ndarray, count: int) -> ndarray:
     return np.repeat(np.asarray(intrinsics, np.float32)[None], count, axis=0)
 
 
-def _pictures(cloud: GaussianCloud, viewmats: ndarray, rule: ViewRule) -> ndarray:
+def _pictures(cloud: GaussianCloud, viewmats: ndarray, settings: GenerationSettings) -> ndarray:
     """A cloud from cameras of the dataset, (V, H, W, 4) float32, not premultiplied."""
-    colors, alphas = render(cloud, torch.as_tensor(viewmats), torch.from_numpy(_repeated(rule.intrinsics(),
-                            len(viewmats))), rule.size, rule.size)
-    alphas = alphas[..., None].numpy()
-    return np.concatenate([np.divide(colors.numpy(), alphas, out=np.zeros(colors.shape, np.float32),
-                                     where=alphas > 0), alphas], axis=-1)
+    rule, cloud = settings.views, cloud.to(settings.device)
+    cameras = (torch.as_tensor(x, device=cloud.device) for x in (viewmats, _repeated(rule.intrinsics(), len(viewmats))))
+    colors, alphas = (x.cpu().numpy() for x in render(cloud, *cameras, rule.size, rule.size))
+    alphas = alphas[..., None]
+    return np.concatenate([np.divide(colors, alphas, out=np.zeros(colors.shape, np.float32), where=alphas > 0), alphas],
+                          axis=-1)
 
 
 def _pixels(images: ndarray, rule: ViewRule) -> ndarray:

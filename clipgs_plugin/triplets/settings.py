@@ -18,10 +18,14 @@ class GenerationSettings:
         fit: How Gaussians are fitted.
         captions: Which of the texts that come with an object, and what is made of its names.
         captioner: Config of a :class:`~clipgs_plugin.triplets.captions.Captioner` that adds captions of the views.
-        samples: Rays of a pixel of a mesh, in each direction.
+        ranker: Config of a :class:`~clipgs_plugin.triplets.captions.CaptionRanker` that orders the captions and leaves
+            some out.
+        renderer: Of meshes, as :func:`~clipgs_plugin.triplets.views.choose_renderer` takes it.
+        samples: Samples of a pixel of a mesh, in each direction.
         light: Of a mesh, ``'none'`` or a name that :func:`~clipgs_plugin.triplets.views.render_mesh` knows.
         max_gaussians: Splats of more Gaussians keep so many, those that cover most; None keeps all.
         seed: Randomness is a function of the seed and an object's uid.
+        device: Of torch, on which Gaussians are drawn and fitted.
         dtype: Of stored Gaussians, ``'float16'`` or ``'float32'``.
         webp_quality: Of stored views, 0 to 100; None stores them without loss.
         objects_per_shard: Objects in a full shard.
@@ -31,10 +35,13 @@ class GenerationSettings:
     fit: FitSettings = PRESETS['default']
     captions: CaptionRules = field(default_factory=CaptionRules)
     captioner: Mapping | None = None
+    ranker: Mapping | None = None
+    renderer: str = 'auto'
     samples: int = 3
     light: str = 'none'
     max_gaussians: int | None = None
     seed: int = 0
+    device: str = 'cpu'
     dtype: str = 'float16'
     webp_quality: int | None = 90
     objects_per_shard: int = 128
@@ -45,13 +52,14 @@ class GenerationSettings:
 
         Args:
             config: ``views``, ``fit`` (fields of :class:`FitSettings` over those of its ``preset``), ``captions``
-                (fields of :class:`CaptionRules`, and ``captioner``), ``mesh`` (``samples``, ``light``), ``splats``
-                (``max_gaussians``), ``storage`` and ``seed``; each may be absent. ``source`` is left to the caller.
+                (fields of :class:`CaptionRules`, ``captioner`` and ``ranker``), ``mesh`` (``renderer``, ``samples``,
+                ``light``), ``splats`` (``max_gaussians``), ``storage``, ``seed`` and ``device``; each may be absent.
+                ``source`` is left to the caller.
 
         Raises:
             ValueError: An unknown part or setting.
         """
-        _check_names('generation', config, {'source', 'fit', 'seed', *_PARTS})
+        _check_names('generation', config, {'source', 'fit', *_ALONE, *_PARTS})
         given = {part: plain(config.get(part, {})) for part in ('fit', *_PARTS)}
         for part, known in _PARTS.items():
             _check_names(part, given[part], known)
@@ -59,13 +67,16 @@ class GenerationSettings:
         if preset not in PRESETS:
             raise ValueError(f'fit.preset={preset!r}: expected one of {", ".join(PRESETS)}')
         _check_names('fit', given['fit'], {f.name for f in fields(FitSettings)})
+        captions = given.pop('captions')
+        models = {name: captions.pop(name) for name in _MODELS & set(captions)}
         return cls(views=ViewRule(**given['views']), fit=replace(PRESETS[preset], **given['fit']),
-                   captioner=given['captions'].pop('captioner', None), captions=CaptionRules(**given['captions']),
-                   **given['mesh'], **given['splats'], **given['storage'], seed=config.get('seed', 0))
+                   captions=CaptionRules(**captions), **models, **given['mesh'], **given['splats'], **given['storage'],
+                   **{name: config[name] for name in _ALONE & set(config)})
 
 
-_PARTS = dict(views={f.name for f in fields(ViewRule)}, captions={f.name for f in fields(CaptionRules)} | {'captioner'},
-              mesh={'samples', 'light'}, splats={'max_gaussians'},
+_ALONE, _MODELS = {'seed', 'device'}, {'captioner', 'ranker'}
+_PARTS = dict(views={f.name for f in fields(ViewRule)}, captions={f.name for f in fields(CaptionRules)} | _MODELS,
+              mesh={'renderer', 'samples', 'light'}, splats={'max_gaussians'},
               storage={'dtype', 'webp_quality', 'objects_per_shard'})
 
 

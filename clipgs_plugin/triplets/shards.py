@@ -16,8 +16,9 @@ import json
 import os
 import tarfile
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,20 @@ def read_settings(root: str | Path) -> dict:
         raise ValueError(f'{path}: format {settings.get("format")!r} version {settings.get("version")!r}, this release '
                          f'reads {FORMAT!r} version {FORMAT_VERSION}; use the release that wrote it')
     return settings
+
+
+def differing(found: dict, wanted: dict) -> str:
+    """Which settings that are wanted are not found, in words."""
+    return '; '.join(f'{name}: {there!r} there, {value!r} wanted' for name, there, value in _differing(found, wanted))
+
+
+def _differing(found: dict, wanted: dict, prefix: str = '') -> Iterator[tuple[str, Any, Any]]:
+    for key, value in wanted.items():
+        there = found.get(key)
+        if isinstance(there, dict) and isinstance(value, dict):
+            yield from _differing(there, {**dict.fromkeys(there), **value}, f'{prefix}{key}.')
+        elif there != value:
+            yield f'{prefix}{key}', there, value
 
 
 # Index
@@ -206,10 +221,8 @@ class ShardWriter:
         if (self.root / 'dataset.json').is_file():
             found = read_settings(self.root)
             wanted = json.loads(to_json(self.settings))
-            differing = [f'{key}: {found.get(key)!r} there, {wanted[key]!r} wanted'
-                         for key in wanted if found.get(key) != wanted[key]]
-            if differing:
-                raise ValueError(f'{self.root} holds triplets with other settings ({"; ".join(differing)}); '
+            if any(found.get(key) != wanted[key] for key in wanted):
+                raise ValueError(f'{self.root} holds triplets with other settings ({differing(found, wanted)}); '
                                  'write to another folder, or delete this one')
         elif list_shards(self.root):
             raise ValueError(f'{self.root} holds shards but no dataset.json; write to another folder')

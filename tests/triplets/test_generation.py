@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from conftest import random_cloud
 
 from clipgs_plugin import ops, write_gaussians
 from clipgs_plugin.datasets import TripletDataset
+from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets import (
     FitSettings,
     GenerationSettings,
@@ -24,16 +26,19 @@ from clipgs_plugin.triplets import (
     PosedImages,
     ShardReader,
     ViewRule,
+    chunks,
     generate,
+    generation,
     join_parts,
     make_triplet,
 )
+from clipgs_plugin.triplets.captions import CaptionRules
 from clipgs_plugin.triplets.sources.splats import SplatSource
 from clipgs_plugin.triplets.views import render_mesh
 
 RULE = ViewRule(num_views=3, num_test=2, size=24)
 SMALL = GenerationSettings(views=RULE, fit=FitSettings(num_gaussians=150, iterations=20, check_every=0),
-                           webp_quality=None, objects_per_shard=2, dtype='float32')
+                           renderer='raycast', webp_quality=None, objects_per_shard=2, dtype='float32')
 
 
 class Given:
@@ -52,11 +57,13 @@ class Given:
 
 
 class Deadly(SplatSource):
-    """One whose process dies at some objects."""
+    """One whose process dies at some objects, and hangs at others."""
 
     def load(self, listed):
         if 'deadly' in listed.uid:
             os._exit(9)
+        if 'endless' in listed.uid:
+            time.sleep(600)
         return super().load(listed)
 
 
@@ -90,18 +97,22 @@ def failures(out):
 
 # A run
 
-def test_two_processes_and_a_death_give_the_bytes_of_none(files, whole, tmp_path):
+def test_two_processes_a_death_and_a_hang_give_the_bytes_of_none(files, whole, tmp_path):
     folder = tmp_path / 'files'
     folder.mkdir()
     for path in files.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    write_gaussians(random_cloud(5), folder / 'chair_2_deadly.ply')
+    bad = dict(chair_2_deadly='ProcessDied', chair_3_endless='TimedOut')
+    for name in bad:
+        write_gaussians(random_cloud(5), folder / f'{name}.ply')
     seen = []
-    progress = generate(Deadly(), folder, tmp_path / 'out', SMALL, workers=2, report=lambda p: seen.append(p.left))
-    assert (progress.made, progress.failed, dict(progress.reasons)) == (5, 1, {'ProcessDied': 1})
-    assert seen == [6, 5, 4, 3, 2, 1, 0]
-    failure, = failures(tmp_path / 'out')
-    assert failure['uid'] == 'chair_2_deadly' and failure['path'] == str(folder / 'chair_2_deadly.ply')
+    progress = generate(Deadly(), folder, tmp_path / 'out', SMALL, workers=2, report=lambda p: seen.append(p.left),
+                        batch_size=2, time_limit=2)
+    assert (progress.made, progress.failed, progress.reasons) == (5, 2, dict.fromkeys(bad.values(), 1))
+    assert seen == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert {failure['uid']: failure['error'] for failure in failures(tmp_path / 'out')} == bad
+    assert 'over 2 s' in failures(tmp_path / 'out')[1]['message']
+    assert failures(tmp_path / 'out')[0]['path'] == str(folder / 'chair_2_deadly.ply')
     made, expected = contents(tmp_path / 'out'), contents(whole)
     cards = [json.loads(files.pop('dataset.json')) for files in (made, expected)]
     assert cards[0].pop('generator')['source'].pop('type') == 'Deadly' and cards[1].pop('generator')
@@ -116,7 +127,7 @@ from test_generation import SMALL, SplatSource, generate
 def report(progress):
     if progress.made == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-generate(SplatSource(), {str(files)!r}, {str(tmp_path)!r}, SMALL, workers=0, report=report)
+generate(SplatSource(), {str(files)!r}, {str(tmp_path)!r}, SMALL, workers=1, report=report, batch_size=2)
 """
     killed = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -184,10 +195,89 @@ def test_an_unfinished_part_is_not_joined(files, tmp_path):
         join_parts(tmp_path)
 
 
-@pytest.mark.parametrize('wrong', [dict(workers=-1), dict(limit=0), dict(shard_index=2, num_shards=2)])
+def test_parts_of_other_settings_are_not_joined(files, tmp_path):
+    for i, renderer in enumerate(['raycast', 'raycast', 'egl']):
+        generate(SplatSource(), files, tmp_path, SMALL, workers=0, shard_index=i, num_shards=3)
+        card = tmp_path / 'parts' / f'0000{i}' / 'dataset.json'
+        card.write_text(card.read_text().replace('"renderer": "raycast"', f'"renderer": "{renderer}"'))
+    with pytest.raises(ValueError, match=r"00002 .* generator\.renderer: 'egl' there, 'raycast' wanted;"):
+        join_parts(tmp_path)
+
+
+@pytest.mark.parametrize('there', ['egl', 'raycast'])
+def test_auto_goes_on_with_the_renderer_of_the_folder(files, tmp_path, monkeypatch, there):
+    monkeypatch.setattr(generation, 'choose_renderer', lambda name: there if name == 'auto' else name)
+    auto = replace(SMALL, renderer='auto')
+    generate(SplatSource(), files, tmp_path, auto, workers=0, limit=1)
+    assert json.loads((tmp_path / 'dataset.json').read_text())['generator']['renderer'] == there
+
+    def choose_renderer(name):
+        raise RuntimeError('no libEGL')
+    monkeypatch.setattr(generation, 'choose_renderer', choose_renderer)
+    with pytest.raises(ValueError, match=f"{tmp_path} was begun with renderer='{there}': no libEGL"):
+        generate(SplatSource(), files, tmp_path, auto, workers=0)
+    monkeypatch.setattr(generation, 'choose_renderer', lambda name: 'other' if name == 'auto' else name)
+    assert generate(SplatSource(), files, tmp_path, auto, workers=0).there == 1
+
+
+@pytest.mark.parametrize('wrong', [dict(workers=-1), dict(limit=0), dict(shard_index=2, num_shards=2),
+                                   dict(engine='spark'), dict(batch_size=0), dict(time_limit=-1)])
 def test_numbers_out_of_range_are_refused(files, tmp_path, wrong):
     with pytest.raises(ValueError, match=f'{next(iter(wrong))}='):
         generate(SplatSource(), files, tmp_path / 'out', SMALL, **wrong)
+
+
+def test_a_fit_that_fails_for_many_is_done_for_each(tmp_path, monkeypatch):
+    """Without a GPU, with a fit that only counts."""
+    calls = []
+
+    def fit_together(triplets, views, settings):
+        calls.append([triplet.listed.uid for triplet in triplets])
+        if any(triplet.listed.uid == 'bad' for triplet in triplets):
+            raise RuntimeError('bad')
+        return triplets
+    monkeypatch.setattr(chunks, 'fit_together', fit_together)
+    listed = [Listed(name, tmp_path / name) for name in ('a', 'bad', 'c')]
+    for device, expected in (('cuda', [['a', 'bad', 'c'], ['a'], ['bad'], ['c']]), ('cpu', [['a'], ['bad'], ['c']])):
+        calls.clear()
+        outcomes = chunks.make_chunk(listed, lambda objects: None, Given(cube()), replace(SMALL, device=device),
+                                     tmp_path)
+        assert calls == expected
+        assert [outcome.failure and outcome.failure['uid'] for outcome in outcomes] == [None, 'bad', None]
+        assert [outcome.sample is None for outcome in outcomes] == [False, True, False]
+
+
+def test_captions_are_ranked_by_what_the_config_names(files, tmp_path):
+    @TASK_UTILS.register_module()
+    class Shortest:
+        def __init__(self, keep):
+            self.keep = keep
+
+        def __call__(self, captions, views):
+            assert views.shape == (3, 24, 24, 3)
+            return tuple(sorted(captions, key=lambda caption: len(caption['text'])))[:self.keep]
+    try:
+        settings = replace(SMALL, ranker=dict(type='Shortest', keep=1), captions=CaptionRules(
+            templates=('a very long caption of {name}', '{name}!')))
+        generate(SplatSource(), files, tmp_path, settings, workers=0)
+    finally:
+        TASK_UTILS._module_dict.pop('Shortest')
+    reader = ShardReader(tmp_path)
+    assert [caption['text'] for caption in reader.read_record(0)['captions']] == ['chair 0']
+    assert reader.settings['generator']['ranker'] == dict(type='Shortest', keep=1)
+
+
+def test_a_ranker_that_cannot_be_built_stops_the_run_before_it_begins(files, tmp_path):
+    with pytest.raises((KeyError, ValueError), match='Nothing'):
+        generate(SplatSource(), files, tmp_path / 'out', replace(SMALL, ranker=dict(type='Nothing')))
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_device_that_is_not_there_is_said(files, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip('there is one')
+    with pytest.raises(ValueError, match="device='cuda:0': torch sees no GPU"):
+        generate(SplatSource(), files, tmp_path, replace(SMALL, device='cuda:0'))
 
 
 def test_nothing_listed_is_said(tmp_path):
@@ -361,10 +451,12 @@ def test_other_content_is_named(tmp_path):
 def test_settings_come_from_a_config():
     settings = GenerationSettings.from_config(dict(
         source=dict(type='MeshSource'), views=dict(size=32, background=[0, 0, 0]),
-        fit=dict(preset='draft', sh_degree=1), captions=dict(limit=2),
-        mesh=dict(light='soft'), storage=dict(dtype='float32'), seed=3))
+        fit=dict(preset='draft', sh_degree=1), captions=dict(limit=2, ranker=dict(type='CaptionRanker', teacher='a')),
+        mesh=dict(light='soft', renderer='egl'), storage=dict(dtype='float32'), seed=3, device='cuda'))
     assert (settings.views.size, settings.views.background, settings.light) == (32, (0.0, 0.0, 0.0), 'soft')
     assert (settings.fit.num_gaussians, settings.fit.sh_degree) == (2000, 1)
+    assert (settings.renderer, settings.device, settings.captions.limit) == ('egl', 'cuda', 2)
+    assert settings.ranker == dict(type='CaptionRanker', teacher='a') and settings.captioner is None
     assert (settings.dtype, settings.webp_quality, settings.seed) == ('float32', 90, 3)
 
 
