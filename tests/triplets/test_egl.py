@@ -216,13 +216,14 @@ def test_what_was_made_for_a_mesh_is_released(drawn):
 
 
 _ELSEWHERE = """
-import os, sys
+import os, signal, sys
 sys.path.insert(0, {here!r})
 import test_egl
 from clipgs_plugin.triplets.views import choose_renderer
 print(test_egl.digest(test_egl.MESHES['several parts']()), flush=True)
 child = os.fork()
 if child == 0:
+    signal.alarm(20)
     try:
         choose_renderer('egl')
     except RuntimeError as error:

@@ -8,7 +8,7 @@ by a mean of at most ``MAX_DIFFERENCE`` and agrees with it to at least ``MIN_PSN
 the median. What is nearer to the camera than 1/1000 of the mesh's farthest point is not drawn.
 
 A process has one context, made at first use, in a thread of its own that does all the drawing: a context is bound to a
-thread, and moderngl takes two live ones in a thread for one another.
+thread, and moderngl draws with whichever is current there.
 """
 from __future__ import annotations
 
