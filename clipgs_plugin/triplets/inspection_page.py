@@ -26,8 +26,8 @@ body { max-width: 1500px } .strip { flex: 1; min-width: 0; width: auto }
 """
 LEGEND = ('In each picture: left the stored view, in the middle the stored Gaussians from its camera, right their '
           f'absolute difference times {AMPLIFIED}: black where they are equal, full where a channel is off by '
-          f'{-(-255 // AMPLIFIED)} of 255 or more. Under it the PSNR of this view, which was among those that '
-          'were fitted where objects were.')
+          f'{-(-255 // AMPLIFIED)} of 255 or more; under it the PSNR of that view. A fit has seen these views; those '
+          'that were held out are not stored.')
 
 
 def write_page(inspection: Inspection, path: str | Path) -> None:
@@ -42,7 +42,8 @@ def render_page(inspection: Inspection) -> str:
     measured = [name for name in (*MEASURED, 'bytes') if name in found.statistics()]
     if measured:
         parts += ['<h2>Distributions</h2>', image_tag(figure_png(_draw_histograms(found, measured)), 'histograms')]
-    parts += _shown('Worst objects', 'The least PSNR of the foreground on held-out views. ' + LEGEND, found.worst,
+    worst = f'The least PSNR on held-out views, of the foreground where that was measured. {LEGEND}'
+    parts += _shown('Worst objects', worst, found.worst,
                     'No object that can be shown has a quality that was measured.')
     parts += _shown('Random objects', LEGEND, found.random, 'No other object can be shown.')
     if found.failed:
