@@ -2,10 +2,11 @@
 
 A picture is drawn ``samples`` times its size, each pixel of that once in its middle, which is where the ray caster's
 rays pass; a second pass takes the mean. What is left between the two renderers is the rounding of samples to 8 bits,
-corners rounded to the grid of the rasteriser (1/256 of a sample as a rule), which moves single samples across edges,
-and the choice between surfaces in the same place. Composited on a background, a picture differs from the ray caster's
-by a mean of at most ``MAX_DIFFERENCE`` and agrees with it to at least ``MIN_PSNR`` dB; scanned objects reach 70 dB in
-the median. What is nearer to the camera than 1/1000 of the mesh's farthest point is not drawn.
+corners rounded to the grid of the rasteriser (1/256 of a sample as a rule), which moves single samples across an edge,
+or all of them along one that runs with the grid, and the choice between surfaces in the same place. Composited on a
+background, a picture differs from the ray caster's by a mean of at most ``MAX_DIFFERENCE`` and agrees with it to at
+least ``MIN_PSNR`` dB. Of 48 views each of 141 scanned objects the median is 70 dB, and the worst, a box seen along its
+side, 45.5. What is nearer to the camera than 1/1000 of the mesh's farthest point is not drawn.
 
 A process has one context, made at first use, in a thread of its own that does all the drawing: a context is bound to a
 thread, and moderngl draws with whichever is current there.
