@@ -529,6 +529,7 @@ BAD += [
     ('ply', points_ply, '4 points and no faces: it is a point cloud'),
     ('obj', lambda tmp_path: b'v 0 0 0\nv 1 0 0\nv 0 1 0\n', '3 points and no faces'),
     ('obj', lambda tmp_path: b'v 0 0 0\nv 1 0 0\nv 0 nan 0\nf 1 2 3\n', 'NaN'),
+    ('obj', lambda tmp_path: b'v 0 0\nv 1 0\nv 0 1\nf 1 2 3\n', 'three numbers each|cannot be read'),
     ('obj', lambda tmp_path: b'v 0 0 0\nv 1 0 0\nv 0 1e300 0\nf 1 2 3\n', 'infinite'),
     ('obj', lambda tmp_path: b'v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\nf 1 1 2\n', 'without area'),
     ('obj', lambda tmp_path: b'v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 7\n', 'cannot be read|broken'),

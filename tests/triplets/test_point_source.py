@@ -1,3 +1,4 @@
+import io
 import os
 import pickle
 import struct
@@ -211,6 +212,31 @@ def npy(array, **options):
     return lambda path: np.save(path, array, **options)
 
 
+def npy_bytes(array) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def unclosed(data: bytes) -> bytes:
+    """With a parenthesis in the header of an array that does not close."""
+    assert data.count(b'(4, 3)') == 1
+    return data.replace(b'(4, 3)', b'(4, 3 ')
+
+
+def npz_bytes(**arrays) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def npz_from_nowhere(path):
+    """Whose directory says that a member begins before the file."""
+    data = bytearray(npz_bytes(points=XYZ))
+    data[-6:-2] = struct.pack('<I', struct.unpack('<I', data[-6:-2])[0] + 2000)
+    path.write_bytes(data)
+
+
 def broken_npz(path):
     np.savez_compressed(path, points=np.random.default_rng(0).normal(size=(50, 3)))
     data = bytearray(path.read_bytes())
@@ -252,6 +278,7 @@ PCD_PLAIN = PCD.format(rgb='rgb', kind='F', data='binary').encode()
      'a reference before the beginning'),
     ('a.npz', b'PK nonsense', 'no .npz'),
     ('a.npz', cut_npz, 'no .npz'),
+    ('a.npz', npz_from_nowhere, 'no .npz|cannot be read'),
     ('a.npz', broken_npz, "array 'points' cannot be read"),
     ('a.npz', npz(vertex=XYZ), 'holds vertex, expected an array named points or xyz'),
     ('a.npz', npz(points=np.array([None, XYZ], object)), 'holds pickled objects'),
@@ -266,6 +293,8 @@ PCD_PLAIN = PCD.format(rgb='rgb', kind='F', data='binary').encode()
     ('a.npz', npz(points=XYZ[None], names=['a', 'b']), r'names have shape \(2,\), expected \(1,\)'),
     ('a.npy', npy(np.array({'xyz': XYZ}, object), allow_pickle=True), 'pickled objects are not read'),
     ('a.npy', b'nonsense', 'no .npy of numbers'),
+    ('a.npy', lambda path: path.write_bytes(unclosed(npy_bytes(XYZ))), 'no .npy of numbers'),
+    ('a.npz', lambda path: path.write_bytes(unclosed(npz_bytes(points=XYZ))), "array 'points' cannot be read"),
     ('a.npy', npy(XYZ[:, :2]), '3, 6 or 9 numbers'),
     ('a.npy', npy(with_nan()), 'NaN'),
     ('a.npy', npy(np.concatenate([XYZ, COLORS, COLORS], axis=1)), 'neither the middle nor the last three are normals'),

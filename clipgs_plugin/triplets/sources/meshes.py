@@ -402,6 +402,8 @@ def _part(path: Path, mesh, matrix: ndarray, look: _Look) -> MeshPart:
     """A mesh of trimesh where its node puts it, corner by corner."""
     faces = np.asarray(mesh.faces, np.int64)
     vertices = np.asarray(mesh.vertices, np.float64)
+    if vertices.ndim != 2 or vertices.shape[1] != 3:
+        raise ValueError(f'{path} has vertices of shape {vertices.shape}, expected three numbers each; it is broken')
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise ValueError(f'{path} has a face on vertex {faces.max()} of {len(vertices)}; it is broken')
     with np.errstate(over='ignore', invalid='ignore'):  # what overflows is refused next

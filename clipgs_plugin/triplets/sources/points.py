@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -28,7 +29,8 @@ _POSITIONS = ('points', 'xyz', 'positions', 'pos', 'vertices')
 _COLORS = ('colors', 'rgb', 'color')
 _NORMALS = ('normals', 'normal')
 # What numpy and zipfile raise on a damaged archive.
-_NPZ_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+_NPZ_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError,
+               OSError, SyntaxError, tokenize.TokenError)
 
 
 @TASK_UTILS.register_module()
@@ -398,7 +400,7 @@ def _read_text(path: Path) -> dict[str, ndarray]:
 def _read_npy(path: Path) -> dict[str, ndarray]:
     try:
         table = np.load(path, allow_pickle=False)
-    except (EOFError, ValueError) as error:
+    except _NPZ_ERRORS as error:
         raise ValueError(f'{path}: no .npy of numbers ({error}); pickled objects are not read, save the columns of '
                          'numbers alone') from None
     if not isinstance(table, ndarray):
