@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from conftest import run_python
 
 from clipgs_plugin import ops
 from clipgs_plugin.triplets.objects import Listed, Mesh, MeshPart, composite
@@ -242,6 +243,13 @@ def test_another_process_draws_the_same_and_a_forked_one_says_that_it_cannot(dra
     expected = digest(MESHES['several parts']())
     assert done.stdout.split('\n') == [expected, 'True raycast', expected, ''], done.stderr
     assert not done.stderr
+
+
+def test_a_teacher_can_be_loaded_after_drawing(drawn, root):
+    # open_clip imports torchvision, and that triton, whose LLVM and Mesa's do not bear one another in any order.
+    code = ("from clipgs_plugin.triplets.views import choose_renderer; print(choose_renderer('auto')); "
+            "import open_clip; print('alive')")
+    assert run_python(code, PYTHONPATH=str(root)).split() == ['egl', 'alive']
 
 
 def test_mesa_gets_the_threads_of_torch_unless_the_user_says_otherwise(monkeypatch):

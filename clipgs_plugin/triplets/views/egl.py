@@ -18,7 +18,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -188,6 +188,15 @@ def _environment() -> Iterator[None]:
             del os.environ[name]
 
 
+def _load_triton() -> None:
+    """Load triton, if it is there, before Mesa loads its LLVM, whose symbols triton's own would otherwise bind to.
+
+    A later import, which torchvision and so every teacher makes, would end the process.
+    """
+    with suppress(ImportError):
+        import triton  # noqa: F401
+
+
 class _Sheet(NamedTuple):
     """How the samples of many pictures lie on one sheet, in tiles from the left and the top."""
 
@@ -230,6 +239,7 @@ class _Painter:
             import moderngl
         except ImportError as error:
             raise ImportError('drawing meshes by EGL needs moderngl; pip install "clipgs_plugin[triplets]"') from error
+        _load_triton()
         try:
             with _environment():
                 self.context = moderngl.create_context(require=330, standalone=True, backend='egl')
