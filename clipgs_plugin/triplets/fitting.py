@@ -40,11 +40,13 @@ class FitSettings:
         max_gaussians: To grow to; None leaves their number as it is.
         target_psnr: An object whose held-out views have reached it, in dB, grows no more, so that the number follows
             what there is to show; None grows every object to the end.
-        grow_every: Iterations between two growths, each by the same factor, at most twofold.
-        grow_until: Share of the iterations after which nothing grows, so that the rest can settle.
+        grow_every: Iterations after which there are twice as many, until there are ``max_gaussians``.
+        grow_until: Share of the iterations after which nothing grows, so that the rest can settle. Early growth shows
+            more in the end; late growth knows better which object needs it.
         iterations: At most; one view each.
         sh_degree: Of the colours, 0 to 3.
-        ssim_weight: Share of (1 - SSIM) in the loss, the rest is L1; 3DGS has 0.2.
+        ssim_weight: Share of (1 - SSIM) in the loss, the rest is L1; 3DGS has 0.2, which takes 1.4 times as long on a
+            CPU.
         opacity_weight: Of the mean opacity in the loss, which thins out what views do not need.
         scale_weight: Of the mean standard deviation in the loss, which keeps Gaussians small.
         prune_opacity: Gaussians of less opacity are left out at the end; growth replaces them.
@@ -64,13 +66,13 @@ class FitSettings:
     num_gaussians: int = 10_000
     max_gaussians: int | None = None
     target_psnr: float | None = None
-    grow_every: int = 50
-    grow_until: float = 0.5
+    grow_every: int = 25
+    grow_until: float = 0.3
     iterations: int = 500
     sh_degree: int = 0
     ssim_weight: float = 0.0
-    opacity_weight: float = 0.0
-    scale_weight: float = 0.0
+    opacity_weight: float = 1e-3
+    scale_weight: float = 1e-2
     prune_opacity: float = 0.005
     check_every: int = 100
     min_gain: float = 0.02
@@ -125,7 +127,8 @@ class FitSettings:
 PRESETS = {
     'draft': FitSettings(num_gaussians=2_000, means_rate=1.5e-3, decay=0.6),  # for views of 64 px
     'default': FitSettings(),  # 128 px
-    'paper': FitSettings(iterations=5_000, check_every=500),  # as long as CLIP-GS fits
+    # As long as CLIP-GS fits, with the loss of the code that it fits with.
+    'paper': FitSettings(iterations=5_000, check_every=500, ssim_weight=0.2),
 }
 
 

