@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from clipgs_plugin.triplets.making import ToFit, fit_together, prepare
 from clipgs_plugin.triplets.objects import Listed, Triplet
 from clipgs_plugin.triplets.samples import Sample, encode_sample
@@ -62,7 +60,7 @@ def make_chunk(chunk: Sequence[Listed], watch: Callable[[int], None], source: So
             one.triplet, one.views = prepare(one.listed, source, settings)
     to_fit = [one for one in objects if one.views is not None]
     # On the CPU a common fit saves nothing, and bytes are not to depend on how many share it.
-    together = torch.device(settings.device).type == 'cuda' and len(to_fit) > 1
+    together = settings.device_type == 'cuda' and len(to_fit) > 1
     for group in [to_fit] if together else [[one] for one in to_fit]:
         watch(len(group))
         _fit(group, settings)

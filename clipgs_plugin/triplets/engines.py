@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -29,9 +29,9 @@ from clipgs_plugin.triplets.objects import Listed
 Chunk = tuple[Listed, ...]
 Make = Callable[[Chunk, Callable[[int], None]], list[Outcome]]  # as chunks.make_chunk, but for what is the same for all
 
-AHEAD = 3        # chunks for each that may be under way: made, and waiting for one before them
+AHEAD = 3          # times the chunks that are under way at once: those, and made ones that wait for one before them
 TASKS_PER_CPU = 2  # of a cluster, so that its next task is there when one ends, and an autoscaler sees demand
-TASKS_PER_GPU = 4
+TASKS_PER_GPU = 4  # whose memory they share; while one fits, others load and encode
 
 
 class ProcessDied(RuntimeError):
@@ -59,23 +59,16 @@ def make_on_processes(make: Make, chunks: Iterable[Chunk], workers: int, time_li
     return _in_order(_Processes(make, workers, time_limit), chunks, time_limit)
 
 
-def make_on_ray(make: Make, chunks: Iterable[Chunk], address: str | None, gpu: bool,
-                time_limit: float | None) -> Iterator[Outcome]:
-    """Objects made by the nodes of a Ray cluster; see :func:`_in_order`.
+def make_on_ray(make: Make, chunks: Iterable[Chunk], gpu: bool, time_limit: float | None) -> Iterator[Outcome]:
+    """Objects made by the nodes of the cluster to which this process is :func:`connected`; see :func:`_in_order`.
 
     Args:
-        make: It and what it is bound to are pickled; the package must be installed on all nodes.
+        make: Is pickled; the package must be installed on all nodes.
         chunks: Their files lie where every node has them under the same path.
-        address: Of the cluster; None takes the one that this process is connected to, that of ``RAY_ADDRESS``, or the
-            one that runs on this machine.
         gpu: Whether objects are fitted on GPUs.
         time_limit: Seconds of a step of an object.
-
-    Raises:
-        ImportError: Ray is not installed.
-        ValueError: There is no such cluster.
     """
-    return _in_order(_RayTasks(make, address, gpu, time_limit), chunks, time_limit)
+    return _in_order(_RayTasks(make, gpu, time_limit), chunks, time_limit)
 
 
 class _Crew(Protocol):
@@ -253,21 +246,47 @@ def _end_with(parent) -> None:
 
 # A Ray cluster
 
+@contextmanager
+def connected(address: str | None, gpu: bool) -> Iterator[None]:
+    """Connect this process to a Ray cluster, unless it is connected.
+
+    Args:
+        address: None takes that of ``RAY_ADDRESS``, or the cluster that runs on this machine.
+        gpu: Whether it must have GPUs.
+
+    Raises:
+        ImportError: Ray is not installed.
+        ValueError: There is no such cluster; none is started.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ImportError('engine "ray" needs Ray; install it with pip install "clipgs_plugin[cluster]"') from None
+    ours = not ray.is_initialized()
+    if ours:
+        address = address or os.environ.get('RAY_ADDRESS') or 'auto'
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            where = 'on this machine' if address == 'auto' else f'at {address}'
+            raise ValueError(f'no Ray cluster {where} ({error}); start one with `ray start --head`, name one by its '
+                             'address or RAY_ADDRESS, or use engine "local"') from error
+    try:
+        if gpu and not ray.cluster_resources().get('GPU'):
+            raise ValueError('the Ray cluster has no GPU; add a node with one, or use device "cpu"')
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
 class _RayTasks:
     """Tasks of one CPU and one thread each."""
 
-    def __init__(self, make: Make, address: str | None, gpu: bool, time_limit: float | None) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise ImportError('engine "ray" needs Ray; install it with pip install "clipgs_plugin[cluster]"') from None
-        self._ray, self._gpu = ray, gpu
-        self._connected = not ray.is_initialized()
-        if self._connected:
-            _connect(ray, address)
-        if gpu and not ray.cluster_resources().get('GPU'):
-            raise ValueError('the Ray cluster has no GPU; add a node with one, or make the objects with device "cpu"')
-        self._make, self._time_limit = ray.put(make), time_limit
+    def __init__(self, make: Make, gpu: bool, time_limit: float | None) -> None:
+        import ray
+        self._ray, self._gpu, self._time_limit = ray, gpu, time_limit
+        self._make = ray.put(make)
         self._task = ray.remote(num_cpus=1, num_gpus=1 / TASKS_PER_GPU if gpu else 0, max_retries=0)(_make_on_node)
         self._deaths = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError,
                         ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError)
@@ -298,18 +317,6 @@ class _RayTasks:
     def close(self) -> None:
         for ref in self._refs:
             self._ray.cancel(ref, force=True)
-        if self._connected:
-            self._ray.shutdown()
-
-
-def _connect(ray, address: str | None) -> None:
-    address = address or os.environ.get('RAY_ADDRESS') or 'auto'
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        where = 'on this machine' if address == 'auto' else f'at {address}'
-        raise ValueError(f'no Ray cluster {where} ({error}); start one with `ray start --head`, name one by its '
-                         'address or RAY_ADDRESS, or use engine "local"') from error
 
 
 def _make_on_node(make: Make, chunk: Chunk, time_limit: float | None) -> list[Outcome]:

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -23,7 +23,7 @@ from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.chunks import AXES, make_chunk
 from clipgs_plugin.triplets.encoding import to_json
-from clipgs_plugin.triplets.engines import make_here, make_on_processes, make_on_ray
+from clipgs_plugin.triplets.engines import connected, make_here, make_on_processes, make_on_ray
 from clipgs_plugin.triplets.making import built
 from clipgs_plugin.triplets.objects import Listed
 from clipgs_plugin.triplets.settings import GenerationSettings, plain
@@ -96,8 +96,9 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
         num_shards: With more than one, parts are written to ``out/parts/00000`` and so on, for :func:`join_parts`.
         report: Called with the counts at the start and after each object.
         engine: ``'local'``, or ``'ray'`` for all CPUs of a Ray cluster, whose nodes see the files under the same paths.
-        ray_address: Of the cluster, see :func:`~clipgs_plugin.triplets.engines.make_on_ray`.
-        batch_size: Objects that are fitted together; by default 1 on the CPU, 32 on CUDA.
+        ray_address: Of the cluster, see :func:`~clipgs_plugin.triplets.engines.connected`.
+        batch_size: Objects that a process takes at once, and on CUDA fits together; by default 1 on the CPU, 32 on
+            CUDA.
         time_limit: Seconds that an object may take to be loaded and seen, to be fitted (a batch: for each of its
             objects), or to be encoded; one over it has failed. None, and ``workers=0``, set no limit.
 
@@ -113,8 +114,8 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
     if engine not in ENGINES or (batch_size is not None and batch_size < 1) or (time_limit or 1) <= 0:
         raise ValueError(f'engine={engine!r}, batch_size={batch_size}, time_limit={time_limit}: expected one of '
                          f'{", ".join(ENGINES)}, a batch from 1, and a limit above 0 s')
-    device = torch.device(settings.device).type
-    if device == 'cuda' and engine == 'local' and not torch.cuda.is_available():
+    gpu = settings.device_type == 'cuda'
+    if gpu and engine == 'local' and not torch.cuda.is_available():
         raise ValueError(f'device={settings.device!r}: torch sees no GPU here')
     if isinstance(source, Mapping):
         source = TASK_UTILS.build(dict(source))
@@ -125,15 +126,13 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
     for model in (settings.captioner, settings.ranker):
         if model is not None:
             built(model)  # what is missing is said before the first object
-    listed = source.list(root)
-    _check_uids(root, listed)
-    if not len(listed):
-        raise ValueError(f'{root} holds nothing for {type(source).__name__}'
-                         + (f', which reads {", ".join(source.suffixes)}' if source.suffixes else ''))
+    listed = _list(source, root)
     numbers = range(len(listed))[:limit][shard_index::num_shards]
-    with ShardWriter(out, sh_degree=settings.fit.sh_degree, render=_render_card(settings.views),
-                     generator=_generator_card(source, settings), dtype=settings.dtype,
-                     webp_quality=settings.webp_quality, objects_per_shard=settings.objects_per_shard) as writer, \
+    cluster = connected(ray_address, gpu) if engine == 'ray' else nullcontext()
+    with cluster, ShardWriter(out, sh_degree=settings.fit.sh_degree, render=_render_card(settings.views),
+                              generator=_generator_card(source, settings), dtype=settings.dtype,
+                              webp_quality=settings.webp_quality,
+                              objects_per_shard=settings.objects_per_shard) as writer, \
             _Log(out / FAILED) as failed, _Log(out / TIMINGS) as timings:
         if retry_failed:
             failed.clear()
@@ -144,9 +143,9 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
         report(progress)
         make = partial(make_chunk, source=source, settings=settings, root=root)
         objects = (listed[i] for i in todo)
-        chunks = iter(lambda: tuple(islice(objects, batch_size or BATCH_SIZES[device])), ())
+        chunks = iter(lambda: tuple(islice(objects, batch_size or BATCH_SIZES[settings.device_type])), ())
         if engine == 'ray':
-            outcomes = make_on_ray(make, chunks, ray_address, device == 'cuda', time_limit)
+            outcomes = make_on_ray(make, chunks, gpu, time_limit)
         elif workers:
             outcomes = make_on_processes(make, chunks, workers, time_limit)
         else:
@@ -178,13 +177,19 @@ def _renderer(name: str, out: Path) -> str:
         raise ValueError(f'{f"{out} was begun with " if begun else ""}renderer={name!r}: {error}') from error
 
 
-def _check_uids(root: Path, listed: Sequence[Listed]) -> None:
+def _list(source: Source, root: Path) -> Sequence[Listed]:
+    """What a source lists: something, and no uid twice."""
+    listed = source.list(root)
+    if not len(listed):
+        raise ValueError(f'{root} holds nothing for {type(source).__name__}'
+                         + (f', which reads {", ".join(source.suffixes)}' if source.suffixes else ''))
     seen = set()
     for item in listed:
         if item.uid in seen:
             raise ValueError(f'{root}: uid {item.uid!r} is listed twice, the second time for {item.path}; a source '
                              'gives every object a uid of its own')
         seen.add(item.uid)
+    return listed
 
 
 def _render_card(rule: ViewRule) -> dict:
@@ -201,7 +206,7 @@ def _generator_card(source: Source, settings: GenerationSettings) -> dict:
                 source=_source_card(source), fit=asdict(settings.fit), captions=asdict(settings.captions),
                 captioner=settings.captioner, ranker=settings.ranker, renderer=settings.renderer,
                 samples=settings.samples, light=settings.light, max_gaussians=settings.max_gaussians,
-                device=torch.device(settings.device).type)
+                device=settings.device_type)
 
 
 def _source_card(source: Source) -> dict:

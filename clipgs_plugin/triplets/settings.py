@@ -46,6 +46,15 @@ class GenerationSettings:
     webp_quality: int | None = 90
     objects_per_shard: int = 128
 
+    def __post_init__(self) -> None:
+        if self.device_type not in ('cpu', 'cuda'):
+            raise ValueError(f'device={self.device!r}: expected cpu or cuda')
+
+    @property
+    def device_type(self) -> str:
+        """``'cpu'`` or ``'cuda'``."""
+        return self.device.partition(':')[0]
+
     @classmethod
     def from_config(cls, config: Mapping) -> GenerationSettings:
         """Settings of the parts of a config's ``generation``.

@@ -1,11 +1,12 @@
 import json
+import sys
 
 import pytest
 from conftest import random_cloud
 
 from clipgs_plugin import write_gaussians
 from clipgs_plugin.datasets.toy_world.writing import export_files
-from clipgs_plugin.tools.make_triplets import main
+from clipgs_plugin.tools.make_triplets import cli, main
 from clipgs_plugin.triplets import ShardReader, detect_source
 
 OFF = 'OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n'
@@ -65,15 +66,34 @@ def test_jobs_of_an_array_are_joined(tmp_path, config, capsys):
     for index in '01':
         assert main([*arguments, '--config', config, '--workers', '0', '--num-shards', '2', '--shard-index',
                      index]) == 0
-    assert main([*arguments, '--join']) == 0
-    assert '3 objects' in capsys.readouterr().out and len(ShardReader(tmp_path / 'out')) == 3
+    capsys.readouterr()
+    assert main([*arguments, '--join', '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['objects'] == 3 and len(ShardReader(tmp_path / 'out')) == 3
 
 
-@pytest.mark.parametrize('wrong', [['--workers', '-1'], ['--limit', '0'], ['--num-shards', '2', '--shard-index', '2']])
+@pytest.mark.parametrize('wrong', [['--workers', '-1'], ['--limit', '0'], ['--batch-size', '0'], ['--time-limit', '-1'],
+                                   ['--num-shards', '2', '--shard-index', '2'], ['--engine', 'spark']])
 def test_wrong_numbers_are_wrong_use(tmp_path, wrong, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([str(tmp_path), str(tmp_path / 'out'), *wrong])
     assert stopped.value.code == 2 and wrong[-2] in capsys.readouterr().err
+
+
+def test_the_device_is_that_of_the_option(tmp_path, config, monkeypatch):
+    export_files(tmp_path / 'files', 1, num_gaussians=50)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with pytest.raises(ValueError, match="device='cuda': torch sees no GPU"):
+        main([str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--device', 'cuda'])
+
+
+def test_a_missing_package_is_one_line(tmp_path, config, monkeypatch):
+    export_files(tmp_path / 'files', 1, num_gaussians=50)
+    monkeypatch.setitem(sys.modules, 'ray', None)
+    monkeypatch.setattr(sys, 'argv', ['make_triplets', str(tmp_path / 'files'), str(tmp_path / 'out'), '--config',
+                                      config, '--engine', 'ray'])
+    with pytest.raises(SystemExit, match=r'^error: engine "ray" needs Ray; install it with .*\[cluster\]"$'):
+        cli()
+    assert not (tmp_path / 'out').exists()
 
 
 def test_a_config_of_something_else_is_refused(tmp_path):

@@ -276,6 +276,8 @@ def test_a_ranker_that_cannot_be_built_stops_the_run_before_it_begins(files, tmp
 def test_a_device_that_is_not_there_is_said(files, tmp_path):
     if torch.cuda.is_available():
         pytest.skip('there is one')
+    with pytest.raises(ValueError, match="device='tpu': expected cpu or cuda"):
+        replace(SMALL, device='tpu')
     with pytest.raises(ValueError, match="device='cuda:0': torch sees no GPU"):
         generate(SplatSource(), files, tmp_path, replace(SMALL, device='cuda:0'))
 
@@ -470,7 +472,7 @@ def test_an_unknown_setting_is_named(part):
 
 def test_the_documented_config_and_cameras_work(root, whole):
     page = (root / 'docs' / 'triplets.md').read_text(encoding='utf-8')
-    config, cameras = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    config, cameras, *_ = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
     names = {}
     exec(config, names)
     settings = GenerationSettings.from_config(names['generation'])
