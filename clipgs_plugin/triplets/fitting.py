@@ -170,7 +170,7 @@ def fit_many(clouds: Sequence[GaussianCloud], trains: Sequence[Views], tests: Se
     """:func:`fit` of several objects at once, which is what fills a GPU.
 
     On CUDA all objects with pictures of one size are drawn by one call a step. On a CPU they are drawn one after
-    another, which saves nothing (three together took a tenth longer than by themselves, as they share the caches).
+    another, which saves nothing.
 
     Each has its own order of views, its own end and its own rates, so what becomes of it does not depend on the others.
     On a CPU the bytes are those of :func:`fit`; with SSIM in the loss they may differ in the last place.
