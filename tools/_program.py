@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clipgs_plugin import CLIPGSInferencer, GaussianCloud
 
 AXES = ['x', 'y', 'z', '-x', '-y', '-z']
-USER_ERRORS = (ValueError, FileNotFoundError, IsADirectoryError, PermissionError)
+USER_ERRORS = (ValueError, FileNotFoundError, IsADirectoryError, PermissionError, ImportError)
 
 
 class _Parser(argparse.ArgumentParser):

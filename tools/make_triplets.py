@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
@@ -146,25 +145,22 @@ def _reporter(bar: ProgressBar) -> Callable[[Progress], None]:
 
 def _print(progress: Progress, options: argparse.Namespace, seconds: float) -> None:
     from clipgs_plugin.triplets.generation import FAILED
-    counts = {key: value for key, value in dataclasses.asdict(progress).items() if key != 'reasons'}
     if options.json:
-        print(json.dumps(dict(counts, reasons=dict(progress.reasons), seconds=round(seconds, 2),
-                              out=str(options.out)), indent=2))
+        print(json.dumps(dict(vars(progress), seconds=round(seconds, 2), out=str(options.out)), indent=2))
         return
     print(f'{progress.made:,} of {progress.listed:,} objects made in {seconds:.1f} s, {progress.there:,} were there, '
           f'{progress.failed:,} failed, {progress.skipped:,} had failed before: {options.out}')
     for reason, count in progress.reasons.most_common():
         print(f'  {count:,} x {reason}')
+    for what, count in progress.unfitted.most_common():
+        print(f'not fitted, having no views of their own: {count:,} {what}')
     if progress.failed or progress.skipped:
         print(f'reasons, object by object: {options.out}/{FAILED}; try them again with --retry-failed')
 
 
 def cli() -> None:
     """The installed program ``clipgs-triplets``."""
-    try:
-        run(main)
-    except ImportError as error:  # of a package that the source or the engine needs; it says how to install it
-        sys.exit(f'error: {error}')
+    run(main)
 
 
 if __name__ == '__main__':

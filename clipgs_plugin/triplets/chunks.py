@@ -14,6 +14,7 @@ from clipgs_plugin.triplets.settings import GenerationSettings
 from clipgs_plugin.triplets.sources.base import Source
 
 AXES = 'world to camera, OpenCV: x right, y down, z forward; pixels, the centre of the first at (0.5, 0.5)'
+UNFITTED = dict(points='oriented discs of points', splats='splats as they came')
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class Outcome:
         sample: To be written; None where it failed.
         failure: Why it failed, a line of ``failed.jsonl``.
         timing: Its line of ``timings.jsonl``.
+        unfitted: What it is where there were no views to fit it to, in words; none or one.
     """
 
     sample: Sample | None = None
     failure: dict | None = None
     timing: dict = field(default_factory=dict)
+    unfitted: tuple[str, ...] = ()
 
 
 def failed(listed: Listed, error: Exception) -> Outcome:
@@ -97,8 +100,9 @@ class _Object:
         self.notes += [str(note.message) for note in notes]
 
     def outcome(self) -> Outcome:
-        return self.failure or Outcome(self.sample, timing=dict(
-            uid=self.listed.uid, seconds=self.triplet.seconds, notes=self.notes))
+        return self.failure or Outcome(
+            self.sample, timing=dict(uid=self.listed.uid, seconds=self.triplet.seconds, notes=self.notes),
+            unfitted=() if self.views else (UNFITTED[self.triplet.source['kind']],))
 
 
 def _fit(group: list[_Object], settings: GenerationSettings) -> None:

@@ -86,7 +86,7 @@ def encode_view(view: np.ndarray, quality: int | None = 90) -> bytes:
 def decode_view(data: bytes) -> np.ndarray:
     """sRGB, (H, W, 3) uint8."""
     from PIL import Image
-    return np.asarray(Image.open(io.BytesIO(data)).convert('RGB'))
+    return np.asarray(Image.open(io.BytesIO(data), formats=['WEBP']).convert('RGB'))
 
 
 def views_array(views: np.ndarray | Tensor | Sequence) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipgs_plugin.ops.rendering import render_batch
+from clipgs_plugin.ops import render_batch
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets.discs import initialise
 from clipgs_plugin.triplets.growing import grow, growth_schedule

@@ -56,6 +56,7 @@ class Progress:
         made: By this run.
         failed: In this run.
         reasons: Of the failures of this run, by type of error.
+        unfitted: What was made by this run without a fit, by what was done instead.
     """
 
     listed: int
@@ -64,6 +65,7 @@ class Progress:
     made: int = 0
     failed: int = 0
     reasons: Counter = field(default_factory=Counter)
+    unfitted: Counter = field(default_factory=Counter)
 
     @property
     def left(self) -> int:
@@ -93,7 +95,8 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
         limit: Take the first objects of the listing only.
         retry_failed: Try objects that failed before once more.
         shard_index: This run's part of the listing, of ``num_shards`` that run apart.
-        num_shards: With more than one, parts are written to ``out/parts/00000`` and so on, for :func:`join_parts`.
+        num_shards: With more than one, parts are written to ``out/parts/00000-of-00002`` and so on, datasets
+            themselves, for :func:`join_parts`.
         report: Called with the counts at the start and after each object.
         engine: ``'local'``, or ``'ray'`` for all CPUs of a Ray cluster, whose nodes see the files under the same paths.
         ray_address: Of the cluster, see :func:`~clipgs_plugin.triplets.engines.connected`.
@@ -121,7 +124,7 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
         source = TASK_UTILS.build(dict(source))
     root, out = Path(root).absolute(), Path(out)  # nodes of a cluster have other working directories
     if num_shards > 1:
-        out = out / PARTS / f'{shard_index:05d}'
+        out = part_path(out, shard_index, num_shards)
     settings = replace(settings, renderer=_renderer(settings.renderer, out))
     for model in (settings.captioner, settings.ranker):
         if model is not None:
@@ -160,6 +163,7 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
                     writer.add(outcome.sample)
                     timings.add(outcome.timing)
                     progress.made += 1
+                    progress.unfitted.update(outcome.unfitted)
                 report(progress)
     return progress
 
@@ -257,6 +261,11 @@ class _Log:
 
 # Parts of a job array
 
+def part_path(out: Path, index: int, count: int) -> Path:
+    """Where a job of an array writes."""
+    return out / PARTS / f'{index:05d}-of-{count:05d}'
+
+
 def join_parts(out: str | Path) -> int:
     """Make one dataset of the parts that runs with ``num_shards`` have finished.
 
@@ -266,17 +275,23 @@ def join_parts(out: str | Path) -> int:
         The number of objects.
 
     Raises:
-        FileNotFoundError: There are no parts, or one of them is not finished.
-        ValueError: Parts have other settings than the first.
+        FileNotFoundError: There are no parts, or one of them is not there or not finished.
+        ValueError: Parts are of another number or have other settings than the first.
     """
     out = Path(out)
-    parts = sorted((out / PARTS).glob('[0-9]*'))
-    if not parts:
+    found = sorted(path.name for path in (out / PARTS).glob('[0-9]*-of-[0-9]*'))
+    if not found:
         raise FileNotFoundError(f'{out / PARTS} holds no parts; runs with num_shards write them')
+    count = int(found[0].partition('-of-')[2])
+    parts = [part_path(out, i, count) for i in range(count)]
+    strange = sorted(set(found) - {part.name for part in parts})
+    if strange:
+        raise ValueError(f'{out / PARTS} holds {found[0]} and {strange[0]}, parts of different arrays; delete '
+                         'those of one')
     settings = {}
     for part in parts:
         if not (part / 'index.parquet').is_file():
-            raise FileNotFoundError(f'{part} is not finished; run its shard_index again')
+            raise FileNotFoundError(f'{part} is not finished; run its shard_index (again)')
         found = {key: value for key, value in read_settings(part).items() if key != 'counts'}
         settings = settings or found
         if found != settings:

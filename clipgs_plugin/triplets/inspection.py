@@ -1,10 +1,6 @@
 """Whether a folder of triplets is whole, and what it holds: every shard read, and some objects to look at.
 
-Nothing stops at the first problem. A changed byte of a picture mostly still decodes, which hashes alone can tell: ::
-
-    cd OUT/shards && sha256sum *.tar > ../shards.sha256
-
-is what shards are compared with, where it lies there.
+Nothing stops at the first problem.
 """
 from __future__ import annotations
 
@@ -28,10 +24,10 @@ from clipgs_plugin.triplets.encoding import caption_id, decode_gaussians, decode
 from clipgs_plugin.triplets.features import feature_folder
 from clipgs_plugin.triplets.generation import FAILED, PARTS
 from clipgs_plugin.triplets.pictures import Strip, draw_strip, stored_cameras
-from clipgs_plugin.triplets.shards import FRAME, GAUSSIANS, RECORD, read_settings, scan_shard, shard_path
+from clipgs_plugin.triplets.samples import GAUSSIANS, RECORD, content_hash
+from clipgs_plugin.triplets.shards import FRAME, read_settings, scan_shard, shard_path
 
 BLOCK = 512             # of a tar
-SUMS = 'shards.sha256'  # what sha256sum prints of the shards
 _MEMBER = re.compile(rf'[A-Za-z0-9_-]+\.({re.escape(GAUSSIANS)}|{RECORD}|\d+\.webp)')
 _INDEXED = ['uid', 'shard', 'category', 'split', 'num_gaussians', 'num_captions',
             *(f'{part}_{what}' for part in ('gaussians', 'record') for what in ('offset', 'size')),
@@ -136,9 +132,9 @@ def inspect(root: str | Path, worst: int = 8, random: int = 8, seed: int = 0, vi
 
     Checked are: every shard as a tar; the index and the counts of ``dataset.json`` against the shards; that every
     cloud decodes and is finite, every picture decodes and has the set's size, every record agrees with its object and
-    has captions; that features, where there are any, are of these objects and captions; the sha256 of shards against
-    ``shards.sha256``, where there is one; and that nothing else lies there: files that are no shards, members of no
-    object, and what runs leave that have not ended.
+    has captions; that Gaussians and views have the sha256 that the record tells; that features, where there are any,
+    are of these objects and captions; and that nothing else lies there: files that are no shards, members of no object,
+    and what runs leave that have not ended.
 
     Memory is that of the index, a few numbers of each object, and one object; of features one shard.
 
@@ -222,7 +218,6 @@ class _Run:
             self.shard(shard, index, teachers)
         found.columns = {name: np.array(values) for name, values in self.columns.items()}
         self.counts()
-        self.sums()
         self.failures()
         rows = self.worst.items()
         found.worst = self.strips(rows)
@@ -354,10 +349,20 @@ class _Run:
         self.pictures(file, row, say)
         if record is not None:
             self.consistent(record, row, cloud, say)
+            if len(self.found.problems) == before:
+                self.unchanged(file, record, row, say)
         self.count(row, record or {}, shown=len(self.found.problems) == before)
         self.done += 1
         self.report(self.done, self.total)
         return record and [caption_id(caption['text']) for caption in record['captions']]
+
+    def unchanged(self, file, record: dict, row: dict, say: Callable[[str], None]) -> None:
+        """Gaussians and views have the hash that the record tells, where it tells one."""
+        places = [(row['gaussians_offset'], row['gaussians_size']), *zip(row['view_offsets'], row['view_sizes'])]
+        found = content_hash(_read(file, *place) for place in places)
+        if record.get('sha256', found) != found:
+            say(f'sha256 of Gaussians and views is {found}, the record says {record["sha256"]}: bytes have changed; '
+                'download the shard again')
 
     def record(self, file, row: dict, say: Callable[[str], None]) -> dict | None:
         """The record of an object, None where it cannot be read or lacks captions."""
@@ -464,26 +469,6 @@ class _Run:
         for name, value in there.items():
             if told.get(name) != value:
                 self.problem(f'dataset.json counts {name} {told.get(name)!r}, the shards hold {value!r}')
-
-    def sums(self) -> None:
-        """The sha256 of every shard, against ``shards.sha256``."""
-        path = self.root / SUMS
-        if not path.is_file():
-            return
-        there = {f'{shard.shard:05d}.tar': shard for shard in self.found.shards}
-        told = {}
-        for i, line in enumerate(path.read_text(encoding='utf-8', errors='replace').splitlines(), 1):
-            digest, _, name = line.partition(' ')
-            name = name[1:].rpartition('/')[2]  # a blank or an asterisk leads
-            if not re.fullmatch('[0-9a-f]{64}', digest) or name not in there:
-                self.problem(f'{SUMS}: line {i}, {line!r:.90}, is of no shard that is there')
-            told[name] = digest
-        for name, shard in there.items():
-            if name not in told:
-                self.problem(f'{SUMS} lacks it', shard.shard)
-            elif told[name] != shard.sha256:
-                self.problem(f'{name} has sha256 {shard.sha256}, {SUMS} says {told[name]}: bytes have changed; '
-                             'download it again', shard.shard)
 
     def teachers(self, shards: list[int]) -> dict[str, dict]:
         """``teacher.json`` of every teacher that has features."""

@@ -25,7 +25,7 @@ import numpy as np
 from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets.encoding import DTYPES, decode_gaussians, decode_view, to_json, views_array
-from clipgs_plugin.triplets.samples import GAUSSIANS, MAX_UID, RECORD, Sample, encode_sample, indexed  # noqa: F401
+from clipgs_plugin.triplets.samples import GAUSSIANS, RECORD, Sample, encode_sample, indexed
 
 FORMAT = 'clipgs-triplets'
 FORMAT_VERSION = 1
@@ -39,7 +39,8 @@ def shard_path(root: str | Path, shard: int) -> Path:
 
 def list_shards(root: str | Path) -> list[int]:
     """The numbers of the whole shards of a dataset, ascending."""
-    return sorted(int(path.stem) for path in (Path(root) / 'shards').glob('*.tar'))
+    numbers = [int(path.stem) for path in (Path(root) / 'shards').glob('*.tar') if path.stem.isdecimal()]
+    return sorted(shard for shard in numbers if shard_path(root, shard).is_file())
 
 
 def read_settings(root: str | Path) -> dict:

@@ -1,6 +1,8 @@
 import json
+import re
 import sys
 
+import numpy as np
 import pytest
 from conftest import random_cloud
 
@@ -49,6 +51,15 @@ def test_failures_are_counted_by_reason(tmp_path, config, capsys):
     assert main([arguments[0], str(tmp_path / 'other'), *arguments[2:]]) == 1  # nothing was made
 
 
+def test_what_was_not_fitted_is_said(tmp_path, config, capsys):
+    (tmp_path / 'files').mkdir()
+    for name in ('a', 'b'):
+        points = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+        np.save(tmp_path / 'files' / f'{name}.npy', points)
+    assert main([str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--workers', '0']) == 0
+    assert 'not fitted, having no views of their own: 2 oriented discs of points' in capsys.readouterr().out
+
+
 def test_options_go_before_the_config(tmp_path, config, capsys):
     (tmp_path / 'box.off').write_text(OFF)
     out = tmp_path / 'out'
@@ -86,13 +97,15 @@ def test_the_device_is_that_of_the_option(tmp_path, config, monkeypatch):
         main([str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--device', 'cuda'])
 
 
-def test_a_missing_package_is_one_line(tmp_path, config, monkeypatch):
+def test_a_missing_package_is_one_line(tmp_path, config, monkeypatch, capsys):
     export_files(tmp_path / 'files', 1, num_gaussians=50)
     monkeypatch.setitem(sys.modules, 'ray', None)
     monkeypatch.setattr(sys, 'argv', ['make_triplets', str(tmp_path / 'files'), str(tmp_path / 'out'), '--config',
                                       config, '--engine', 'ray'])
-    with pytest.raises(SystemExit, match=r'^error: engine "ray" needs Ray; install it with .*\[cluster\]"$'):
+    with pytest.raises(SystemExit) as stopped:
         cli()
+    assert stopped.value.code == 1
+    assert re.search(r'^error: engine "ray" needs Ray; install it with .*\[cluster\]"$', capsys.readouterr().err, re.M)
     assert not (tmp_path / 'out').exists()
 
 

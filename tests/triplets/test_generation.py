@@ -190,17 +190,23 @@ def test_parts_of_an_array_join_to_the_same_objects(files, whole, tmp_path):
 def test_an_unfinished_part_is_not_joined(files, tmp_path):
     with pytest.raises(FileNotFoundError, match='no parts'):
         join_parts(tmp_path)
-    (tmp_path / 'parts' / '00000').mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match='00000 is not finished'):
+    generate(SplatSource(), files, tmp_path, SMALL, workers=0, shard_index=0, num_shards=2)
+    with pytest.raises(FileNotFoundError, match='00001-of-00002 is not finished'):  # it never began
+        join_parts(tmp_path)
+    (tmp_path / 'parts' / '00001-of-00002').mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match='00001-of-00002 is not finished'):
+        join_parts(tmp_path)
+    (tmp_path / 'parts' / '00001-of-00003').mkdir(parents=True)
+    with pytest.raises(ValueError, match='00000-of-00002 and 00001-of-00003, parts of different arrays'):
         join_parts(tmp_path)
 
 
 def test_parts_of_other_settings_are_not_joined(files, tmp_path):
     for i, renderer in enumerate(['raycast', 'raycast', 'egl']):
         generate(SplatSource(), files, tmp_path, SMALL, workers=0, shard_index=i, num_shards=3)
-        card = tmp_path / 'parts' / f'0000{i}' / 'dataset.json'
+        card = tmp_path / 'parts' / f'0000{i}-of-00003' / 'dataset.json'
         card.write_text(card.read_text().replace('"renderer": "raycast"', f'"renderer": "{renderer}"'))
-    with pytest.raises(ValueError, match=r"00002 .* generator\.renderer: 'egl' there, 'raycast' wanted;"):
+    with pytest.raises(ValueError, match=r"00002-of-00003 .* generator\.renderer: 'egl' there, 'raycast' wanted;"):
         join_parts(tmp_path)
 
 
@@ -306,6 +312,39 @@ def test_stored_cameras_reproduce_stored_views(whole):
     stored = reader.read_views(1).astype(np.float64) / 255
     assert np.abs(drawn.clamp(0, 1).numpy() - stored).max() < 1.5 / 255
     assert stored.std() > 0.05  # not of an empty picture
+
+
+def seen_by_opengl(cloud, camera_to_world, matrix, size):
+    """Balls of Gaussians as a viewer in OpenGL's axes draws them on white: x right, y up, looking along -z; plainly."""
+    to_eye = np.linalg.inv(camera_to_world)
+    balls = sorted(zip((cloud.means.double().numpy() @ to_eye[:3, :3].T + to_eye[:3, 3]), cloud.scales[:, 0].tolist(),
+                       cloud.opacities.tolist(), cloud.rgb.double().clamp_min(0).numpy()), key=lambda ball: -ball[0][2])
+    rows, columns = np.mgrid[:size, :size] + 0.5
+    picture, through = np.zeros((size, size, 3)), np.ones((size, size))
+    for (x, y, z), sigma, opacity, color in balls:
+        right, up = matrix[0, 0] * x / -z, matrix[1, 1] * y / -z  # in pixels from the principal point
+        slope = np.array([[-matrix[0, 0] / z, 0, -right / z], [0, -matrix[1, 1] / z, -up / z]])
+        spread = np.linalg.inv(sigma ** 2 * slope @ slope.T + 0.3 * np.eye(2))
+        away = np.stack([columns - matrix[0, 2] - right, matrix[1, 2] - rows - up])
+        alpha = np.minimum(opacity * np.exp(-0.5 * np.einsum('irc,ij,jrc->rc', away, spread, away)), 0.999)
+        alpha[alpha < 1 / 255] = 0
+        picture += (through * alpha)[..., None] * color
+        through *= 1 - alpha
+    return picture + through[..., None]
+
+
+def test_a_viewer_in_the_axes_of_opengl_shows_the_stored_views(tmp_path):
+    cloud = random_cloud(25, seed=3)
+    balls = cloud.replace(log_scales=cloud.log_scales[:, :1].expand(-1, 3).contiguous())
+    write_gaussians(balls, tmp_path / 'balls.ply')
+    generate(SplatSource(), tmp_path / 'balls.ply', tmp_path / 'out', replace(SMALL, dtype='float32'), workers=0)
+    reader = ShardReader(tmp_path / 'out')
+    card, stored = reader.settings['render'], reader.read_views(0) / 255
+    cameras = torch.linalg.inv(ops.flip_camera_axes(torch.tensor(card['viewmats'], dtype=torch.float64))).numpy()
+    for camera, picture in zip(cameras, stored):
+        drawn = seen_by_opengl(reader.read_gaussians(0), camera, np.array(card['intrinsics']), card['size'])
+        assert np.abs(drawn.clip(0, 1) - picture).max() < 1.5 / 255
+    assert stored.std() > 0.05
 
 
 def test_splats_go_back_to_their_file_by_centre_and_radius(tmp_path):

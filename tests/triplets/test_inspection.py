@@ -197,19 +197,7 @@ def test_a_changed_byte_that_still_decodes_is_found_by_the_hash(copy):
     offset, size = member(path, 'uid-4.gaussians.safetensors')
     at = offset + size - 2  # the low byte of a half
     overwrite(path, at, bytes([path.read_bytes()[at] ^ 1]))
-    assert found_problems(copy) == []
-    overwrite(path, at, bytes([path.read_bytes()[at] ^ 1]))
-    lines = [f'{hashlib.sha256(tar.read_bytes()).hexdigest()}  {tar.name}\n'
-             for tar in sorted((copy / 'shards').iterdir())]
-    (copy / 'shards.sha256').write_text(''.join(lines))
-    assert found_problems(copy) == []
-    overwrite(path, at, bytes([path.read_bytes()[at] ^ 1]))
-    only(copy, 1, None, r'^00001\.tar has sha256 [0-9a-f]{64}, shards\.sha256 says [0-9a-f]{64}: bytes have changed')
-    (copy / 'shards.sha256').write_text(lines[2] + '\n' + 'x  00001.tar\n' + lines[1].replace('1.tar', '9.tar'))
-    expected = [(None, 'shards.sha256: line 2,'), (None, 'shards.sha256: line 3,'), (None, 'shards.sha256: line 4,'),
-                (0, 'shards.sha256 lacks it'), (1, '00001.tar has sha256 ')]
-    for (shard, _, reason), (number, begin) in zip(found_problems(copy), expected, strict=True):
-        assert shard == number and reason.startswith(begin)
+    only(copy, 1, 'uid-4', '^sha256 of Gaussians and views is [0-9a-f]{64}, the record says [0-9a-f]{64}: bytes have')
 
 
 @pytest.mark.parametrize('cut', ['within the last record', 'end mark'])

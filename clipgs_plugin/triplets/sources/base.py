@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from clipgs_plugin.triplets.objects import Content, Listed
-from clipgs_plugin.triplets.shards import MAX_UID
+from clipgs_plugin.triplets.samples import MAX_UID
 
 
 class Source(Protocol):

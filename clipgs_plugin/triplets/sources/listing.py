@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipgs_plugin.triplets.objects import Listed
-from clipgs_plugin.triplets.shards import MAX_UID
+from clipgs_plugin.triplets.samples import MAX_UID
 from clipgs_plugin.triplets.sources.base import uid_of
 
 SPLITS = {'train': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test'}

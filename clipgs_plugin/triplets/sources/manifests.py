@@ -14,7 +14,7 @@ from clipgs_plugin.io import ply
 from clipgs_plugin.io.sog import META
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.objects import Content, Listed
-from clipgs_plugin.triplets.shards import MAX_UID
+from clipgs_plugin.triplets.samples import MAX_UID
 from clipgs_plugin.triplets.sources.base import Source
 from clipgs_plugin.triplets.sources.posed_images import CAMERA_FILES
 from clipgs_plugin.triplets.surfaces import turned

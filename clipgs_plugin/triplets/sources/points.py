@@ -18,7 +18,7 @@ from numpy import ndarray
 from clipgs_plugin.io import ply
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.objects import Listed, Points, Surface
-from clipgs_plugin.triplets.shards import MAX_UID
+from clipgs_plugin.triplets.samples import MAX_UID
 from clipgs_plugin.triplets.sources.listing import distinct, find_files, list_files, split_of
 
 GREY = 0.4       # of a colour that is not there, the convention of OpenShape, ULIP-2 and Uni3D
