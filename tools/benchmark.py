@@ -512,6 +512,106 @@ def memory_since(before: float | None, device: str) -> float | None:
     return None if before is None else reset_memory(device) - before
 
 
+# triplets
+
+
+@benchmark
+def triplets(meshes: str = '', up: str = 'y', count: int = 6, threads: str = '1') -> list[Case]:
+    """Making a triplet of a mesh, step by step: views by each renderer, fits but the longest, storing and reading.
+
+    It takes ``count`` meshes, evenly over the folder ``meshes``.
+    """
+    from clipgs_plugin.triplets import ViewRule
+    from clipgs_plugin.triplets.sources import MeshSource
+    from clipgs_plugin.triplets.surfaces import normalised, turned
+    from clipgs_plugin.triplets.views import choose_renderer
+
+    if not meshes:
+        raise ValueError('name a folder of meshes: --meshes FOLDER')
+    source = MeshSource(up=up)
+    listed = source.list(meshes)
+    objects = [normalised(turned(source.load(listed[i]), up))[0]
+               for i in sorted({int(i) for i in np.linspace(0, len(listed) - 1, count)})]
+
+    def cases() -> list[Case]:
+        # OpenGL keeps the threads that torch has as it begins.
+        renderers = ['raycast', *(['egl'] if choose_renderer('auto') == 'egl' else [])]
+        fits, clouds, pictures = [], [], []
+        for preset, size in (('draft', 64), ('default', 128)):
+            rule = ViewRule(size=size)
+            views = all_views(objects, rule, renderers[-1])
+            case, clouds = fit_all(objects, views, rule, preset)
+            fits.append(case)
+            pictures = [images[:rule.num_views] for images in views]
+        views = compare('views', {name: lambda name=name: all_views(objects, rule, name) for name in renderers},
+                        len(objects), 'object')
+        views[-1].note = agreement(*(all_views(objects, rule, name) for name in (renderers[0], renderers[-1])))
+        return [*views, *fits, *store_all(clouds, pictures)]
+    return on_threads(threads, cases)
+
+
+def all_views(objects: list, rule, renderer: str) -> list[np.ndarray]:
+    """Views to fit and held out of each mesh, on the rule's background, (V, H, W, 4) each."""
+    from clipgs_plugin.triplets.views import render_mesh
+    viewmats = np.concatenate([rule.train_cameras(), rule.test_cameras()])
+    return [render_mesh(mesh, viewmats, rule.intrinsics(), rule.size, rule.size, renderer=renderer) for mesh in objects]
+
+
+def agreement(first: list[np.ndarray], second: list[np.ndarray]) -> str:
+    """How alike two renderers' pictures are on white, by view."""
+    from clipgs_plugin.triplets.objects import composite
+    white = 1.0, 1.0, 1.0
+    errors = [np.square(composite(a, white) - composite(b, white)).mean((1, 2, 3)) for a, b in zip(first, second)]
+    psnr = -10 * np.log10(np.concatenate(errors).clip(1e-10))
+    return f'PSNR {np.median(psnr):.1f} dB with the first, at worst {psnr.min():.1f}'
+
+
+def fit_all(objects: list, views: list[np.ndarray], rule, preset: str) -> tuple[Case, list]:
+    """The case of fitting each mesh with a preset, and the clouds."""
+    from clipgs_plugin.triplets.fitting import PRESETS, fit, initialise
+    from clipgs_plugin.triplets.objects import Views
+    from clipgs_plugin.triplets.surfaces import sample_surface
+    settings, intrinsics = PRESETS[preset], rule.intrinsics()
+    cameras = rule.train_cameras(), rule.test_cameras()
+    inputs = [(initialise(sample_surface(mesh, settings.num_gaussians, 0)),
+               *(Views(part, viewmats, np.repeat(intrinsics[None], len(part), axis=0))
+                 for part, viewmats in zip(np.split(images, [rule.num_views]), cameras)))
+              for mesh, images in zip(objects, views)]
+    found = []
+
+    def fit_each() -> None:
+        found[:] = [fit(*given, rule.background, settings) for given in inputs]
+    case, = compare('fit', {preset: fit_each}, len(objects), 'object')
+    whole, foreground = (np.median([fitted.quality[name] for fitted in found]) for name in ('psnr', 'psnr_foreground'))
+    case.note = f'{settings.num_gaussians:,} at {rule.size} px: PSNR {whole:.1f} dB, foreground {foreground:.1f}'
+    return case, [fitted.cloud for fitted in found]
+
+
+def store_all(clouds: list, pictures: list[np.ndarray]) -> list[Case]:
+    """The cases of encoding objects and of reading them at random."""
+    from clipgs_plugin.triplets import ShardReader, ShardWriter
+    from clipgs_plugin.triplets.objects import composite
+    from clipgs_plugin.triplets.samples import encode_sample
+    objects = [(str(i), cloud, np.rint(composite(images, (1.0, 1.0, 1.0)) * 255).astype(np.uint8))
+               for i, (cloud, images) in enumerate(zip(clouds, pictures))]
+    samples = [encode_sample(*given, captions=['a mesh']) for given in objects]
+    with tempfile.TemporaryDirectory() as folder:
+        with ShardWriter(folder) as writer:
+            for sample in samples:
+                writer.add(sample)
+        reader = ShardReader(folder)
+        each = range(len(reader))
+        cases = compare('storage', {
+            'encode': lambda: [encode_sample(*given, captions=['a mesh']) for given in objects],
+            'read Gaussians': lambda: [reader.read_gaussians(i) for i in each],
+            'read views': lambda: [reader.read_views(i) for i in each]}, len(reader), 'object', {'read Gaussians': 2.0})
+        reader.close()
+    cases[0].note = f'{np.median([len(sample.data) for sample in samples]) / 1e3:.0f} kB'
+    for case in cases:  # three things, not three ways of one
+        case.times = case.cpu_times = None
+    return cases
+
+
 # the program
 
 

@@ -77,6 +77,7 @@ MESHES = {
         ball(center=(0.3, -0.2, 0.0), radius=0.6, colors=colors, base=(0.7, 1.0, 0.8, 1.0)),
         ball(center=(0.2, 0.5, 0.3), radius=0.3, uv=lambda uv: uv, texture=texture(8, 8, 2), colors=colors),
         ball(center=(0.0, 0.0, -0.6), radius=0.3))),
+    'columns first in memory': lambda: Mesh((MeshPart(*map(np.asfortranarray, ball()[:3])),)),
     # Normals that point inward, or away from their triangle at some of its corners.
     'odd normals': lambda: Mesh((_odd(ball()),)),
 }
@@ -237,7 +238,7 @@ print(test_egl.digest(test_egl.MESHES['several parts']()))
 
 def test_another_process_draws_the_same_and_a_forked_one_says_that_it_cannot(drawn, root):
     # With threads of its own, of which a forked process would wait for ever.
-    environment = {**os.environ, 'LP_NUM_THREADS': '2', 'PYTHONPATH': str(root)}
+    environment = {**os.environ, 'LP_NUM_THREADS': '2', 'PYTHONPATH': os.pathsep.join(map(str, [root, root / 'tests']))}
     code = _ELSEWHERE.format(here=os.path.dirname(__file__))
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=environment, timeout=120)
     expected = digest(MESHES['several parts']())

@@ -316,7 +316,9 @@ class _Painter:
             defined = {'uv': 'TEXTURED', 'color': 'COLORED', 'normal': 'LIT'}
             head = '#version 330\n' + ''.join(f'#define {defined[name]}\n' for name in names[1:])
             self.programs[names] = self.context.program(head + _VERTEX, head + _FRAGMENT)
-        data = np.concatenate(list(channels.values()), axis=2, dtype=np.float32, casting='same_kind')
+        # Joined arrays keep the order in memory of those they are made of, which may be any.
+        data = np.ascontiguousarray(np.concatenate(list(channels.values()), axis=2, dtype=np.float32,
+                                                   casting='same_kind'))
         layout = ' '.join(f'{values.shape[2]}f' for values in channels.values())
         corners = self.context.vertex_array(self.programs[names], [(self.context.buffer(data), layout, *names)])
         texture = None if part.texture is None else self._texture(part.texture)
