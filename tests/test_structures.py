@@ -48,6 +48,13 @@ def test_normalise_scales_extents_with_positions(random_cloud):
     assert ratio.item() == pytest.approx(spread.item(), rel=1e-4)
 
 
+def test_the_bounding_sphere_leads_back(random_cloud):
+    cloud = random_cloud(30).translate_scale(torch.tensor([5.0, -2.0, 100.0]), 7.0)
+    centre, radius = cloud.bounding_sphere()
+    assert torch.allclose(cloud.normalise().means.double() * radius + centre, cloud.means.double(), atol=1e-5)
+    assert cloud[:1].bounding_sphere()[1] == 1.0
+
+
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_gaussians_in_one_place_are_centred_only(random_cloud, dtype):
     cloud = random_cloud(3, dtype=dtype)

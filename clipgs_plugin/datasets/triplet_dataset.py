@@ -34,7 +34,7 @@ class TripletDataset(GaussianDataset):
         classes: Take objects of these categories only, labelled in this order; None: all objects, labelled by the
             sorted categories of the whole folder, the same in every split.
         hold_out: Where the folder lacks the split val or test, the share of its training objects that stands in for
-            each that lacks, one object at least, drawn by their uids; with 0 such a split is an error.
+            each missing one, one object at least, drawn by their uids; with 0 such a split is an error.
         min_quality: Take objects of at least this held-out PSNR in dB, and none that was not measured.
         test_mode: Evaluation.
         seed: Randomness is a function of (seed, epoch, index).
@@ -127,11 +127,15 @@ class TripletDataset(GaussianDataset):
 
 
 def _with_held_out(splits: Sequence[str], uids: Sequence[str], share: float) -> list[str]:
-    """The split of each object, where val and test, if they lack, have each got a share of train."""
+    """The split of each object; val and test, where missing, each get a share of train."""
     splits = list(splits)
     train = sorted((i for i, split in enumerate(splits) if split == 'train'), key=lambda i: caption_id(uids[i]))
     count = max(1, round(share * len(train)))
-    for number, split in enumerate(name for name in ('val', 'test') if name not in set(splits)):
+    missing = [name for name in ('val', 'test') if name not in set(splits)]
+    if missing and len(train) <= count * len(missing):
+        raise ValueError(f'{len(train)} training objects are too few to take {" and ".join(missing)} from '
+                         f'(hold_out={share}); give the objects splits, or take hold_out=0')
+    for number, split in enumerate(missing):
         for i in train[number * count:(number + 1) * count]:
             splits[i] = split
     return splits

@@ -15,6 +15,7 @@ from clipgs_plugin.ops.spherical_harmonics import MAX_DEGREE as MAX_SH_DEGREE
 from clipgs_plugin.ops.spherical_harmonics import rotate_sh
 
 FIELDS = ('means', 'quats', 'log_scales', 'opacity_logits', 'sh')
+MISSING_COLOR = 0.4  # grey, sRGB, of what has no colour: the convention of OpenShape, ULIP-2 and Uni3D
 
 
 @dataclass(eq=False, repr=False)
@@ -187,13 +188,21 @@ class GaussianCloud:
         """
         if len(self) == 0:
             return self
-        centre = self.means.double().mean(0)
-        centred = self.means.double() - centre
-        radius = float(centred.norm(dim=-1).max())
+        centre, radius = self.bounding_sphere()
+        log_factor = torch.tensor(1.0 / radius, dtype=torch.float64).log().to(self.log_scales)
+        means = (self.means.double() - centre) * (1.0 / radius)
+        return self.replace(means=means.to(self.means.dtype), log_scales=self.log_scales + log_factor)
+
+    def bounding_sphere(self) -> tuple[Tensor, float]:
+        """The mean of the means, (3,) float64, and how far the farthest lies from there, 1 if all are in one place.
+
+        Of at least one Gaussian.
+        """
+        means = self.means.double()
+        centre = means.mean(0)
+        radius = float((means - centre).norm(dim=-1).max())
         # Of Gaussians in one place rounding leaves a radius that is none.
-        factor = 1.0 / radius if radius > 1e-12 * float(self.means.abs().max()) else 1.0
-        log_factor = torch.tensor(factor, dtype=torch.float64).log().to(self.log_scales)
-        return self.replace(means=(centred * factor).to(self.means.dtype), log_scales=self.log_scales + log_factor)
+        return centre, radius if radius > 1e-12 * float(means.abs().max()) else 1.0
 
     def transform(self, matrix: Tensor, translation: Tensor | None = None) -> GaussianCloud:
         """The cloud under a similarity: x becomes ``matrix @ x + translation``, its look turning with it.

@@ -90,9 +90,10 @@ class FitSettings:
                 raise ValueError(f'{name}={getattr(self, name)}: expected at least 1')
         if self.sh_degree not in range(4):
             raise ValueError(f'sh_degree={self.sh_degree}: expected 0 to 3')
-        for name in ('ssim_weight', 'prune_opacity'):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f'{name}={getattr(self, name)}: expected 0 to 1')
+        if not 0 <= self.ssim_weight <= 1:
+            raise ValueError(f'ssim_weight={self.ssim_weight}: expected 0 to 1')
+        if not 0 <= self.prune_opacity < 1:
+            raise ValueError(f'prune_opacity={self.prune_opacity}: expected 0 or more, below 1')
         for name in ('opacity_weight', 'scale_weight', 'check_every', 'means_rate', 'quats_rate', 'scales_rate',
                      'opacities_rate', 'colors_rate'):
             if getattr(self, name) < 0:

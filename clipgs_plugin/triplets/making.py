@@ -26,6 +26,7 @@ from clipgs_plugin.triplets.quality import quality_of
 from clipgs_plugin.triplets.settings import GenerationSettings
 from clipgs_plugin.triplets.sources.base import Source
 from clipgs_plugin.triplets.sources.points import surfels
+from clipgs_plugin.triplets.sources.visual_hull import hull_points
 from clipgs_plugin.triplets.surfaces import normalised, sample_surface, turned
 from clipgs_plugin.triplets.views import ViewRule, render_mesh
 
@@ -60,7 +61,7 @@ def prepare(listed: Listed, source: Source, settings: GenerationSettings) -> tup
     """Load an object and do all that comes before its fit.
 
     Returns:
-        Its triplet with the Gaussians that the fit begins with, and what to fit; None where they are as they should be.
+        Its triplet with the Gaussians that the fit begins with, and what to fit; None where no fit is needed.
 
     Raises:
         As :func:`make_triplet`.
@@ -177,8 +178,7 @@ def _from_points(points: Points, settings: GenerationSettings, seed: int, clock:
 
 def _from_splats(cloud: GaussianCloud, settings: GenerationSettings, seed: int, clock: _Clock) -> _Made:
     rule = settings.views
-    centre = cloud.means.double().mean(0)
-    radius = (cloud.means.double() - centre).norm(dim=-1).max()
+    centre, radius = cloud.bounding_sphere()
     cloud = cloud.normalise()
     stored = _reduced(cloud, settings.max_gaussians).with_sh_degree(settings.fit.sh_degree)
     images = _pictures(cloud, rule.train_cameras(), settings)
@@ -194,7 +194,7 @@ def _from_splats(cloud: GaussianCloud, settings: GenerationSettings, seed: int, 
         quality = quality_of(stored, test, rule.background)
         clock.lap('quality')
     return _Made(stored, _pixels(images, rule), quality,
-                 dict(kind='splats', made='; '.join(notes), **_frame(centre.numpy(), float(radius))))
+                 dict(kind='splats', made='; '.join(notes), **_frame(centre.numpy(), radius)))
 
 
 def _from_images(posed: PosedImages, settings: GenerationSettings, seed: int, clock: _Clock) -> _Made:
@@ -223,7 +223,6 @@ def _from_images(posed: PosedImages, settings: GenerationSettings, seed: int, cl
 
 def _begin(posed: PosedImages, train: PosedImages, settings: GenerationSettings, seed: int) -> tuple[Surface, str]:
     """Where Gaussians begin: at the points that came along, or on the hull of the masks where that is more."""
-    from clipgs_plugin.triplets.sources.visual_hull import hull_points
     count = settings.fit.num_gaussians
     points = 0 if posed.points is None else len(posed.points.positions)
     masked = bool((posed.images[..., 3] < 0.5).any())

@@ -56,7 +56,7 @@ def draw_strip(record: dict, cloud: GaussianCloud, numbers: Sequence[int], views
         settings: ``render`` of ``dataset.json``.
 
     Raises:
-        ValueError: The object's cameras are none of its views.
+        ValueError: The stored cameras do not match the views.
     """
     cameras = stored_cameras(record, settings, record['num_views'])
     if cameras is None:

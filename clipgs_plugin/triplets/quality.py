@@ -13,7 +13,7 @@ from clipgs_plugin.triplets.objects import Views, composite
 
 WINDOW, WINDOW_SIGMA = 11, 1.5            # of SSIM, pixels
 LUMINANCE, CONTRAST = 0.01 ** 2, 0.03 ** 2  # its constants, for values in [0, 1]
-MIN_MSE = 1e-10      # of a PSNR, which is so at most 100 dB
+MIN_MSE = 1e-10      # caps PSNR at 100 dB
 FOREGROUND = 0.5     # alpha above which a pixel shows the object
 
 

@@ -5,8 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from clipgs_plugin.triplets.captions import CaptionRules
+from clipgs_plugin.triplets.encoding import DTYPES
 from clipgs_plugin.triplets.fitting import PRESETS, FitSettings
 from clipgs_plugin.triplets.views import ViewRule
+from clipgs_plugin.triplets.views.lights import LIGHTS
+from clipgs_plugin.triplets.views.rendering import RENDERERS
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class GenerationSettings:
         dtype: Of stored Gaussians, ``'float16'`` or ``'float32'``.
         webp_quality: Of stored views, 0 to 100; None stores them without loss.
         objects_per_shard: Objects in a full shard.
+
+    Raises:
+        ValueError: A value out of its range.
     """
 
     views: ViewRule = field(default_factory=ViewRule)
@@ -49,6 +55,14 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         if self.device_type not in ('cpu', 'cuda'):
             raise ValueError(f'device={self.device!r}: expected cpu or cuda')
+        for name, known in (('renderer', ('auto', *RENDERERS)), ('light', LIGHTS), ('dtype', DTYPES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name}={getattr(self, name)!r}: expected one of {", ".join(known)}')
+        for name in ('samples', 'objects_per_shard', 'max_gaussians'):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f'{name}={getattr(self, name)}: expected at least 1')
+        if self.webp_quality is not None and not 0 <= self.webp_quality <= 100:
+            raise ValueError(f'webp_quality={self.webp_quality}: expected 0 to 100, or None to store without loss')
 
     @property
     def device_type(self) -> str:

@@ -145,6 +145,8 @@ def test_splits_that_lack_are_held_out_of_train(root, tmp_path, random_cloud):
     assert len(uids(None, tmp_path, hold_out=0.01)) == 4
     with pytest.raises(ValueError, match=r"split='dev': .*\['test', 'train', 'val'\]$"):
         uids('dev', tmp_path, hold_out=0.1)
+    with pytest.raises(ValueError, match=r'4 training objects are too few to take val and test from'):
+        uids('train', tmp_path, hold_out=0.49)
     for share in (-0.1, 0.5):
         with pytest.raises(ValueError, match=f'hold_out={share}: expected a share'):
             TripletDataset(root, hold_out=share)

@@ -16,7 +16,7 @@ from clipgs_plugin import ops
 from clipgs_plugin.triplets.objects import Listed, Mesh, MeshPart, composite
 from clipgs_plugin.triplets.sources.meshes import MeshSource
 from clipgs_plugin.triplets.surfaces import normalised, turned
-from clipgs_plugin.triplets.views import ViewRule, choose_renderer, egl, render_mesh
+from clipgs_plugin.triplets.views import NoRenderer, ViewRule, choose_renderer, egl, render_mesh
 
 WHITE = (1.0, 1.0, 1.0, 1.0)
 
@@ -228,7 +228,7 @@ if child == 0:
     signal.alarm(20)
     try:
         choose_renderer('egl')
-    except RuntimeError as error:
+    except test_egl.NoRenderer as error:
         print('spawn' in str(error), choose_renderer('auto'), flush=True)
     os._exit(0)
 os.waitpid(child, 0)
@@ -288,7 +288,7 @@ def test_without_a_context_its_reason_and_the_packages_are_named_and_auto_casts_
         raise error
 
     monkeypatch.setattr(pytest.importorskip('moderngl'), 'create_context', fail)
-    with pytest.raises(RuntimeError, match=rf'{error}.*apt install libegl1 libegl-mesa0 .*raycast'):
+    with pytest.raises(NoRenderer, match=rf'{error}.*apt install libegl1 libegl-mesa0 .*raycast'):
         choose_renderer('egl')
     pytest.importorskip('embreex')
     assert choose_renderer('auto') == 'raycast'

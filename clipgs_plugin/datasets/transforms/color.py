@@ -3,9 +3,7 @@ from __future__ import annotations
 
 from clipgs_plugin.datasets.transforms.base import BaseTransform
 from clipgs_plugin.registry import TRANSFORMS
-from clipgs_plugin.structures import SH_C0
-
-MISSING_COLOR = 0.4  # grey, sRGB: the convention of OpenShape, ULIP-2 and Uni3D
+from clipgs_plugin.structures import MISSING_COLOR, SH_C0
 
 
 @TRANSFORMS.register_module()

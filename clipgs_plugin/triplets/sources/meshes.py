@@ -17,6 +17,7 @@ from numpy import ndarray
 
 from clipgs_plugin.ops.rotations import AXES
 from clipgs_plugin.registry import TASK_UTILS
+from clipgs_plugin.structures import MISSING_COLOR
 from clipgs_plugin.triplets.objects import Listed, Mesh, MeshPart
 from clipgs_plugin.triplets.sources.listing import find_files, list_files
 from clipgs_plugin.triplets.sources.mesh_formats import check_stl, read_off, stl_colors
@@ -55,7 +56,7 @@ class MeshSource:
 
     suffixes = ('.glb', '.gltf', '.obj', '.ply', '.off', '.stl')
 
-    def __init__(self, up: str = 'y', gray: float = 0.4, missing_textures: str = 'warn',
+    def __init__(self, up: str = 'y', gray: float = MISSING_COLOR, missing_textures: str = 'warn',
                  max_texture: int = 2048) -> None:
         if up not in AXES:
             raise ValueError(f'up={up!r}: expected one of {AXES}')

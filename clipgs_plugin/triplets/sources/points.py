@@ -16,12 +16,13 @@ import numpy as np
 from numpy import ndarray
 
 from clipgs_plugin.io import ply
+from clipgs_plugin.ops.rotations import AXES
 from clipgs_plugin.registry import TASK_UTILS
+from clipgs_plugin.structures import MISSING_COLOR
 from clipgs_plugin.triplets.objects import Listed, Points, Surface
 from clipgs_plugin.triplets.samples import MAX_UID
 from clipgs_plugin.triplets.sources.listing import distinct, find_files, list_files, split_of
 
-GREY = 0.4       # of a colour that is not there, the convention of OpenShape, ULIP-2 and Uni3D
 NEIGHBOURS = 12  # with which a normal is estimated, the point itself among them
 AMONG = 200_000  # points that neighbours are looked for among: of millions the nearest would tell of noise alone
 SUFFIXES = ('.ply', '.pcd', '.npz', '.npy', '.xyz', '.txt')
@@ -58,6 +59,8 @@ class PointSource:
 
     def __init__(self, up: str = 'y', suffixes: Sequence[str] = SUFFIXES[:-1], split: str = 'train',
                  clean: bool = False) -> None:
+        if up not in AXES:
+            raise ValueError(f'up={up!r}: expected one of {AXES}')
         self.up = up
         self.suffixes = tuple(suffixes)
         self.split = split
@@ -135,9 +138,9 @@ def surfels(points: Points, count: int, seed: int) -> tuple[Surface, dict]:
         normals = estimate_normals(among, points.positions[chosen])
     else:
         normals = points.normals[chosen]
-    colors = np.full((len(chosen), 3), GREY, np.float32) if points.colors is None else points.colors[chosen]
+    colors = np.full((len(chosen), 3), MISSING_COLOR, np.float32) if points.colors is None else points.colors[chosen]
     told = dict(normals='file' if points.normals is not None else f'estimated from {NEIGHBOURS} neighbours',
-                colors='file' if points.colors is not None else f'{GREY} grey')
+                colors='file' if points.colors is not None else f'{MISSING_COLOR} grey')
     return Surface(points.positions[chosen], normals, colors), told
 
 

@@ -83,7 +83,7 @@ class _PosedSource:
         Returns:
             Alpha is the file's own times its mask, 1 where there is neither. Pictures of a lens that bends straight
             lines are made into those of a pinhole (:func:`~.undistortion.undistorted`). Of the points that the file
-            has come those of the object, where masks tell it from its surroundings.
+            has, only the object's are kept where masks tell it from its surroundings.
 
         Raises:
             ValueError: A file is damaged, lacks something, or has a lens of a model that is not known.

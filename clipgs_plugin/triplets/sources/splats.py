@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clipgs_plugin import io
 from clipgs_plugin.io.sog import META
+from clipgs_plugin.ops.rotations import AXES
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets.objects import Listed
@@ -25,6 +26,8 @@ class SplatSource:
 
     def __init__(self, up: str = 'y', suffixes: Sequence[str] = io.SUFFIXES, split: str = 'train',
                  clean: bool = False) -> None:
+        if up not in AXES:
+            raise ValueError(f'up={up!r}: expected one of {AXES}')
         self.up = up
         self.suffixes = tuple(suffixes)
         self.split = split

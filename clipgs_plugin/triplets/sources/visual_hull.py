@@ -8,16 +8,13 @@ import warnings
 
 import numpy as np
 from numpy import ndarray
-from scipy import ndimage
-from scipy.optimize import linprog
-from scipy.spatial import cKDTree
 
+from clipgs_plugin.structures import MISSING_COLOR
 from clipgs_plugin.triplets.objects import Points, PosedImages, Surface
 
 _CELLS = 64          # along the longest side of the box
 _OPAQUE = 0.5        # alpha from which a pixel is of the object
 _FACING = 0.2        # cosine above which a picture sees a place well enough to give its colour
-_GREY = 0.4          # where no picture sees anything
 _AGREEING = 0.9      # of the pictures that see a point, for it to be of the object
 
 
@@ -52,6 +49,7 @@ def hull_points(posed: PosedImages, count: int, seed: int) -> Surface:
     solid = np.zeros(len(cells), np.float32)
     solid[kept] = 1
     solid = np.pad(solid.reshape(shape), 3)
+    from scipy import ndimage
     border = (solid > 0) & ~ndimage.binary_erosion(solid > 0)
     smooth = ndimage.gaussian_filter(solid, 1.5)
     places = np.argwhere(border)
@@ -96,6 +94,7 @@ def hull_box(posed: PosedImages) -> tuple[ndarray, ndarray]:
             if last < size - 1:
                 rows.append(matrix[axis, axis] * viewmat[axis] - (last + 2 - matrix[axis, 2]) * viewmat[2])
     if rows:
+        from scipy.optimize import linprog
         rows = np.array(rows)
         rows /= np.linalg.norm(rows[:, :3], axis=1, keepdims=True)
         for axis in np.concatenate([np.eye(3), -np.eye(3)]):
@@ -184,6 +183,7 @@ def _colors(positions: ndarray, normals: ndarray, posed: PosedImages, step: floa
         sample[visible] = pixels[visible, :3]
     seen = ~np.isnan(samples[..., 0]).all(0)
     if not seen.any():
-        return np.full((len(positions), 3), _GREY, np.float32)
+        return np.full((len(positions), 3), MISSING_COLOR, np.float32)  # no picture sees anything
+    from scipy.spatial import cKDTree
     _, nearest_seen = cKDTree(positions[seen]).query(positions)
     return np.nanmedian(samples[:, seen], axis=0)[nearest_seen]

@@ -115,12 +115,16 @@ void main() {
 """
 
 
+class NoRenderer(RuntimeError):
+    """This machine or process cannot draw, whatever the mesh."""
+
+
 def require() -> None:
     """Makes the context of this process unless it has one.
 
     Raises:
         ImportError: moderngl is not installed.
-        RuntimeError: No context of OpenGL 3.3 can be made, or the process was forked from one that had a context.
+        NoRenderer: No context of OpenGL 3.3 can be made, or the process was forked from one that had a context.
     """
     _in_thread(_painter)
 
@@ -136,7 +140,7 @@ def draw(
     """Fill pictures of a mesh as :func:`~clipgs_plugin.triplets.views.render_mesh` states; from any thread.
 
     Raises:
-        ImportError, RuntimeError: As of :func:`require`.
+        ImportError, NoRenderer: As of :func:`require`.
         ValueError: A texture larger than OpenGL takes here.
     """
     _in_thread(lambda: _painter().paint(images, mesh, viewmats, intrinsics, samples, light))
@@ -158,7 +162,7 @@ def _in_thread(work: Callable) -> object:
             _thread, _process = ThreadPoolExecutor(1, 'egl'), os.getpid()
         elif _process != os.getpid():
             # Mesa's own threads are not copied by a fork, and waiting for them takes for ever.
-            raise RuntimeError('this process was forked from one that had already used EGL, whose context it cannot '
+            raise NoRenderer('this process was forked from one that had already used EGL, whose context it cannot '
                                "use; start it with multiprocessing's 'spawn', or take renderer='raycast'")
         thread = _thread
     return thread.submit(work).result()
@@ -244,7 +248,7 @@ class _Painter:
             with _environment():
                 self.context = moderngl.create_context(require=330, standalone=True, backend='egl')
         except Exception as error:  # glcontext raises no narrower kind
-            raise RuntimeError(
+            raise NoRenderer(
                 f'no OpenGL 3.3 context could be made through EGL ({error}); it needs libEGL and libGL with a driver, '
                 'on Debian and Ubuntu apt install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri; of several devices '
                 "GLCONTEXT_DEVICE_INDEX chooses one; or take renderer='raycast'") from error

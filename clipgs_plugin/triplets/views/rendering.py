@@ -12,11 +12,11 @@ RENDERERS = ('egl', 'raycast')
 
 
 def choose_renderer(name: str = 'auto') -> str:
-    """The renderer that a name stands for on this machine; one that is named must be had.
+    """The renderer that a name stands for on this machine; a named one must be available.
 
     Args:
         name: ``'egl'`` (OpenGL through moderngl), ``'raycast'`` (Embree), or ``'auto'``: the first of the two that is
-            to be had, which is found out by making an OpenGL context.
+            available, which is found out by making an OpenGL context.
 
     Returns:
         ``'egl'`` or ``'raycast'``.
@@ -24,7 +24,7 @@ def choose_renderer(name: str = 'auto') -> str:
     Raises:
         ValueError: Unknown name.
         ImportError: Its package is not installed; of ``'auto'``, neither is.
-        RuntimeError: ``'egl'`` cannot make a context; the message says why and what to install.
+        NoRenderer: ``'egl'`` cannot make a context; the message says why and what to install.
     """
     if name not in ('auto', *RENDERERS):
         raise ValueError(f'renderer={name!r}: expected one of {("auto", *RENDERERS)}')
@@ -32,7 +32,7 @@ def choose_renderer(name: str = 'auto') -> str:
         try:
             egl.require()
             return 'egl'
-        except (ImportError, RuntimeError):
+        except (ImportError, egl.NoRenderer):
             if name == 'egl':
                 raise
     raycast.require()
@@ -76,7 +76,7 @@ def render_mesh(
     Raises:
         ValueError: Unknown light or renderer, shapes that do not fit, or no triangles.
         ImportError: The renderer's package is not installed, or embreex is not and the mesh is transparent.
-        RuntimeError: ``renderer='egl'`` cannot make a context.
+        NoRenderer: ``renderer='egl'`` cannot make a context.
     """
     viewmats = np.asarray(viewmats, np.float64)
     if viewmats.ndim != 3 or viewmats.shape[1:] != (4, 4):
