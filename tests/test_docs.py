@@ -42,3 +42,13 @@ def test_the_config_of_another_teacher_leaves_nothing_of_the_old_one(root, besid
         zero_shot, = (METRICS.build(metric) for metric in metrics if metric.type == 'ZeroShotAccuracy')
         assert zero_shot.teacher == cfg.teacher
     assert 'toy-clip' not in str((cfg.teacher, cfg.model, cfg.train_dataloader, cfg.val_evaluator, cfg.test_dataloader))
+
+
+def test_the_config_that_trains_on_triplets_has_one_teacher_throughout(root, beside_configs):
+    block, = (block for block in shown_configs(root, 'docs/triplets.md') if 'model =' in block)
+    (beside_configs / 'mine.py').write_text(block)
+    cfg = get_config(beside_configs / 'mine.py')
+    assert MODELS.build(cfg.model).encoder.embed_dim == 512 and cfg.teacher.model == 'vit-b-32-openai'
+    for part in ('train', 'val', 'test'):
+        assert cfg[f'{part}_dataloader'].dataset.features == 'vit-b-32-openai'
+    assert 'toy-clip' not in str((cfg.teacher, cfg.model, cfg.train_dataloader, cfg.val_evaluator, cfg.test_dataloader))
