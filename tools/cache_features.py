@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     reader = ShardReader(args.triplets)
     teacher = OpenCLIPTeacher(args.teacher, args.pretrained, args.precision, args.batch_size).require_weights()
     teacher.to(args.device)
-    writer = FeatureWriter(reader, teacher.name, width=teacher.embed_dim, weights=teacher.fingerprint)
+    writer = FeatureWriter(reader, teacher.name, width=teacher.embed_dim, weights=teacher.fingerprint,
+                           precision=args.precision)
     pending = list(writer.pending())
     count = sum(len(rows) for _, rows in pending)
     print(f'{reader.root}: {len(reader)} objects of {reader.num_views} views; {count} to encode with {teacher.name} '

@@ -2,7 +2,7 @@
 
 ::
 
-    OUT/features/TEACHER/teacher.json        name, width, weights: what made the features
+    OUT/features/TEACHER/teacher.json        name, width, weights, precision: what made the features
     OUT/features/TEACHER/00000.safetensors   of shard 00000: image (n,V,E) and text (n,T,E) float16, text_counts (n,),
                                              caption_ids (n,T) int64; the uids in the metadata
 """
@@ -33,7 +33,7 @@ def feature_folder(root: str | Path, teacher: str) -> Path:
 
 
 class FeatureWriter:
-    """Writes a teacher's features shard by shard; killed and started again it goes on with the shards that lack. ::
+    """Writes a teacher's features shard by shard; killed and started again it goes on with the missing shards. ::
 
         writer = FeatureWriter(reader, 'toy-clip', width=128, weights=sha256)
         for shard, rows in writer.pending():
@@ -46,18 +46,19 @@ class FeatureWriter:
         teacher: Name of the features; names the folder.
         width: E, the teacher's embedding dimension.
         weights: What tells the teacher's weights from others', as a rule a hash of the file.
+        precision: In which the teacher computes.
 
     Raises:
-        ValueError: The folder holds the features of other weights or another width.
+        ValueError: The folder holds the features of other weights, another width or precision.
     """
 
-    def __init__(self, reader: ShardReader, teacher: str, width: int, weights: str) -> None:
+    def __init__(self, reader: ShardReader, teacher: str, width: int, weights: str, precision: str = 'fp32') -> None:
         self.reader = reader
         self.folder = feature_folder(reader.root, teacher)
-        self.teacher = dict(name=teacher, width=width, weights=weights)
+        self.teacher = dict(name=teacher, width=width, weights=weights, precision=precision)
         path = self.folder / 'teacher.json'
         if path.is_file():
-            found = json.loads(path.read_text(encoding='utf-8'))
+            found = {'precision': 'fp32', **json.loads(path.read_text(encoding='utf-8'))}
             if found != self.teacher:
                 raise ValueError(f'{self.folder} holds features of {found}, not of {self.teacher}; give these another '
                                  'name, or delete the folder')
@@ -124,7 +125,7 @@ class ShardFeatures:
     May be forked; pickling it opens the files again.
 
     Attributes:
-        teacher: ``teacher.json``: name, width, weights.
+        teacher: ``teacher.json``: name, width, weights, precision.
 
     Raises:
         FileNotFoundError: No features of this teacher, or not of this shard.

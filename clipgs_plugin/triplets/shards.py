@@ -59,7 +59,13 @@ def read_settings(root: str | Path) -> dict:
 
 def differing(found: dict, wanted: dict) -> str:
     """Which settings that are wanted are not found, in words."""
-    return '; '.join(f'{name}: {there!r} there, {value!r} wanted' for name, there, value in _differing(found, wanted))
+    return '; '.join(f'{name}: {_short(there)} there, {_short(value)} wanted'
+                     for name, there, value in _differing(found, wanted))
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'
 
 
 def _differing(found: dict, wanted: dict, prefix: str = '') -> Iterator[tuple[str, Any, Any]]:

@@ -58,7 +58,7 @@ def test_the_same_features_give_the_same_bytes(reader):
     assert read('a') == read('b')
 
 
-@pytest.mark.parametrize('change', [dict(width=8), dict(weights='def')])
+@pytest.mark.parametrize('change', [dict(width=8), dict(weights='def'), dict(precision='fp16')])
 def test_two_teachers_do_not_mix(reader, change):
     FeatureWriter(reader, 'toy', WIDTH, 'abc')
     with pytest.raises(ValueError, match='holds features of'):
