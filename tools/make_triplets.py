@@ -25,11 +25,13 @@ on a Ray cluster that runs, with SOURCE on storage that its nodes share:
   clipgs-triplets SOURCE OUT --engine ray --ray-address 10.0.0.1:6379
 as jobs of an array, each with its own --shard-index, and one command at the end:
   clipgs-triplets SOURCE OUT --num-shards 100 --shard-index $SLURM_ARRAY_TASK_ID
-  clipgs-triplets SOURCE OUT --join'''
+  clipgs-triplets SOURCE OUT --join
+exit status 1: an error, or objects of which none was made and none was there'''
 
 
 def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.triplets import SOURCES, GenerationSettings, detect_source, generate, join_parts
+    from clipgs_plugin.triplets.engines import TASKS_PER_GPU
     from clipgs_plugin.triplets.generation import BATCH_SIZES, ENGINES, TIME_LIMIT
     args = parser(f'{__doc__}\n\n{ELSEWHERE}', FILES,
                   'python tools/make_triplets.py work_dirs/files work_dirs/triplets --preset draft')
@@ -41,16 +43,20 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('--preset', choices=PRESETS, help="views' size and fit of a shipped config, over --config's")
     args.add_argument('--source', choices=list(SOURCES), help='what SOURCE holds (told by its files)')
     args.add_argument('--up', choices=AXES, help='the up axis of its files (that of the kind of source)')
-    args.add_argument('--workers', type=int, default=_cores(),
-                      help='processes of one thread; any number gives the same bytes (%(default)s, the cores)')
-    args.add_argument('--device', help="on which Gaussians are drawn and fitted, such as cuda (the config's, else cpu)")
+    args.add_argument('--workers', type=int,
+                      help=f'processes of one thread; any number gives the same bytes ({_cores()}, the cores; of those '
+                           f'that share a GPU at most {TASKS_PER_GPU})')
+    args.add_argument('--device',
+                      help="on which Gaussians are drawn and fitted, such as cuda (the config's, else cpu); several "
+                           'GPUs want --engine ray, or a job of an array on each')
     args.add_argument('--batch-size', type=int, metavar='N',
                       help='objects fitted together ({cpu} on cpu, {cuda} on cuda)'.format(**BATCH_SIZES))
     args.add_argument('--time-limit', type=float, default=TIME_LIMIT, metavar='SECONDS',
                       help='of a step of an object, after which it has failed (%(default)g); 0 for no limit')
     args.add_argument('--engine', choices=ENGINES, default='local',
                       help='local: --workers processes here; ray: all CPUs of a Ray cluster, whose nodes must all see '
-                           'SOURCE under the same path; the same bytes either way (%(default)s)')
+                           'SOURCE under the same path, and folders of models by absolute ones; the same bytes '
+                           'either way (%(default)s)')
     args.add_argument('--ray-address', metavar='ADDRESS',
                       help='of the Ray cluster (RAY_ADDRESS, else the one that runs on this machine)')
     args.add_argument('--limit', type=int, metavar='N', help='make the first objects only')
@@ -59,10 +65,11 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('--shard-index', type=int, default=0, metavar='I', help='this job of an array (%(default)s)')
     args.add_argument('--num-shards', type=int, default=1, metavar='N',
                       help='jobs of the array, which write OUT/parts; --join ends it (%(default)s)')
-    args.add_argument('--join', action='store_true', help='only make one dataset of the finished OUT/parts')
+    args.add_argument('--join', action='store_true',
+                      help='only make one dataset of the finished OUT/parts, and of what OUT has; reads no SOURCE')
     args.add_argument('--json', action='store_true', help='print the counts as JSON')
     options = args.parse_args(argv)
-    if not options.root.exists():
+    if not options.join and not options.root.exists():
         args.error(f'{options.root} does not exist')
     for name, least in (('workers', 0), ('limit', 1), ('num_shards', 1), ('batch_size', 1), ('time_limit', 0)):
         value = getattr(options, name)
@@ -85,17 +92,20 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(options, name) is not None:
             config[name] = getattr(options, name)
     source = _source(config, options, SOURCES, detect_source)
+    settings = GenerationSettings.from_config(config)
+    if options.workers is None:
+        options.workers = min(_cores(), TASKS_PER_GPU) if settings.device_type == 'cuda' else _cores()
     where = ('on a Ray cluster' if options.engine == 'ray' else
              f'with {options.workers} process{"es" * (options.workers != 1)}')
     print(f'Making triplets of {options.root} ({source["type"]}) in {options.out} {where}', file=sys.stderr)
     started = time.perf_counter()
     with progress_bar() as bar:
-        progress = generate(source, options.root, options.out, GenerationSettings.from_config(config),
-                            options.workers, options.limit, options.retry_failed, options.shard_index,
-                            options.num_shards, _reporter(bar), engine=options.engine, ray_address=options.ray_address,
-                            batch_size=options.batch_size, time_limit=options.time_limit or None)
+        progress = generate(source, options.root, options.out, settings, options.workers, options.limit,
+                            options.retry_failed, options.shard_index, options.num_shards, _reporter(bar),
+                            engine=options.engine, ray_address=options.ray_address, batch_size=options.batch_size,
+                            time_limit=options.time_limit or None)
     _print(progress, options, time.perf_counter() - started)
-    return 0 if progress.made + progress.there else 1
+    return 1 if progress.listed and not progress.made + progress.there else 0
 
 
 def _cores() -> int:
@@ -144,18 +154,19 @@ def _reporter(bar: ProgressBar) -> Callable[[Progress], None]:
 
 
 def _print(progress: Progress, options: argparse.Namespace, seconds: float) -> None:
-    from clipgs_plugin.triplets.generation import FAILED
+    from clipgs_plugin.triplets.generation import FAILED, part_path
+    out = part_path(options.out, options.shard_index, options.num_shards) if options.num_shards > 1 else options.out
     if options.json:
-        print(json.dumps(dict(vars(progress), seconds=round(seconds, 2), out=str(options.out)), indent=2))
+        print(json.dumps(dict(vars(progress), seconds=round(seconds, 2), out=str(out)), indent=2))
         return
     print(f'{progress.made:,} of {progress.listed:,} objects made in {seconds:.1f} s, {progress.there:,} were there, '
-          f'{progress.failed:,} failed, {progress.skipped:,} had failed before: {options.out}')
+          f'{progress.failed:,} failed, {progress.skipped:,} had failed before: {out}')
     for reason, count in progress.reasons.most_common():
         print(f'  {count:,} x {reason}')
     for what, count in progress.unfitted.most_common():
-        print(f'not fitted, having no views of their own: {count:,} {what}')
+        print(f'not fitted: {count:,} ({what})')
     if progress.failed or progress.skipped:
-        print(f'reasons, object by object: {options.out}/{FAILED}; try them again with --retry-failed')
+        print(f'reasons, object by object: {out / FAILED}; try them again with --retry-failed')
 
 
 def cli() -> None:

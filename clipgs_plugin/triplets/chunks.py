@@ -2,19 +2,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
 
 from clipgs_plugin.triplets.making import ToFit, fit_together, prepare
 from clipgs_plugin.triplets.objects import Listed, Triplet
 from clipgs_plugin.triplets.samples import Sample, encode_sample
 from clipgs_plugin.triplets.settings import GenerationSettings
 from clipgs_plugin.triplets.sources.base import Source
+from clipgs_plugin.triplets.views import NoRenderer
 
-AXES = 'world to camera, OpenCV: x right, y down, z forward; pixels, the centre of the first at (0.5, 0.5)'
-UNFITTED = dict(points='oriented discs of points', splats='splats as they came')
+CAMERA_AXES = 'world to camera, OpenCV: x right, y down, z forward; pixels, the centre of the first at (0.5, 0.5)'
+UNFITTED = dict(points='oriented discs of points', splats='splats kept as they came')
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,13 @@ class Outcome:
         sample: To be written; None where it failed.
         failure: Why it failed, a line of ``failed.jsonl``.
         timing: Its line of ``timings.jsonl``.
-        unfitted: What it is where there were no views to fit it to, in words; none or one.
+        unfitted: What it is where there were no views to fit it to, in words.
     """
 
     sample: Sample | None = None
     failure: dict | None = None
     timing: dict = field(default_factory=dict)
-    unfitted: tuple[str, ...] = ()
+    unfitted: str | None = None
 
 
 def failed(listed: Listed, error: Exception) -> Outcome:
@@ -54,28 +57,43 @@ def make_chunk(chunk: Sequence[Listed], watch: Callable[[int], None], source: So
         An outcome for each object.
 
     Raises:
-        ImportError: A package is not installed, without which every other object would fail alike.
+        ImportError, NoRenderer, RuntimeError: This machine lacks a package or a renderer, or its GPU has failed, and
+            every other object would fail alike.
     """
-    objects = [_Object(listed) for listed in chunk]
-    for one in objects:
+    jobs = [_Job(listed) for listed in chunk]
+    for job in jobs:
         watch(1)
-        with one.trying():
-            one.triplet, one.views = prepare(one.listed, source, settings)
-    to_fit = [one for one in objects if one.views is not None]
+        with job.trying():
+            job.triplet, job.views = prepare(job.listed, source, settings)
+    to_fit = [job for job in jobs if job.views is not None]
     # On the CPU a common fit saves nothing, and bytes are not to depend on how many share it.
     together = settings.device_type == 'cuda' and len(to_fit) > 1
-    for group in [to_fit] if together else [[one] for one in to_fit]:
-        watch(len(group))
-        _fit(group, settings)
-    for one in objects:
-        if one.failure is None:
+    for batch in [to_fit] if together else [[job] for job in to_fit]:
+        _fit(batch, settings, watch)
+    for job in jobs:
+        if job.failure is None:
             watch(1)
-            with one.trying():
-                one.sample = _encode(one.triplet, settings, root)
-    return [one.outcome() for one in objects]
+            with job.trying():
+                job.sample = _encode(job.triplet, settings, root)
+    return [job.outcome() for job in jobs]
 
 
-class _Object:
+def legible(value):
+    """A value of JSON whose texts are Unicode: bytes of a name that are not are escaped, ``caf\\udce9``."""
+    if isinstance(value, str):
+        return value.encode('utf-8', 'backslashreplace').decode()
+    if isinstance(value, Mapping):
+        return {legible(key): legible(item) for key, item in value.items()}
+    return [legible(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _of_the_machine(error: Exception) -> bool:
+    """Whether an error tells of the machine, not of an object: a context of CUDA, for one, is lost for good."""
+    return (isinstance(error, (ImportError, NoRenderer, getattr(torch, 'AcceleratorError', ())))
+            or (isinstance(error, RuntimeError) and str(error).startswith('CUDA error')))
+
+
+class _Job:
     """An object on its way, and what was said and went wrong on it."""
 
     def __init__(self, listed: Listed) -> None:
@@ -93,33 +111,37 @@ class _Object:
             warnings.simplefilter('always', UserWarning)
             try:
                 yield
-            except ImportError:
-                raise
             except Exception as error:  # readers of files of any origin raise anything, and one must not stop a run
+                if _of_the_machine(error):
+                    raise
                 self.failure = failed(self.listed, error)
         self.notes += [str(note.message) for note in notes]
 
     def outcome(self) -> Outcome:
         return self.failure or Outcome(
             self.sample, timing=dict(uid=self.listed.uid, seconds=self.triplet.seconds, notes=self.notes),
-            unfitted=() if self.views else (UNFITTED[self.triplet.source['kind']],))
+            unfitted=None if self.views else UNFITTED[self.triplet.source['kind']])
 
 
-def _fit(group: list[_Object], settings: GenerationSettings) -> None:
+def _fit(jobs: list[_Job], settings: GenerationSettings, watch: Callable[[int], None]) -> None:
     """Fit objects together; where that fails, one by one, so that the bad one is told from the others."""
+    watch(len(jobs))
     try:
-        found = fit_together([one.triplet for one in group], [one.views for one in group], settings)
-    except ImportError:
-        raise
+        fitted = fit_together([job.triplet for job in jobs], [job.views for job in jobs], settings)
     except Exception as error:
-        if len(group) == 1:
-            group[0].failure = failed(group[0].listed, error)
-        else:
-            for one in group:
-                _fit([one], settings)
+        if _of_the_machine(error):
+            raise
+        if len(jobs) == 1:
+            jobs[0].failure = failed(jobs[0].listed, error)
+            return
+        note = f'fitted alone, as the fit of {len(jobs)} together failed: {type(error).__name__}: {error}'
     else:
-        for one, triplet in zip(group, found):
-            one.triplet = triplet
+        for job, triplet in zip(jobs, fitted):
+            job.triplet = triplet
+        return
+    for job in jobs:  # here, where the error no longer holds the memory of all
+        job.notes.append(note)
+        _fit([job], settings, watch)
 
 
 def _encode(triplet: Triplet, settings: GenerationSettings, root: Path) -> Sample:
@@ -128,9 +150,11 @@ def _encode(triplet: Triplet, settings: GenerationSettings, root: Path) -> Sampl
     if path != root and path.is_relative_to(root):
         source['file'] = path.relative_to(root).as_posix()
     if triplet.viewmats is not None:
-        source['cameras'] = dict(axes=AXES, viewmats=triplet.viewmats.tolist(), intrinsics=triplet.intrinsics.tolist())
+        source['cameras'] = dict(axes=CAMERA_AXES, viewmats=triplet.viewmats.tolist(),
+                                 intrinsics=triplet.intrinsics.tolist())
+    told = dict(captions=triplet.captions, category=listed.category, split=listed.split, source=source,
+                quality=triplet.quality, attributes=listed.attributes)
     return encode_sample(
-        listed.uid, triplet.gaussians, triplet.views, captions=triplet.captions, category=listed.category,
-        split=listed.split, source=source, quality=triplet.quality, attributes=listed.attributes,
+        listed.uid, triplet.gaussians, triplet.views, **legible(told),
         cameras='dataset' if triplet.viewmats is None else 'own', sh_degree=settings.fit.sh_degree,
         dtype=settings.dtype, webp_quality=settings.webp_quality)

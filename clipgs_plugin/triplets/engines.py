@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -29,17 +30,24 @@ from clipgs_plugin.triplets.objects import Listed
 Chunk = tuple[Listed, ...]
 Make = Callable[[Chunk, Callable[[int], None]], list[Outcome]]  # as chunks.make_chunk, but for what is the same for all
 
-AHEAD = 3          # times the chunks that are under way at once: those, and made ones that wait for one before them
+AHEAD = 3          # chunks in memory, as a multiple of those under way; finished ones wait for earlier ones
 TASKS_PER_CPU = 2  # of a cluster, so that its next task is there when one ends, and an autoscaler sees demand
 TASKS_PER_GPU = 4  # whose memory they share; while one fits, others load and encode
+_PARTING = 10.0    # seconds that a process has to end after its pipe has closed
 
 
 class ProcessDied(RuntimeError):
     """The process that made an object died."""
 
+    def __str__(self) -> str:
+        return 'the process that made it died, twice: memory ran out, or a library crashed on the file'
+
 
 class TimedOut(RuntimeError):
-    """An object took longer than the limit."""
+    """An object took longer than the limit, which is its argument, in seconds."""
+
+    def __str__(self) -> str:
+        return f'it took over {self.args[0]:g} s; give more time with time_limit, or leave the object out'
 
 
 def make_here(make: Make, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
@@ -56,7 +64,7 @@ def make_here(make: Make, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
 
 def make_on_processes(make: Make, chunks: Iterable[Chunk], workers: int, time_limit: float | None) -> Iterator[Outcome]:
     """Objects made by processes of this machine; see :func:`_in_order`."""
-    return _in_order(_Processes(make, workers, time_limit), chunks, time_limit)
+    return _in_order(_Processes(make, workers, time_limit), chunks)
 
 
 def make_on_ray(make: Make, chunks: Iterable[Chunk], gpu: bool, time_limit: float | None) -> Iterator[Outcome]:
@@ -68,7 +76,7 @@ def make_on_ray(make: Make, chunks: Iterable[Chunk], gpu: bool, time_limit: floa
         gpu: Whether objects are fitted on GPUs.
         time_limit: Seconds of a step of an object.
     """
-    return _in_order(_RayTasks(make, gpu, time_limit), chunks, time_limit)
+    return _in_order(_RayTasks(make, gpu, time_limit), chunks)
 
 
 class _Crew(Protocol):
@@ -76,11 +84,11 @@ class _Crew(Protocol):
 
     slots: int  # how many chunks may be under way
 
-    def submit(self, chunk: Chunk) -> Any:
-        """Begin a chunk; returns a handle."""
+    def submit(self, chunk: Chunk, alone: bool) -> Any:
+        """Begin a chunk, ``alone`` where nothing else is under way until it ends; returns a handle."""
 
-    def next(self, under_way: Collection) -> tuple[Any, list[Outcome] | None]:
-        """Wait for one of the handles; gives it with what became of its chunk, None where its process died."""
+    def next(self, under_way: Collection) -> tuple[Any, list[Outcome] | ProcessDied | TimedOut]:
+        """Wait for one of the handles; gives it with what became of its chunk, or of its process."""
 
     def close(self) -> None:
         """End whatever is under way."""
@@ -95,7 +103,7 @@ class _Slot:
     retried: bool = False
 
 
-def _in_order(crew: _Crew, chunks: Iterable[Chunk], time_limit: float | None) -> Iterator[Outcome]:
+def _in_order(crew: _Crew, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
     """What a crew makes of each object, in their order.
 
     Where a process dies (a reader that crashes, or memory that ran out), the objects of its chunk are made again one by
@@ -103,43 +111,38 @@ def _in_order(crew: _Crew, chunks: Iterable[Chunk], time_limit: float | None) ->
     over the limit of time is not made again.
     """
     chunks, window = iter(chunks), deque()  # of lists of slots, one a chunk
-    under_way: dict[Any, tuple[list[_Slot], float]] = {}
+    under_way: dict[Any, list[_Slot]] = {}
     again: deque[_Slot] = deque()
 
-    def begin(slots: list[_Slot]) -> None:
-        under_way[crew.submit(tuple(slot.listed for slot in slots))] = slots, time.monotonic()
+    def begin(slots: list[_Slot], alone: bool = False) -> None:
+        under_way[crew.submit(tuple(slot.listed for slot in slots), alone)] = slots
 
     with closing(crew):
         while True:
-            while (len(under_way) < crew.slots and len(window) < AHEAD * crew.slots
+            most = crew.slots
+            while (len(under_way) < most and len(window) < AHEAD * most
                    and (chunk := next(chunks, None)) is not None):
                 window.append([_Slot(listed) for listed in chunk])
                 begin(window[-1])
             if not under_way:
                 if not again:
                     return
-                begin([again.popleft()])
-            handle, outcomes = crew.next(under_way)
-            slots, began = under_way.pop(handle)
-            if outcomes is None:
-                again.extend(_after_death(slots, time.monotonic() - began, time_limit))
+                begin([again.popleft()], alone=True)
+            handle, found = crew.next(under_way)
+            slots = under_way.pop(handle)
+            if isinstance(found, Exception):
+                again.extend(_after_death(slots, found))
             else:
-                for slot, outcome in zip(slots, outcomes):
+                for slot, outcome in zip(slots, found):
                     slot.outcome = outcome
             while window and all(slot.outcome for slot in window[0]):
                 yield from (slot.outcome for slot in window.popleft())
 
 
-def _after_death(slots: list[_Slot], seconds: float, time_limit: float | None) -> list[_Slot]:
+def _after_death(slots: list[_Slot], death: ProcessDied | TimedOut) -> list[_Slot]:
     """Which objects of a chunk whose process has died are to be made again; the others have failed."""
-    alone = slots[0] if len(slots) == 1 else None
-    if alone and time_limit and seconds >= time_limit:
-        alone.outcome = failed(alone.listed, TimedOut(
-            f'it took over {time_limit:g} s; give more time with time_limit, or leave the object out'))
-        return []
-    if alone and alone.retried:
-        alone.outcome = failed(alone.listed, ProcessDied(
-            'the process that made it died, twice: memory ran out, or a library crashed on the file'))
+    if len(slots) == 1 and (slots[0].retried or isinstance(death, TimedOut)):
+        slots[0].outcome = failed(slots[0].listed, death)
         return []
     for slot in slots:
         slot.retried = True
@@ -165,55 +168,70 @@ class _Processes:
 
     def __init__(self, make: Make, workers: int, time_limit: float | None) -> None:
         self.slots = workers
-        self._arguments = make, time_limit
+        self._make, self._time_limit = make, time_limit
         # Spawned, since a fork copies the locks of torch's threads without the threads.
         self._context = multiprocessing.get_context('spawn')
         self._processes: dict[Connection, multiprocessing.Process] = {}
         self._idle: list[Connection] = []
-        self._starting: set[Connection] = set()
+        self._starting: dict[Connection, Chunk] = {}  # and what each is to make
+        self._began: dict[Connection, float] = {}
 
-    def submit(self, chunk: Chunk) -> Connection:
-        pipe = self._idle.pop() if self._idle else self._start()
-        try:
-            pipe.send(chunk)
-        except OSError:  # it has died while it was idle, or as it began
-            if pipe in self._starting:
-                raise self._no_start() from None
-            self._end(pipe)
-            return self.submit(chunk)
+    def submit(self, chunk: Chunk, alone: bool) -> Connection:
+        while self._idle:
+            pipe = self._idle.pop()
+            try:
+                self._send(pipe, chunk)
+            except OSError:  # it has died while it was idle
+                self._end(pipe)
+            else:
+                return pipe
+        pipe = self._start()
+        self._starting[pipe] = chunk  # sent when it reads, since a pipe holds little, and the next can start meanwhile
         return pipe
+
+    def _send(self, pipe: Connection, chunk: Chunk) -> None:
+        self._began[pipe] = time.monotonic()
+        pipe.send(chunk)
 
     def _start(self) -> Connection:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, self._make, self._time_limit), daemon=True)
         process.start()
         theirs.close()
         self._processes[ours] = process
-        self._starting.add(ours)
         return ours
 
-    def next(self, under_way: Collection[Connection]) -> tuple[Connection, list[Outcome] | None]:
+    def next(self, under_way: Collection[Connection]) -> tuple[Connection, list[Outcome] | ProcessDied | TimedOut]:
         while True:
             pipe = wait(list(under_way))[0]
             try:
                 answer = pipe.recv()
+                if answer is None:  # it says that it has begun
+                    self._send(pipe, self._starting.pop(pipe))
+                    continue
             except (EOFError, OSError):
                 if pipe in self._starting:
                     raise self._no_start() from None
-                self._end(pipe)
-                return pipe, None
+                return pipe, self._death(pipe)
             if isinstance(answer, Exception):
                 raise answer
-            if answer is not None:
-                self._idle.append(pipe)
-                return pipe, answer
-            self._starting.remove(pipe)  # it says that it has begun
+            self._idle.append(pipe)
+            return pipe, answer
+
+    def _death(self, pipe: Connection) -> ProcessDied | TimedOut:
+        """Of what a process has died: one that is out of time ends with status 1, signals give negative ones."""
+        seconds, process = time.monotonic() - self._began[pipe], self._processes[pipe]
+        process.join(_PARTING)
+        out_of_time = process.exitcode == 1 and self._time_limit and seconds >= self._time_limit
+        self._end(pipe)
+        return TimedOut(self._time_limit) if out_of_time else ProcessDied()
 
     def _no_start(self) -> RuntimeError:
         return RuntimeError('a process ended before it began, for the reason above; a script that calls generate with '
                             "workers does so below `if __name__ == '__main__':`")
 
     def _end(self, pipe: Connection) -> None:
+        self._began.pop(pipe, None)
         process = self._processes.pop(pipe)
         process.kill()
         process.join()
@@ -290,7 +308,7 @@ class _RayTasks:
         self._task = ray.remote(num_cpus=1, num_gpus=1 / TASKS_PER_GPU if gpu else 0, max_retries=0)(_make_on_node)
         self._deaths = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError,
                         ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError)
-        self._refs: set = set()
+        self._began: dict[Any, float] = {}
 
     @property
     def slots(self) -> int:
@@ -299,23 +317,24 @@ class _RayTasks:
         tasks = TASKS_PER_CPU * found.get('CPU', 0)
         return max(1, int(min(tasks, TASKS_PER_GPU * found.get('GPU', 0)) if self._gpu else tasks))
 
-    def submit(self, chunk: Chunk) -> Any:
+    def submit(self, chunk: Chunk, alone: bool) -> Any:
         ref = self._task.remote(self._make, chunk, self._time_limit)
-        self._refs.add(ref)
+        self._began[ref] = time.monotonic() if alone else math.inf  # others wait for a CPU, nobody knows how long
         return ref
 
-    def next(self, under_way: Collection) -> tuple[Any, list[Outcome] | None]:
+    def next(self, under_way: Collection) -> tuple[Any, list[Outcome] | ProcessDied | TimedOut]:
         (ref,), _ = self._ray.wait(list(under_way), num_returns=1)
-        self._refs.remove(ref)
+        seconds = time.monotonic() - self._began.pop(ref)
         try:
             return ref, self._ray.get(ref)
         except self._deaths:
-            return ref, None
+            out_of_time = self._time_limit and seconds >= self._time_limit
+            return ref, TimedOut(self._time_limit) if out_of_time else ProcessDied()
         except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from None
+            raise (error.cause or error) from None
 
     def close(self) -> None:
-        for ref in self._refs:
+        for ref in self._began:
             self._ray.cancel(ref, force=True)
 
 

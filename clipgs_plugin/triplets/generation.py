@@ -21,7 +21,7 @@ import torch
 
 from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.registry import TASK_UTILS
-from clipgs_plugin.triplets.chunks import AXES, make_chunk
+from clipgs_plugin.triplets.chunks import CAMERA_AXES, legible, make_chunk
 from clipgs_plugin.triplets.encoding import to_json
 from clipgs_plugin.triplets.engines import connected, make_here, make_on_processes, make_on_ray
 from clipgs_plugin.triplets.making import built
@@ -33,6 +33,7 @@ from clipgs_plugin.triplets.shards import (
     list_shards,
     read_settings,
     rebuild_index,
+    scan_shard,
     shard_path,
 )
 from clipgs_plugin.triplets.sources.base import Source
@@ -42,7 +43,7 @@ VERSION = '2'  # raised whenever the same files and settings would give other by
 BATCH_SIZES = dict(cpu=1, cuda=32)
 ENGINES = 'local', 'ray'
 TIME_LIMIT = 600.0  # seconds
-FAILED, TIMINGS, PARTS = 'failed.jsonl', 'timings.jsonl', 'parts'
+FAILED, TIMINGS, PARTS, JOINED = 'failed.jsonl', 'timings.jsonl', 'parts', 'parts.joined'
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Progress:
         made: By this run.
         failed: In this run.
         reasons: Of the failures of this run, by type of error.
-        unfitted: What was made by this run without a fit, by what was done instead.
+        unfitted: What was made by this run without a fit, by what it is instead.
     """
 
     listed: int
@@ -98,7 +99,8 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
         num_shards: With more than one, parts are written to ``out/parts/00000-of-00002`` and so on, datasets
             themselves, for :func:`join_parts`.
         report: Called with the counts at the start and after each object.
-        engine: ``'local'``, or ``'ray'`` for all CPUs of a Ray cluster, whose nodes see the files under the same paths.
+        engine: ``'local'``, or ``'ray'`` for all CPUs of a Ray cluster, whose nodes see the files under the same paths;
+            those in the settings, as of models, are absolute then, since nodes have other working directories.
         ray_address: Of the cluster, see :func:`~clipgs_plugin.triplets.engines.connected`.
         batch_size: Objects that a process takes at once, and on CUDA fits together; by default 1 on the CPU, 32 on
             CUDA.
@@ -109,6 +111,7 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
         ValueError: Nothing is listed or a uid twice, a number is out of range, the folder holds a dataset of other
             settings, or this machine lacks the device, the renderer or the cluster.
         ImportError: A package that the source or the engine needs is not installed.
+        RuntimeError: A process or node lacks the renderer, or its GPU has failed.
     """
     settings = settings or GenerationSettings()
     if workers < 0 or num_shards < 1 or not 0 <= shard_index < num_shards or (limit is not None and limit < 1):
@@ -163,7 +166,8 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
                     writer.add(outcome.sample)
                     timings.add(outcome.timing)
                     progress.made += 1
-                    progress.unfitted.update(outcome.unfitted)
+                    if outcome.unfitted:
+                        progress.unfitted[outcome.unfitted] += 1
                 report(progress)
     return progress
 
@@ -198,7 +202,7 @@ def _list(source: Source, root: Path) -> Sequence[Listed]:
 
 def _render_card(rule: ViewRule) -> dict:
     """The cameras of a dataset, by their rule and as matrices."""
-    return dict(rule=plain(rule.to_dict()), size=rule.size, background=list(rule.background), axes=AXES,
+    return dict(rule=plain(rule.to_dict()), size=rule.size, background=list(rule.background), axes=CAMERA_AXES,
                 viewmats=np.asarray(rule.train_cameras()).tolist(),
                 test_viewmats=np.asarray(rule.test_cameras()).tolist(),
                 intrinsics=np.asarray(rule.intrinsics()).tolist())
@@ -221,7 +225,7 @@ def _source_card(source: Source) -> dict:
             card[name] = _source_card(value)
         elif not name.startswith('_'):
             card[name] = str(value) if isinstance(value, Path) else plain(value)
-    return card
+    return legible(card)
 
 
 class _Log:
@@ -253,7 +257,7 @@ class _Log:
         self._file.close()
 
     def add(self, entry: dict) -> None:
-        self._file.write(to_json(entry))
+        self._file.write(to_json(legible(entry)))
 
     def clear(self) -> None:
         self._file.truncate(0)
@@ -267,43 +271,88 @@ def part_path(out: Path, index: int, count: int) -> Path:
 
 
 def join_parts(out: str | Path) -> int:
-    """Make one dataset of the parts that runs with ``num_shards`` have finished.
+    """Make one dataset of the parts that runs with ``num_shards`` have finished, and of what the folder holds already.
 
-    Shards are moved, part by part, and the logs put together; killed and started again it goes on.
+    Shards are moved, part by part, and the logs put together; killed and started again it goes on. A dataset without
+    parts is one that was joined.
 
     Returns:
         The number of objects.
 
     Raises:
-        FileNotFoundError: There are no parts, or one of them is not there or not finished.
-        ValueError: Parts are of another number or have other settings than the first.
+        FileNotFoundError: There are no parts and no dataset, or a part is not there or not finished.
+        ValueError: Parts are of another number, or they or the dataset have other settings than the first, or an
+            object is there twice. Nothing has been moved.
     """
     out = Path(out)
-    found = sorted(path.name for path in (out / PARTS).glob('[0-9]*-of-[0-9]*'))
-    if not found:
+    if (out / JOINED).exists():  # by a join that was killed as it ended
+        shutil.rmtree(out / JOINED)
+    names = sorted(path.name for path in (out / PARTS).glob('[0-9]*-of-[0-9]*'))
+    if not names:
+        if (out / 'index.parquet').is_file():
+            return read_settings(out)['counts']['objects']
         raise FileNotFoundError(f'{out / PARTS} holds no parts; runs with num_shards write them')
-    count = int(found[0].partition('-of-')[2])
-    parts = [part_path(out, i, count) for i in range(count)]
-    strange = sorted(set(found) - {part.name for part in parts})
+    jobs = int(names[0].partition('-of-')[2])
+    parts = [part_path(out, i, jobs) for i in range(jobs)]
+    strange = sorted(set(names) - {part.name for part in parts})
     if strange:
-        raise ValueError(f'{out / PARTS} holds {found[0]} and {strange[0]}, parts of different arrays; delete '
+        raise ValueError(f'{out / PARTS} holds {names[0]} and {strange[0]}, parts of different arrays; delete '
                          'those of one')
-    settings = {}
+    settings = _check_parts(out, parts)
+
+    (out / 'index.parquet').unlink(missing_ok=True)  # until the join ends the folder must not read as whole
+    (out / 'shards').mkdir(exist_ok=True)
+    write_whole(out / 'dataset.json', [to_json(settings, indent=2)])
+    number = max(list_shards(out), default=-1)
+    for part in parts:
+        for shard in list_shards(part):
+            number += 1
+            os.replace(shard_path(part, shard), shard_path(out, number))
+    count = rebuild_index(out)
+    for name in (FAILED, TIMINGS):  # a line that is there twice comes from a join that was killed after this
+        write_whole(out / name, dict.fromkeys(line for folder in (out, *parts) for line in _lines(folder / name)))
+    os.replace(out / PARTS, out / JOINED)
+    shutil.rmtree(out / JOINED)
+    return count
+
+
+def _check_parts(out: Path, parts: Sequence[Path]) -> dict:
+    """The settings of parts that are finished and may be joined with what the folder holds."""
     for part in parts:
         if not (part / 'index.parquet').is_file():
             raise FileNotFoundError(f'{part} is not finished; run its shard_index (again)')
-        found = {key: value for key, value in read_settings(part).items() if key != 'counts'}
-        settings = settings or found
-        if found != settings:
-            raise ValueError(f'{part} was made with other settings than {parts[0]}, where they are wanted as there: '
-                             f'{differing(found, settings)}; make it again')
-    (out / 'shards').mkdir(exist_ok=True)
-    write_whole(out / 'dataset.json', [to_json(settings, indent=2)])
-    for part in parts:
-        for shard in list_shards(part):
-            os.replace(shard_path(part, shard), shard_path(out, max(list_shards(out), default=-1) + 1))
-    count = rebuild_index(out)
-    for name in (FAILED, TIMINGS):
-        write_whole(out / name, [(part / name).read_bytes() for part in parts])
-    shutil.rmtree(out / PARTS)
-    return count
+    apart = f'move {out / PARTS} into another folder and join it there'
+    ways_out = dict.fromkeys(parts, 'make it again')
+    if (out / 'dataset.json').is_file() or list_shards(out):
+        ways_out[out] = apart
+    wanted, seen = _settings(parts[0]), {}
+    for folder, way_out in ways_out.items():
+        found = _settings(folder)
+        if found != wanted:
+            raise ValueError(f'{folder} was made with other settings than {parts[0]}, where they are wanted as there: '
+                             f'{differing(found, wanted)}; {way_out}')
+        for uid in _uids(folder):
+            if uid in seen:
+                raise ValueError(f'{uid!r} is in {seen[uid]} and in {folder}; {way_out}')
+            seen[uid] = folder
+    return wanted
+
+
+def _settings(folder: Path) -> dict:
+    return {key: value for key, value in read_settings(folder).items() if key != 'counts'}
+
+
+def _uids(folder: Path) -> list[str]:
+    """The objects in the shards of a folder, from which a join that was killed may have moved some."""
+    import pyarrow.parquet as pq
+    shards = set(list_shards(folder))
+    if (folder / 'index.parquet').is_file():
+        columns = pq.read_table(folder / 'index.parquet', columns=['uid', 'shard']).to_pydict()
+        return [uid for uid, shard in zip(columns['uid'], columns['shard']) if shard in shards]
+    return [row['uid'] for shard in shards for row in scan_shard(shard_path(folder, shard))]
+
+
+def _lines(path: Path) -> list[bytes]:
+    """The whole lines of a log."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    return [line for line in lines if line.endswith(b'\n')]

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ from conftest import random_cloud
 from clipgs_plugin import write_gaussians
 from clipgs_plugin.datasets.toy_world.writing import export_files
 from clipgs_plugin.tools.make_triplets import cli, main
-from clipgs_plugin.triplets import ShardReader, detect_source
+from clipgs_plugin.triplets import Progress, ShardReader, detect_source
 
 OFF = 'OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n'
 PLY = 'ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\nend_header\n'
@@ -57,7 +58,13 @@ def test_what_was_not_fitted_is_said(tmp_path, config, capsys):
         points = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
         np.save(tmp_path / 'files' / f'{name}.npy', points)
     assert main([str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--workers', '0']) == 0
-    assert 'not fitted, having no views of their own: 2 oriented discs of points' in capsys.readouterr().out
+    assert 'not fitted: 2 (oriented discs of points)\n' in capsys.readouterr().out
+
+
+def test_unfitted_splats_are_said(tmp_path, config, capsys):
+    write_gaussians(random_cloud(20), tmp_path / 'mug.ply')
+    assert main([str(tmp_path / 'mug.ply'), str(tmp_path / 'out'), '--config', config, '--workers', '0']) == 0
+    assert 'not fitted: 1 (splats kept as they came)\n' in capsys.readouterr().out
 
 
 def test_options_go_before_the_config(tmp_path, config, capsys):
@@ -73,13 +80,33 @@ def test_options_go_before_the_config(tmp_path, config, capsys):
 
 def test_jobs_of_an_array_are_joined(tmp_path, config, capsys):
     export_files(tmp_path / 'files', 3, num_gaussians=50)
+    (tmp_path / 'files' / 'broken.splat').write_bytes(b'123')
     arguments = [str(tmp_path / 'files'), str(tmp_path / 'out')]
-    for index in '01':
-        assert main([*arguments, '--config', config, '--workers', '0', '--num-shards', '2', '--shard-index',
-                     index]) == 0
-    capsys.readouterr()
+    for index, listed in enumerate([1, 1, 1, 1, 0]):
+        status = main([*arguments, '--config', config, '--workers', '0', '--num-shards', '5', '--shard-index',
+                       str(index)])
+        out, folder = capsys.readouterr().out, tmp_path / 'out' / 'parts' / f'{index:05d}-of-00005'
+        assert f'of {listed} objects made' in out and f'before: {folder}\n' in out
+        bad = f'{folder}/failed.jsonl; try' in out
+        assert bad == bool((folder / 'failed.jsonl').read_text()) and status == bad
+    shutil.rmtree(tmp_path / 'files')  # which a join does not need
     assert main([*arguments, '--join', '--json']) == 0
     assert json.loads(capsys.readouterr().out)['objects'] == 3 and len(ShardReader(tmp_path / 'out')) == 3
+
+
+@pytest.mark.parametrize('device, cores, workers', [('cpu', 32, 32), ('cuda', 32, 4), ('cuda:1', 2, 2)])
+def test_the_processes_that_share_a_gpu_are_few(tmp_path, config, monkeypatch, device, cores, workers):
+    export_files(tmp_path / 'files', 1, num_gaussians=50)
+    taken = []
+
+    def generate(source, root, out, settings, workers, *args, **options):
+        taken.append(workers)
+        return Progress(1, there=1)
+    monkeypatch.setattr('clipgs_plugin.triplets.generate', generate)
+    monkeypatch.setattr('clipgs_plugin.tools.make_triplets._cores', lambda: cores)
+    arguments = [str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--device', device]
+    assert main(arguments) == 0 and main([*arguments, '--workers', '7']) == 0
+    assert taken == [workers, 7]
 
 
 @pytest.mark.parametrize('wrong', [['--workers', '-1'], ['--limit', '0'], ['--batch-size', '0'], ['--time-limit', '-1'],

@@ -1,27 +1,30 @@
 """Engines give the outcomes of objects in their order, whoever makes them."""
 import logging
 import sys
+import threading
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from conftest import random_cloud
 from test_generation import SMALL, Deadly, SplatSource, contents, failures
 
 from clipgs_plugin import write_gaussians
-from clipgs_plugin.triplets import Listed, generate
+from clipgs_plugin.triplets import Listed, engines, generate
 from clipgs_plugin.triplets.chunks import Outcome
-from clipgs_plugin.triplets.engines import AHEAD, _in_order
+from clipgs_plugin.triplets.engines import AHEAD, ProcessDied, TimedOut, _in_order, _Processes, _RayTasks
 
 
 class Crew:
     """A crew that ends chunks in another order than they began, and whose processes die at some objects."""
 
-    def __init__(self, slots, deaths):
+    def __init__(self, slots, deaths, death=None):
         self.slots, self.deaths, self.made, self.most, self.closed = slots, Counter(deaths), [], 0, False
-        self.chunks = {}
+        self.chunks, self.death = {}, death or ProcessDied()
 
-    def submit(self, chunk):
+    def submit(self, chunk, alone):
         self.made.append([listed.uid for listed in chunk])
+        assert alone == any(self.made[-1][0] in uids for uids in self.made[:-1])
         self.chunks[len(self.made)] = chunk
         return len(self.made)
 
@@ -33,7 +36,7 @@ class Crew:
                 assert len(under_way) == 1
             if self.deaths[listed.uid]:
                 self.deaths[listed.uid] -= 1
-                return last, None
+                return last, self.death
         return last, [Outcome(timing=dict(uid=listed.uid)) for listed in self.chunks[last]]
 
     def close(self):
@@ -47,7 +50,7 @@ def test_order_is_kept_and_what_died_is_made_again_alone(tmp_path, slots, size):
     crew, taken = Crew(slots, {'4': 1, '5': 2, '22': 2}), []
     chunks = (taken.append(i) or tuple(listed[i:i + size]) for i in range(0, 30, size))
     found = []
-    for outcome in _in_order(crew, chunks, None):
+    for outcome in _in_order(crew, chunks):
         found.append(outcome.failure['uid'] if outcome.failure else outcome.timing['uid'])
         assert len(taken) * size - len(found) <= (AHEAD * slots + 1) * size  # begun and not given yet
         if outcome.failure:
@@ -56,15 +59,109 @@ def test_order_is_kept_and_what_died_is_made_again_alone(tmp_path, slots, size):
     assert crew.made.count(['4']) == (2 if size == 1 else 1) and ['5'] in crew.made
 
 
+def test_one_by_itself_that_is_out_of_time_is_not_made_again(tmp_path):
+    listed = [Listed(str(i), tmp_path) for i in range(3)]
+    for size, made in ((1, [['0'], ['1'], ['2']]), (3, [['0', '1', '2'], ['0'], ['1'], ['2']])):
+        crew = Crew(3, {'1': 9}, TimedOut(7.0))
+        outcomes = list(_in_order(crew, [tuple(listed[i:i + size]) for i in range(0, 3, size)]))
+        assert crew.made == made
+        assert [outcome.failure and outcome.failure['error'] for outcome in outcomes] == [None, 'TimedOut', None]
+        assert outcomes[1].failure['message'].startswith('it took over 7 s; give more time')
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time, which passes when a test says so."""
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(engines.time, 'monotonic', lambda: now.seconds)
+    return now
+
+
+# Processes
+
+class Unread(_Processes):
+    """Processes that have been started and do nothing, which a test ends as it likes."""
+
+    def _start(self):
+        ours, self.theirs = self._context.Pipe()
+        self.process = self._processes[ours] = SimpleNamespace(
+            exitcode=None, join=lambda timeout=None: None, kill=lambda: None)
+        return ours
+
+
+@pytest.mark.parametrize('status, seconds, expected', [
+    (1, 2.5, TimedOut), (1, 1.5, ProcessDied), (-11, 60, ProcessDied), (9, 60, ProcessDied)])
+def test_the_status_of_a_process_tells_how_it_died(clock, tmp_path, status, seconds, expected):
+    """Steps that keep the limit of 2 s may take longer together, before one crashes."""
+    crew = Unread(None, 1, 2.0)
+    pipe = crew.submit((Listed('a', tmp_path),), False)
+    clock.seconds += 50  # as it starts
+    crew.theirs.send(None)
+
+    def die():
+        crew.theirs.recv()
+        clock.seconds += seconds
+        crew.process.exitcode = status
+        crew.theirs.close()
+    death = threading.Thread(target=die)
+    death.start()
+    found = crew.next([pipe])
+    death.join()
+    assert found[0] is pipe and type(found[1]) is expected
+
+
+def test_a_large_chunk_waits_for_its_process_and_not_the_others_for_it(tmp_path):
+    crew, chunk = Unread(None, 2, None), (Listed('a', tmp_path, attributes=dict(text='x' * 10 ** 6)),)
+    submitting = threading.Thread(target=crew.submit, args=(chunk, False), daemon=True)
+    submitting.start()
+    submitting.join(5)
+    assert not submitting.is_alive()
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(crew.next(list(crew._processes))), daemon=True)
+    waiting.start()
+    crew.theirs.send(None)
+    assert crew.theirs.recv() == chunk
+    crew.theirs.send(['an outcome'])
+    waiting.join(5)
+    assert found[0][1] == ['an outcome']
+
+
 # Ray
+
+def test_on_a_cluster_time_counts_for_what_waits_for_nothing(clock, monkeypatch):
+    class Died(Exception):
+        """Of the task, and of the node."""
+
+    class TaskFailed(Exception):
+        cause = None
+
+    def get(ref):
+        raise error
+    errors = SimpleNamespace(RayTaskError=TaskFailed, **dict.fromkeys(
+        ('WorkerCrashedError', 'OutOfMemoryError', 'NodeDiedError', 'ObjectLostError'), Died))
+    monkeypatch.setitem(sys.modules, 'ray', SimpleNamespace(
+        put=lambda x: x, get=get, wait=lambda refs, num_returns: (refs, []), exceptions=errors,
+        remote=lambda **options: lambda task: SimpleNamespace(remote=lambda *args: object())))
+    crew, error = _RayTasks(None, False, 2.0), Died()
+    for alone, seconds, expected in ((False, 60, ProcessDied), (True, 2.5, TimedOut), (True, 1.5, ProcessDied)):
+        ref = crew.submit((), alone)
+        clock.seconds += seconds
+        assert type(crew.next([ref])[1]) is expected
+    ref, error = crew.submit((), False), TaskFailed('of a class that does not travel')
+    with pytest.raises(TaskFailed, match='does not travel'):
+        crew.next([ref])
+
 
 @pytest.fixture(scope='module')
 def cluster(tmp_path_factory):
     """A cluster of this machine alone, with nothing in the checkout and no traffic."""
     ray = pytest.importorskip('ray')
+    warm = tmp_path_factory.mktemp('warm')  # kernels are compiled before time is limited
+    write_gaussians(random_cloud(20), warm / 'chair.ply')
+    generate(SplatSource(), warm, warm / 'out', SMALL, workers=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('RAY_USAGE_STATS_ENABLED', '0')
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+        ray.init('local', num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                  object_store_memory=100 * 2 ** 20)
         ray.cloudpickle.register_pickle_by_value(sys.modules['test_generation'])  # which workers could not import
         yield ray

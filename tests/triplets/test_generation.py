@@ -1,12 +1,16 @@
 """Objects become triplets by what their files hold; a run is the same however it went."""
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
+from itertools import count
 
 import numpy as np
 import pytest
@@ -33,8 +37,10 @@ from clipgs_plugin.triplets import (
     make_triplet,
 )
 from clipgs_plugin.triplets.captions import CaptionRules
+from clipgs_plugin.triplets.sources.manifests import ManifestSource
+from clipgs_plugin.triplets.sources.points import PointSource
 from clipgs_plugin.triplets.sources.splats import SplatSource
-from clipgs_plugin.triplets.views import render_mesh
+from clipgs_plugin.triplets.views import NoRenderer, render_mesh
 
 RULE = ViewRule(num_views=3, num_test=2, size=24)
 SMALL = GenerationSettings(views=RULE, fit=FitSettings(num_gaussians=150, iterations=20, check_every=0),
@@ -78,7 +84,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def whole(files, tmp_path_factory):
-    """The dataset of an uninterrupted run in this process."""
+    """The dataset of an uninterrupted run in this process; compiles what processes with a limit of time load."""
     out = tmp_path_factory.mktemp('whole')
     progress = generate(SplatSource(), files, out, SMALL, workers=0)
     assert (progress.listed, progress.made, progress.failed, progress.left) == (5, 5, 0, 0)
@@ -107,11 +113,11 @@ def test_two_processes_a_death_and_a_hang_give_the_bytes_of_none(files, whole, t
         write_gaussians(random_cloud(5), folder / f'{name}.ply')
     seen = []
     progress = generate(Deadly(), folder, tmp_path / 'out', SMALL, workers=2, report=lambda p: seen.append(p.left),
-                        batch_size=2, time_limit=2)
+                        batch_size=3, time_limit=1.5)
     assert (progress.made, progress.failed, progress.reasons) == (5, 2, dict.fromkeys(bad.values(), 1))
     assert seen == [7, 6, 5, 4, 3, 2, 1, 0]
     assert {failure['uid']: failure['error'] for failure in failures(tmp_path / 'out')} == bad
-    assert 'over 2 s' in failures(tmp_path / 'out')[1]['message']
+    assert 'over 1.5 s' in failures(tmp_path / 'out')[1]['message']
     assert failures(tmp_path / 'out')[0]['path'] == str(folder / 'chair_2_deadly.ply')
     made, expected = contents(tmp_path / 'out'), contents(whole)
     cards = [json.loads(files.pop('dataset.json')) for files in (made, expected)]
@@ -166,12 +172,54 @@ def test_a_bad_file_is_recorded_and_leaves_no_trace_in_the_shards(files, whole, 
     assert set(ShardReader(out).uids) == {*ShardReader(whole).uids, 'chair_1_empty'}
 
 
-def test_a_missing_package_stops_the_run(files, tmp_path, monkeypatch):
+# Of torch's error of a lost context older releases have only the text.
+@pytest.mark.parametrize('error', [ImportError('needs nothing'), NoRenderer('no libEGL'), RuntimeError('CUDA error: x'),
+                                   getattr(torch, 'AcceleratorError', NoRenderer)('device is lost')],
+                         ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize('step', ['load', 'fit'])
+def test_what_fails_on_this_machine_for_every_object_stops_the_run(files, tmp_path, monkeypatch, error, step):
+    def fail(*args):
+        raise error
+    if step == 'load':
+        monkeypatch.setattr(SplatSource, 'load', fail)
+    else:
+        monkeypatch.setattr(chunks, 'fit_together', fail)
+    source = SplatSource() if step == 'load' else Given(cube())
+    with pytest.raises(type(error), match=str(error)):
+        generate(source, files, tmp_path, SMALL, workers=0)
+    assert failures(tmp_path) == []
+
+
+@pytest.mark.parametrize('error', [torch.OutOfMemoryError('CUDA out of memory'), RuntimeError('a CUDA error in words')])
+def test_what_fails_for_one_object_does_not(files, tmp_path, monkeypatch, error):
     def load(self, listed):
-        raise ImportError('needs nothing_at_all')
+        raise error
     monkeypatch.setattr(SplatSource, 'load', load)
-    with pytest.raises(ImportError, match='nothing_at_all'):
-        generate(SplatSource(), files, tmp_path, SMALL, workers=0)
+    assert generate(SplatSource(), files, tmp_path, SMALL, workers=0).reasons == {type(error).__name__: 5}
+
+
+def test_names_that_are_no_unicode_are_escaped(tmp_path):
+    folder = tmp_path / 'files'
+    strange = os.path.join(os.fsencode(folder), b'caf\xe9')  # Latin-1
+    try:
+        os.makedirs(strange)
+    except OSError:
+        pytest.skip('this file system refuses such names')
+    positions = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    for name in (b'cr\xe8me.npy', b'plain.npy'):
+        with open(os.path.join(strange, name), 'wb') as file:
+            np.save(file, positions)
+    with open(os.path.join(strange, b'vid\xe9.npy'), 'wb') as file:
+        file.write(b'no array')
+    progress = generate(PointSource(), folder, tmp_path / 'out', SMALL, workers=0)
+    assert (progress.made, progress.failed) == (2, 1)
+    reader = ShardReader(tmp_path / 'out')
+    assert reader.categories == ['caf\\udce9'] * 2 and reader.read_record(0)['category'] == 'caf\\udce9'
+    assert [reader.read_record(i)['source']['file'] for i in range(2)] == ['caf\\udce9/cr\\udce8me.npy',
+                                                                         'caf\\udce9/plain.npy']
+    (failure,) = failures(tmp_path / 'out')
+    assert failure['path'] == f'{folder}/caf\\udce9/vid\\udce9.npy' and failure['path'] in failure['message']
+    assert generate(PointSource(), folder, tmp_path / 'out', SMALL, workers=0).skipped == 1
 
 
 def test_parts_of_an_array_join_to_the_same_objects(files, whole, tmp_path):
@@ -185,6 +233,102 @@ def test_parts_of_an_array_join_to_the_same_objects(files, whole, tmp_path):
         assert ours.read_record(i) == expected.read_record(j)
         assert torch.equal(ours.read_gaussians(i).means, expected.read_gaussians(j).means)
     assert not (tmp_path / 'parts').exists() and len((tmp_path / 'timings.jsonl').read_text().splitlines()) == 5
+
+
+class Chairs(SplatSource):
+    """Some of the chairs; x is one that is not there."""
+
+    def __init__(self, numbers):
+        super().__init__()
+        self._numbers = numbers
+
+    def list(self, root):
+        return [Listed(f'chair_{i}', root / f'chair_{i}.ply') for i in self._numbers]
+
+
+def set_with_parts(files, out, numbers=('12', '3', '4x')):
+    """A dataset of the first chair, and parts of the others, in shards of one."""
+    for i, part in enumerate(['', '00000-of-00003', '00001-of-00003', '00002-of-00003']):
+        generate(Chairs(['0', *numbers][i]), files, out / 'parts' / part if part else out,
+                 replace(SMALL, objects_per_shard=1), workers=0)
+
+
+class Killed(BaseException):
+    """What ends a join at some place."""
+
+
+def killed(function, at):
+    """A function whose call of number ``at`` is not carried out."""
+    calls = count()
+
+    def called(*args, **options):
+        if next(calls) == at:
+            raise Killed
+        return function(*args, **options)
+    return called
+
+
+def remove(folder, unlink):
+    """A folder, file by file."""
+    for path in sorted(folder.rglob('*'), reverse=True):
+        path.rmdir() if path.is_dir() else unlink(path)
+    folder.rmdir()
+
+
+@pytest.mark.parametrize('step', ['replace', 'rmtree'])
+def test_a_join_that_is_killed_anywhere_goes_on(files, tmp_path, monkeypatch, step):
+    set_with_parts(files, tmp_path / 'parts')
+    (tmp_path / 'parts' / 'failed.jsonl').write_text('{"uid": "old"}\n{"uid": "cut')
+    shutil.copytree(tmp_path / 'parts', tmp_path / 'joined')
+    assert join_parts(tmp_path / 'joined') == 5
+    expected = contents(tmp_path / 'joined')
+    assert sorted(expected) == ['dataset.json', 'index.parquet', *(f'shards/0000{i}.tar' for i in range(5))]
+    finished = None
+    for kill in count():
+        out = tmp_path / f'killed_{kill}'
+        shutil.copytree(tmp_path / 'parts', out)
+        with monkeypatch.context() as patch:
+            if step == 'replace':
+                patch.setattr(generation.os, 'replace', killed(os.replace, kill))
+            else:
+                patch.setattr(generation.shutil, 'rmtree', partial(remove, unlink=killed(os.unlink, kill)))
+            with contextlib.suppress(Killed):
+                finished = join_parts(out)
+        assert join_parts(out) == 5 and join_parts(out) == 5
+        assert contents(out) == expected
+        for name, uids in (('failed', ['chair_x', 'old']), ('timings', [f'chair_{i}' for i in range(5)])):
+            lines = (out / f'{name}.jsonl').read_text().splitlines()
+            assert sorted(json.loads(line)['uid'] for line in lines) == uids
+        if finished:
+            break
+    assert finished == 5 and kill > 6
+
+
+def test_a_dataset_of_other_settings_takes_no_parts(files, tmp_path):
+    set_with_parts(files, tmp_path)
+    card = json.loads((tmp_path / 'dataset.json').read_text())
+    (tmp_path / 'dataset.json').write_text(json.dumps({**card, 'dtype': 'float16'}))
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path} was made with other .* dtype: 'float16' there, 'float32' wanted; "
+                                         f'move {tmp_path}/parts into another folder'):
+        join_parts(tmp_path)
+    assert contents(tmp_path) == before
+    (tmp_path / 'dataset.json').unlink()
+    before.pop('dataset.json')
+    with pytest.raises(FileNotFoundError, match=r'dataset\.json not found'):
+        join_parts(tmp_path)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize('last, places', [('40', ("'chair_0'", 'parts/00002-of-00003', '')),
+                                          ('41', ("'chair_1'", 'parts/00000-of-00003', 'parts/00002-of-00003'))])
+def test_an_object_that_is_there_twice_is_found_before_anything_is_moved(files, tmp_path, last, places):
+    set_with_parts(files, tmp_path, ('12', '3', last))
+    before = contents(tmp_path)
+    uid, one, other = places
+    with pytest.raises(ValueError, match=f'{uid} is in {tmp_path / one} and in {tmp_path / other}; '):
+        join_parts(tmp_path)
+    assert contents(tmp_path) == before
 
 
 def test_an_unfinished_part_is_not_joined(files, tmp_path):
@@ -235,22 +379,33 @@ def test_numbers_out_of_range_are_refused(files, tmp_path, wrong):
 
 def test_a_fit_that_fails_for_many_is_done_for_each(tmp_path, monkeypatch):
     """Without a GPU, with a fit that only counts."""
-    calls = []
+    calls, steps = [], []
 
     def fit_together(triplets, views, settings):
         calls.append([triplet.listed.uid for triplet in triplets])
+        assert steps[-1] == len(triplets)  # each with its own time
         if any(triplet.listed.uid == 'bad' for triplet in triplets):
-            raise RuntimeError('bad')
+            raise RuntimeError('too bad')
         return triplets
     monkeypatch.setattr(chunks, 'fit_together', fit_together)
     listed = [Listed(name, tmp_path / name) for name in ('a', 'bad', 'c')]
     for device, expected in (('cuda', [['a', 'bad', 'c'], ['a'], ['bad'], ['c']]), ('cpu', [['a'], ['bad'], ['c']])):
         calls.clear()
-        outcomes = chunks.make_chunk(listed, lambda objects: None, Given(cube()), replace(SMALL, device=device),
-                                     tmp_path)
-        assert calls == expected
+        steps.clear()
+        outcomes = chunks.make_chunk(listed, steps.append, Given(cube()), replace(SMALL, device=device), tmp_path)
+        assert calls == expected and len(steps) == 3 + len(expected) + 2
+        notes = ['fitted alone, as the fit of 3 together failed: RuntimeError: too bad'] * (device == 'cuda')
+        assert [outcomes[i].timing['notes'] for i in (0, 2)] == [notes, notes]
         assert [outcome.failure and outcome.failure['uid'] for outcome in outcomes] == [None, 'bad', None]
         assert [outcome.sample is None for outcome in outcomes] == [False, True, False]
+
+
+def test_a_manifest_lists_absolute_paths_for_whoever_loads_them(files, tmp_path, monkeypatch):
+    (tmp_path / 'table.csv').write_text('path,caption\nchair_1.ply,a chair\n')
+    monkeypatch.chdir(files.parent)
+    for source in (ManifestSource(files=files.name), ManifestSource(files=files.name, only_present=True)):
+        (listed,) = source.list(tmp_path / 'table.csv')
+        assert listed.path == files / 'chair_1.ply'
 
 
 def test_captions_are_ranked_by_what_the_config_names(files, tmp_path):

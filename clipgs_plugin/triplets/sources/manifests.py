@@ -138,7 +138,8 @@ class ManifestSource:
         if not {'uid', 'path'} & set(named):
             raise ValueError(f'{path}: of its columns {", ".join([*named, *table])} none is {self.columns["uid"]!r} or '
                              f'{self.columns["path"]!r}; name them, columns=dict(uid=...)')
-        files = self.files if self.files is not None else path.parent
+        # Absolute, since nodes of a cluster have other working directories.
+        files = (self.files if self.files is not None else path.parent).absolute()
         count = len(next(iter(named.values())))
         for field in ('uid', 'path'):
             missing = [i for i, value in enumerate(named.get(field, ())) if value in (None, '')]
