@@ -36,7 +36,7 @@ def fill(writer: FeatureWriter, shards=None) -> list[int]:
 def test_features_come_back_by_index_also_from_a_pickle(reader):
     assert fill(FeatureWriter(reader, 'toy', WIDTH, 'abc')) == [0, 1, 2]
     for features in (reader.features('toy'), pickle.loads(pickle.dumps(reader.features('toy')))):
-        assert features.teacher == dict(name='toy', width=WIDTH, weights='abc')
+        assert features.teacher == dict(name='toy', width=WIDTH, weights='abc', precision='fp32')
         for i in (4, 0, 3, 2, 1):
             image, text = features_of(i, 1 + i % 3)
             assert np.array_equal(features.image(i), image) and np.array_equal(features.text(i), text)
