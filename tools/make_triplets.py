@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from clipgs_plugin.triplets import Progress
 
+LOG_EVERY = 60.0  # seconds
 PRESETS = ('draft', 'default', 'paper')
 ELSEWHERE = '''with a GPU:
   clipgs-triplets SOURCE OUT --device cuda
@@ -139,22 +140,26 @@ def _source(config: ConfigDict, options: argparse.Namespace, sources: dict[str, 
 
 
 def _reporter(bar: ProgressBar) -> Callable[[Progress], None]:
-    """What moves the bar: objects a second and failures beside the counts."""
-    started, task = time.perf_counter(), None
+    """What moves the bar: objects a second and failures beside the counts; a line a minute where nobody watches."""
+    started, task, printed = time.perf_counter(), None, time.perf_counter()
 
     def report(progress: Progress) -> None:
-        nonlocal task
+        nonlocal task, printed
         if task is None:
             task = bar.add_task('triplets', total=progress.left)
             return
-        done = progress.made + progress.failed
-        rate = done / (time.perf_counter() - started)
+        done, now = progress.made + progress.failed, time.perf_counter()
+        rate = done / (now - started)
         bar.update(task, completed=done, description=f'triplets {rate:.2f}/s, {progress.failed} failed')
+        if bar.disable and now - printed > LOG_EVERY:
+            printed = now
+            print(f'{done:,} of {done + progress.left:,}, {rate:.2f}/s, {progress.failed:,} failed, '
+                  f'{progress.left / rate / 60:.0f} min left', file=sys.stderr)
     return report
 
 
 def _print(progress: Progress, options: argparse.Namespace, seconds: float) -> None:
-    from clipgs_plugin.triplets.generation import FAILED, part_path
+    from clipgs_plugin.triplets.generation import FAILED, TIMINGS, part_path
     out = part_path(options.out, options.shard_index, options.num_shards) if options.num_shards > 1 else options.out
     if options.json:
         print(json.dumps(dict(vars(progress), seconds=round(seconds, 2), out=str(out)), indent=2))
@@ -163,6 +168,8 @@ def _print(progress: Progress, options: argparse.Namespace, seconds: float) -> N
           f'{progress.failed:,} failed, {progress.skipped:,} had failed before: {out}')
     for reason, count in progress.reasons.most_common():
         print(f'  {count:,} x {reason}')
+    if progress.noted:
+        print(f'{progress.noted:,} made with warnings: {out}/{TIMINGS}')
     for what, count in progress.unfitted.most_common():
         print(f'not fitted: {count:,} ({what})')
     if progress.failed or progress.skipped:

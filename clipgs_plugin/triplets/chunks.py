@@ -1,6 +1,7 @@
 """A chunk of objects: from what is listed to the bytes of their samples, or why there are none."""
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -147,8 +148,8 @@ def _fit(jobs: list[_Job], settings: GenerationSettings, watch: Callable[[int], 
 def _encode(triplet: Triplet, settings: GenerationSettings, root: Path) -> Sample:
     listed, source = triplet.listed, dict(triplet.source)
     path = listed.path.absolute()
-    if path != root and path.is_relative_to(root):
-        source['file'] = path.relative_to(root).as_posix()
+    if path != root and path.anchor == root.anchor:
+        source['file'] = Path(os.path.relpath(path, root)).as_posix()
     if triplet.viewmats is not None:
         source['cameras'] = dict(axes=CAMERA_AXES, viewmats=triplet.viewmats.tolist(),
                                  intrinsics=triplet.intrinsics.tolist())

@@ -286,7 +286,7 @@ def connected(address: str | None, gpu: bool) -> Iterator[None]:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except ConnectionError as error:
-            where = 'on this machine' if address == 'auto' else f'at {address}'
+            where = 'on this machine' if address == 'auto' else f'at {address} (does it want RAY_AUTH_MODE=token?)'
             raise ValueError(f'no Ray cluster {where} ({error}); start one with `ray start --head`, name one by its '
                              'address or RAY_ADDRESS, or use engine "local"') from error
     try:

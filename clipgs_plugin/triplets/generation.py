@@ -55,6 +55,7 @@ class Progress:
         there: Of them, made by an earlier run.
         skipped: Failed in an earlier run and not tried again.
         made: By this run.
+        noted: Of these, with warnings in ``timings.jsonl``.
         failed: In this run.
         reasons: Of the failures of this run, by type of error.
         unfitted: What was made by this run without a fit, by what it is instead.
@@ -64,6 +65,7 @@ class Progress:
     there: int = 0
     skipped: int = 0
     made: int = 0
+    noted: int = 0
     failed: int = 0
     reasons: Counter = field(default_factory=Counter)
     unfitted: Counter = field(default_factory=Counter)
@@ -147,7 +149,7 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
         todo = [i for i in missing if listed[i].uid not in known]
         progress = Progress(len(numbers), there=len(numbers) - len(missing), skipped=len(missing) - len(todo))
         report(progress)
-        make = partial(make_chunk, source=source, settings=settings, root=root)
+        make = partial(make_chunk, source=source, settings=settings, root=root if root.is_dir() else root.parent)
         objects = (listed[i] for i in todo)
         chunks = iter(lambda: tuple(islice(objects, batch_size or BATCH_SIZES[settings.device_type])), ())
         if engine == 'ray':
@@ -165,6 +167,7 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
                 else:
                     writer.add(outcome.sample)
                     timings.add(outcome.timing)
+                    progress.noted += bool(outcome.timing['notes'])
                     progress.made += 1
                     if outcome.unfitted:
                         progress.unfitted[outcome.unfitted] += 1

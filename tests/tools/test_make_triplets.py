@@ -9,6 +9,7 @@ from conftest import random_cloud
 
 from clipgs_plugin import write_gaussians
 from clipgs_plugin.datasets.toy_world.writing import export_files
+from clipgs_plugin.tools import make_triplets
 from clipgs_plugin.tools.make_triplets import cli, main
 from clipgs_plugin.triplets import Progress, ShardReader, detect_source
 
@@ -65,6 +66,30 @@ def test_unfitted_splats_are_said(tmp_path, config, capsys):
     write_gaussians(random_cloud(20), tmp_path / 'mug.ply')
     assert main([str(tmp_path / 'mug.ply'), str(tmp_path / 'out'), '--config', config, '--workers', '0']) == 0
     assert 'not fitted: 1 (splats kept as they came)\n' in capsys.readouterr().out
+
+
+def test_a_log_gets_a_line_now_and_then_and_warnings_are_counted(tmp_path, config, capsys, monkeypatch):
+    (tmp_path / 'files').mkdir()
+    (tmp_path / 'files' / 'box.obj').write_text('mtllib absent.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n'
+                                                'f 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n')
+    monkeypatch.setattr(make_triplets, 'LOG_EVERY', 0.0)
+    assert main([str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--workers', '0']) == 0
+    printed = capsys.readouterr()
+    assert re.search(r'^1 of 1, \d+\.\d\d/s, 0 failed, 0 min left$', printed.err, re.M)
+    assert '1 made with warnings: ' in printed.out and 'timings.jsonl' in printed.out
+
+
+def test_a_manifest_tells_the_paths_of_its_files(tmp_path, config):
+    for name in ('mug', 'chair'):
+        (tmp_path / 'files' / name).mkdir(parents=True)
+        write_gaussians(random_cloud(20), tmp_path / 'files' / name / 'model.ply')
+    manifest = tmp_path / 'tables' / 'all.csv'
+    manifest.parent.mkdir()
+    manifest.write_text('uid,path\na,../files/mug/model.ply\nb,../files/chair/model.ply\n')
+    assert main([str(manifest), str(tmp_path / 'out'), '--config', config, '--workers', '0']) == 0
+    reader = ShardReader(tmp_path / 'out')
+    assert [reader.read_record(i)['source']['file'] for i in range(2)] == ['../files/mug/model.ply',
+                                                                          '../files/chair/model.ply']
 
 
 def test_options_go_before_the_config(tmp_path, config, capsys):
