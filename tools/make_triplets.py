@@ -23,7 +23,7 @@ PRESETS = ('draft', 'default', 'paper')
 ELSEWHERE = '''with a GPU:
   clipgs-triplets SOURCE OUT --device cuda
 on a Ray cluster that runs, with SOURCE on storage that its nodes share:
-  clipgs-triplets SOURCE OUT --engine ray --ray-address 10.0.0.1:6379
+  clipgs-triplets SOURCE OUT --engine ray
 as jobs of an array, each with its own --shard-index, and one command at the end:
   clipgs-triplets SOURCE OUT --num-shards 100 --shard-index $SLURM_ARRAY_TASK_ID
   clipgs-triplets SOURCE OUT --join
@@ -31,9 +31,9 @@ exit status 1: an error, or objects of which none was made and none was there'''
 
 
 def main(argv: list[str] | None = None) -> int:
-    from clipgs_plugin.triplets import SOURCES, GenerationSettings, detect_source, generate, join_parts
+    from clipgs_plugin.triplets import SOURCES, GenerationSettings, generate, join_parts
     from clipgs_plugin.triplets.engines import TASKS_PER_GPU
-    from clipgs_plugin.triplets.generation import BATCH_SIZES, ENGINES, TIME_LIMIT
+    from clipgs_plugin.triplets.generation import BATCH_SIZES, ENGINES, TIME_LIMIT, build_source
     args = parser(f'{__doc__}\n\n{ELSEWHERE}', FILES,
                   'python tools/make_triplets.py work_dirs/files work_dirs/triplets --preset draft')
     args.add_argument('root', metavar='SOURCE', type=Path, help='a folder of objects, a file, or a manifest')
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
                       help=f'path of a config, or one of {", ".join(PRESETS)} (%(default)s)')
     args.add_argument('--preset', choices=PRESETS, help="views' size and fit of a shipped config, over --config's")
     args.add_argument('--source', choices=list(SOURCES), help='what SOURCE holds (told by its files)')
-    args.add_argument('--up', choices=AXES, help='the up axis of its files (that of the kind of source)')
+    args.add_argument('--up', choices=AXES, help='the axis that points up in its files (y; nerf z, colmap -y)')
     args.add_argument('--workers', type=int,
                       help=f'processes of one thread; any number gives the same bytes ({_cores()}, the cores; of those '
                            f'that share a GPU at most {TASKS_PER_GPU})')
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
                            'either way (%(default)s)')
     args.add_argument('--ray-address', metavar='ADDRESS',
                       help='of the Ray cluster (RAY_ADDRESS, else the one that runs on this machine)')
-    args.add_argument('--limit', type=int, metavar='N', help='make the first objects only')
+    args.add_argument('--limit', type=int, metavar='N', help='make the first objects of the listing only')
     args.add_argument('--seed', type=int, help='of all that is drawn')
     args.add_argument('--retry-failed', action='store_true', help='try what an earlier run failed at once more')
     args.add_argument('--shard-index', type=int, default=0, metavar='I', help='this job of an array (%(default)s)')
@@ -92,13 +92,14 @@ def main(argv: list[str] | None = None) -> int:
     for name in ('seed', 'device'):
         if getattr(options, name) is not None:
             config[name] = getattr(options, name)
-    source = _source(config, options, SOURCES, detect_source)
+    source = build_source(_source(config, options))
     settings = GenerationSettings.from_config(config)
     if options.workers is None:
         options.workers = min(_cores(), TASKS_PER_GPU) if settings.device_type == 'cuda' else _cores()
     where = ('on a Ray cluster' if options.engine == 'ray' else
              f'with {options.workers} process{"es" * (options.workers != 1)}')
-    print(f'Making triplets of {options.root} ({source["type"]}) in {options.out} {where}', file=sys.stderr)
+    print(f'Making triplets of {options.root} ({type(source).__name__}, {source.up} up) in {options.out} {where}',
+          file=sys.stderr)
     started = time.perf_counter()
     with progress_bar() as bar:
         progress = generate(source, options.root, options.out, settings, options.workers, options.limit,
@@ -129,12 +130,16 @@ def _config(name: str) -> Config:
     return config
 
 
-def _source(config: ConfigDict, options: argparse.Namespace, sources: dict[str, type],
-            detect: Callable[[Path], str]) -> dict:
+def _source(config: ConfigDict, options: argparse.Namespace) -> dict:
     """The config of the source: the config's own, unless options name another."""
+    from clipgs_plugin.triplets.sources import SOURCES, found_sources
     source = dict(config.pop('source', {}))
     if options.source or not source:
-        kind = sources[options.source or detect(options.root)].__name__
+        name, *others = [options.source] if options.source else (found := found_sources(options.root))
+        if others:
+            print(f'left out: {", ".join(f"files of source {other} ({found[other]:,})" for other in others)}; '
+                  '--source takes them instead', file=sys.stderr)
+        kind = SOURCES[name].__name__
         source = source if source.get('type') == kind else dict(type=kind)
     return {**source, 'up': options.up} if options.up else source
 
@@ -160,6 +165,7 @@ def _reporter(bar: ProgressBar) -> Callable[[Progress], None]:
 
 def _print(progress: Progress, options: argparse.Namespace, seconds: float) -> None:
     from clipgs_plugin.triplets.generation import FAILED, TIMINGS, part_path
+    from clipgs_plugin.triplets.shards import read_settings
     out = part_path(options.out, options.shard_index, options.num_shards) if options.num_shards > 1 else options.out
     if options.json:
         print(json.dumps(dict(vars(progress), seconds=round(seconds, 2), out=str(out)), indent=2))
@@ -170,6 +176,10 @@ def _print(progress: Progress, options: argparse.Namespace, seconds: float) -> N
         print(f'  {count:,} x {reason}')
     if progress.noted:
         print(f'{progress.noted:,} made with warnings: {out}/{TIMINGS}')
+    if progress.made + progress.there:
+        splits = read_settings(out)['counts']['splits']
+        print('splits: ' + ', '.join(f'{count:,} {name}' for name, count in splits.items())
+              + ('' if 'train' in splits else '; none to train on: files, folders or a manifest named these'))
     for what, count in progress.unfitted.most_common():
         print(f'not fitted: {count:,} ({what})')
     if progress.failed or progress.skipped:

@@ -134,7 +134,8 @@ def _with_held_out(splits: Sequence[str], uids: Sequence[str], share: float) -> 
     missing = [name for name in ('val', 'test') if name not in set(splits)]
     if missing and len(train) <= count * len(missing):
         raise ValueError(f'{len(train)} training objects are too few to take {" and ".join(missing)} from '
-                         f'(hold_out={share}); give the objects splits, or take hold_out=0')
+                         f'(hold_out={share}; the splits are {sorted(set(splits))}); give the objects splits, or take '
+                         'hold_out=0')
     for number, split in enumerate(missing):
         for i in train[number * count:(number + 1) * count]:
             splits[i] = split

@@ -18,7 +18,10 @@ from clipgs_plugin.triplets.sources.base import Source
 from clipgs_plugin.triplets.views import NoRenderer
 
 CAMERA_AXES = 'world to camera, OpenCV: x right, y down, z forward; pixels, the centre of the first at (0.5, 0.5)'
-UNFITTED = dict(points='oriented discs of points', splats='splats kept as they came')
+# Quality is measured of what is not fitted where something was lost.
+UNFITTED = dict(points='oriented discs of points', splats='splats kept as they came',
+                cut='splats cut to the SH degree and the number of Gaussians that the settings say, fit.sh_degree and '
+                    'splats.max_gaussians')
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class _Job:
     def outcome(self) -> Outcome:
         return self.failure or Outcome(
             self.sample, timing=dict(uid=self.listed.uid, seconds=self.triplet.seconds, notes=self.notes),
-            unfitted=None if self.views else UNFITTED[self.triplet.source['kind']])
+            unfitted=None if self.views else UNFITTED['cut' if self.triplet.quality else self.triplet.source['kind']])
 
 
 def _fit(jobs: list[_Job], settings: GenerationSettings, watch: Callable[[int], None]) -> None:

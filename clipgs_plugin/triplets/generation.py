@@ -126,7 +126,7 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
     if gpu and engine == 'local' and not torch.cuda.is_available():
         raise ValueError(f'device={settings.device!r}: torch sees no GPU here')
     if isinstance(source, Mapping):
-        source = TASK_UTILS.build(dict(source))
+        source = build_source(source)
     root, out = Path(root).absolute(), Path(out)  # nodes of a cluster have other working directories
     if num_shards > 1:
         out = part_path(out, shard_index, num_shards)
@@ -173,6 +173,18 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
                         progress.unfitted[outcome.unfitted] += 1
                 report(progress)
     return progress
+
+
+def build_source(config: Mapping) -> Source:
+    """The source of a config.
+
+    Raises:
+        ValueError: An option that it has not, or a value that it does not take.
+    """
+    try:
+        return TASK_UTILS.build(dict(config))
+    except TypeError as error:
+        raise ValueError(f'source={dict(config)}: {error}') from error
 
 
 def _renderer(name: str, out: Path) -> str:
@@ -294,7 +306,7 @@ def join_parts(out: str | Path) -> int:
     if not names:
         if (out / 'index.parquet').is_file():
             return read_settings(out)['counts']['objects']
-        raise FileNotFoundError(f'{out / PARTS} holds no parts; runs with num_shards write them')
+        raise FileNotFoundError(f'{out / PARTS} holds no parts; runs with num_shards (--num-shards) write them')
     jobs = int(names[0].partition('-of-')[2])
     parts = [part_path(out, i, jobs) for i in range(jobs)]
     strange = sorted(set(names) - {part.name for part in parts})
@@ -323,7 +335,8 @@ def _check_parts(out: Path, parts: Sequence[Path]) -> dict:
     """The settings of parts that are finished and may be joined with what the folder holds."""
     for part in parts:
         if not (part / 'index.parquet').is_file():
-            raise FileNotFoundError(f'{part} is not finished; run its shard_index (again)')
+            raise FileNotFoundError(f'{part} is not finished; run its shard_index '
+                                    f'(--shard-index {int(part.name[:5])}) again')
     apart = f'move {out / PARTS} into another folder and join it there'
     ways_out = dict.fromkeys(parts, 'make it again')
     if (out / 'dataset.json').is_file() or list_shards(out):

@@ -79,6 +79,23 @@ def test_a_log_gets_a_line_now_and_then_and_warnings_are_counted(tmp_path, confi
     assert '1 made with warnings: ' in printed.out and 'timings.jsonl' in printed.out
 
 
+def test_what_a_folder_holds_besides_and_its_splits_are_said(tmp_path, config, capsys):
+    (tmp_path / 'test').mkdir()
+    write_gaussians(random_cloud(20, sh_degree=1), tmp_path / 'test' / 'mug.ply')
+    write_gaussians(random_cloud(20), tmp_path / 'test' / 'pot.spz')
+    (tmp_path / 'test' / 'box.off').write_text(OFF)
+    assert main([str(tmp_path / 'test'), str(tmp_path / 'out'), '--config', config, '--workers', '0']) == 0
+    printed = capsys.readouterr()
+    assert 'left out: files of source mesh (1); --source takes them instead' in printed.err
+    assert '(SplatSource, y up)' in printed.err
+    assert 'not fitted: 1 (splats kept as they came)' in printed.out
+    assert 'not fitted: 1 (splats cut to the SH degree' in printed.out and 'splits: 2 train' in printed.out
+    with pytest.raises(ValueError, match='out is a folder of triplets'):
+        main([str(tmp_path / 'out'), str(tmp_path / 'again')])
+    assert main([str(tmp_path), str(tmp_path / 'other'), '--config', config, '--workers', '0', '--source', 'mesh']) == 0
+    assert 'splits: 1 test; none to train on' in capsys.readouterr().out
+
+
 def test_a_manifest_tells_the_paths_of_its_files(tmp_path, config):
     for name in ('mug', 'chair'):
         (tmp_path / 'files' / name).mkdir(parents=True)
@@ -126,7 +143,7 @@ def test_the_processes_that_share_a_gpu_are_few(tmp_path, config, monkeypatch, d
 
     def generate(source, root, out, settings, workers, *args, **options):
         taken.append(workers)
-        return Progress(1, there=1)
+        return Progress(0)
     monkeypatch.setattr('clipgs_plugin.triplets.generate', generate)
     monkeypatch.setattr('clipgs_plugin.tools.make_triplets._cores', lambda: cores)
     arguments = [str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--device', device]

@@ -664,11 +664,18 @@ def test_an_unknown_setting_is_named(part):
         GenerationSettings.from_config(dict(veiws=dict()))
 
 
+def test_an_option_that_a_source_has_not_is_named():
+    with pytest.raises(ValueError, match=r"source=\{'type': 'SplatSource', 'categories': True\}: .*'categories'"):
+        generation.build_source(dict(type='SplatSource', categories=True))
+
+
 def test_the_documented_config_and_cameras_work(root, whole):
     page = (root / 'docs' / 'triplets.md').read_text(encoding='utf-8')
-    config, cameras, *_ = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    config, captions, cameras, *_ = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
     names = {}
     exec(config, names)
+    assert generation.build_source(names['generation']['source']).up == 'z'
+    exec(captions, names)
     settings = GenerationSettings.from_config(names['generation'])
     assert settings.views.size == 224 and settings.captioner['type'] == 'TransformersCaptioner'
     exec(cameras.replace('data/triplets', str(whole)), names)

@@ -31,17 +31,24 @@ def detect_source(root: str | Path) -> str:
         FileNotFoundError: There is no such file or folder.
         ValueError: No file tells.
     """
+    return next(iter(found_sources(root)))
+
+
+def found_sources(root: str | Path) -> dict[str, int]:
+    """Files of each source, by the names in ``SOURCES``, first that of :func:`detect_source`; it says the errors."""
     root = Path(root)
     if not root.exists():
         raise FileNotFoundError(f'{root} does not exist')
+    if (root / 'dataset.json').is_file():
+        raise ValueError(f'{root} is a folder of triplets; give the files that they are to be made of')
     found = Counter(kind for path in islice(_files(root), LOOKED_AT) if (kind := _kind(path, root)))
-    for decisive in ('nerf', 'colmap'):  # such folders hold pictures, and often a cloud beside them
-        if found[decisive]:
-            return decisive
     if not found:
         raise ValueError(f'{root} holds nothing that tells a source; expected meshes, point clouds, splats, posed '
                          f'images or a manifest; name one of {", ".join(SOURCES)}')
-    return found.most_common(1)[0][0]
+    for decisive in ('nerf', 'colmap'):  # such folders hold pictures, and often a cloud beside them
+        if found[decisive]:
+            return {decisive: found[decisive]}
+    return dict(found.most_common())
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -70,4 +77,4 @@ def _kind(path: Path, root: Path) -> str | None:
 
 
 __all__ = ['SOURCES', 'ColmapSource', 'ManifestSource', 'MeshSource', 'NerfSource', 'PointSource', 'Source',
-           'SplatSource', 'detect_source', 'uid_of']
+           'SplatSource', 'detect_source', 'found_sources', 'uid_of']
