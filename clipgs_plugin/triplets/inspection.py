@@ -178,7 +178,7 @@ class _Run:
                  report: Callable[[int, int | None], None]) -> None:
         self.root, self.views, self.report, self.num_random = root, views, report, random
         self.found = Inspection(root, {})
-        self.settings()
+        self.read_settings()
         size = self.found.settings['render'].get('size')
         self.size = (size, size) if isinstance(size, int) else None  # height, width
         self.num_views: int | None = None
@@ -191,7 +191,7 @@ class _Run:
     def problem(self, reason: str, shard: int | None = None, uid: str | None = None) -> None:
         self.found.problems.append(Problem(shard, uid, reason))
 
-    def settings(self) -> None:
+    def read_settings(self) -> None:
         """``dataset.json``, with what is needed of it filled in where it lacks or is of another kind."""
         try:
             told = read_settings(self.root)
@@ -206,24 +206,24 @@ class _Run:
 
     def inspect(self) -> Inspection:
         found, shards = self.found, self.list_shards()
-        index = self.index()
+        index = self.read_index()
         if not shards:
             self.problem('no shards')
         if index is not None:
             self.total = len(index)
             for shard in sorted(set(index['shard'].to_numpy().tolist()) - set(shards)):
                 self.problem('index.parquet names it, but there is no such file', shard)
-        teachers = self.teachers(shards)
+        teachers = self.read_teachers(shards)
         for shard in shards:
-            self.shard(shard, index, teachers)
+            self.check_shard(shard, index, teachers)
         found.columns = {name: np.array(values) for name, values in self.columns.items()}
-        self.counts()
-        self.failures()
+        self.compare_counts()
+        self.read_failures()
         rows = self.worst.items()
-        found.worst = self.strips(rows)
+        found.worst = self.draw_strips(rows)
         shown = {row['uid'] for row in rows}
         others = [row for row in self.random.items() if row['uid'] not in shown]
-        found.random = self.strips(others[:self.num_random])
+        found.random = self.draw_strips(others[:self.num_random])
         return found
 
     def list_shards(self) -> list[int]:
@@ -241,7 +241,7 @@ class _Run:
                          'tools/make_triplets.py --join')
         return sorted(shards)
 
-    def index(self):
+    def read_index(self):
         """The index as an Arrow table, None where it cannot be read."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -262,7 +262,7 @@ class _Run:
 
     # One shard
 
-    def shard(self, shard: int, index, teachers: dict[str, dict]) -> None:
+    def check_shard(self, shard: int, index, teachers: dict[str, dict]) -> None:
         """All of one shard; where it is damaged, what the index says lies in it."""
         path = shard_path(self.root, shard)
         try:
@@ -278,19 +278,19 @@ class _Run:
             self.problem(_said(error), shard)
             rows = indexed or []
         else:
-            self.members(path, shard)
+            self.check_members(path, shard)
             if indexed is not None:
-                self.agree(shard, rows, indexed)
+                self.compare_index(shard, rows, indexed)
         with file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
                 digest.update(block)
-            captions = [self.object(file, shard, row) for row in rows]
+            captions = [self.check_object(file, shard, row) for row in rows]
         self.found.shards.append(Shard(shard, len(rows), path.stat().st_size, digest.hexdigest()))
         for teacher, card in teachers.items():
-            self.features(teacher, card, shard, [row['uid'] for row in rows], captions)
+            self.check_features(teacher, card, shard, [row['uid'] for row in rows], captions)
 
-    def members(self, path: Path, shard: int) -> None:
+    def check_members(self, path: Path, shard: int) -> None:
         """Every member is of an object, and zeros alone follow the last one.
 
         At a damaged header readers of tar just stop, as if the tar ended there.
@@ -312,7 +312,7 @@ class _Run:
                                  'there, and readers lose what follows; download it again', shard)
                     return
 
-    def agree(self, shard: int, rows: list[dict], indexed: list[dict]) -> None:
+    def compare_index(self, shard: int, rows: list[dict], indexed: list[dict]) -> None:
         """The index says of the shard what the shard says."""
         there = {row['uid']: row for row in rows}
         told = {row['uid']: row for row in indexed}
@@ -334,29 +334,29 @@ class _Run:
 
     # One object
 
-    def object(self, file, shard: int, row: dict) -> list[int] | None:
+    def check_object(self, file, shard: int, row: dict) -> list[int] | None:
         """Check an object and count it; returns the ids of its captions, None where they cannot be read."""
         uid, before = row['uid'], len(self.found.problems)
         say = lambda reason: self.problem(reason, shard, uid)  # noqa: E731
         if uid in self.uids:
             say('the uid is in the set more than once')
         self.uids.add(uid)
-        record, cloud = self.record(file, row, say), None
+        record, cloud = self.read_record(file, row, say), None
         try:
             cloud = decode_gaussians(_read(file, row['gaussians_offset'], row['gaussians_size'])).validate('Gaussians')
         except Exception as error:  # bytes of any content raise anything
             say(f'Gaussians: {_said(error)}')
-        self.pictures(file, row, say)
+        self.check_views(file, row, say)
         if record is not None:
-            self.consistent(record, row, cloud, say)
+            self.compare_record(record, row, cloud, say)
             if len(self.found.problems) == before:
-                self.unchanged(file, record, row, say)
-        self.count(row, record or {}, shown=len(self.found.problems) == before)
+                self.compare_hash(file, record, row, say)
+        self.tally(row, record or {}, shown=len(self.found.problems) == before)
         self.done += 1
         self.report(self.done, self.total)
         return record and [caption_id(caption['text']) for caption in record['captions']]
 
-    def unchanged(self, file, record: dict, row: dict, say: Callable[[str], None]) -> None:
+    def compare_hash(self, file, record: dict, row: dict, say: Callable[[str], None]) -> None:
         """Gaussians and views have the hash that the record tells, where it tells one."""
         places = [(row['gaussians_offset'], row['gaussians_size']), *zip(row['view_offsets'], row['view_sizes'])]
         found = content_hash(_read(file, *place) for place in places)
@@ -364,7 +364,7 @@ class _Run:
             say(f'sha256 of Gaussians and views is {found}, the record says {record["sha256"]}: bytes have changed; '
                 'download the shard again')
 
-    def record(self, file, row: dict, say: Callable[[str], None]) -> dict | None:
+    def read_record(self, file, row: dict, say: Callable[[str], None]) -> dict | None:
         """The record of an object, None where it cannot be read or lacks captions."""
         try:
             record = json.loads(_read(file, row['record_offset'], row['record_size']))
@@ -389,11 +389,11 @@ class _Run:
             say('record: no captions' if not texts else f'record: caption {texts.index("")} is empty')
         return record
 
-    def pictures(self, file, row: dict, say: Callable[[str], None]) -> None:
+    def check_views(self, file, row: dict, say: Callable[[str], None]) -> None:
         count = len(row['view_offsets'])
         if self.num_views is None:
             self.num_views = count
-            self.cameras(count)
+            self.check_cameras(count)
         if count != self.num_views:
             say(f'{count} views, the first object has {self.num_views}')
         for i, member in enumerate(zip(row['view_offsets'], row['view_sizes'])):
@@ -406,7 +406,7 @@ class _Run:
             if shape != self.size:
                 say(f'view {i}: {shape[1]} x {shape[0]} pixels, expected {self.size[1]} x {self.size[0]}')
 
-    def cameras(self, count: int) -> None:
+    def check_cameras(self, count: int) -> None:
         """Those of dataset.json are cameras of ``count`` views."""
         settings = self.found.settings['render']
         try:
@@ -415,7 +415,7 @@ class _Run:
         except ValueError as error:
             self.problem(f'dataset.json: cameras: {error}')
 
-    def consistent(self, record: dict, row: dict, cloud: GaussianCloud | None, say: Callable[[str], None]) -> None:
+    def compare_record(self, record: dict, row: dict, cloud: GaussianCloud | None, say: Callable[[str], None]) -> None:
         """The record says of an object what the shard holds of it."""
         pairs = [('uid', record['uid'], row['uid']),
                  ('num_views', record.get('num_views'), len(row['view_offsets']))]
@@ -435,7 +435,7 @@ class _Run:
         except ValueError as error:
             say(f'cameras: {error}')
 
-    def count(self, row: dict, record: dict, shown: bool) -> None:
+    def tally(self, row: dict, record: dict, shown: bool) -> None:
         """Add an object to the numbers, and, if it is sound, to those that may be shown."""
         for counter, value in ((self.found.categories, row['category']), (self.found.splits, row['split'])):
             counter[value if isinstance(value, str | None) else repr(value)] += 1
@@ -456,7 +456,7 @@ class _Run:
 
     # Beside the shards
 
-    def counts(self) -> None:
+    def compare_counts(self) -> None:
         """The counts of dataset.json, against the objects that were seen."""
         told = self.found.settings.get('counts')
         if not isinstance(told, dict):
@@ -470,7 +470,7 @@ class _Run:
             if told.get(name) != value:
                 self.problem(f'dataset.json counts {name} {told.get(name)!r}, the shards hold {value!r}')
 
-    def teachers(self, shards: list[int]) -> dict[str, dict]:
+    def read_teachers(self, shards: list[int]) -> dict[str, dict]:
         """``teacher.json`` of every teacher that has features."""
         cards = {}
         for folder in sorted(path for path in (self.root / 'features').glob('*') if path.is_dir()):
@@ -488,7 +488,7 @@ class _Run:
                 self.problem(f'features of {folder.name}: {stray}.safetensors is of no shard')
         return cards
 
-    def features(self, teacher: str, card: dict, shard: int, uids: list[str],
+    def check_features(self, teacher: str, card: dict, shard: int, uids: list[str],
                  captions: list[list[int] | None]) -> None:
         """A teacher's features of one shard are of its objects and captions."""
         import safetensors
@@ -525,7 +525,7 @@ class _Run:
                 say('of other captions than those of the record', uid)
         self.found.features[teacher] += before == len(self.found.problems)
 
-    def failures(self) -> None:
+    def read_failures(self) -> None:
         """Lines of failed.jsonl by type of error and reason; one that a kill cut off is left out."""
         path = self.root / FAILED
         if not path.is_file():
@@ -543,10 +543,10 @@ class _Run:
 
     # To look at
 
-    def strips(self, rows: Iterable[dict]) -> list[Strip]:
-        return [self.strip(row) for row in rows]
+    def draw_strips(self, rows: Iterable[dict]) -> list[Strip]:
+        return [self.draw_strip(row) for row in rows]
 
-    def strip(self, row: dict) -> Strip:
+    def draw_strip(self, row: dict) -> Strip:
         """A sound object."""
         count = len(row['view_offsets'])
         numbers = tuple(sorted({(2 * i + 1) * count // (2 * self.views) for i in range(self.views)}))
