@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from clipgs_plugin.ops.rotations import AXES
 from clipgs_plugin.triplets.objects import Content, Listed
 from clipgs_plugin.triplets.samples import MAX_UID
 
@@ -30,6 +31,17 @@ class Source(Protocol):
         Raises:
             ValueError, OSError: The file cannot be read; the message says why.
         """
+
+
+def checked_axis(up: str) -> str:
+    """An axis that a source is told.
+
+    Raises:
+        ValueError: It is none of ``x``, ``y``, ``z``, ``-x``, ``-y``, ``-z``.
+    """
+    if up not in AXES:
+        raise ValueError(f'up={up!r}: expected one of {AXES}')
+    return up
 
 
 def uid_of(path: Path, root: Path) -> str:

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from clipgs_plugin.ops.rotations import AXES
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.structures import MISSING_COLOR
 from clipgs_plugin.triplets.objects import Listed, Mesh, MeshPart
+from clipgs_plugin.triplets.sources.base import checked_axis
 from clipgs_plugin.triplets.sources.listing import find_files, list_files
 from clipgs_plugin.triplets.sources.mesh_formats import check_stl, read_off, stl_colors
 
@@ -58,13 +58,11 @@ class MeshSource:
 
     def __init__(self, up: str = 'y', gray: float = MISSING_COLOR, missing_textures: str = 'warn',
                  max_texture: int = 2048) -> None:
-        if up not in AXES:
-            raise ValueError(f'up={up!r}: expected one of {AXES}')
         if missing_textures not in ('warn', 'refuse'):
             raise ValueError(f"missing_textures={missing_textures!r}: expected 'warn' or 'refuse'")
         if not 0 <= gray <= 1 or max_texture < 1:
             raise ValueError(f'gray={gray}, max_texture={max_texture}: expected a number in [0, 1] and at least 1')
-        self.up, self.gray = up, gray
+        self.up, self.gray = checked_axis(up), gray
         self.missing_textures, self.max_texture = missing_textures, max_texture
 
     def list(self, root: Path) -> Sequence[Listed]:

@@ -16,11 +16,11 @@ import numpy as np
 from numpy import ndarray
 
 from clipgs_plugin.io import ply
-from clipgs_plugin.ops.rotations import AXES
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.structures import MISSING_COLOR
 from clipgs_plugin.triplets.objects import Listed, Points, Surface
 from clipgs_plugin.triplets.samples import MAX_UID
+from clipgs_plugin.triplets.sources.base import checked_axis
 from clipgs_plugin.triplets.sources.listing import distinct, find_files, list_files, split_of
 
 NEIGHBOURS = 12  # with which a normal is estimated, the point itself among them
@@ -59,9 +59,7 @@ class PointSource:
 
     def __init__(self, up: str = 'y', suffixes: Sequence[str] = SUFFIXES[:-1], split: str = 'train',
                  clean: bool = False) -> None:
-        if up not in AXES:
-            raise ValueError(f'up={up!r}: expected one of {AXES}')
-        self.up = up
+        self.up = checked_axis(up)
         self.suffixes = tuple(suffixes)
         self.split = split
         self.clean = clean

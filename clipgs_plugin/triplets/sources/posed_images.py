@@ -13,9 +13,9 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
-from clipgs_plugin.ops.rotations import AXES
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.objects import Listed, Points, PosedImages
+from clipgs_plugin.triplets.sources.base import checked_axis
 from clipgs_plugin.triplets.sources.listing import list_files
 from clipgs_plugin.triplets.sources.points import read_points
 from clipgs_plugin.triplets.sources.undistortion import PARAMETERS, Lens, undistorted
@@ -54,13 +54,11 @@ class _PosedSource:
     suffixes = ()
 
     def __init__(self, masks: str, up: str, size: int | None, max_views: int | None):
-        if up not in AXES:
-            raise ValueError(f'up={up!r}: expected one of {AXES}')
         for name, value in (('size', size), ('max_views', max_views)):
             if value is not None and value < 1:
                 raise ValueError(f'{name}={value}: expected at least 1, or None')
         self.masks = masks
-        self.up = up
+        self.up = checked_axis(up)
         self.size = size
         self.max_views = max_views
 

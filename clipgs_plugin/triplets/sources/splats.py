@@ -6,10 +6,10 @@ from pathlib import Path
 
 from clipgs_plugin import io
 from clipgs_plugin.io.sog import META
-from clipgs_plugin.ops.rotations import AXES
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets.objects import Listed
+from clipgs_plugin.triplets.sources.base import checked_axis
 from clipgs_plugin.triplets.sources.listing import find_files, list_files
 
 
@@ -26,9 +26,7 @@ class SplatSource:
 
     def __init__(self, up: str = 'y', suffixes: Sequence[str] = io.SUFFIXES, split: str = 'train',
                  clean: bool = False) -> None:
-        if up not in AXES:
-            raise ValueError(f'up={up!r}: expected one of {AXES}')
-        self.up = up
+        self.up = checked_axis(up)
         self.suffixes = tuple(suffixes)
         self.split = split
         self.clean = clean
