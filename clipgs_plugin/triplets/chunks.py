@@ -20,7 +20,7 @@ from clipgs_plugin.triplets.views import NoRenderer
 CAMERA_AXES = 'world to camera, OpenCV: x right, y down, z forward; pixels, the centre of the first at (0.5, 0.5)'
 # Quality is measured of what is not fitted where something was lost.
 UNFITTED = dict(points='oriented discs of points', splats='splats kept as they came',
-                cut='splats cut to the SH degree and the number of Gaussians that the settings say, fit.sh_degree and '
+                cut='splats cut to the SH degree or the number of Gaussians that the settings say, fit.sh_degree or '
                     'splats.max_gaussians')
 
 
