@@ -27,7 +27,7 @@ _LOCATIONS = {
     'PARAM_SCHEDULERS': (),
     'METRICS': ('clipgs_plugin.evaluation', 'clipgs_plugin.engine'),
     'EVALUATOR': (),
-    'TASK_UTILS': ('clipgs_plugin.triplets',),
+    'TASK_UTILS': ('clipgs_plugin.generation',),
     'VISUALIZERS': (),
     'VISBACKENDS': (),
     'STRATEGIES': (),

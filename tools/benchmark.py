@@ -521,10 +521,10 @@ def triplets(meshes: str = '', up: str = 'y', count: int = 6, threads: str = '1'
 
     It takes ``count`` meshes, evenly over the folder ``meshes``.
     """
-    from clipgs_plugin.triplets import ViewRule
-    from clipgs_plugin.triplets.sources import MeshSource
-    from clipgs_plugin.triplets.surfaces import normalised, turned
-    from clipgs_plugin.triplets.views import choose_renderer
+    from clipgs_plugin.generation import ViewRule
+    from clipgs_plugin.generation.rendering import choose_renderer
+    from clipgs_plugin.generation.rendering.surfaces import normalised, turned
+    from clipgs_plugin.generation.sources import MeshSource
 
     if not meshes:
         raise ValueError('name a folder of meshes: --meshes FOLDER')
@@ -552,14 +552,14 @@ def triplets(meshes: str = '', up: str = 'y', count: int = 6, threads: str = '1'
 
 def all_views(objects: list, rule, renderer: str) -> list[np.ndarray]:
     """Views to fit and held out of each mesh, on the rule's background, (V, H, W, 4) each."""
-    from clipgs_plugin.triplets.views import render_mesh
+    from clipgs_plugin.generation.rendering import render_mesh
     viewmats = np.concatenate([rule.train_cameras(), rule.test_cameras()])
     return [render_mesh(mesh, viewmats, rule.intrinsics(), rule.size, rule.size, renderer=renderer) for mesh in objects]
 
 
 def agreement(first: list[np.ndarray], second: list[np.ndarray]) -> str:
     """How alike two renderers' pictures are on white, by view."""
-    from clipgs_plugin.triplets.objects import composite
+    from clipgs_plugin.generation.objects import composite
     white = 1.0, 1.0, 1.0
     errors = [np.square(composite(a, white) - composite(b, white)).mean((1, 2, 3)) for a, b in zip(first, second)]
     psnr = -10 * np.log10(np.concatenate(errors).clip(1e-10))
@@ -568,12 +568,12 @@ def agreement(first: list[np.ndarray], second: list[np.ndarray]) -> str:
 
 def fit_all(objects: list, views: list[np.ndarray], rule, preset: str) -> tuple[Case, list]:
     """The case of fitting each mesh with a preset, and the clouds."""
-    from clipgs_plugin.triplets.fitting import PRESETS, fit, initialise
-    from clipgs_plugin.triplets.objects import Views
-    from clipgs_plugin.triplets.surfaces import sample_surface
+    from clipgs_plugin.generation.fitting.optimise import PRESETS, fit
+    from clipgs_plugin.generation.objects import Views
+    from clipgs_plugin.generation.rendering.surfaces import sample_surface
     settings, intrinsics = PRESETS[preset], rule.intrinsics()
     cameras = rule.train_cameras(), rule.test_cameras()
-    inputs = [(initialise(sample_surface(mesh, settings.num_gaussians, 0)),
+    inputs = [(sample_surface(mesh, settings.num_gaussians, 0).discs(),
                *(Views(part, viewmats, np.repeat(intrinsics[None], len(part), axis=0))
                  for part, viewmats in zip(np.split(images, [rule.num_views]), cameras)))
               for mesh, images in zip(objects, views)]
@@ -589,8 +589,8 @@ def fit_all(objects: list, views: list[np.ndarray], rule, preset: str) -> tuple[
 
 def store_all(clouds: list, pictures: list[np.ndarray]) -> list[Case]:
     """The cases of encoding objects and of reading them at random."""
+    from clipgs_plugin.generation.objects import composite
     from clipgs_plugin.triplets import ShardReader, ShardWriter
-    from clipgs_plugin.triplets.objects import composite
     from clipgs_plugin.triplets.samples import encode_sample
     objects = [(str(i), cloud, np.rint(composite(images, (1.0, 1.0, 1.0)) * 255).astype(np.uint8))
                for i, (cloud, images) in enumerate(zip(clouds, pictures))]

@@ -15,7 +15,7 @@ SHEETS = {'.webp': dict(format='WEBP', quality=80, method=6), '.png': dict(forma
 def write_sheet(triplets: Path, path: Path, objects: int, seed: int) -> None:
     """The contact sheet of a set as a file."""
     from clipgs_plugin.io.files import write_whole
-    from clipgs_plugin.triplets import contact_sheet
+    from clipgs_plugin.triplets.inspection import contact_sheet
     buffer = io.BytesIO()
     contact_sheet(triplets, objects, seed).save(buffer, **SHEETS[path.suffix.lower()])
     write_whole(path, [buffer.getvalue()])
@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     if sheet and sheet.suffix.lower() not in SHEETS:
         args.error(f'--contact-sheet {sheet}: expected a name that ends in {" or ".join(SHEETS)}')
 
-    from clipgs_plugin.triplets.inspection import COLUMNS, inspect
-    from clipgs_plugin.triplets.inspection_page import number, write_page
+    from clipgs_plugin.triplets.inspection.checks import COLUMNS, inspect
+    from clipgs_plugin.triplets.inspection.page import number, write_page
     print(f'Reading all of {options.triplets}', file=sys.stderr)
     with progress_bar() as bar:
         task = bar.add_task('objects', total=None)

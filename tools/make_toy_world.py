@@ -26,8 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('--num-export', type=int, default=9, help='how many (%(default)s)')
     args = args.parse_args(argv)
 
-    from clipgs_plugin.datasets.toy_world.specs import CATEGORIES
-    from clipgs_plugin.datasets.toy_world.writing import export_files, write_world
+    from clipgs_plugin.toy_world.specs import CATEGORIES
+    from clipgs_plugin.toy_world.writing import export_files, write_world
     total = args.num_train + args.num_val + args.num_test
     print(f'Making {total:,} objects of {len(CATEGORIES)} categories with {args.num_views} views each in {args.out}',
           file=sys.stderr)

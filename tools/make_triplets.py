@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
     from rich.progress import Progress as ProgressBar
 
-    from clipgs_plugin.triplets import Progress
+    from clipgs_plugin.generation import Progress
 
 LOG_EVERY = 60.0  # seconds
 PRESETS = ('draft', 'default', 'paper')
@@ -31,9 +31,9 @@ exit status 1: an error, or objects of which none was made and none was there'''
 
 
 def main(argv: list[str] | None = None) -> int:
-    from clipgs_plugin.triplets import SOURCES, GenerationSettings, generate, join_parts
-    from clipgs_plugin.triplets.engines import TASKS_PER_GPU
-    from clipgs_plugin.triplets.generation import BATCH_SIZES, ENGINES, TIME_LIMIT, build_source
+    from clipgs_plugin.generation import SOURCES, GenerationSettings, generate, join_parts
+    from clipgs_plugin.generation.executors import TASKS_PER_GPU
+    from clipgs_plugin.generation.run import BATCH_SIZES, ENGINES, TIME_LIMIT, build_source
     args = parser(f'{__doc__}\n\n{ELSEWHERE}', FILES,
                   'python tools/make_triplets.py work_dirs/files work_dirs/triplets --preset draft')
     args.add_argument('root', metavar='SOURCE', type=Path, help='a folder of objects, a file, or a manifest')
@@ -132,7 +132,7 @@ def _config(name: str) -> Config:
 
 def _source(config: ConfigDict, options: argparse.Namespace) -> dict:
     """The config of the source: the config's own, unless options name another."""
-    from clipgs_plugin.triplets.sources import SOURCES, found_sources
+    from clipgs_plugin.generation.sources import SOURCES, found_sources
     source = dict(config.pop('source', {}))
     if options.source or not source:
         name, *others = [options.source] if options.source else (found := found_sources(options.root))
@@ -164,7 +164,7 @@ def _reporter(bar: ProgressBar) -> Callable[[Progress], None]:
 
 
 def _print(progress: Progress, options: argparse.Namespace, seconds: float) -> None:
-    from clipgs_plugin.triplets.generation import FAILED, TIMINGS, part_path
+    from clipgs_plugin.triplets.layout import FAILED, TIMINGS, part_path
     from clipgs_plugin.triplets.shards import read_settings
     out = part_path(options.out, options.shard_index, options.num_shards) if options.num_shards > 1 else options.out
     if options.json:

@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin import CLIPGSInferencer
     from clipgs_plugin.apis.models import get_model
     from clipgs_plugin.apis.report import best_checkpoint, collect_report, dumped_config
-    from clipgs_plugin.datasets.toy_world import CATEGORIES, COLORS, PATTERNS, TONES, WEARS
     from clipgs_plugin.io.files import write_whole
+    from clipgs_plugin.toy_world import CATEGORIES, COLORS, PATTERNS, TONES, WEARS
     out = Path(clipgs_plugin.__file__).parent / 'weights' / options.name
     out.mkdir(parents=True, exist_ok=True)
     model = get_model(dumped_config(options.run), best_checkpoint(options.run))

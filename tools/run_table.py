@@ -106,8 +106,8 @@ def backbones(out: Path, seeds: int, only: list[str], options: dict[str, int]) -
 
 def make_world(folder: Path, **numbers: int) -> Path:
     """A toy world with the features of its teacher, made where it is not there."""
-    from clipgs_plugin.datasets.toy_world.writing import write_world
     from clipgs_plugin.tools import cache_features
+    from clipgs_plugin.toy_world.writing import write_world
 
     write_world(folder, **numbers, track=iter)
     cache_features.main([str(folder), '--teacher', 'toy-clip'])

@@ -84,8 +84,8 @@ def make_pictures(specs: list, views: int, workers: int) -> tuple[Tensor, list[l
 
 
 def _make_pictures(job: tuple) -> tuple[np.ndarray, list[str]]:
-    from clipgs_plugin.datasets.toy_world import make_object, render_views
-    from clipgs_plugin.triplets.encoding import decode_view, encode_view
+    from clipgs_plugin.toy_world import make_object, render_views
+    from clipgs_plugin.triplets.codecs import decode_view, encode_view
     spec, views = job
     pictures = np.stack([decode_view(encode_view(view)) for view in render_views(spec, views, 64)])
     return pictures.transpose(0, 3, 1, 2), make_object(spec, num_gaussians=8).captions
@@ -175,7 +175,7 @@ def train(network: nn.Module, tokenizer, specs: list, pictures: Tensor, captions
     A step shows a batch of pictures and two lists of captions: a full description of each picture, and a sentence for
     each category of the world that names it and no more.
     """
-    from clipgs_plugin.datasets.toy_world.captions import describe
+    from clipgs_plugin.toy_world.captions import describe
     mean, std = (torch.tensor(value)[:, None, None] for value in (network.visual.image_mean, network.visual.image_std))
     names = sorted({spec.category for spec in specs})
     nouns = [[captions[i][-1] for i, spec in enumerate(specs) if spec.category == name] for name in names]
@@ -232,10 +232,10 @@ def held_out_accuracy(teacher, specs: list, pictures: Tensor) -> dict[str, float
         ``single_view`` and ``mean_view``: category by the prompts ``'toy'``, by one picture and by all views of an
         object; ``look``: full description among all descriptions of the category's held-out looks, by one picture.
     """
-    from clipgs_plugin.datasets.toy_world import CATEGORIES
-    from clipgs_plugin.datasets.toy_world.captions import article, describe
-    from clipgs_plugin.datasets.toy_world.specs import looks
     from clipgs_plugin.evaluation import class_embeddings, teacher_zero_shot
+    from clipgs_plugin.toy_world import CATEGORIES
+    from clipgs_plugin.toy_world.captions import article, describe
+    from clipgs_plugin.toy_world.specs import looks
     names = list(CATEGORIES)
     n, views = pictures.shape[:2]
     features = teacher.encode_image(pictures.flatten(0, 1)).reshape(n, views, -1)
@@ -264,7 +264,7 @@ text transformer over {vocabulary} tokens, {width} numbers wide. It knows the to
 colours, patterns, tones and wears, and nothing else. It is the teacher of the quickstart and of tests, where a real
 CLIP would need a download; open_clip loads it like any other model (`OpenCLIPTeacher('toy-clip')`).
 
-- Data: {objects} objects of the split `train` of `clipgs_plugin.datasets.toy_world` with seed {seed}, {views} pictures
+- Data: {objects} objects of the split `train` of `clipgs_plugin.toy_world` with seed {seed}, {views} pictures
   each, and their captions. The looks of the split `test` were never shown.
 - Command: `{command}`
 - It took {minutes:.0f} min with {used:.0f} min of processor time, the pictures included.
@@ -296,8 +296,8 @@ def main(argv: list[str] | None = None) -> int:
     import open_clip
     import safetensors.torch
 
-    from clipgs_plugin.datasets.toy_world import CATEGORIES, object_specs
     from clipgs_plugin.models.teachers import OpenCLIPTeacher
+    from clipgs_plugin.toy_world import CATEGORIES, object_specs
     started = time.perf_counter()
     specs = object_specs(args.num_objects, seed=SEED, split='train')
     held_out = object_specs(args.num_test, seed=SEED, split='test')

@@ -14,6 +14,7 @@ import torch
 
 # Backend -> the package it needs. In the order of 'auto' on the CPU.
 _NEEDS = {'cpu': 'numba', 'reference': 'torch', 'pytorch3d': 'pytorch3d', 'gsplat': 'gsplat'}
+_MODULES = {'cpu': 'numba'}
 _OPERATIONS = {'fps': ('cpu', 'reference', 'pytorch3d'), 'knn': ('cpu', 'reference', 'pytorch3d'),
                'render': ('cpu', 'reference', 'gsplat')}
 
@@ -46,4 +47,4 @@ def load_backend(op: str, backend: str, device: torch.device) -> ModuleType:
                                   f"backend='auto'")
     if backend == 'cpu' and device.type != 'cpu':
         raise ValueError(f"backend='cpu' takes tensors on the CPU, got {device}; use 'auto' or 'reference'")
-    return importlib.import_module(f'clipgs_plugin.ops.kernels.{backend}')
+    return importlib.import_module(f'clipgs_plugin.ops.kernels.points_{_MODULES.get(backend, backend)}')

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Where each backend's clouds lie, and how to get what it needs.
 _DEVICES = {'cpu': 'cpu', 'gsplat': 'cuda', 'reference': None}
+_MODULES = {'cpu': 'numba'}
 _INSTALL = {'cpu': 'pip install numba', 'gsplat': 'pip install "clipgs_plugin[gpu]", or pip install gsplat'}
 
 
@@ -163,4 +164,4 @@ def _load(backend: str, device: torch.device) -> ModuleType:
     if backend not in available_backends('render'):
         raise ModuleNotFoundError(f'backend={backend!r}, which draws on {device}, is not installed: '
                                   f"{_INSTALL[backend]}; backend='reference' works without it, slowly")
-    return importlib.import_module(f'clipgs_plugin.ops.kernels.raster_{backend}')
+    return importlib.import_module(f'clipgs_plugin.ops.kernels.raster_{_MODULES.get(backend, backend)}')

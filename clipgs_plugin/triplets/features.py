@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,19 +16,9 @@ import numpy as np
 import safetensors.numpy
 
 from clipgs_plugin.io.files import write_whole
-from clipgs_plugin.triplets.encoding import caption_id, to_json
+from clipgs_plugin.triplets.codecs import caption_id, to_json
+from clipgs_plugin.triplets.layout import TEACHER, feature_folder
 from clipgs_plugin.triplets.shards import ShardReader
-
-
-def feature_folder(root: str | Path, teacher: str) -> Path:
-    """Where the features of a teacher lie.
-
-    Raises:
-        ValueError: The name cannot be that of a folder.
-    """
-    if not re.fullmatch(r'[A-Za-z0-9._-]+', teacher) or teacher.strip('.') == '':
-        raise ValueError(f'teacher {teacher!r}: expected letters, digits, ".", "_" or "-", since it names a folder')
-    return Path(root) / 'features' / teacher
 
 
 class FeatureWriter:
@@ -56,7 +45,7 @@ class FeatureWriter:
         self.reader = reader
         self.folder = feature_folder(reader.root, teacher)
         self.teacher = dict(name=teacher, width=width, weights=weights, precision=precision)
-        path = self.folder / 'teacher.json'
+        path = self.folder / TEACHER
         if path.is_file():
             found = {'precision': 'fp32', **json.loads(path.read_text(encoding='utf-8'))}
             if found != self.teacher:
@@ -136,7 +125,7 @@ class ShardFeatures:
         self.reader, self.name = reader, teacher
         self.folder = feature_folder(reader.root, teacher)
         self._remedy = f'run tools/cache_features.py {reader.root} --teacher {teacher}'
-        path = self.folder / 'teacher.json'
+        path = self.folder / TEACHER
         if not path.is_file():
             there = sorted(p.parent.name for p in self.folder.parent.glob('*/teacher.json'))
             raise FileNotFoundError(f'{reader.root} has no features of teacher {teacher!r} (it has {there or "none"}); '
@@ -180,7 +169,7 @@ class ShardFeatures:
         return arrays['text'][i, :arrays['text_counts'][i]]
 
     def caption_ids(self, index: int) -> np.ndarray:
-        """:func:`~clipgs_plugin.triplets.encoding.caption_id` of the captions that were encoded, (T,) int64."""
+        """:func:`~clipgs_plugin.triplets.codecs.caption_id` of the captions that were encoded, (T,) int64."""
         arrays, i = self._at(index)
         return arrays['caption_ids'][i, :arrays['text_counts'][i]]
 

@@ -8,10 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from clipgs_plugin.structures import GaussianCloud
-from clipgs_plugin.triplets.encoding import encode_gaussians, encode_view, to_json, views_array
-
-GAUSSIANS, RECORD = 'gaussians.safetensors', 'json'
-MAX_UID = tarfile.LENGTH_NAME - len('.' + GAUSSIANS)  # so that every member's name fits a plain tar header
+from clipgs_plugin.triplets.codecs import encode_gaussians, encode_view, to_json, views_array
+from clipgs_plugin.triplets.layout import GAUSSIANS, MAX_UID, RECORD
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,8 @@ def encode_sample(uid: str, gaussians: GaussianCloud, views=(), *, captions: Ite
         attributes: Anything else, as JSON.
         cameras: Which cameras the views are from; ``'dataset'``: those in ``dataset.json``.
         sh_degree: Of the stored Gaussians; lower ones are filled with zeros, higher ones are cut.
-        dtype: As :func:`~clipgs_plugin.triplets.encoding.encode_gaussians` takes.
-        webp_quality: As :func:`~clipgs_plugin.triplets.encoding.encode_view` takes.
+        dtype: As :func:`~clipgs_plugin.triplets.codecs.encode_gaussians` takes.
+        webp_quality: As :func:`~clipgs_plugin.triplets.codecs.encode_view` takes.
 
     Raises:
         ValueError: A name, shape or value that the format cannot hold.

@@ -1,13 +1,6 @@
 """Triplets on disk: WebDataset shards with an index for random access.
 
-::
-
-    OUT/dataset.json        format version, settings, counts
-    OUT/shards/00000.tar    samples: UID.gaussians.safetensors, UID.000.webp ..., UID.json
-    OUT/index.parquet       one row an object: uid, shard, byte offsets and sizes, category, split, quality
-    OUT/features/TEACHER/   see clipgs_plugin.triplets.features
-
-Any tar tool or ``webdataset`` reads the shards; nothing is pickled.
+Layout: :mod:`~clipgs_plugin.triplets.layout`. Any tar tool or ``webdataset`` reads the shards; nothing is pickled.
 """
 from __future__ import annotations
 
@@ -24,28 +17,24 @@ import numpy as np
 
 from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.structures import GaussianCloud
-from clipgs_plugin.triplets.encoding import DTYPES, decode_gaussians, decode_view, to_json, views_array
-from clipgs_plugin.triplets.samples import GAUSSIANS, RECORD, Sample, encode_sample, indexed
-
-FORMAT = 'clipgs-triplets'
-FORMAT_VERSION = 1
-FRAME = 'right-handed, y up'
-
-
-def shard_path(root: str | Path, shard: int) -> Path:
-    """Where a whole shard lies."""
-    return Path(root) / 'shards' / f'{shard:05d}.tar'
-
-
-def list_shards(root: str | Path) -> list[int]:
-    """The numbers of the whole shards of a dataset, ascending."""
-    numbers = [int(path.stem) for path in (Path(root) / 'shards').glob('*.tar') if path.stem.isdecimal()]
-    return sorted(shard for shard in numbers if shard_path(root, shard).is_file())
+from clipgs_plugin.triplets.codecs import DTYPES, decode_gaussians, decode_view, to_json, views_array
+from clipgs_plugin.triplets.layout import (
+    FORMAT,
+    FORMAT_VERSION,
+    FRAME,
+    GAUSSIANS,
+    INDEX,
+    RECORD,
+    SETTINGS,
+    list_shards,
+    shard_path,
+)
+from clipgs_plugin.triplets.samples import Sample, encode_sample, indexed
 
 
 def read_settings(root: str | Path) -> dict:
     """``dataset.json``, its format checked."""
-    path = Path(root) / 'dataset.json'
+    path = Path(root) / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f'{path} not found: {root} is not a folder of triplets; make one with '
                                 'tools/make_toy_world.py, or of your own data with tools/make_triplets.py '
@@ -143,13 +132,13 @@ def _finish(root: Path, settings: dict, tables: Sequence) -> None:
                          'one of the shards that hold it')
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression='zstd')
-    write_whole(root / 'index.parquet', [sink.getvalue()])
+    write_whole(root / INDEX, [sink.getvalue()])
     counts = dict(
         objects=len(table), shards=len(tables), views_per_object=_num_views(table),
         gaussians=sum(table['num_gaussians'].to_pylist()), captions=sum(table['num_captions'].to_pylist()),
         splits=dict(Counter(table['split'].to_pylist())),
         categories=len(set(table['category'].to_pylist()) - {None}))
-    write_whole(root / 'dataset.json', [to_json({**settings, 'counts': counts}, indent=2)])
+    write_whole(root / SETTINGS, [to_json({**settings, 'counts': counts}, indent=2)])
 
 
 def _num_views(table) -> int:
@@ -197,7 +186,7 @@ class ShardWriter:
         frame: The frame of the Gaussians, in words.
         render: How views were made (size, cameras, background, ...), kept in ``dataset.json``.
         generator: What made the data and its version, kept in ``dataset.json``.
-        dtype: ``'float16'`` (error bound at :func:`~clipgs_plugin.triplets.encoding.encode_gaussians`) or
+        dtype: ``'float16'`` (error bound at :func:`~clipgs_plugin.triplets.codecs.encode_gaussians`) or
             ``'float32'``, exact.
         webp_quality: WebP quality of views, 0 to 100; None stores them without loss.
         objects_per_shard: Objects in a full shard.
@@ -225,7 +214,7 @@ class ShardWriter:
     def _continue(self) -> None:
         """Take up the folder as the last run left it."""
         (self.root / 'shards').mkdir(parents=True, exist_ok=True)
-        if (self.root / 'dataset.json').is_file():
+        if (self.root / SETTINGS).is_file():
             found = read_settings(self.root)
             wanted = json.loads(to_json(self.settings))
             if any(found.get(key) != wanted[key] for key in wanted):
@@ -236,8 +225,8 @@ class ShardWriter:
         for leftover in (self.root / 'shards').glob('*.tmp'):
             leftover.unlink()
         # Until the run ends the folder must not read as whole.
-        (self.root / 'index.parquet').unlink(missing_ok=True)
-        write_whole(self.root / 'dataset.json', [to_json(self.settings, indent=2)])
+        (self.root / INDEX).unlink(missing_ok=True)
+        write_whole(self.root / SETTINGS, [to_json(self.settings, indent=2)])
         shards = list_shards(self.root)
         self._tables = [_table(scan_shard(shard_path(self.root, shard))) for shard in shards]
         self._uids = {uid for table in self._tables for uid in table['uid'].to_pylist()}
@@ -363,7 +352,7 @@ class ShardReader:
         import pyarrow.parquet as pq
         self.root = Path(root)
         self.settings = read_settings(root)
-        path = self.root / 'index.parquet'
+        path = self.root / INDEX
         if not path.is_file():
             raise FileNotFoundError(f'{path} not found: the run that writes {root} has not ended; resume it, or use '
                                     'the whole shards after clipgs_plugin.triplets.rebuild_index(root)')

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clipgs_plugin import CLIPGSInferencer, GaussianCloud, get_config, get_model, read_gaussians, write_gaussians
-from clipgs_plugin.datasets.toy_world.writing import export_files
+from clipgs_plugin.toy_world.writing import export_files
 
 
 @pytest.fixture(scope='module')

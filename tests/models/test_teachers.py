@@ -271,7 +271,7 @@ def test_toy_clip_is_small_and_has_a_card():
 
 
 def test_toy_clip_knows_the_toy_world(teacher):
-    from clipgs_plugin.datasets.toy_world import CATEGORIES, object_specs, render_views
+    from clipgs_plugin.toy_world import CATEGORIES, object_specs, render_views
     names = list(CATEGORIES)
     specs = object_specs(len(names), seed=77, split='test')  # looks that training did not show
     views = torch.stack([torch.from_numpy(render_views(spec, 4)).permute(0, 3, 1, 2) for spec in specs])

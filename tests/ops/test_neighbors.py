@@ -68,7 +68,7 @@ def test_reference_works_in_blocks(monkeypatch):
     g = torch.Generator().manual_seed(0)
     points, queries = torch.rand(2, 100, 3, generator=g), torch.rand(2, 30, 3, generator=g)
     whole = ops.knn(points, queries, 5, backend='reference')
-    monkeypatch.setattr('clipgs_plugin.ops.kernels.reference._CHUNK', 7 * 200)
+    monkeypatch.setattr('clipgs_plugin.ops.kernels.points_reference._CHUNK', 7 * 200)
     for one, other in zip(whole, ops.knn(points, queries, 5, backend='reference')):
         assert torch.equal(one, other)
 

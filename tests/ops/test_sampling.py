@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clipgs_plugin import ops, read_gaussians
-from clipgs_plugin.ops.kernels import pytorch3d as pytorch3d_kernels
+from clipgs_plugin.ops.kernels import points_pytorch3d as pytorch3d_kernels
 
 
 def surface(n: int, seed: int) -> torch.Tensor:

@@ -70,8 +70,8 @@ def test_embed_compares_encoders_with_and_without_refinement(monkeypatch):
 
 
 def test_triplets_are_timed_step_by_step(tmp_path, monkeypatch):
-    from clipgs_plugin.triplets import fitting
-    monkeypatch.setattr(fitting, 'PRESETS', {name: fitting.FitSettings(num_gaussians=50, iterations=2, check_every=0)
+    from clipgs_plugin.generation.fitting import optimise
+    monkeypatch.setattr(optimise, 'PRESETS', {name: optimise.FitSettings(num_gaussians=50, iterations=2, check_every=0)
                                              for name in ('draft', 'default')})
     (tmp_path / 'box.off').write_text('OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n')
     cases = benchmark.triplets(str(tmp_path))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from clipgs_plugin import ops, read_gaussians, write_gaussians
-from clipgs_plugin.datasets.toy_world.writing import export_files
 from clipgs_plugin.tools import embed, search
+from clipgs_plugin.toy_world.writing import export_files
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 

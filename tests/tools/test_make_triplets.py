@@ -8,10 +8,11 @@ import pytest
 from conftest import random_cloud
 
 from clipgs_plugin import write_gaussians
-from clipgs_plugin.datasets.toy_world.writing import export_files
+from clipgs_plugin.generation import Progress, detect_source
 from clipgs_plugin.tools import make_triplets
 from clipgs_plugin.tools.make_triplets import cli, main
-from clipgs_plugin.triplets import Progress, ShardReader, detect_source
+from clipgs_plugin.toy_world.writing import export_files
+from clipgs_plugin.triplets import ShardReader
 
 OFF = 'OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n'
 PLY = 'ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\nend_header\n'
@@ -144,7 +145,7 @@ def test_the_processes_that_share_a_gpu_are_few(tmp_path, config, monkeypatch, d
     def generate(source, root, out, settings, workers, *args, **options):
         taken.append(workers)
         return Progress(0)
-    monkeypatch.setattr('clipgs_plugin.triplets.generate', generate)
+    monkeypatch.setattr('clipgs_plugin.generation.generate', generate)
     monkeypatch.setattr('clipgs_plugin.tools.make_triplets._cores', lambda: cores)
     arguments = [str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--device', device]
     assert main(arguments) == 0 and main([*arguments, '--workers', '7']) == 0

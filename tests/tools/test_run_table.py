@@ -31,7 +31,7 @@ def test_a_row_is_run_from_scratch_and_from_a_file_of_its_family_once(tmp_path, 
 
 
 def test_pretraining_never_sees_the_objects_or_looks_it_is_tested_on():
-    from clipgs_plugin.datasets.toy_world.specs import object_specs
+    from clipgs_plugin.toy_world.specs import object_specs
     pretraining = object_specs(1200, 1, 'train')
     shots, test = object_specs(600, 0, 'train'), object_specs(400, 0, 'test')
     assert not {spec.seed for spec in pretraining} & {spec.seed for spec in (*shots, *test)}

@@ -16,15 +16,15 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from clipgs_plugin import ops
-from clipgs_plugin.datasets.toy_world.specs import object_specs
-from clipgs_plugin.datasets.toy_world.world import make_object
-from clipgs_plugin.datasets.toy_world.writing import export_files
+from clipgs_plugin.generation.rendering import ViewRule
+from clipgs_plugin.generation.run import GenerationSettings, generate
+from clipgs_plugin.toy_world.specs import object_specs
+from clipgs_plugin.toy_world.world import make_object
+from clipgs_plugin.toy_world.writing import export_files
 from clipgs_plugin.triplets import FeatureWriter, ShardReader, ShardWriter
-from clipgs_plugin.triplets.generation import GenerationSettings, generate
-from clipgs_plugin.triplets.inspection import inspect
-from clipgs_plugin.triplets.inspection_page import render_page, write_page
-from clipgs_plugin.triplets.pictures import AMPLIFIED
-from clipgs_plugin.triplets.views import ViewRule
+from clipgs_plugin.triplets.inspection.checks import inspect
+from clipgs_plugin.triplets.inspection.page import render_page, write_page
+from clipgs_plugin.triplets.inspection.pictures import AMPLIFIED
 
 SIZE, VIEWS, OBJECTS, PER_SHARD = 32, 4, 7, 3
 BACKGROUND = (1.0, 0.9, 0.8)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from clipgs_plugin import ops
-from clipgs_plugin.triplets import ShardReader, ShardWriter, contact_sheet
+from clipgs_plugin.triplets import ShardReader, ShardWriter
+from clipgs_plugin.triplets.inspection import contact_sheet
 
 SIZE, VIEWS, WIDTH = 32, 6, 640
 SHOWN = VIEWS // 3  # the number of the view on a sheet

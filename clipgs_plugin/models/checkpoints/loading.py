@@ -12,6 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from clipgs_plugin.models.checkpoints.contract import Contract
+from clipgs_plugin.models.checkpoints.families.gaussian_mae import GAUSSIAN_MAE
+from clipgs_plugin.models.checkpoints.families.openshape import OPENSHAPE
+from clipgs_plugin.models.checkpoints.families.point_bert import POINT_BERT
+from clipgs_plugin.models.checkpoints.families.point_mae import POINT_MAE
+from clipgs_plugin.models.checkpoints.families.recon import RECON
+from clipgs_plugin.models.checkpoints.families.recon_plus_plus import RECON_PLUS_PLUS
+from clipgs_plugin.models.checkpoints.families.ulip import ULIP
+from clipgs_plugin.models.checkpoints.families.uni3d import UNI3D
 from clipgs_plugin.models.checkpoints.family import (
     HEAD_WIDTH,
     PATCH_ENCODER,
@@ -19,16 +27,8 @@ from clipgs_plugin.models.checkpoints.family import (
     Family,
     MissingTensorError,
 )
-from clipgs_plugin.models.checkpoints.gaussian_mae import GAUSSIAN_MAE
-from clipgs_plugin.models.checkpoints.openshape import OPENSHAPE
-from clipgs_plugin.models.checkpoints.point_bert import POINT_BERT
-from clipgs_plugin.models.checkpoints.point_mae import POINT_MAE
 from clipgs_plugin.models.checkpoints.reading import read_checkpoint, read_metadata
-from clipgs_plugin.models.checkpoints.recon import RECON
-from clipgs_plugin.models.checkpoints.recon_plus_plus import RECON_PLUS_PLUS
 from clipgs_plugin.models.checkpoints.report import LoadReport, some
-from clipgs_plugin.models.checkpoints.ulip import ULIP
-from clipgs_plugin.models.checkpoints.uni3d import UNI3D
 from clipgs_plugin.models.parts import PUBLISHED_PARTS, part_of
 from clipgs_plugin.models.tokenizers.gs_tokenizer import GSTokenizer
 from clipgs_plugin.registry.catalogue import load_catalogue

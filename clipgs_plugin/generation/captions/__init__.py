@@ -1,0 +1,1 @@
+"""Captions of objects, by rules and by models."""

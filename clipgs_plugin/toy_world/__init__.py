@@ -1,0 +1,13 @@
+"""The toy world: objects made of solids, with looks and captions, a function of a seed and of nothing else.
+
+    specs = object_specs(1200, seed=0, split='train')
+    toy = make_object(specs[0])           # toy.gaussians, toy.category, toy.captions, toy.attributes
+    pictures = render_views(specs[0])     # (8, 64, 64, 3) uint8
+"""
+from clipgs_plugin.toy_world.appearances import TONES, WEARS
+from clipgs_plugin.toy_world.patterns import COLORS, PATTERNS
+from clipgs_plugin.toy_world.specs import CATEGORIES, ObjectSpec, object_specs
+from clipgs_plugin.toy_world.world import ToyObject, make_object, render_views
+
+__all__ = ['CATEGORIES', 'COLORS', 'PATTERNS', 'TONES', 'WEARS', 'ObjectSpec', 'ToyObject', 'make_object',
+           'object_specs', 'render_views']

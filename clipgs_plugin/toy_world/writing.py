@@ -1,0 +1,143 @@
+"""The toy world on disk: triplet shards, and single splat files."""
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clipgs_plugin.io import write_gaussians
+from clipgs_plugin.structures import GaussianCloud
+from clipgs_plugin.toy_world.patterns import COLORS
+from clipgs_plugin.toy_world.specs import SPLITS, ObjectSpec, looks, object_specs
+from clipgs_plugin.toy_world.world import (
+    BACKGROUND,
+    VIEW_DISTANCE,
+    VIEW_ELEVATIONS,
+    VIEW_FOV,
+    make_object,
+    render_views,
+    viewpoints,
+)
+from clipgs_plugin.triplets import ShardWriter
+
+VERSION = '1'  # of the world: raised whenever the same seed would give other bytes
+
+
+def write_world(
+    out_dir: str | Path,
+    num_train: int = 1200,
+    num_val: int = 180,
+    num_test: int = 400,
+    num_views: int = 8,
+    size: int = 64,
+    num_gaussians: int = 1024,
+    seed: int = 0,
+    workers: int = 2,
+    track: Callable[[Iterable], Iterable] = iter,
+) -> int:
+    """Write triplet shards of the toy world; run again after an interruption, it goes on.
+
+    The same arguments give the same bytes, whatever ``workers`` is.
+
+    Args:
+        out_dir: Folder of the dataset.
+        num_train: Objects of the split ``'train'``.
+        num_val: Objects of the split ``'val'``, other objects of the looks that training has.
+        num_test: Objects of the split ``'test'``, whose combinations of category and look training does not have.
+        num_views: Pictures an object.
+        size: Of the pictures, pixels.
+        num_gaussians: An object.
+        seed: Of the whole world.
+        workers: Processes; 1 stays in this one.
+        track: Wraps the list of objects that are to be made, as ``rich.progress.track`` does.
+
+    Returns:
+        The number of objects made in this run.
+
+    Raises:
+        ValueError: A number out of range, or the folder holds a world with other settings.
+    """
+    for name, value in dict(num_train=num_train, num_val=num_val, num_test=num_test).items():
+        if value < 0:
+            raise ValueError(f'{name}={value}: expected at least 0')
+    for name, value in dict(num_views=num_views, size=size, num_gaussians=num_gaussians, workers=workers).items():
+        if value < 1:
+            raise ValueError(f'{name}={value}: expected at least 1')
+    counts = dict(train=num_train, val=num_val, test=num_test)
+    specs = [spec for split, count in counts.items() for spec in object_specs(count, seed, split)]
+    render = dict(size=size, num_views=num_views, fov_degrees=VIEW_FOV, distance_in_radii=VIEW_DISTANCE,
+                  elevation_degrees=VIEW_ELEVATIONS, background=BACKGROUND,
+                  cameras='azimuth and elevation in degrees are in the viewpoints of each source')
+    generator = dict(name='toy_world', version=VERSION, seed=seed, num_gaussians=num_gaussians,
+                     **{f'num_{split}': count for split, count in counts.items()})
+    with ShardWriter(out_dir, render=render, generator=generator) as writer:
+        missing = [spec for spec in specs if spec.uid not in writer]
+        made = _make_all(missing, num_gaussians, num_views, size, workers)
+        for spec in track(missing):
+            fields, category, captions, views = next(made)
+            cloud = GaussianCloud(**{name: torch.from_numpy(value) for name, value in fields.items()})
+            source = dict(generator='toy_world', seed=list(spec.seed),
+                          viewpoints=viewpoints(spec, num_views).round(3).tolist())
+            writer.write(spec.uid, cloud, views, captions=captions, category=category, split=spec.split,
+                         source=source, attributes=spec.attributes, cameras='own')
+    return len(missing)
+
+
+def _make(spec: ObjectSpec, num_gaussians: int, num_views: int, size: int):
+    """An object in the form that crosses processes: arrays, whose bytes are copied, instead of shared tensors."""
+    toy = make_object(spec, num_gaussians)
+    fields: dict[str, np.ndarray] = {name: value.numpy() for name, value in toy.gaussians.fields()}
+    return fields, toy.category, toy.captions, render_views(spec, num_views, size)
+
+
+def _make_all(specs: list[ObjectSpec], num_gaussians: int, num_views: int, size: int, workers: int) -> Iterator:
+    """What :func:`_make` gives for each spec, in their order."""
+    make = partial(_make, num_gaussians=num_gaussians, num_views=num_views, size=size)
+    if workers == 1 or len(specs) < 2 * workers:
+        yield from map(make, specs)
+        return
+    # Spawned, since a fork copies the locks of torch's threads without the threads. One thread a process is fastest.
+    with multiprocessing.get_context('spawn').Pool(workers, torch.set_num_threads, (1,)) as pool:
+        yield from pool.imap(make, specs, chunksize=4)
+
+
+EXPORTED = ('chair', 'car', 'mug', 'rocket', 'teapot', 'teddy bear', 'basketball', 'puzzle cube', 'airplane', 'duck',
+            'tree', 'umbrella', 'globe', 'clock', 'drum', 'snowman', 'guitar', 'gift box')
+EXPORT_FORMATS = ('.ply', '.splat', '.spz')
+
+
+def export_specs(num_objects: int, seed: int = 0) -> list[ObjectSpec]:
+    """Test objects of well-known categories, as varied in colour as can be, for a look at the world as files.
+
+    Args:
+        num_objects: At most the number of ``EXPORTED``.
+        seed: Of the world; the objects are not among its test objects.
+    """
+    if not 0 <= num_objects <= len(EXPORTED):
+        raise ValueError(f'num_objects={num_objects}: expected 0 to {len(EXPORTED)} files')
+    specs = []
+    for i, category in enumerate(EXPORTED[:num_objects]):
+        choices = looks(category, 'test')
+        color = list(COLORS)[i % len(COLORS)]
+        look = next((look for look in choices if look[0] == color), choices[i % len(choices)])
+        specs.append(ObjectSpec(f'toy-export-{i:05d}', 'test', category, look, (seed, len(SPLITS), i)))
+    return specs
+
+
+def export_files(folder: str | Path, num_objects: int = 9, num_gaussians: int = 1024, seed: int = 0) -> list[Path]:
+    """Write objects as splat files named by what they are, the formats in turn.
+
+    Returns:
+        The files, as ``red_striped_chair.ply``.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i, spec in enumerate(export_specs(num_objects, seed)):
+        paths.append(folder / f'{spec.name}{EXPORT_FORMATS[i % len(EXPORT_FORMATS)]}')
+        write_gaussians(make_object(spec, num_gaussians).gaussians, paths[-1])
+    return paths
