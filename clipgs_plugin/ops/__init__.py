@@ -1,6 +1,7 @@
 """Operations on points and Gaussians; every fast kernel stands beside a plain one."""
 from clipgs_plugin.ops.backends import available_backends
 from clipgs_plugin.ops.cameras import flip_camera_axes, intrinsics, look_at, sphere_cameras
+from clipgs_plugin.ops.image_metrics import psnr, ssim
 from clipgs_plugin.ops.neighbors import ball_query, knn
 from clipgs_plugin.ops.ordering import canonical_order, curve_order, order_keys
 from clipgs_plugin.ops.rendering import render, render_batch
@@ -16,6 +17,6 @@ from clipgs_plugin.ops.spherical_harmonics import eval_sh, eval_sh_basis, rotate
 __all__ = [
     'available_backends', 'axis_change', 'ball_query', 'canonical_order', 'curve_order', 'eval_sh',
     'eval_sh_basis', 'farthest_point_sample', 'flip_camera_axes', 'group', 'intrinsics', 'knn', 'look_at',
-    'matrix_to_quaternion', 'order_keys', 'quaternion_multiply', 'quaternion_to_matrix', 'render', 'render_batch',
-    'rotate_sh', 'sphere_cameras',
+    'matrix_to_quaternion', 'order_keys', 'psnr', 'quaternion_multiply', 'quaternion_to_matrix', 'render',
+    'render_batch', 'rotate_sh', 'sphere_cameras', 'ssim',
 ]

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from clipgs_plugin.generation.fitting.densify import grow, growth_schedule
-from clipgs_plugin.generation.fitting.quality import Targets, draw, psnr, quality_against, quality_of, ssim, targets_of
+from clipgs_plugin.generation.fitting.quality import Targets, draw, quality_against, quality_of, targets_of
 from clipgs_plugin.generation.objects import Views
-from clipgs_plugin.ops import render_batch
+from clipgs_plugin.ops import psnr, render_batch, ssim
 from clipgs_plugin.structures import GaussianCloud
 
 __all__ = ['PRESETS', 'FitSettings', 'Fitted', 'fit', 'fit_many', 'quality_of']

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from clipgs_plugin.generation.objects import Views, composite
-from clipgs_plugin.ops import render
+from clipgs_plugin.ops import psnr, render, ssim
+from clipgs_plugin.ops.image_metrics import WINDOW
 from clipgs_plugin.structures import GaussianCloud
 
-WINDOW, WINDOW_SIGMA = 11, 1.5            # of SSIM, pixels
-LUMINANCE, CONTRAST = 0.01 ** 2, 0.03 ** 2  # its constants, for values in [0, 1]
-MIN_MSE = 1e-10      # caps PSNR at 100 dB
 FOREGROUND = 0.5     # alpha above which a pixel shows the object
 
 
@@ -84,32 +82,3 @@ def draw(cloud: GaussianCloud, targets: Targets, background: tuple[float, float,
     """Pictures of the cloud from the cameras of the targets, in [0, 1]."""
     height, width = targets.pictures.shape[1:3]
     return render(cloud, targets.viewmats, targets.intrinsics, width, height, background)[0].clamp(0, 1)
-
-
-def psnr(drawn: Tensor, pictures: Tensor, pixels: Tensor | None = None) -> Tensor:
-    """PSNR in dB of pictures (V, H, W, 3) with values in [0, 1], of all pixels or some (V, H, W); (V,)."""
-    errors = (drawn.double() - pictures.double()).square().mean(3).flatten(1)
-    if pixels is None:
-        mse = errors.mean(1)
-    else:
-        weights = pixels.flatten(1).double()
-        mse = (errors * weights).sum(1) / weights.sum(1)
-    return -10 * mse.clamp_min(MIN_MSE).log10()
-
-
-def ssim(drawn: Tensor, pictures: Tensor) -> Tensor:
-    """SSIM of pictures (V, H, W, 3) with values in [0, 1], differentiable, (V,); see :func:`quality_of`."""
-    height, width = pictures.shape[1:3]
-    down, across = _window_means(height, drawn), _window_means(width, drawn)
-    a, b = drawn.movedim(3, 1), pictures.movedim(3, 1)
-    a, b, aa, bb, ab = down @ torch.stack([a, b, a * a, b * b, a * b]) @ across.T
-    similar = (2 * a * b + LUMINANCE) * (2 * (ab - a * b) + CONTRAST)
-    largest = (a * a + b * b + LUMINANCE) * (aa - a * a + bb - b * b + CONTRAST)
-    return (similar / largest).mean((1, 2, 3))
-
-
-def _window_means(size: int, like: Tensor) -> Tensor:
-    """The matrix (size - 10, size) that takes a row of pixels to its weighted means in SSIM's window."""
-    offset = torch.arange(size)[None] - torch.arange(size - WINDOW + 1)[:, None] - WINDOW // 2
-    weights = torch.exp(-offset.double() ** 2 / (2 * WINDOW_SIGMA ** 2)) * (offset.abs() <= WINDOW // 2)
-    return (weights / weights.sum(1, keepdim=True)).to(like)
