@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import re
+import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlparse
 
 import torch
 import torch.distributed as dist
@@ -124,21 +126,57 @@ def resume(cfg: Config, source: str | Path) -> None:
         cfg.load_from = str(path)
 
 
-def mmengine_globals() -> list:
-    """What ``torch.load`` must be allowed for checkpoints that mmengine 0.10.7 wrote without SafeCheckpointHook."""
-    import numpy as np
-    from mmengine.logging import HistoryBuffer
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
-    dtypes = [type(np.dtype(name)) for name in ('f8', 'f4', 'i8')]
-    return [HistoryBuffer, getattr, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
+def load_from_checked_file(filename: str, map_location=None):
+    """Load a checkpoint for mmengine; no code in the file runs. This is a loader of mmengine's ``CheckpointLoader``.
+
+    Args:
+        filename: Path of a file, or its ``http(s)://`` address, which is downloaded once into the cache of torch.hub.
+        map_location: Device of the tensors, as ``torch.load`` takes it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The address is of another kind, or the file is damaged, holds code, or its weights are not finite.
+    """
+    from clipgs_plugin.models.checkpoints.safe_load import load_file, training_state
+    scheme, separator, _ = str(filename).partition('://')
+    if separator and scheme not in ('http', 'https'):
+        raise ValueError(f'checkpoint {filename}: expected a file or an http(s) address; download it and give its path')
+    path = _downloaded(str(filename)) if separator else Path(filename)
+    return training_state(load_file(path, map_location), path)
+
+
+def _downloaded(url: str) -> Path:
+    """Return the file of an address in torch.hub's cache; the main process of a machine downloads it if need be."""
+    from mmengine.dist import barrier, get_local_rank
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+    if get_local_rank() == 0 and not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
+    barrier()
+    return path
+
+
+@contextmanager
+def checked_checkpoints() -> Iterator[None]:
+    """Within the context mmengine loads every checkpoint by :func:`load_from_checked_file`, whatever names it.
+
+    That covers ``resume``, ``load_from``, ``Runner.load_checkpoint`` and ``init_cfg`` of type ``Pretrained``.
+    """
+    from mmengine.runner import CheckpointLoader
+    schemes = CheckpointLoader._schemes
+    CheckpointLoader._schemes = {'': load_from_checked_file}
+    try:
+        yield
+    finally:
+        CheckpointLoader._schemes = schemes
 
 
 @contextmanager
 def launched(cfg: Config, launcher: str = 'none') -> Iterator:
     """The runner of a config, within a process group if a launcher started several processes.
 
-    Without a GPU, torchrun's processes talk over gloo, which mmengine 0.10.7 does not do by itself. Checkpoints of
-    plain mmengine load inside the context.
+    Without a GPU, torchrun's processes talk over gloo, which mmengine 0.10.7 does not choose by itself. Checkpoints,
+    those of plain mmengine too, are loaded without running any code in them.
 
     Args:
         cfg: The experiment; ``launcher`` and, on the CPU, ``model_wrapper_cfg`` are set in it.
@@ -155,7 +193,7 @@ def launched(cfg: Config, launcher: str = 'none') -> Iterator:
             'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False,
             'find_unused_parameters': cfg.get('find_unused_parameters', False)})
     try:
-        with torch.serialization.safe_globals(mmengine_globals()):
+        with checked_checkpoints():
             yield RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     finally:
         if dist.is_initialized() and not grouped:
