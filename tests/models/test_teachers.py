@@ -267,7 +267,7 @@ def test_toy_clip_is_small_and_has_a_card():
         dtypes = {content.get_slice(name).get_dtype() for name in content.keys()}  # noqa: SIM118
     assert dtypes <= {'F16', 'I64'}
     card = WEIGHTS.with_name('README.md').read_text()
-    assert 'tools/train_toy_clip.py' in card and 'held-out' in card
+    assert 'tools/dev/train_toy_clip.py' in card and 'held-out' in card
 
 
 def test_toy_clip_knows_the_toy_world(teacher):

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from clipgs_plugin.tools import benchmark
+from clipgs_plugin.tools.benchmarks import backbones, embed, inputs, timing, triplets
+from clipgs_plugin.tools.benchmarks.timing import Case
 
 
 @pytest.fixture(autouse=True)
 def once(monkeypatch):
-    monkeypatch.setattr(benchmark, 'measure',
+    monkeypatch.setattr(timing, 'measure',
                         lambda functions, *_: [(function(), (2.0, 2.0))[1] for function in functions])
 
 
@@ -38,7 +40,7 @@ def test_table_names_every_case(capsys):
 def test_measure_takes_the_least_after_a_warm_up(monkeypatch):
     monkeypatch.undo()
     delays = iter([0.3, 0.02, 0.002, 0.02])
-    (ms, cpu_ms), = benchmark.measure([lambda: time.sleep(next(delays, 0.02))], seconds=0.03)
+    (ms, cpu_ms), = timing.measure([lambda: time.sleep(next(delays, 0.02))], seconds=0.03)
     assert 2 <= ms < 300
     assert cpu_ms < ms
 
@@ -46,15 +48,15 @@ def test_measure_takes_the_least_after_a_warm_up(monkeypatch):
 def test_measure_takes_functions_in_turn(monkeypatch):
     monkeypatch.undo()
     calls = []
-    times = benchmark.measure([lambda: calls.append('a'), lambda: calls.append('b'), lambda: calls.append('c')],
+    times = timing.measure([lambda: calls.append('a'), lambda: calls.append('b'), lambda: calls.append('c')],
                               seconds=1e-9, repeats=2)
     assert len(times) == 3 and ''.join(calls) == 'abc' * (len(calls) // 3)
 
 
 def test_embed_compares_encoders_with_and_without_refinement(monkeypatch):
-    monkeypatch.setattr(benchmark, 'measure', lambda functions, *_: [
+    monkeypatch.setattr(timing, 'measure', lambda functions, *_: [
         (function(), (2.0 + i, 10.0 * 2 ** i))[1] for i, function in enumerate(functions)])
-    cases = {(case.what, case.way): case for case in benchmark.embed(**FEW, clouds=2, threads='1')}
+    cases = {(case.what, case.way): case for case in embed.embed(**FEW, clouds=2, threads='1')}
     assert {what for what, _ in cases} == {'PointBERT', 'Uni3D s', 'patch encoder'}
     for name in ('PointBERT', 'Uni3D s'):
         ways = [cases[name, way] for way in ('fp32, as published', 'fp32', 'fp32, refined', 'bf16', 'bf16, refined')]
@@ -74,13 +76,13 @@ def test_triplets_are_timed_step_by_step(tmp_path, monkeypatch):
     monkeypatch.setattr(optimise, 'PRESETS', {name: optimise.FitSettings(num_gaussians=50, iterations=2, check_every=0)
                                              for name in ('draft', 'default')})
     (tmp_path / 'box.off').write_text('OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n')
-    cases = benchmark.triplets(str(tmp_path))
+    cases = triplets.triplets(str(tmp_path))
     names = [(case.what, case.way) for case in cases if case.way != 'egl']
     assert names == [('views', 'raycast'), ('fit', 'draft'), ('fit', 'default'), ('storage', 'encode'),
                      ('storage', 'read Gaussians'), ('storage', 'read views')]
     assert all('PSNR' in case.note for case in cases if case.what == 'fit')
     with pytest.raises(ValueError, match='--meshes FOLDER'):
-        benchmark.triplets()
+        triplets.triplets()
 
 
 def test_every_backbone_is_among_the_benchmarked():
@@ -89,16 +91,16 @@ def test_every_backbone_is_among_the_benchmarked():
 
     registered = {name for name, kind in MODELS.module_dict.items()
                   if getattr(kind, 'input', None) in ('tokens', 'gaussians')}
-    benchmarked = {cfg['type'] for cfg in benchmark.BACKBONES.values()}
+    benchmarked = {cfg['type'] for cfg in backbones.BACKBONES.values()}
     assert registered == benchmarked
-    assert set(benchmark.TOKENIZERS) <= benchmarked
+    assert set(backbones.TOKENIZERS) <= benchmarked
 
 
-@pytest.mark.parametrize('name', benchmark.BACKBONES)
+@pytest.mark.parametrize('name', backbones.BACKBONES)
 def test_backbones_are_built_by_name(name):
-    cfg = benchmark.BACKBONES[name]
+    cfg = backbones.BACKBONES[name]
     with torch.device('meta'):
-        encoder = benchmark.build_encoder(cfg, 16, 4, **benchmark.TOKENIZERS.get(cfg['type'], {}))
+        encoder = inputs.build_encoder(cfg, 16, 4, **backbones.TOKENIZERS.get(cfg['type'], {}))
     assert type(encoder.backbone).__name__ == cfg['type']
     if encoder.tokenizer is not None:
         assert (encoder.tokenizer.num_groups, encoder.tokenizer.group_size) == (16, 4)
@@ -119,7 +121,7 @@ def test_backbones_are_timed_in_processes_of_their_own(capsys):
 
     # In training there are gradients and two moments beside the weights.
     with torch.device('meta'):
-        encoder = benchmark.build_encoder(benchmark.BACKBONES['PointBERT'], 16, 4)
+        encoder = inputs.build_encoder(backbones.BACKBONES['PointBERT'], 16, 4)
     weights = sum(value.numel() for value in encoder.parameters()) * 4 / 2 ** 20
     if sys.platform != 'win32':
         for case, least in zip((cases[0], cases[1], cases[-2]), (weights, weights / 2, 4 * weights)):
@@ -131,7 +133,7 @@ def test_backbones_are_timed_in_processes_of_their_own(capsys):
     ('training fp32', ['training step']), ('training bf16', ['training step'])])
 def test_parts_of_an_encoder_are_timed_apart(way, parts, set_threads):
     nano = dict(type='PointBERT', embed_dims=24, depth=2, num_heads=2)
-    measured = benchmark.time_encoder(nano, way, **FEW, batch=2, device='cpu', threads=1, seconds=0.0)
+    measured = backbones.time_encoder(nano, way, **FEW, batch=2, device='cpu', threads=1, seconds=0.0)
     assert list(measured) == parts
     assert all(times[:2] == (2.0, 2.0) for times in measured.values())
     assert [times[2] is None for times in measured.values()] == [False, True, True][:len(parts)]
@@ -141,13 +143,13 @@ def test_parts_of_an_encoder_are_timed_apart(way, parts, set_threads):
 def test_a_training_step_changes_weights_and_embedding_does_not():
     from clipgs_plugin import GaussianBatch
 
-    objects = GaussianBatch.from_clouds([benchmark.surface_gaussians(50)] * 2)
-    encoder = benchmark.build_encoder(dict(type='PointBERT', embed_dims=24, depth=2, num_heads=2), 16, 4)
+    objects = GaussianBatch.from_clouds([inputs.surface_gaussians(50)] * 2)
+    encoder = inputs.build_encoder(dict(type='PointBERT', embed_dims=24, depth=2, num_heads=2), 16, 4)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    for function in benchmark.embedding_parts(encoder, objects).values():
+    for function in backbones.embedding_parts(encoder, objects).values():
         function()
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
-    for function in benchmark.training_parts(encoder, objects, autocast=False).values():
+    for function in backbones.training_parts(encoder, objects, autocast=False).values():
         function()
     moved = [name for name, value in encoder.named_parameters() if not torch.equal(value, before[name])]
     assert any(name.startswith('tokenizer.refinement') for name in moved)
@@ -164,8 +166,8 @@ def test_wrong_options_are_named(arguments, message):
 
 
 def test_table_shows_rates_memory_and_missed_budgets_where_there_are_any():
-    cases = [benchmark.Case('a', 'slow', 1, 500.0, 400.0, 'object', budget_ms=390, memory_mb=123.4),
-             benchmark.Case('a', 'fast', 1, 40.0, 30.0, 'object', times=12.5, budget_ms=390)]
+    cases = [Case('a', 'slow', 1, 500.0, 400.0, 'object', budget_ms=390, memory_mb=123.4),
+             Case('a', 'fast', 1, 40.0, 30.0, 'object', times=12.5, budget_ms=390)]
     table = benchmark.table_of(cases)
     columns = {column.header: list(column.cells) for column in table.columns}
     assert columns['a second'] == ['2', '25'] and columns['MB'] == ['123', ''] and columns['faster'] == ['', 'x12.5']

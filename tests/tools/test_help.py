@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-PROGRAMS = sorted(path.stem for path in Path(__file__).parents[2].glob('tools/[a-z]*.py'))
+TOOLS = Path(__file__).parents[2] / 'tools'
+PROGRAMS = sorted(path.relative_to(TOOLS).with_suffix('').as_posix()
+                  for path in [*TOOLS.glob('[a-z]*.py'), *TOOLS.glob('dev/[a-z]*.py')])
 
 
 class Parsed(Exception):
@@ -24,7 +26,7 @@ def parse_only(monkeypatch):
 
 
 def load(name):
-    return importlib.import_module(f'clipgs_plugin.tools.{name}')
+    return importlib.import_module('clipgs_plugin.tools.' + name.replace('/', '.'))
 
 
 @pytest.mark.parametrize('name', PROGRAMS)
@@ -47,7 +49,7 @@ def test_help_is_a_sentence_and_an_example_that_begins_with_nothing(name, root, 
             written.add('work_dirs/quickstart')
             continue
         with pytest.raises(Parsed):
-            load(Path(script).stem).main(arguments)
+            load(Path(script).relative_to('tools').with_suffix('').as_posix()).main(arguments)
         if script == 'tools/run_table.py':
             written.add(f'work_dirs/tables/{arguments[0]}')
         for word in arguments:

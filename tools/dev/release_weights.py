@@ -18,7 +18,7 @@ It knows the toy world only (docs/toy_world.md), and on anything else its answer
 - patterns: {patterns}; tones: {tones}; wears: {wears}.
 
 Made by `bash tools/quickstart.sh` (config `{config}`, seed {seed}) and
-`python tools/release_weights.py {arguments}`. The checkpoint is the epoch with the best zero-shot accuracy on the
+`python tools/dev/release_weights.py {arguments}`. The checkpoint is the epoch with the best zero-shot accuracy on the
 validation split; the table is of the test split, whose combinations of category and look neither student nor teacher
 saw. On other processors, or with other versions of torch, a training ends in slightly other weights.
 
@@ -35,7 +35,7 @@ files of the test suite's real data, to three digits.
 
 def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, QUICKSTART,
-                  'python tools/release_weights.py work_dirs/quickstart my_toy '
+                  'python tools/dev/release_weights.py work_dirs/quickstart my_toy '
                   '--golden work_dirs/quickstart/files/*.ply')
     args.add_argument('run', type=Path, help='the work dir of tools/train.py')
     args.add_argument('name', help='of the model; the folder of clipgs_plugin/weights')

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipgs_plugin.tools.train_toy_clip import GROUP, Batches, augment, contrastive_loss, learn_merges
+from clipgs_plugin.tools.dev.train_toy_clip import GROUP, Batches, augment, contrastive_loss, learn_merges
 
 TEXTS = ['a red chair', 'a red striped chair', 'an airplane', 'a toy chair on a light background', 'Red: chairs!']
 

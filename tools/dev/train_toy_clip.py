@@ -282,7 +282,7 @@ Files: `toy-clip.json` (architecture, for open_clip), `merges.txt.gz` (byte pair
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, 'python tools/train_toy_clip.py -o work_dirs/toy-clip')
+    args = parser(__doc__, 'python tools/dev/train_toy_clip.py -o work_dirs/toy-clip')
     args.add_argument('-o', '--out', type=Path, required=True, help='folder for weights, tokenizer and card')
     args.add_argument('--num-objects', type=int, default=4032, help='training objects (%(default)s)')
     args.add_argument('--num-test', type=int, default=504, help='held-out objects (%(default)s)')
@@ -325,7 +325,7 @@ def main(argv: list[str] | None = None) -> int:
     (args.out / 'README.md').write_text(CARD.format(
         parameters=sum(p.numel() for p in network.parameters()) / 1e6, vocabulary=tokenizer.vocab_size,
         width=CONFIG['embed_dim'], categories=len(CATEGORIES), objects=len(specs), seed=SEED, views=args.views,
-        command=f'python tools/train_toy_clip.py {words}', minutes=minutes, used=used,
+        command=f'python tools/dev/train_toy_clip.py {words}', minutes=minutes, used=used,
         held_out=held_out_pictures.shape[0] * args.views, held_out_objects=len(held_out), **accuracy))
     print(f'{weights} ({weights.stat().st_size / 1e6:.1f} MB)', file=sys.stderr)
     return 0
