@@ -1,6 +1,6 @@
 """CLIP-GS (arXiv 2412.19142): 3D Gaussian Splatting objects in the embedding space of CLIP.
 
-Importing the package loads structures and file formats only; models, datasets and interfaces load at first use.
+The import loads structures, operations and file formats. Models, datasets and interfaces load at first use.
 """
 import importlib
 from os.path import abspath, dirname, isdir, isfile, join
@@ -15,7 +15,7 @@ from clipgs_plugin.io import read_gaussians, write_gaussians  # noqa: E402
 from clipgs_plugin.structures import GaussianBatch, GaussianCloud  # noqa: E402
 from clipgs_plugin.version import __version__  # noqa: E402
 
-# Public names that live in heavier modules, loaded at first use (PEP 562).
+# Public names of heavier modules, loaded at first use (PEP 562).
 _LAZY = {
     'CLIPGSInferencer': 'clipgs_plugin.apis',
     'get_config': 'clipgs_plugin.apis',

@@ -1,14 +1,14 @@
-"""The mmengine child registries of the scope ``clipgs_plugin``.
+"""Child registries of mmengine's, of scope ``clipgs_plugin``.
 
-mmengine finds this module by its name when a config says ``clipgs_plugin.X`` and imports the locations of a
-registry at the first look-up that misses, so users need no custom import. Nothing of the library is imported here.
+mmengine imports this module by its name when a config says ``clipgs_plugin.X``, and the locations of a registry at the
+first look-up that fails. Users need no custom import, and nothing of the library is imported here.
 """
 import mmengine.registry as _parents
 from mmengine.registry import Registry
 
 SCOPE = 'clipgs_plugin'
 
-# The parent of each child registry and the modules in which its members register themselves.
+# Name of each parent registry, and the modules that register its members.
 _LOCATIONS = {
     'RUNNERS': (),
     'RUNNER_CONSTRUCTORS': (),

@@ -1,4 +1,4 @@
-"""Interfaces for those who only want answers: configs and models by name, embeddings, search."""
+"""Interfaces for inference: configs and models by name, embeddings, search."""
 from clipgs_plugin.apis.configs import get_config, list_configs
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
 from clipgs_plugin.apis.models import get_model, list_models

@@ -1,6 +1,6 @@
-"""The shipped configs by name.
+"""Shipped configs by name.
 
-mmengine's ``package::config`` form knows OpenMMLab packages only, so the plug-in looks up its own.
+The ``package::config`` form of mmengine knows OpenMMLab packages only.
 """
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from clipgs_plugin.registry.catalogue import load_catalogue
 
 
 def config_root() -> Path:
-    """The folder of the shipped configs."""
+    """Return the folder of the shipped configs."""
     return Path(str(files('clipgs_plugin.configs')))
 
 
 def list_configs() -> list[str]:
-    """Names of the shipped experiment configs: the file's stem, without the parts in ``_base_``."""
+    """List the names of the shipped experiment configs, which are the stems of their files."""
     return sorted(path.stem for path in _config_files())
 
 
-# Folders of configs that are of no experiment.
+# Folders whose configs are no experiments.
 NO_EXPERIMENTS = ('_base_', 'triplets')
 
 
@@ -34,10 +34,10 @@ def _config_files() -> list[Path]:
 
 
 def find_config(name: str | Path) -> Path:
-    """The file of a config given by name (``'clipgs_pointbert-nano_...'``) or by path.
+    """Find the file of a config by its name (``'clipgs_pointbert-nano_...'``) or path.
 
     Raises:
-        FileNotFoundError: Neither a shipped name nor a file; the message lists close names.
+        FileNotFoundError: The name is neither shipped nor a file; the message lists close names.
     """
     path = Path(name)
     if path.suffix == '.py':
@@ -54,7 +54,7 @@ def find_config(name: str | Path) -> Path:
 
 
 def get_config(name: str | Path) -> Config:
-    """A config by name or path, with its bases merged.
+    """Load a config by name or path and merge its bases.
 
     Example:
         >>> cfg = get_config('clipgs_pointbert-nano_15e_toy-world')

@@ -1,4 +1,4 @@
-"""Embeddings and zero-shot answers from a trained model, for splats, texts and pictures alike."""
+"""Embeddings of splats, texts and images by a trained model, and zero-shot classification."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Gaussians = GaussianCloud | str | PathLike
-Picture = 'str | PathLike | Image.Image | np.ndarray'
+ImageLike = 'str | PathLike | Image.Image | np.ndarray'
 
 
 @INFERENCERS.register_module()
@@ -28,9 +28,9 @@ class CLIPGSInferencer:
     """Embed splats, texts and images into one space.
 
     Args:
-        model: A name of :func:`clipgs_plugin.list_models`, a path to a config, or a built model that has ``cfg``.
-        checkpoint: Weights, where the name brings none.
-        device: Where to compute.
+        model: Name of :func:`clipgs_plugin.list_models`, path of a config, or a built model with a ``cfg``.
+        checkpoint: Path of the weights, for names without weights.
+        device: Device to compute on.
 
     Example:
         >>> clipgs = CLIPGSInferencer('clipgs_toy')
@@ -42,8 +42,8 @@ class CLIPGSInferencer:
                  device: str | torch.device = 'cpu') -> None:
         self.model = model if isinstance(model, nn.Module) else get_model(model, checkpoint, device)
         if not hasattr(self.model, 'cfg'):
-            raise ValueError(f'the {type(self.model).__name__} has no cfg, which says how to prepare objects; build it '
-                             'with get_model, or set model.cfg to the config it was built from')
+            raise ValueError(f'the {type(self.model).__name__} has no cfg with the pipeline that prepares objects; '
+                             'build it with get_model, or set model.cfg to the config it was built from')
         self.name = getattr(self.model, 'name', type(self.model).__name__)
         self.device = torch.device(device)
         self.transform = build_pipeline(self.model.cfg.test_dataloader.dataset.pipeline)
@@ -54,7 +54,7 @@ class CLIPGSInferencer:
 
     @property
     def teacher(self) -> nn.Module:
-        """The frozen CLIP model whose space this is, built at first use."""
+        """Frozen CLIP model of the embedding space, built at first use."""
         if self._teacher is None:
             if 'teacher' not in self.model.cfg:
                 raise ValueError(f'the config of {self.name} names no teacher, which texts and images need; add '
@@ -63,20 +63,20 @@ class CLIPGSInferencer:
         return self._teacher
 
     def prepare(self, objects: Gaussians) -> GaussianCloud:
-        """One object as the model takes it: read if it is a path, filtered, sampled and normalised by the config.
+        """Prepare one object by the test pipeline of the config: read, filter, sample, normalise.
 
-        The same file gives the same cloud whatever it is asked with.
+        The result depends on the object alone.
         """
         cloud = objects if isinstance(objects, GaussianCloud) else read_gaussians(objects)
         return self.transform({'gaussians': cloud, 'rng': np.random.default_rng(0), 'index': 0, 'epoch': 0})['inputs']
 
     @torch.inference_mode()
     def embed_gaussians(self, objects: Gaussians | Sequence[Gaussians], batch_size: int = 16) -> Tensor:
-        """Embeddings of objects.
+        """Embed objects.
 
         Args:
-            objects: Clouds or paths, or one of them. The up axis is taken as the config's (y).
-            batch_size: Objects computed at a time.
+            objects: Clouds or paths, one or several, with y up.
+            batch_size: Number of objects in a forward pass.
 
         Returns:
             Unit vectors, (n, E), float32 on the CPU.
@@ -88,39 +88,38 @@ class CLIPGSInferencer:
 
     @torch.inference_mode()
     def embed_text(self, texts: str | Sequence[str], batch_size: int = 256) -> Tensor:
-        """Embeddings of texts by the teacher, unit vectors, (n, E)."""
+        """Embed texts by the teacher as unit vectors, (n, E)."""
         texts = _as_list(texts, str)
         if not all(text.strip() for text in texts):
             raise ValueError('a text to embed is empty')
         return self._embed(texts, lambda chunk: self.teacher.encode_text(list(chunk)), batch_size)
 
     @torch.inference_mode()
-    def embed_images(self, images: Picture | Sequence[Picture], batch_size: int = 64) -> Tensor:
-        """Embeddings of pictures by the teacher, unit vectors, (n, E).
+    def embed_images(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 64) -> Tensor:
+        """Embed images by the teacher as unit vectors, (n, E).
 
         Args:
-            images: Paths, PIL images or (H, W, 3) uint8 arrays, or one of them.
-            batch_size: Pictures computed at a time.
+            images: Paths, PIL images or (H, W, 3) uint8 arrays, one or several.
+            batch_size: Number of images in a forward pass.
         """
         from PIL import Image
 
-        def embed(chunk: Sequence[Picture]) -> Tensor:
-            pictures = [_open_image(image).convert('RGB') for image in chunk]
-            pixels = torch.stack([self.teacher.preprocess(picture) for picture in pictures])
-            return self.teacher.encode_image(pixels)
+        def embed(chunk: Sequence[ImageLike]) -> Tensor:
+            pixels = [self.teacher.preprocess(_open_image(image).convert('RGB')) for image in chunk]
+            return self.teacher.encode_image(torch.stack(pixels))
         return self._embed(_as_list(images, (str, PathLike, Image.Image, np.ndarray)), embed, batch_size)
 
     def classify(self, objects: Gaussians | Sequence[Gaussians], class_names: Sequence[str],
                  templates: str | Sequence[str] = 'plain') -> list[list[tuple[str, float]]]:
-        """Zero-shot classification.
+        """Classify objects by class names alone.
 
         Args:
-            objects: Clouds or paths, or one of them.
-            class_names: What they may be.
-            templates: Name of a prompt set or templates with ``{}``; embeddings are averaged over them.
+            objects: Clouds or paths, one or several.
+            class_names: Names of the classes.
+            templates: Name of a prompt set, or templates with ``{}``; embeddings are averaged over them.
 
         Returns:
-            For every object the classes with their probabilities (softmax of scaled cosines), best first.
+            For each object, classes and probabilities (softmax of scaled cosines), best first.
         """
         from clipgs_plugin.evaluation.prompts import class_embeddings
         weights = class_embeddings(self.teacher, class_names, templates).cpu()
@@ -142,7 +141,7 @@ def _as_list(items, single: type | tuple[type, ...]) -> list:
     return [items] if isinstance(items, single) else list(items)
 
 
-def _open_image(image: Picture) -> Image.Image:
+def _open_image(image: ImageLike) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
     if isinstance(image, (str, PathLike)):
         if not Path(image).is_file():
@@ -150,5 +149,5 @@ def _open_image(image: Picture) -> Image.Image:
         try:
             return Image.open(image)
         except UnidentifiedImageError as error:
-            raise ValueError(f'{image} is no picture that can be read') from error
+            raise ValueError(f'{image} is not an image that Pillow reads') from error
     return Image.fromarray(image) if isinstance(image, np.ndarray) else image

@@ -1,4 +1,4 @@
-"""Models by name: an architecture from a config, weights from the catalogue or a checkpoint."""
+"""Models by name: the architecture of a config, the weights of the catalogue or a checkpoint."""
 from __future__ import annotations
 
 import warnings
@@ -11,12 +11,13 @@ from torch import nn
 
 from clipgs_plugin.apis.configs import get_config, list_configs
 from clipgs_plugin.models.checkpoints.reading import read_checkpoint
+from clipgs_plugin.models.checkpoints.safe_load import check_finite
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.registry.catalogue import load_catalogue
 
 
 def list_models() -> list[str]:
-    """Names that :func:`get_model` takes: models that ship with weights first, then every config."""
+    """List the names for :func:`get_model`: models that ship with weights first, then every config."""
     return [*load_catalogue('models'), *list_configs()]
 
 
@@ -28,16 +29,16 @@ def get_model(
     """Build a model in eval mode.
 
     Args:
-        name_or_config: A name of :func:`list_models`, a path to a config, or a ``Config``. A catalogue name brings
-            its weights along.
-        checkpoint: ``.pth`` of a training run or ``.safetensors``; replaces the catalogue's weights.
-        device: Where the model goes.
+        name_or_config: Name of :func:`list_models`, path of a config, or ``Config``. Names of the catalogue come with
+            weights.
+        checkpoint: Path of a ``.pth`` of a training run or of ``.safetensors``; it replaces the catalogue's weights.
+        device: Device of the model.
 
     Returns:
-        The model; ``model.cfg`` is its config and ``model.name`` what was asked for.
+        The model; ``model.cfg`` is its config and ``model.name`` its name.
 
     Raises:
-        FileNotFoundError: Unknown name or missing checkpoint.
+        FileNotFoundError: The name is unknown or the checkpoint is missing.
         ValueError: The checkpoint does not fit the model; the message names the keys.
     """
     name, cfg, weights = _resolve(name_or_config)
@@ -52,7 +53,7 @@ def get_model(
 
 
 def _resolve(name_or_config: str | Path | Config) -> tuple[str, Config, Path | None]:
-    """Name, config and shipped weights (or None) of what the user asked for."""
+    """Return name, config and shipped weights, or None for the weights of a config."""
     if isinstance(name_or_config, Config):
         return Path(name_or_config.filename or 'config').stem, name_or_config, None
     name = str(name_or_config)
@@ -65,7 +66,11 @@ def _resolve(name_or_config: str | Path | Config) -> tuple[str, Config, Path | N
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a whole checkpoint, or refuse it with the keys that do not fit."""
+    """Load a whole checkpoint.
+
+    Raises:
+        ValueError: Tensors are missing, unexpected, of another shape or not finite; the message names them.
+    """
     state = read_checkpoint(path)
     expected = model.state_dict()
     reshaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
@@ -78,4 +83,5 @@ def load_weights(model: nn.Module, path: Path) -> None:
         counts = '; '.join(f'{len(keys)} {kind} ({", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""})'
                            for kind, keys in wrong.items() if keys)
         raise ValueError(f'{path} does not fit the model: {counts}; is it the checkpoint of this config?')
+    check_finite(state, path)
     model.load_state_dict({key: value.to(expected[key].dtype) for key, value in state.items()})

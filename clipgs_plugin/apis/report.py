@@ -1,4 +1,4 @@
-"""What a training run achieved, gathered for the report page: student, teacher and chance side by side."""
+"""Results of a training run for the report page: student, teacher and chance side by side."""
 from __future__ import annotations
 
 import json
@@ -27,11 +27,11 @@ RECALLS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Embeddings of a test set with what they are compared to."""
+    """Embeddings of a test set, with captions, views and class prompts."""
 
     objects: Tensor          # (N, E) unit, by the student
     text: Tensor             # (N, E) captions, by the teacher
-    views: Tensor            # (N, V, E) pictures, by the teacher
+    views: Tensor            # (N, V, E) views, by the teacher
     labels: Tensor           # (N,) int64
     caption_ids: Tensor      # (N,) int64
     captions: Sequence[str]  # N
@@ -40,17 +40,17 @@ class Evaluation:
 
 
 def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: int = 6) -> RunReport:
-    """Evaluate a run's best checkpoint and gather its curves, tables and pictures.
+    """Evaluate the best checkpoint of a run and gather its curves, tables and images.
 
     Args:
-        run: The work dir of a training run: its dumped config, a ``best_*.pth``, and ``embeddings.npz`` where files
-            were embedded.
-        device: Where to compute.
-        queries: Texts in the gallery, each the caption of an object of another class.
-        results: Pictures a query.
+        run: Work dir of a training run, with its dumped config, a ``best_*.pth``, and ``embeddings.npz`` if files were
+            embedded.
+        device: Device to compute on.
+        queries: Number of captions in the gallery, each of another class.
+        results: Number of images a query.
 
     Raises:
-        FileNotFoundError: The folder holds no run.
+        FileNotFoundError: The folder is not the work dir of a run.
     """
     clipgs = CLIPGSInferencer(get_model(dumped_config(run), best_checkpoint(run), device), device=device)
     dataset = DATASETS.build(clipgs.model.cfg.test_dataloader.dataset)
@@ -60,10 +60,9 @@ def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: i
     return RunReport(
         title=f'CLIP-GS: {Path(clipgs.name).stem}',
         summary=[f'Trained on {train_size} objects, evaluated on {len(found.labels)} unseen ones of '
-                 f'{len(found.classes)} categories. The teacher sees their rendered pictures, the student their '
-                 'Gaussians.'],
+                 f'{len(found.classes)} categories. The teacher sees their views, the student their Gaussians.'],
         curves=read_curves(run),
-        columns=('', 'student, from Gaussians', 'teacher, from one picture', 'chance'),
+        columns=('', 'student, from Gaussians', 'teacher, from one view', 'chance'),
         rows=[*_zero_shot_rows(found), *_retrieval_rows(found)],
         gallery=_gallery(dataset, found, queries, results),
         files=_files(clipgs, run / 'embeddings.npz', found),
@@ -73,20 +72,20 @@ def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: i
 
 
 def dumped_config(run: Path) -> Path:
-    """The config that a run was trained with, as it was dumped."""
+    """Find the dumped config of a run."""
     return _one(run, '*.py', 'dumped config')
 
 
 def best_checkpoint(run: Path) -> Path:
-    """The checkpoint of a run that was best on validation."""
+    """Find the checkpoint of a run that was best on validation."""
     return _one(run, 'best_*.pth', 'best checkpoint')
 
 
 def _one(run: Path, pattern: str, what: str) -> Path:
-    """The newest file of a pattern in a run."""
+    """Find the newest file of a pattern in a run."""
     files = sorted(run.glob(pattern), key=lambda path: path.stat().st_mtime)
     if not files:
-        raise FileNotFoundError(f'{run} holds no {what} ({pattern}); is it the work dir of tools/train.py?')
+        raise FileNotFoundError(f'{run} has no {what} ({pattern}); name the work dir of tools/train.py')
     return files[-1]
 
 
@@ -103,21 +102,21 @@ def evaluate(clipgs: CLIPGSInferencer, dataset) -> Evaluation:
 
 
 def _templates(cfg: Config) -> str | Sequence[str]:
-    """The prompts the run's own zero-shot metric uses."""
+    """Return the prompts of the run's zero-shot metric."""
     metrics = [metric for metric in cfg.test_evaluator if metric['type'].endswith('ZeroShotAccuracy')]
     return metrics[0].get('templates', 'plain') if metrics else 'plain'
 
 
 def _zero_shot_rows(found: Evaluation) -> list[list[str]]:
     student = topk_accuracy(found.objects @ found.prompts.T, found.labels, TOPK)
-    pictures = found.views.flatten(0, 1) @ found.prompts.T
-    teacher = topk_accuracy(pictures, found.labels.repeat_interleave(found.views.shape[1]), TOPK)
+    scores = found.views.flatten(0, 1) @ found.prompts.T
+    teacher = topk_accuracy(scores, found.labels.repeat_interleave(found.views.shape[1]), TOPK)
     return [[f'zero-shot top-{k} (%)', f'{student[k]:.1f}', f'{teacher[k]:.1f}', f'{100 * k / len(found.classes):.1f}']
             for k in TOPK]
 
 
 def _retrieval_rows(found: Evaluation) -> list[list[str]]:
-    """Recall in the full gallery; the teacher's rows put an object's first picture in its place."""
+    """Compute recall in the full gallery; the teacher represents an object by its first view."""
     first, own = found.views[:, 0], torch.arange(len(found.labels))
     other = found.views[:, found.views.shape[1] // 2]
     student = {'text to 3D': (found.text, found.objects, found.caption_ids),
@@ -139,7 +138,7 @@ def _confusion(labels: Tensor, answers: Tensor, classes: int) -> np.ndarray:
 
 
 def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Losses, learning rate and validation metrics of a run and what it was resumed from, by name: steps, values."""
+    """Read losses, learning rate and validation metrics of a run, resumed parts included: steps and values by name."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for path in sorted(run.glob('*/vis_data/scalars.json')):
         for line in path.read_text(encoding='utf-8').splitlines():
@@ -154,7 +153,7 @@ def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def _gallery(dataset, found: Evaluation, queries: int, results: int) -> list[GalleryRow]:
-    """Captions of objects of different classes, evenly spaced over the classes, and the objects they find."""
+    """Query with captions of classes that are spaced evenly; show the objects they find."""
     classes = np.unique(np.linspace(0, len(found.classes) - 1, queries).round().astype(int))
     rows = []
     for label in classes:
@@ -171,7 +170,7 @@ def _gallery(dataset, found: Evaluation, queries: int, results: int) -> list[Gal
 
 
 def _files(clipgs: CLIPGSInferencer, path: Path, found: Evaluation, limit: int = 24) -> list[GalleryRow]:
-    """The embedded files with a picture and the model's three best guesses."""
+    """Show the embedded files with the three best classes of each."""
     if not path.is_file():
         return []
     from clipgs_plugin.visualization.turntable import turntable

@@ -1,4 +1,4 @@
-"""A file of embeddings that answers queries."""
+"""Exact search in a file of embeddings."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from clipgs_plugin.io.files import write_npz
 
 @dataclass(frozen=True, repr=False)
 class SearchIndex:
-    """Embeddings of objects with their names and the model that made them.
+    """Embeddings of objects, paths of their files, and the model that made them.
 
-    Convention: rows are unit vectors, so the score of a match is its cosine.
+    Rows are unit vectors, so the score of a match is its cosine.
     """
 
     embeddings: Tensor       # (n, E) float32, unit
     paths: tuple[str, ...]   # n
-    model: str               # what CLIPGSInferencer is to be built from, to embed queries
+    model: str               # name or config for CLIPGSInferencer, which embeds queries
     checkpoint: str = ''
 
     def __post_init__(self) -> None:
@@ -42,11 +42,11 @@ class SearchIndex:
 
     @classmethod
     def load(cls, path: str | PathLike) -> SearchIndex:
-        """Read what :meth:`save` wrote.
+        """Read a file of :meth:`save`.
 
         Raises:
-            FileNotFoundError: No such file.
-            ValueError: Not an index; the message says what it lacks.
+            FileNotFoundError: There is no such file.
+            ValueError: The file is not an index.
         """
         if Path(path).is_dir():
             raise IsADirectoryError(f'{path} is a folder; name the index that tools/embed.py wrote')
@@ -62,7 +62,7 @@ class SearchIndex:
                    str(content['model']), str(content['checkpoint']))
 
     def query(self, embedding: Tensor, k: int = 10) -> list[tuple[str, float]]:
-        """The ``k`` nearest objects of a unit vector (E,): path and cosine, best first, ties in the index's order."""
+        """Return paths and cosines of the ``k`` objects nearest to a unit vector (E,), best first."""
         if embedding.shape != self.embeddings.shape[1:]:
             raise ValueError(f'query has shape {tuple(embedding.shape)}, the index holds vectors of '
                              f'{self.embeddings.shape[1]}: was it made with another model ({self.model})?')

@@ -1,4 +1,4 @@
-"""The mmengine side of training: hooks, optimiser wrapper and constructor, launching."""
+"""Training with mmengine: hooks, optimiser wrapper and constructor, launching, resumable experiments."""
 from clipgs_plugin.engine.hooks import ModelSummaryHook, ProgressBarHook, SafeCheckpointHook, SeedHook
 from clipgs_plugin.engine.launch import check_data, latest_checkpoint, launched, load_config, resume, use_autocast
 from clipgs_plugin.engine.optim import AutocastOptimWrapper, CLIPGSOptimWrapperConstructor

@@ -1,4 +1,4 @@
-"""Hooks: checkpoints that load safely, randomness that survives a resume, a progress bar, what is trained."""
+"""Hooks: checkpoints that load safely, randomness that survives a resume, a progress bar, a summary of the model."""
 from __future__ import annotations
 
 import atexit
@@ -18,23 +18,23 @@ from clipgs_plugin.models.gs_encoder import parts_in
 from clipgs_plugin.registry import HOOKS
 
 
-def _plain(value):
-    """The value without numpy types, which ``torch.load(weights_only=True)`` refuses."""
+def _to_builtin(value):
+    """Convert numpy values, which ``torch.load(weights_only=True)`` refuses, to Python's."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, dict):
-        return type(value)((key, _plain(item)) for key, item in value.items())
+        return type(value)((key, _to_builtin(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value] if isinstance(value, list) else tuple(map(_plain, value))
+        return [_to_builtin(item) for item in value] if isinstance(value, list) else tuple(map(_to_builtin, value))
     return value
 
 
 @HOOKS.register_module()
 class SafeCheckpointHook(Hook):
-    """Makes checkpoints load with plain ``torch.load(file)``, which accepts weights and plain values only.
+    """Hook for checkpoints that ``torch.load(file)`` accepts: weights and builtin values only.
 
-    mmengine 0.10.7 pickles its log history and numpy scalars along, and can then not load its own checkpoints. The
-    history (only used to smooth what is logged) is left out, scalars become Python numbers.
+    mmengine 0.10.7 pickles its log history and numpy scalars too, and then cannot load its own checkpoints. This hook
+    drops the history, which only smooths the log, and converts scalars to Python numbers.
     """
 
     priority = 'LOWEST'
@@ -42,22 +42,22 @@ class SafeCheckpointHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         hub = checkpoint.get('message_hub')
         if hub is not None:
-            info = _plain(hub['runtime_info'])
+            info = _to_builtin(hub['runtime_info'])
             checkpoint['message_hub'] = {
                 'log_scalars': OrderedDict(), 'runtime_info': info,
                 'resumed_keys': OrderedDict((k, v) for k, v in hub['resumed_keys'].items() if k in info)}
-        checkpoint['meta'] = _plain(checkpoint['meta'])
+        checkpoint['meta'] = _to_builtin(checkpoint['meta'])
 
 
 @HOOKS.register_module()
 class SeedHook(Hook):
-    """Seeds torch, numpy and random before each training epoch and iteration from (seed, rank, epoch or iteration).
+    """Hook that seeds torch, numpy and random from (seed, rank, epoch or iteration) before each epoch and iteration.
 
-    mmengine does not store generator states; with this hook a resumed run draws what an uninterrupted one would
-    have drawn (dropout, say), whatever happened before.
+    mmengine does not store generator states. With this hook a resumed run draws the same numbers as an uninterrupted
+    one, for dropout for example.
 
     Args:
-        seed: The run's own seed (``randomness``) if None.
+        seed: Seed; None takes that of the run (``randomness``).
     """
 
     priority = 'VERY_HIGH'
@@ -81,10 +81,10 @@ class SeedHook(Hook):
 
 @HOOKS.register_module()
 class ProgressBarHook(Hook):
-    """A bar of the epoch's iterations with the loss and the time that is left, where a terminal shows it.
+    """Progress bar of the iterations, with loss and remaining time.
 
     Args:
-        enabled: None shows it in the main process when standard error is a terminal.
+        enabled: Switch for the main process; None shows the bar if standard error is a terminal.
     """
 
     priority = 'BELOW_NORMAL'
@@ -103,9 +103,9 @@ class ProgressBarHook(Hook):
                              TextColumn('loss {task.fields[loss]}  eta'), TimeRemainingColumn(),
                              console=Console(stderr=True), transient=True)
         self._bar.start()
-        atexit.register(self._stop)  # a run that fails calls no hook, and the bar hides the cursor
+        atexit.register(self._stop)  # a failing run calls no hook, and the bar hides the cursor
         self._task = self._bar.add_task('', total=runner.max_iters, completed=runner.iter, loss='')
-        # Log lines go through the bar's own streams, which keep it below them.
+        # Log lines go through the streams of the bar, which keep it below them.
         self._redirected = [h for h in runner.logger.handlers
                             if type(h) is logging.StreamHandler and h.stream is sys.__stdout__]
         for handler in self._redirected:
@@ -134,12 +134,12 @@ class ProgressBarHook(Hook):
 
 @HOOKS.register_module()
 class ModelSummaryHook(Hook):
-    """Logs before training what is trained and with which weights it began.
+    """Hook that logs trainable parameters and the origin of the initial weights before training.
 
-    The first line has the number of parameters and, where a run is resumed or begins from a ``load_from``, which.
-    With a :class:`GSEncoder` in the model there is a line more for each of the encoder's parts and one for what lies
-    beside the encoder: its parameters, whether they are trainable, and its weights after the initialisation, from a
-    ``PointCloudPretrained`` or ``Pretrained`` checkpoint or fresh.
+    The first line has the number of parameters and the checkpoint of a resumed run or a ``load_from``. With a
+    :class:`GSEncoder` in the model, a table has a row for each part of the encoder and one for all other parameters:
+    their number, their state, and their initial weights, fresh or from a ``PointCloudPretrained`` or ``Pretrained``
+    checkpoint.
     """
 
     def before_train(self, runner) -> None:
@@ -161,7 +161,7 @@ class ModelSummaryHook(Hook):
 
 
 def _names_by_part(model: nn.Module) -> dict[str, list[str]]:
-    """Names of parameters by part, in the order of the parts, and those beside the encoder last."""
+    """Group names of parameters by part of the encoder; parameters outside of it come last."""
     found, parts = {}, parts_in(model)
     for name, part in parts.items():
         found.setdefault(part, []).append(name)
@@ -170,7 +170,7 @@ def _names_by_part(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _origins(model: nn.Module) -> dict[str, str]:
-    """File of each tensor that was initialised from one; what is applied to an outer module comes later and stays."""
+    """Map tensors to the file of their initial weights; initialisation of an outer module comes later and wins."""
     origins = {}
     for prefix, module in reversed(list(model.named_modules())):
         prefix = prefix and f'{prefix}.'
@@ -205,7 +205,7 @@ def _count(parameters: list[nn.Parameter]) -> int:
 
 
 def _continued(runner) -> str:
-    """Where weights come from that were loaded after the initialisation, if any were."""
+    """Describe the checkpoint that was loaded after the initialisation, if any."""
     source = runner.cfg.get('load_from')
     if runner.iter > 0:
         return f'; resumed{f" from {source}" if source else ""} at epoch {runner.epoch}, iteration {runner.iter}'

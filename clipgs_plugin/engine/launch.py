@@ -1,4 +1,4 @@
-"""From a config to a running mmengine Runner: what the programs share."""
+"""From a config to a running mmengine Runner."""
 from __future__ import annotations
 
 import re
@@ -17,15 +17,19 @@ _STEP = re.compile(r'(?:epoch|iter)_\d+\.pth')
 
 
 def load_config(name: str | Path, work_dir: str | None = None, options: dict | None = None) -> Config:
-    """A config by path or shipped name, with options merged and ``work_dir`` set.
+    """Load a config by path or shipped name, merge options and set ``work_dir``.
 
-    The datasets follow a ``data_root`` among the options, which their own roots were made of. The folder of the run is
-    the one given, else the config's own, else ``./work_dirs/NAME``. ``randomness.seed`` is the training dataset's too,
-    unless that has its own: runs of other seeds draw other captions, views and augmentations.
+    A ``data_root`` among the options moves the datasets below the config's own ``data_root``. ``randomness.seed`` also
+    seeds the training dataset, unless that has a seed: each seed draws other captions, views and augmentations.
+
+    Args:
+        name: Path of a config, or name of a shipped one.
+        work_dir: Folder of the run; None takes the config's own, else ``./work_dirs/NAME``.
+        options: Settings that override the config's, by dotted keys.
 
     Raises:
-        FileNotFoundError: No such config.
-        ValueError: A ``data_root`` for a config that has none.
+        FileNotFoundError: There is no such config.
+        ValueError: ``data_root`` is given, and the config has none.
     """
     from clipgs_plugin.apis.configs import get_config
     cfg = get_config(name)
@@ -38,7 +42,7 @@ def load_config(name: str | Path, work_dir: str | None = None, options: dict | N
 
 
 def _move_data(cfg: Config, data_root: str) -> None:
-    """Datasets below the config's ``data_root`` get their place below another."""
+    """Move the datasets below the config's ``data_root`` to another folder."""
     if 'data_root' not in cfg:
         raise ValueError(f'data_root={data_root} moves the datasets below data_root, which this config does not have; '
                          'name the root of each, such as train_dataloader.dataset.root=FOLDER')
@@ -60,11 +64,11 @@ def _seed_training_data(cfg: Config) -> None:
 
 
 def check_data(cfg: Config, parts: Sequence[str]) -> None:
-    """Refuse a config whose data are not there, before anything is built.
+    """Check that the folders of the datasets exist, before anything is built.
 
     Args:
-        cfg: The experiment.
-        parts: Of ``'train'``, ``'val'`` and ``'test'``, those that will run.
+        cfg: Config of the experiment.
+        parts: Parts that will run, of ``'train'``, ``'val'`` and ``'test'``.
 
     Raises:
         FileNotFoundError: The folder of a dataset does not exist.
@@ -73,16 +77,16 @@ def check_data(cfg: Config, parts: Sequence[str]) -> None:
         root = (cfg.get(f'{part}_dataloader') or {}).get('dataset', {}).get('root')
         if root is not None and not Path(root).is_dir():
             raise FileNotFoundError(
-                f'the data of {part}, {root}, are not there; name another folder with --cfg-options data_root=FOLDER '
-                f'(or {part}_dataloader.dataset.root=FOLDER), or with CLIPGS_TOY_WORLD=FOLDER for the toy world, which '
+                f'the folder of the {part} data, {root}, does not exist; name another with --cfg-options '
+                f'data_root=FOLDER (or {part}_dataloader.dataset.root=FOLDER), or with CLIPGS_TOY_WORLD=FOLDER for the toy world, which '
                 'tools/make_toy_world.py makes')
 
 
 def use_autocast(cfg: Config) -> None:
-    """Train in bfloat16, whichever the device.
+    """Set a config to train in bfloat16, on any device.
 
     Raises:
-        ValueError: The config's optimiser wrapper is neither plain nor one of mixed precision already.
+        ValueError: The config has an optimiser wrapper of its own.
     """
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind == 'OptimWrapper':
@@ -92,10 +96,10 @@ def use_autocast(cfg: Config) -> None:
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """The checkpoint to go on from: the last one written, or the newest that is whole; None if there is none.
+    """Find the checkpoint to resume from: the last one written, else the newest that is whole, else None.
 
-    A run killed while it writes leaves a file without the directory at its end, which is passed over. Files are
-    looked for in the folder itself, so a folder that was moved resumes too.
+    A run that is killed while it writes leaves a truncated archive, which is skipped. Files are looked for in the
+    folder itself, so a folder that was moved resumes too.
     """
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'
@@ -108,10 +112,10 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 
 
 def resume(cfg: Config, source: str | Path) -> None:
-    """Make a run go on from a checkpoint, or with ``'auto'`` from the latest of its folder if it has any.
+    """Set a config to resume from a checkpoint, or with ``'auto'`` from the latest of its work dir, if any.
 
     Raises:
-        FileNotFoundError: No such checkpoint.
+        FileNotFoundError: There is no such checkpoint.
     """
     if source == 'auto':
         path = latest_checkpoint(cfg.work_dir)
@@ -120,7 +124,7 @@ def resume(cfg: Config, source: str | Path) -> None:
     else:
         raise FileNotFoundError(f'checkpoint {source} does not exist; --resume without a path takes the latest of '
                                 f'{cfg.work_dir}')
-    # Without a checkpoint a load_from of the config still means weights to start from, not a run to go on with.
+    # Without a checkpoint, load_from of the config still names initial weights, not a run to resume.
     cfg.resume = path is not None
     if path is not None:
         cfg.load_from = str(path)
@@ -173,13 +177,13 @@ def checked_checkpoints() -> Iterator[None]:
 
 @contextmanager
 def launched(cfg: Config, launcher: str = 'none') -> Iterator:
-    """The runner of a config, within a process group if a launcher started several processes.
+    """Build the runner of a config, in a process group if a launcher started several processes.
 
     Without a GPU, torchrun's processes talk over gloo, which mmengine 0.10.7 does not choose by itself. Checkpoints,
     those of plain mmengine too, are loaded without running any code in them.
 
     Args:
-        cfg: The experiment; ``launcher`` and, on the CPU, ``model_wrapper_cfg`` are set in it.
+        cfg: Config of the experiment; ``launcher`` and, on the CPU, ``model_wrapper_cfg`` are set in it.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
     """
     from mmengine.registry import RUNNERS

@@ -1,4 +1,4 @@
-"""Optimiser wrapper and constructor."""
+"""Optimiser wrapper and its constructor."""
 from __future__ import annotations
 
 import re
@@ -12,24 +12,24 @@ from torch import nn
 from clipgs_plugin.models.gs_encoder import parts_in
 from clipgs_plugin.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
-# Parameters of any shape that are kept out of weight decay, by the last part of their name.
+# Parameters of any shape without weight decay, by the last part of their name.
 NO_DECAY = ('bias', 'token', 'pos', 'query', 'logit_scale')
-# Blocks in a row; those of ReCon++ look at the patches (local) and let queries look at them (global), in turn.
+# Blocks in a row; those of ReCon++ alternate between self-attention of patches (local) and queries (global).
 _BLOCK = re.compile(r'(?:^|\.)(?:(?:local_|global_|res)?blocks|layers)\.(\d+)\.')
-# What no published model brings and what is new before the blocks learns at the full rate, as what comes after them.
+# Parts that no published model has learn at the full rate, although they lie before the blocks.
 _NEW = re.compile(r'(?:^|\.)(?:tokenizer\.refinement\.|prompt_tokens$)')
 _AHEAD = ('patch_encoder', 'position')
 
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
-    """Mixed precision in bfloat16 on any device; mmengine's AmpOptimWrapper refuses the CPU.
+    """Optimiser wrapper for mixed precision in bfloat16 on any device; AmpOptimWrapper of mmengine refuses the CPU.
 
-    bfloat16 has the range of float32 and needs no loss scaling, so this is only autocast around the forward pass.
+    bfloat16 has the range of float32 and needs no loss scaling, so the wrapper only adds autocast to the forward pass.
 
     Args:
-        dtype: ``'bfloat16'``; float16 needs loss scaling, which AmpOptimWrapper has.
-        kwargs: Those of mmengine's OptimWrapper.
+        dtype: ``'bfloat16'``; float16 needs the loss scaling of AmpOptimWrapper.
+        kwargs: Arguments of mmengine's OptimWrapper.
     """
 
     def __init__(self, dtype: str = 'bfloat16', **kwargs):
@@ -47,23 +47,23 @@ class AutocastOptimWrapper(OptimWrapper):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class CLIPGSOptimWrapperConstructor:
-    """Parameter groups for a transformer that starts from pretrained weights.
+    """Constructor of parameter groups for a transformer with pretrained weights.
 
-    Biases, norms and other parameters of at most one dimension, tokens (class, prompts), queries, learned positions
-    and the logit scale are not decayed. Frozen parameters are in no group.
+    Weight decay leaves out parameters of at most one dimension (biases, norms), tokens (class, prompts), queries,
+    learned positions and the logit scale. Frozen parameters are in no group.
 
     Args:
         optim_wrapper_cfg: Config of the wrapper with its ``optimizer``.
         paramwise_cfg: Optional dict with ``layer_decay`` and ``custom_keys``. ``layer_decay``, 1 by default, is a
             factor in (0, 1] on the learning rate for every step down from the output (Clark et al., "ELECTRA",
-            2020): none for what comes after the blocks, one for the last block, one more for each block below it,
-            frozen ones too, and one more for patch encoder and positions. The refinement branch and prompts, which
-            no pretrained model has, learn at the full rate; low-rank updates at that of the block they are in.
-            ``custom_keys`` is as in mmengine: a dict from a part of a parameter's name to
-            ``dict(lr_mult=..., decay_mult=...)``, of which the longest that fits counts.
+            2020). Layers after the blocks have its power 0, the last block power 1, each block below it one more,
+            frozen blocks included, and patch encoder and positions one more again. The refinement branch and
+            prompts, which no pretrained model has, learn at the full rate; low-rank updates learn at the rate of
+            their block. ``custom_keys`` maps a part of a parameter's name to ``dict(lr_mult=..., decay_mult=...)``,
+            as in mmengine; the longest key that matches counts.
 
     Raises:
-        ValueError: Unknown options, or a ``custom_keys`` entry that fits no parameter.
+        ValueError: An option is unknown, or a key of ``custom_keys`` matches no parameter.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
@@ -82,13 +82,13 @@ class CLIPGSOptimWrapperConstructor:
         return OPTIM_WRAPPERS.build(self.wrapper_cfg, default_args={'optimizer': optimizer})
 
     def groups(self, model: nn.Module) -> list[dict]:
-        """The optimiser's groups, one for each learning rate and decay, fastest and decayed first."""
+        """Make parameter groups, one for each learning rate and decay, in descending order."""
         model = model.module if is_model_wrapper(model) else model
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         unused = [key for key in self.custom_keys if not any(key in name for name in trainable)]
         if unused:
-            raise ValueError(f'paramwise_cfg.custom_keys has {unused}, which is part of no trainable parameter\'s '
-                             f'name; names look like {list(trainable)[:3]}')
+            raise ValueError(f'paramwise_cfg.custom_keys has {unused}, which matches no trainable parameter; '
+                             f'names look like {list(trainable)[:3]}')
         depth, num_blocks = _depths(model)
         lr, decay = self.optimizer_cfg['lr'], self.optimizer_cfg.get('weight_decay', 0.0)
         groups: dict[tuple[float, float], dict] = {}
@@ -106,10 +106,10 @@ class CLIPGSOptimWrapperConstructor:
 
 
 def _depths(model: nn.Module) -> tuple[dict[str, int], int]:
-    """Depth of each parameter and the number of blocks: 0 ahead of the blocks, i + 1 in block i, else past them.
+    """Return the depth of each parameter and the number of blocks: 0 before the blocks, i + 1 in block i, else after.
 
-    Ahead are patch encoder and positions of a GSEncoder; of other models what is registered before the blocks, but
-    for the model's own parameters, like a logit scale.
+    In a GSEncoder, patch encoder and positions lie before the blocks. In other models it is what is registered before
+    them, except parameters of the model itself, such as a logit scale.
     """
     names, parts = [name for name, _ in model.named_parameters()], parts_in(model)
     blocks = {name: int(match[1]) for name in names if (match := _BLOCK.search(name)) and 'tokenizer' not in name}

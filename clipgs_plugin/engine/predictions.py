@@ -1,4 +1,4 @@
-"""Writing what a model predicts."""
+"""Files of predictions."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ _LEFT_OUT = ('text', 'views')
 
 @METRICS.register_module()
 class DumpPredictions(BaseMetric):
-    """Writes predictions as an ``.npz`` of plain arrays, one row an object: embedding, uid, label and so on.
+    """Writer of predictions as an ``.npz`` of arrays with one row an object: embedding, uid, label and so on.
 
-    Teacher features are left out. In a distributed evaluation the main process writes those of all.
+    Teacher features are left out. In a distributed evaluation the main process writes the predictions of all.
 
     Args:
-        path: File to write.
+        path: Path of the ``.npz`` file.
     """
 
     default_prefix = 'predictions'

@@ -1,4 +1,4 @@
-"""Scores to numbers: pure functions on tensors, in the way the tables of the field read."""
+"""Metrics as pure functions of score tensors."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,22 +9,22 @@ from torch.nn.functional import normalize
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of every row of a with every row of b, (N, E) and (M, E) to (N, M) float32.
+    """Compute the cosine of every row of a with every row of b, (N, E) and (M, E) to (N, M) float32.
 
-    Summed in float64 and rounded after, so that equal rows give equal scores and ties are ties.
+    Sums are in float64 and rounded last, so that equal rows give equal scores.
     """
     return (normalize(a.double(), dim=-1) @ normalize(b.double(), dim=-1).T).float()
 
 
 def ranks(scores: Tensor, positives: Tensor) -> Tensor:
-    """The rank of the best positive of each query, 1 for the best.
+    """Rank the best positive of each query, from 1.
 
-    Ties are ranked pessimistically: a negative that scores as high as the best positive comes before it. Positives
-    do not push each other down.
+    Ties are ranked pessimistically: a negative with the score of the best positive comes before it. Positives do not
+    lower each other's rank.
 
     Args:
-        scores: (Q, G), higher is better.
-        positives: (Q, G) bool, what counts as a right answer, at least one a query.
+        scores: Scores of the gallery, (Q, G), higher is better.
+        positives: Right answers, (Q, G) bool, at least one a query.
 
     Returns:
         (Q,) int64, 1 to G.
@@ -47,17 +47,17 @@ def ranks(scores: Tensor, positives: Tensor) -> Tensor:
 
 def retrieval_ranks(queries: Tensor, gallery: Tensor, query_ids: Tensor, gallery_ids: Tensor,
                     chunk: int = 1024) -> Tensor:
-    """Ranks by cosine in a full gallery, where equal ids are right answers.
+    """Rank by cosine in a full gallery; equal ids are right answers.
 
     Args:
-        queries: (Q, E) embeddings.
-        gallery: (G, E) embeddings.
-        query_ids: (Q,) integers.
-        gallery_ids: (G,) integers; every query's id occurs among them.
-        chunk: Queries scored at once; bounds memory, changes nothing.
+        queries: Embeddings, (Q, E).
+        gallery: Embeddings, (G, E).
+        query_ids: Integers, (Q,).
+        gallery_ids: Integers, (G,), with the id of every query among them.
+        chunk: Number of queries scored at once; it bounds memory and does not change the result.
 
     Returns:
-        (Q,) int64, as :func:`ranks`.
+        Ranks as :func:`ranks` returns them, (Q,) int64.
     """
     parts = [ranks(cosines(q, gallery), ids[:, None] == gallery_ids)
              for q, ids in zip(queries.split(chunk), query_ids.split(chunk))]
@@ -65,24 +65,24 @@ def retrieval_ranks(queries: Tensor, gallery: Tensor, query_ids: Tensor, gallery
 
 
 def recall_at_k(rank: Tensor, k: int) -> float:
-    """Share of queries with a right answer among the first k, in percent."""
+    """Compute the share of queries with a right answer among the first k, in percent."""
     return 100 * float((rank <= k).double().mean())
 
 
 def topk_accuracy(scores: Tensor, labels: Tensor, topk: Sequence[int] = (1, 3, 5)) -> dict[int, float]:
-    """Micro-averaged accuracy in percent, by k; ties count against the true class.
+    """Compute micro-averaged accuracy in percent for each k; ties count against the true class.
 
     Args:
-        scores: (N, C), higher is better.
-        labels: (N,) int64, 0 to C - 1.
-        topk: The ks, each at most C.
+        scores: Scores of the classes, (N, C), higher is better.
+        labels: True classes, (N,) int64, 0 to C - 1.
+        topk: Values of k, each at most C.
     """
     rank = label_ranks(scores, labels)
     return {k: recall_at_k(rank, k) for k in topk}
 
 
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """The rank of the true class of each object, (N, C) and (N,) to (N,) int64, ties pessimistic."""
+    """Rank the true class of each object, (N, C) and (N,) to (N,) int64; ties are pessimistic."""
     num_classes = scores.shape[-1]
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
         raise ValueError(f'labels run from {int(labels.min())} to {int(labels.max())}, '
@@ -91,23 +91,24 @@ def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def per_class_accuracy(correct: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Accuracy of each class in percent, NaN for classes without objects, (N,) bool and (N,) int64 to (C,) float64."""
+    """Compute the accuracy of each class in percent, (N,) and (N,) to (C,); NaN for classes without objects."""
     hits = torch.zeros(num_classes, dtype=torch.float64).index_add_(0, labels, correct.double())
     return 100 * hits / torch.bincount(labels, minlength=num_classes)
 
 
 def teacher_zero_shot(views: Tensor, labels: Tensor, class_embeddings: Tensor,
                       topk: Sequence[int] = (1,)) -> dict[str, dict[int, float]]:
-    """The teacher's own zero-shot accuracy on the views of objects, the yardstick of a student.
+    """Compute the zero-shot accuracy of a teacher on the views of objects, the yardstick of a student.
 
     Args:
-        views: (N, V, E) image features of the objects' views.
-        labels: (N,) int64.
-        class_embeddings: (C, E) text features.
+        views: Image features, (N, V, E).
+        labels: True classes, (N,) int64.
+        class_embeddings: Text features, (C, E).
+        topk: Values of k.
 
     Returns:
-        ``single_view``: top-k over all N x V pictures, each classified alone; ``mean_view``: over the N objects,
-        each by the mean of its unit view features. In percent, by k.
+        Accuracy in percent by k. ``single_view`` classifies each of the N x V views alone; ``mean_view`` classifies
+        each object by the mean of its unit view features.
     """
     n, v, e = views.shape
     views = normalize(views.double(), dim=-1)

@@ -13,17 +13,21 @@ def linear_probe(
     weight_decay: float = 1.0,
     max_iter: int = 200,
 ) -> Tensor:                   # (M,) int64
-    r"""Labels of queries by multinomial logistic regression on standardised features.
+    r"""Classify queries by multinomial logistic regression on standardised features.
 
     .. math:: \min_{W, b} \sum_n \mathrm{CE}(W x_n + b, y_n) + \frac{\lambda}{2} \|W\|^2
 
-    It is convex and starts from zero, so the answer depends on nothing random.
+    The problem is convex and the start is zero, so nothing is random.
 
     Args:
-        features, labels: What to learn from.
-        queries: What to label.
+        features: Labelled features, (N, D).
+        labels: Their classes, (N,) int64.
+        queries: Features to classify, (M, D).
         weight_decay: :math:`\lambda`; 1 is scikit-learn's default.
-        max_iter: Steps of L-BFGS.
+        max_iter: Maximum number of L-BFGS steps.
+
+    Returns:
+        Classes of the queries, (M,) int64.
 
     Raises:
         ValueError: Shapes do not fit.

@@ -1,4 +1,4 @@
-"""Class names to class embeddings, through sets of prompt templates."""
+"""Class embeddings from class names and prompt templates."""
 from __future__ import annotations
 
 import json
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-# In a template '{}' is the class name, word for word, and '{a}' its article.
+# In a template '{}' is the class name and '{a}' its article.
 TEMPLATES: dict[str, tuple[str, ...]] = {
     'plain': ('a {}',),
     'toy': ('{a} {}', 'a photo of {a} {}', 'a 3D model of {a} {}', 'a toy {}'),
@@ -19,10 +19,11 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 def load_templates(templates: str | Path | Sequence[str]) -> list[str]:
-    """A list of templates from a name of ``TEMPLATES``, a list, or a JSON file.
+    """Load templates by a name of ``TEMPLATES``, from a list, or from a JSON file.
 
-    A JSON file holds a list, or a dict of lists, of which ``FILE.json:KEY`` names one: so the 64 templates that
-    ULIP, OpenShape and Uni3D evaluate with are ``'ULIP/data/templates.json:modelnet40_64'`` of a ULIP checkout.
+    A JSON file holds a list, or a dict of lists; ``FILE.json:KEY`` names one of the dict. For example,
+    ``'ULIP/data/templates.json:modelnet40_64'`` of a ULIP checkout has the 64 templates with which ULIP, OpenShape and
+    Uni3D evaluate.
 
     Raises:
         ValueError: Unknown name or key, or a template without ``{}``.
@@ -35,7 +36,7 @@ def load_templates(templates: str | Path | Sequence[str]) -> list[str]:
     found = list(found)
     for template in found:
         if '{}' not in template:
-            raise ValueError(f"template {template!r} has no '{{}}' where the class name goes")
+            raise ValueError(f"template {template!r} has no '{{}}' for the class name")
     if not found:
         raise ValueError(f'templates={templates!r} is empty, expected at least one template')
     return found
@@ -53,21 +54,21 @@ def _read(source: str) -> list[str]:
         return content
     if not isinstance(content, dict) or key not in content:
         keys = ', '.join(content) if isinstance(content, dict) else 'none, it holds one list'
-        raise ValueError(f'{name}: asked for key {key!r}; keys: {keys}')
+        raise ValueError(f'{name}: no key {key!r}; keys: {keys}')
     return content[key]
 
 
 def fill(template: str, name: str) -> str:
-    """A template with a class name in it."""
+    """Fill a class name and its article into a template."""
     return template.replace('{a}', 'an' if name[:1].lower() in 'aeiou' else 'a').replace('{}', name)
 
 
 def class_embeddings(teacher, classes: Sequence[str], templates: str | Path | Sequence[str] = 'plain') -> Tensor:
-    """One unit vector a class: prompts encoded, normalised, averaged, normalised, (C, E) float32 on the CPU.
+    """Encode prompts, normalise, average by class and normalise again: unit vectors, (C, E) float32 on the CPU.
 
     Args:
-        teacher: Anything with ``encode_text(list of str) -> (n, E)``.
-        classes: C names, used word for word.
+        teacher: Object with ``encode_text(list of str) -> (n, E)``.
+        classes: Names of the C classes, used as they are.
         templates: See :func:`load_templates`.
 
     Raises:

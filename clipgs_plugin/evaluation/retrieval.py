@@ -16,20 +16,18 @@ _KEPT = ('embedding', 'text', 'views')
 
 @METRICS.register_module()
 class RetrievalRecall(BaseMetric):
-    """Recall and median rank between objects and their captions or pictures, both ways, over the whole data set.
+    """Recall and median rank between objects and their captions or views, in both directions, over the whole dataset.
 
-    The gallery is the full evaluation set. Objects that share a caption (equal ``caption_id``) are all right answers
-    to it, and its copies in the gallery are all right answers to them. Ties are ranked pessimistically.
+    The gallery is the full evaluation set. Objects with equal ``caption_id`` share a caption: each of them is a right
+    answer to it, and each copy of it is a right answer to them. Ties are ranked pessimistically.
 
     Args:
-        topk: The ks of ``R@k``.
-        views: Which picture of an object takes part: ``'first'`` is its view 0; ``'mean'`` the mean of its unit
-            view features; ``'each'`` runs one retrieval a view slot, among the pictures of that slot, and pools
-            the ranks.
+        topk: Values of k of ``R@k``.
+        views: Views of an object that take part: ``'first'``, its view 0; ``'mean'``, the mean of its unit view
+            features; ``'each'``, one retrieval a view slot, among the views of that slot, with pooled ranks.
 
-    Reports, for each of ``text_to_3d``, ``3d_to_text`` (where samples have ``text``), ``image_to_3d`` and
-    ``3d_to_image`` (where they have ``views``): ``retrieval/text_to_3d_R@1`` in percent, and
-    ``retrieval/text_to_3d_median_rank``.
+    Reports ``retrieval/text_to_3d_R@1`` in percent and ``retrieval/text_to_3d_median_rank``, and the same for
+    ``3d_to_text`` (samples with ``text``), ``image_to_3d`` and ``3d_to_image`` (samples with ``views``).
     """
 
     default_prefix = 'retrieval'
@@ -50,8 +48,8 @@ class RetrievalRecall(BaseMetric):
                                  'RetrievalRecall needs; cache them with tools/cache_features.py')
             if 'text' in kept:
                 if sample.get('caption_id') is None:
-                    raise ValueError(f'object {sample.get("uid")!r} has text but no caption_id, without which equal '
-                                     'captions cannot be told from different ones')
+                    raise ValueError(f'object {sample.get("uid")!r} has text but no caption_id, by which '
+                                     'RetrievalRecall recognises equal captions')
                 kept['caption_id'] = int(sample.get('caption_id'))
             self.results.append(kept)
 
@@ -64,13 +62,14 @@ class RetrievalRecall(BaseMetric):
             metrics.update(self._both_ways('text', objects, [text], ids))
         if all('views' in result for result in results):
             views = torch.stack([result['views'] for result in results])
-            metrics.update(self._both_ways('image', objects, self._pictures(views), torch.arange(len(results))))
+            metrics.update(self._both_ways('image', objects, self._galleries(views), torch.arange(len(results))))
         if not metrics:
-            raise ValueError('some objects have text features and others have views, but neither is there for all')
+            raise ValueError('some objects have text features and others have views, but all need the same; cache them '
+                             'with tools/cache_features.py')
         return metrics
 
-    def _pictures(self, views: Tensor) -> list[Tensor]:
-        """The galleries of pictures, each (N, E), from (N, V, E)."""
+    def _galleries(self, views: Tensor) -> list[Tensor]:
+        """Select galleries of views, each (N, E), from (N, V, E)."""
         if self.views == 'each':
             return list(views.unbind(1))
         return [views[:, 0] if self.views == 'first' else torch.nn.functional.normalize(views, dim=-1).mean(1)]

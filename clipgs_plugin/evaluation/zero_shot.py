@@ -19,19 +19,19 @@ from clipgs_plugin.registry import METRICS, MODELS
 class ZeroShotAccuracy(BaseMetric):
     """Top-k accuracy of embeddings against the prompts of the class names, micro-averaged over objects.
 
-    Class embeddings are computed once a run, when the first evaluation ends, and the teacher is let go.
+    Class embeddings are computed once a run, when the first evaluation ends. The teacher is freed after that.
 
     Args:
-        teacher: Config of a teacher (or one that is built) whose text tower encodes the prompts.
-        class_features: Instead of a teacher, a file of :func:`save_class_features`.
-        classes: Class names in the order of the labels; the data set's ``metainfo['classes']`` if None.
+        teacher: Teacher, or its config, whose text tower encodes the prompts.
+        class_features: Path of a file of :func:`save_class_features`, in place of a teacher.
+        classes: Class names in the order of the labels; None takes ``metainfo['classes']`` of the dataset.
         templates: Prompts, see :func:`~clipgs_plugin.evaluation.prompts.load_templates`.
-        topk: Reported ks; those above the number of classes are left out.
-        per_class: Also report ``top1/NAME`` for each class.
-        device: Where a teacher given as config runs.
+        topk: Values of k; those above the number of classes are left out.
+        per_class: Report ``top1/NAME`` for each class too.
+        device: Device of a teacher that is given as a config.
 
-    Reports ``zero_shot/top1`` and so on in percent, and ``zero_shot/mean_class_top1``, the mean over classes that
-    have objects. Ties count against the true class.
+    Reports ``zero_shot/top1`` and so on in percent, and ``zero_shot/mean_class_top1``, the mean over classes with
+    objects. Ties count against the true class.
     """
 
     default_prefix = 'zero_shot'
@@ -58,7 +58,7 @@ class ZeroShotAccuracy(BaseMetric):
             label = sample.get('label')
             if label is None:
                 raise ValueError(f'object {sample.get("uid")!r} has no label, which ZeroShotAccuracy needs; evaluate a '
-                                 'data set with classes, or leave this metric out')
+                                 'dataset with classes, or remove this metric')
             self.results.append((sample.get('embedding').detach().float().cpu(), int(label)))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -81,7 +81,7 @@ class ZeroShotAccuracy(BaseMetric):
     def _class_names(self) -> list[str]:
         classes = self.classes or (self.dataset_meta or {}).get('classes')
         if not classes:
-            raise ValueError("the data set has no metainfo['classes']; name them with ZeroShotAccuracy(classes=[...])")
+            raise ValueError("the dataset has no metainfo['classes']; name them with ZeroShotAccuracy(classes=[...])")
         return list(classes)
 
     def _encode(self, classes: list[str]) -> Tensor:
@@ -94,12 +94,12 @@ class ZeroShotAccuracy(BaseMetric):
 
 
 def save_class_features(path: str | Path, classes: Sequence[str], features: Tensor) -> None:
-    """Write class embeddings, ``classes`` (C,) and ``features`` (C, E), as ``.npz``."""
+    """Write class names (C,) and their embeddings (C, E) as ``.npz``."""
     write_npz(Path(path), {'classes': np.array(list(classes)), 'features': features.float().cpu().numpy()})
 
 
 def load_class_features(path: str | Path, classes: Sequence[str]) -> Tensor:
-    """Class embeddings from an ``.npz``, in the order of ``classes``, (C, E).
+    """Read class embeddings from an ``.npz``, in the order of ``classes``, (C, E).
 
     Raises:
         ValueError: The file lacks a class.

@@ -1,5 +1,6 @@
 """The inferencer with the weights that ship."""
 import json
+import re
 import warnings
 from importlib.resources import files
 
@@ -104,3 +105,12 @@ def test_one_gaussian_is_an_object(clipgs, random_cloud, tmp_path):
     assert isinstance(random_cloud(1), GaussianCloud)
     write_gaussians(random_cloud(1), tmp_path / 'one.ply')
     assert clipgs.embed_gaussians(tmp_path / 'one.ply').isfinite().all()
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
+    model = get_model('clipgs_toy')
+    name = next(name for name, value in model.state_dict().items() if value.ndim == 2)
+    model.state_dict()[name][0, 0] = float('nan')
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'nan.pth')
+    with pytest.raises(ValueError, match=rf'nan\.pth: tensor {re.escape(name)} holds NaN or infinite values'):
+        get_model(model.cfg, tmp_path / 'nan.pth')

@@ -99,7 +99,7 @@ def test_data_that_are_not_there_are_named_before_anything_is_built(tmp_path):
                              options={f'{part}_dataloader.dataset.root': str(tmp_path) for part in ('train', 'val')})
     engine.check_data(cfg, ('train', 'val'))
     cfg.val_dataloader.dataset.root = str(tmp_path / 'absent')
-    reason = r'data of val, .*absent, are not there.* data_root=FOLDER .*CLIPGS_TOY_WORLD'
+    reason = r'folder of the val data, .*absent, does not exist.* data_root=FOLDER .*CLIPGS_TOY_WORLD'
     with pytest.raises(FileNotFoundError, match=reason):
         engine.check_data(cfg, ('train', 'val'))
     engine.check_data(Config(dict(train_dataloader=dict(dataset=dict(type='Mine')))), ('train', 'val'))

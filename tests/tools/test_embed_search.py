@@ -94,7 +94,7 @@ def test_what_cannot_be_asked_is_said(toys, tmp_path):
     with pytest.raises(ValueError, match='empty'):
         search.main([str(index), '--text', ' '])
     (tmp_path / 'a.txt').write_text('words')
-    with pytest.raises(ValueError, match=r'a\.txt is no picture'):
+    with pytest.raises(ValueError, match=r'a\.txt is not an image'):
         search.main([str(index), '--image', str(tmp_path / 'a.txt')])
     with pytest.raises(IsADirectoryError, match='is a folder'):
         search.main([str(tmp_path), '--text', 'a chair'])
