@@ -1,4 +1,4 @@
-"""What every program of this folder shares: help with an example, exit codes, errors in one line."""
+"""Shared parts of the programs: help with an example, exit codes, errors in one line."""
 from __future__ import annotations
 
 import argparse
@@ -19,7 +19,7 @@ USER_ERRORS = (ValueError, FileNotFoundError, IsADirectoryError, PermissionError
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that takes ``--up -y``, which argparse alone would read as two options."""
+    """Argument parser that accepts ``--up -y``; argparse alone reads it as two options."""
 
     def parse_known_args(self, args=None, namespace=None):
         joined = []
@@ -41,46 +41,46 @@ QUICKSTART = 'bash tools/quickstart.sh'
 
 
 def parser(description: str, *example: str) -> argparse.ArgumentParser:
-    """An argument parser whose help starts with one sentence and ends with an example.
+    """Make an argument parser whose help starts with a sentence and ends with an example.
 
     Args:
-        description: The sentence.
-        example: Lines that work in a fresh checkout, those that make what the last one needs first.
+        description: First sentence of the help.
+        example: Commands that work one after another in a fresh checkout; the last one is the program's own.
     """
     return _Parser(description=description, epilog='\n  '.join(['example:', *example]),
                    formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def add_experiment(args: argparse.ArgumentParser, setting: str) -> None:
-    """The config to run and how to run it.
+    """Add the arguments of programs that run a config.
 
     Args:
         args: Parser to add to.
-        setting: What ``--cfg-options`` may look like.
+        setting: Example of ``--cfg-options``.
     """
     from mmengine.config import DictAction
 
-    args.add_argument('config', help='path of a config, or the name of a shipped one')
-    args.add_argument('--work-dir', help='folder of all that is written (./work_dirs/NAME of the config)')
+    args.add_argument('config', help='path of a config, or name of a shipped one')
+    args.add_argument('--work-dir', help='folder of all output (./work_dirs/NAME of the config)')
     args.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                      help=f'settings that override the config\'s, like {setting}')
+                      help=f'settings that override the config, for example {setting}')
     args.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                      help='what started several processes, pytorch for torchrun (%(default)s)')
-    args.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers, not used')
+                      help='launcher of several processes, pytorch for torchrun (%(default)s)')
+    args.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers and ignored')
 
 
 def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSInferencer:
-    """A model with its teacher; what its users should know goes to standard error.
+    """Load a model with its teacher; print its notes to standard error.
 
     Raises:
-        ValueError: A config without a checkpoint: answers of random weights would look like answers.
+        ValueError: A config is given without a checkpoint; results of random weights would look like results.
     """
     from clipgs_plugin import CLIPGSInferencer, get_config
     from clipgs_plugin.registry.catalogue import load_catalogue
 
     if checkpoint is None and model not in load_catalogue('models'):
-        get_config(model)  # a wrong name is said first
-        raise ValueError(f'{model} is a config, which brings no weights; name them with --checkpoint')
+        get_config(model)  # a wrong name is reported first
+        raise ValueError(f'{model} is a config and has no weights; name them with --checkpoint')
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter('always')
         clipgs = CLIPGSInferencer(model, checkpoint, device)
@@ -90,7 +90,7 @@ def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSIn
 
 
 def read_upright(path: Path, up: str) -> GaussianCloud:
-    """The Gaussians of a file whose up axis is ``up``, turned to have y up."""
+    """Read the Gaussians of a file and turn its up axis to y."""
     from clipgs_plugin import read_gaussians
     from clipgs_plugin.ops import axis_change
 
@@ -99,14 +99,14 @@ def read_upright(path: Path, up: str) -> GaussianCloud:
 
 
 def progress_bar() -> Progress:
-    """A progress bar with counts, time taken and time left; silent where nobody watches."""
+    """Make a progress bar with counts, elapsed and remaining time, which is silent without a terminal."""
     console = Console(stderr=True)
     return Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                     TextColumn('eta'), TimeRemainingColumn(), console=console, disable=not console.is_terminal)
 
 
 def run(main: Callable[[], int]) -> None:
-    """Exit with the program's status: 0 done, 1 failed with one line on stderr, 2 wrong use (argparse)."""
+    """Run a program and exit: 0 for success, 1 for failure with one line on stderr, 2 for wrong use (argparse)."""
     try:
         sys.exit(main())
     except USER_ERRORS as error:
@@ -114,6 +114,6 @@ def run(main: Callable[[], int]) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # what reads the output has had enough
+    except BrokenPipeError:  # the reader of the output has closed it
         sys.stderr.close()
         sys.exit(0)

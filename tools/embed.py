@@ -1,4 +1,4 @@
-"""Embed splat files into CLIP's space and write an index that tools/search.py answers from."""
+"""Embed splat files into CLIP's space and write an index for tools/search.py."""
 from __future__ import annotations
 
 import json
@@ -18,7 +18,7 @@ from clipgs_plugin.tools._program import (
 
 
 def find_files(inputs: list[Path]) -> list[Path]:
-    """The files named, and every splat file below the folders named."""
+    """List the given files, and every splat file below the given folders."""
     from clipgs_plugin.io import SUFFIXES, find_splats
     files = []
     for entry in inputs:
@@ -39,10 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('inputs', nargs='+', type=Path, help='splat files of any format, or folders of them')
     args.add_argument('-o', '--out', type=Path, default=Path('embeddings.npz'), help='index to write (%(default)s)')
     args.add_argument('--model', default='clipgs_toy', help='name or config of the model (%(default)s)')
-    args.add_argument('--checkpoint', default=None, help='weights for a model given by its config')
+    args.add_argument('--checkpoint', default=None, help='weights of a model that is given by its config')
     args.add_argument('--up', default='y', choices=AXES,
-                      help='the up axis of the files, which they do not tell (%(default)s)')
-    args.add_argument('--device', default='cpu', help='where to compute (%(default)s)')
+                      help='up axis of the files, which no format stores (%(default)s)')
+    args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print one JSON object a file')
     args = args.parse_args(argv)
 
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def cli() -> None:
-    """The installed program ``clipgs-embed``."""
+    """Run as the installed program ``clipgs-embed``."""
     run(main)
 
 

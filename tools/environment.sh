@@ -1,23 +1,23 @@
-# Sourced by the scripts beside it: makes the virtual environment of this checkout if need be.
+# Sourced by the scripts in this folder: makes the virtual environment of the checkout if it is missing.
 #
-#   PYTHON        the interpreter to make it with (python3)
-#   CLIPGS_VENV   where it lies (.venv in the checkout)
+#   PYTHON        interpreter for the environment (python3)
+#   CLIPGS_VENV   folder of the environment (.venv in the checkout)
 #
-# Sets ROOT and PY. Caches stay inside the environment, so nothing is left outside the checkout.
+# Sets ROOT and PY. Caches stay inside the environment, so that nothing is written outside the checkout.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${CLIPGS_VENV:-$ROOT/.venv}"
 PY="$VENV/bin/python"
 export XDG_CACHE_HOME="$VENV/cache" MPLCONFIGDIR="$VENV/cache/matplotlib" PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# Waiting threads must sleep: spinning ones stall everything where the cores are shared.
+# Waiting threads sleep: on shared cores, spinning ones stall everything.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
 say() { printf '\n==> %s\n' "$*"; }
 
-# make_environment [EXTRA]: install the package, with an extra, unless setup.cfg was already installed so.
+# make_environment [EXTRA]: install the package with an extra, unless this setup.cfg is installed already.
 make_environment() {
     local wanted="${1:+[$1]}" stamp="$VENV/installed${1:+-$1}" python="${PYTHON:-python3}" found
-    for found in "$stamp" "$stamp"-*; do  # one with an extra holds the package too
+    for found in "$stamp" "$stamp"-*; do  # an environment with an extra has the package too
         if [ -f "$found" ] && cmp -s "$found" "$ROOT/setup.cfg"; then return; fi
     done
     if [ ! -x "$PY" ]; then

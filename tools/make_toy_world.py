@@ -1,4 +1,4 @@
-"""Make the toy world: procedural objects as Gaussians with views and captions, written as triplet shards."""
+"""Make the toy world, procedural objects as Gaussians with views and captions, as a triplet dataset."""
 from __future__ import annotations
 
 import sys
@@ -10,20 +10,20 @@ from clipgs_plugin.tools._program import parser, progress_bar, run
 
 def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, 'python tools/make_toy_world.py work_dirs/toy_world --num-train 120 --num-test 60')
-    args.add_argument('out', type=Path, help='folder of the dataset; a world that was interrupted is continued')
+    args.add_argument('out', type=Path, help='folder of the dataset; an interrupted world resumes')
     args.add_argument('--num-train', type=int, default=1200, help='training objects (%(default)s)')
     args.add_argument('--num-val', type=int, default=180,
-                      help='objects to choose a checkpoint by, other objects of the looks of training (%(default)s)')
+                      help='validation objects, of the same looks as training (%(default)s)')
     args.add_argument('--num-test', type=int, default=400,
                       help='test objects, of unseen combinations of category and look (%(default)s)')
-    args.add_argument('--num-views', type=int, default=8, help='pictures of an object (%(default)s)')
-    args.add_argument('--size', type=int, default=64, help='pixels of a picture (%(default)s)')
+    args.add_argument('--num-views', type=int, default=8, help='views of an object (%(default)s)')
+    args.add_argument('--size', type=int, default=64, help='width and height of a view in pixels (%(default)s)')
     args.add_argument('--num-gaussians', type=int, default=1024, help='Gaussians of an object (%(default)s)')
-    args.add_argument('--seed', type=int, default=0, help='of the whole world (%(default)s)')
-    args.add_argument('--workers', type=int, default=2, help='processes; any number gives the same bytes (%(default)s)')
+    args.add_argument('--seed', type=int, default=0, help='random seed (%(default)s)')
+    args.add_argument('--workers', type=int, default=2, help='processes, which do not change the bytes (%(default)s)')
     args.add_argument('--export', type=Path, metavar='DIR',
-                      help='also write a few unseen objects as .ply, .splat and .spz files into a folder')
-    args.add_argument('--num-export', type=int, default=9, help='how many (%(default)s)')
+                      help='folder for a few unseen objects as .ply, .splat and .spz files')
+    args.add_argument('--num-export', type=int, default=9, help='number of exported objects (%(default)s)')
     args = args.parse_args(argv)
 
     from clipgs_plugin.toy_world.specs import CATEGORIES
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
                            args.num_gaussians, args.seed, args.workers,
                            track=lambda specs: bar.track(specs, description='objects'))
     seconds = time.perf_counter() - started
-    print(f'{made:,} objects made in {seconds:.1f} s, {total - made:,} were there: {args.out}', file=sys.stderr)
+    print(f'{made:,} objects made in {seconds:.1f} s, {total - made:,} existed: {args.out}', file=sys.stderr)
     if args.export:
         for path in export_files(args.export, args.num_export, args.num_gaussians, args.seed):
             print(path)

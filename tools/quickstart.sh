@@ -3,10 +3,10 @@
 #
 #   bash tools/quickstart.sh [--short] [FILE ...]
 #
-#   FILE      splat files to embed, classify and search at the end; by default some toys it wrote itself
-#   --short   a few objects and epochs: checks that everything runs, in about two minutes
+#   FILE      splat files to embed, classify and search at the end; by default a few toys
+#   --short   a few objects and epochs, to check that everything runs, in about two minutes
 #
-# Everything lies in work_dirs/quickstart (work_dirs/quickstart-short); run again, it goes on from what is there.
+# All output goes to work_dirs/quickstart (work_dirs/quickstart-short); an interrupted run resumes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 

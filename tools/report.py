@@ -1,4 +1,4 @@
-"""Write a training run on one HTML page: curves, results beside the teacher's, retrieval gallery, confusion matrix."""
+"""Report a training run on one HTML page: curves, student beside teacher, retrieval gallery, confusion matrix."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,11 +8,11 @@ from clipgs_plugin.tools._program import QUICKSTART, parser, run
 
 def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, QUICKSTART, 'python tools/report.py work_dirs/quickstart -o work_dirs/report.html')
-    args.add_argument('run', type=Path, help='the work dir of tools/train.py')
+    args.add_argument('run', type=Path, help='work dir of tools/train.py')
     args.add_argument('-o', '--out', type=Path, default=None, help='page to write (RUN/report.html)')
     args.add_argument('--gallery', type=Path, metavar='PNG',
-                      help='also write every other row of the retrieval gallery as a picture')
-    args.add_argument('--device', default='cpu', help='where to compute (%(default)s)')
+                      help='image file for every other row of the retrieval gallery')
+    args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args = args.parse_args(argv)
 
     from clipgs_plugin.apis.report import collect_report
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     for row in report.rows:
         cells = (f"{cell:>{len(column)}}" for cell, column in zip(row[1:], report.columns[1:]))
         print(f"{row[0]:{width}}  " + "  ".join(cells))
-    print(f'report in {out}')
+    print(f'report: {out}')
     return 0
 
 

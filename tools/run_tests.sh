@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Run the whole test suite in the checkout's own virtual environment, which is made if need be.
+# Run the whole test suite in the virtual environment of the checkout, which is made if it is missing.
 #
 #   bash tools/run_tests.sh [pytest options]      for example: bash tools/run_tests.sh tests/io -x
 #
-# Tests of real files look for them at ../shared/data or $CLIPGS_TEST_DATA and skip where they are absent.
+# Tests of real files find them at ../shared/data or $CLIPGS_TEST_DATA and skip without them.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 make_environment dev

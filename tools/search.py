@@ -1,4 +1,4 @@
-"""Rank the objects of an index by a text, a picture or another splat."""
+"""Rank the objects of an index by a text, an image or another splat."""
 from __future__ import annotations
 
 import json
@@ -10,15 +10,15 @@ from clipgs_plugin.tools._program import AXES, FILES, load_inferencer, parser, r
 def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, FILES, 'python tools/embed.py work_dirs/files -o work_dirs/embeddings.npz',
                   'python tools/search.py work_dirs/embeddings.npz --text "a red chair"')
-    args.add_argument('index', type=Path, help='what tools/embed.py wrote')
+    args.add_argument('index', type=Path, help='index written by tools/embed.py')
     query = args.add_mutually_exclusive_group(required=True)
-    query.add_argument('--text', help='a phrase')
-    query.add_argument('--image', type=Path, help='a picture file')
-    query.add_argument('--gaussians', type=Path, help='a splat file')
+    query.add_argument('--text', help='text to search for')
+    query.add_argument('--image', type=Path, help='image file to search with')
+    query.add_argument('--gaussians', type=Path, help='splat file to search with')
     args.add_argument('--up', default='y', choices=AXES,
-                      help='the up axis of the splat file asked with, which it does not tell (%(default)s)')
-    args.add_argument('-k', type=int, default=10, help='how many to show (%(default)s)')
-    args.add_argument('--device', default='cpu', help='where to compute (%(default)s)')
+                      help='up axis of the splat file, which no format stores (%(default)s)')
+    args.add_argument('-k', type=int, default=10, help='number of objects to show (%(default)s)')
+    args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print a JSON list')
     args = args.parse_args(argv)
 
@@ -38,9 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     else:
         from rich.console import Console
         from rich.table import Table
-        from rich.text import Text  # as which brackets in names are not read as markup
-        asked = args.text or args.image or args.gaussians
-        table = Table('rank', 'cosine', title=Text(f'{asked} ({len(index)} objects, {index.model})'))
+        from rich.text import Text  # so that brackets in names are not markup
+        query = args.text or args.image or args.gaussians
+        table = Table('rank', 'cosine', title=Text(f'{query} ({len(index)} objects, {index.model})'))
         table.add_column('object', overflow='fold')
         for rank, (path, score) in enumerate(matches, 1):
             table.add_row(str(rank), f'{score:.3f}', Text(path))
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def cli() -> None:
-    """The installed program ``clipgs-search``."""
+    """Run as the installed program ``clipgs-search``."""
     run(main)
 
 

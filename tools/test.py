@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on the test set of its config."""
+"""Evaluate a checkpoint on the test split of its config."""
 from __future__ import annotations
 
 import json
@@ -14,9 +14,9 @@ def main(argv: list[str] | None = None) -> int:
                   'python tools/test.py work_dirs/quickstart/clipgs_pointbert-nano_15e_toy-world.py '
                   'work_dirs/quickstart/epoch_20.pth')
     add_experiment(args, 'test_dataloader.batch_size=8')
-    args.add_argument('checkpoint', type=Path, help='weights, which must fit the model exactly')
-    args.add_argument('--out', type=Path, metavar='FILE.npz', help='write embeddings and labels of the objects here')
-    args.add_argument('--json', action='store_true', help='print the metrics as one JSON object, and nothing else')
+    args.add_argument('checkpoint', type=Path, help='checkpoint with exactly the weights of the model')
+    args.add_argument('--out', type=Path, metavar='FILE.npz', help='file for embeddings and labels of the objects')
+    args.add_argument('--json', action='store_true', help='print only the metrics, as one JSON object')
     options = args.parse_args(argv)
 
     from mmengine.dist import is_main_process
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         args.error(str(error))
     cfg.load_from, cfg.resume = None, False
-    # The log goes to standard error, so that standard output holds the results alone.
+    # The log goes to standard error, so that standard output has the results alone.
     with redirect_stdout(sys.stderr), engine.launched(cfg, options.launcher) as runner:
         runner.load_checkpoint(str(options.checkpoint), map_location='cpu', strict=True)
         if dump is not None:

@@ -1,4 +1,4 @@
-"""Train a model: mmengine's Runner on a config of this plug-in."""
+"""Train the model of a config with mmengine's Runner."""
 from __future__ import annotations
 
 import sys
@@ -11,7 +11,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, WORLD, FEATURES, 'python tools/train.py clipgs_pointbert-nano_15e_toy-world --amp')
     add_experiment(args, 'train_cfg.max_epochs=5')
     args.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                      help='go on from a checkpoint; without a path from the latest of the work dir, if it has any')
+                      help='resume from a checkpoint; without a path from the latest of the work dir, if any')
     args.add_argument('--amp', action='store_true', help='compute in bfloat16, on a GPU or a CPU')
     options = args.parse_args(argv)
 
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         args.error(str(error))
     if options.resume and not cfg.resume:
-        print(f'Nothing to resume in {cfg.work_dir}, starting at the beginning', file=sys.stderr)
+        print(f'No checkpoint to resume from in {cfg.work_dir}, starting from scratch', file=sys.stderr)
     with engine.launched(cfg, options.launcher) as runner:
         runner.train()
         runner.logger.info(f'Logs, curves and checkpoints are in {Path(cfg.work_dir)}')

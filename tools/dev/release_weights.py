@@ -1,4 +1,4 @@
-"""Make a trained run's best checkpoint into weights to ship: half precision, a card, and golden embeddings."""
+"""Release the best checkpoint of a run: weights in half precision, a card, and golden embeddings."""
 from __future__ import annotations
 
 import json
@@ -11,7 +11,7 @@ CARD = """# {name}
 {parameters:.1f} M parameters: {encoder}. It embeds Gaussians into the space of the teacher `{teacher}`.
 `get_model('{name}')` and `--model {name}` build it.
 
-It knows the toy world only (docs/toy_world.md), and on anything else its answers mean little:
+It was trained on the toy world only (docs/toy_world.md); its answers on other objects mean little:
 
 - categories: {categories};
 - colours: {colors};
@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, QUICKSTART,
                   'python tools/dev/release_weights.py work_dirs/quickstart my_toy '
                   '--golden work_dirs/quickstart/files/*.ply')
-    args.add_argument('run', type=Path, help='the work dir of tools/train.py')
-    args.add_argument('name', help='of the model; the folder of clipgs_plugin/weights')
-    args.add_argument('--golden', type=Path, nargs='+', default=[], help='files whose embeddings to keep')
+    args.add_argument('run', type=Path, help='work dir of tools/train.py')
+    args.add_argument('name', help='name of the model and of its folder in clipgs_plugin/weights')
+    args.add_argument('--golden', type=Path, nargs='+', default=[], help='files for golden embeddings')
     options = args.parse_args(argv)
 
     import safetensors.torch
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     model = get_model(dumped_config(options.run), best_checkpoint(options.run))
     state = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
-    write_whole(out / 'weights.safetensors', [safetensors.torch.save(state)])  # readable by all, unlike save_file's
+    write_whole(out / 'weights.safetensors', [safetensors.torch.save(state)])  # save_file makes it private
 
     model = get_model(dumped_config(options.run), out / 'weights.safetensors')
     clipgs = CLIPGSInferencer(model)

@@ -1,4 +1,4 @@
-"""Train toy-clip, the small CLIP of the toy world: pictures and captions of its training looks, and no others."""
+"""Train toy-clip, the small CLIP of the toy world, on images and captions of its training looks."""
 from __future__ import annotations
 
 import gzip
@@ -18,23 +18,23 @@ from clipgs_plugin.tools._program import parser, progress_bar, run
 
 NAME = 'toy-clip'
 SEED = 2412      # of objects, weights and batches; no other program uses it
-GREY = 0.93      # background of the toy world's pictures
+GREY = 0.93      # background of the toy world's views
 
 CONFIG = {
     'embed_dim': 128,
     'vision_cfg': {'image_size': 64, 'layers': [1, 2, 2, 1], 'width': 16},
     'text_cfg': {'context_length': 20, 'width': 128, 'heads': 4, 'layers': 2},
 }
-GROUP = 8        # objects of one category that stand together in a batch, so that looks must be told apart
+GROUP = 8        # objects of one category in a batch, so that the model learns to distinguish looks
 
 
 # Words
 
 def learn_merges(texts: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges that make every word of the texts one token, most frequent pairs first.
+    """Learn byte-pair merges that make every word of the texts one token, most frequent pairs first.
 
-    Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016. Equal counts are decided by
-    the alphabet, so that the table is a function of the texts.
+    Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016. Ties are broken
+    alphabetically, so that the table is a function of the texts.
     """
     import regex
     words = Counter(word for text in texts for word in regex.findall(r'\p{L}+', text.lower()))
@@ -62,7 +62,7 @@ def _merged(parts: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 
 def write_architecture(out: Path, texts: list[str]) -> None:
-    """``toy-clip.json`` and ``merges.txt.gz``, from which open_clip builds the network and the tokenizer."""
+    """Write ``toy-clip.json`` and ``merges.txt.gz``, from which open_clip builds network and tokenizer."""
     merges = learn_merges(texts)
     table = '\n'.join(['#version: 0.2', *map(' '.join, merges)])
     (out / 'merges.txt.gz').write_bytes(gzip.compress(table.encode(), mtime=0))
@@ -71,10 +71,10 @@ def write_architecture(out: Path, texts: list[str]) -> None:
     (out / f'{NAME}.json').write_text(json.dumps(config, indent=4) + '\n')
 
 
-# Pictures
+# Images
 
 def make_pictures(specs: list, views: int, workers: int) -> tuple[Tensor, list[list[str]]]:
-    """Pictures as triplets hold them, (n, V, 3, 64, 64) uint8, and the captions of each object."""
+    """Render views as triplets store them, (n, V, 3, 64, 64) uint8, and return them with each object's captions."""
     from multiprocessing import get_context
     with get_context('spawn').Pool(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool, \
             progress_bar() as bar:
@@ -92,9 +92,9 @@ def _make_pictures(job: tuple) -> tuple[np.ndarray, list[str]]:
 
 
 def augment(pictures: Tensor, rng: torch.Generator) -> Tensor:
-    """Pictures as others might take them, (n, 3, 64, 64) uint8 to floats in [0, 1].
+    """Augment images, (n, 3, 64, 64) uint8 to floats in [0, 1].
 
-    Mirrored, moved and zoomed, a little brighter or darker; a quarter on another background, a quarter blurred.
+    Each is mirrored, shifted, zoomed and changed in brightness; a quarter has another background, a quarter is blurred.
     """
     n = len(pictures)
     draw = lambda low, high, *shape: torch.rand(n, *shape, generator=rng) * (high - low) + low  # noqa: E731
@@ -121,13 +121,13 @@ def augment(pictures: Tensor, rng: torch.Generator) -> Tensor:
 # Training
 
 def contrastive_loss(image: Tensor, text: Tensor, fits: Tensor, scale: Tensor) -> Tensor:
-    """Cross-entropy both ways, where every caption that fits a picture is as right as its own.
+    """Compute the cross-entropy in both directions, with every fitting caption as a positive.
 
     Args:
-        image: (n, E) unit.
-        text: (m, E) unit.
-        fits: (n, m) bool, at least one a row; captions that fit no picture are only wrong answers.
-        scale: Scalar.
+        image: Unit image features, (n, E).
+        text: Unit text features, (m, E).
+        fits: Pairs that fit, (n, m) bool, at least one a row; captions without a fitting image are negatives only.
+        scale: Inverse temperature, a scalar.
     """
     logits = scale * image @ text.T
     loss = 0.0
@@ -138,12 +138,12 @@ def contrastive_loss(image: Tensor, text: Tensor, fits: Tensor, scale: Tensor) -
 
 
 class Batches:
-    """Groups of objects of one category, each object with one view, endlessly and in an order set by the seed.
+    """Endless batches of groups of one category, each object with one view, in an order set by the seed.
 
     Args:
-        specs: All objects.
-        views: Pictures of each.
-        size: Objects in a batch, a multiple of ``GROUP``.
+        specs: Specs of all objects.
+        views: Number of views of an object.
+        size: Number of objects in a batch, a multiple of ``GROUP``.
     """
 
     def __init__(self, specs: list, views: int, size: int) -> None:
@@ -155,12 +155,12 @@ class Batches:
         self.left = {name: [] for name in self.members}
 
     def next(self) -> list[tuple[int, int]]:
-        """Pairs of object and view."""
+        """Draw pairs of object and view."""
         names = self.rng.choice(list(self.members), self.size // GROUP, replace=False)
         return [pair for name in names for pair in self._take(name)]
 
     def _take(self, name: str) -> list[tuple[int, int]]:
-        """The next pictures of a category; each is seen once before any is seen again."""
+        """Take the next views of a category; all are shown once before any is repeated."""
         if len(self.left[name]) < GROUP:
             pairs = [(i, view) for i in self.members[name] for view in range(self.views)]
             self.left[name] = [pairs[j] for j in self.rng.permutation(len(pairs))]
@@ -172,8 +172,8 @@ def train(network: nn.Module, tokenizer, specs: list, pictures: Tensor, captions
           batch_size: int, rate: float) -> None:
     """Optimise a network in place.
 
-    A step shows a batch of pictures and two lists of captions: a full description of each picture, and a sentence for
-    each category of the world that names it and no more.
+    A step uses a batch of images and two lists of captions: a full description of each image, and for each category a
+    sentence with its name alone.
     """
     from clipgs_plugin.toy_world.captions import describe
     mean, std = (torch.tensor(value)[:, None, None] for value in (network.visual.image_mean, network.visual.image_std))
@@ -199,7 +199,7 @@ def train(network: nn.Module, tokenizer, specs: list, pictures: Tensor, captions
             full = [captions[i][int(batches.rng.integers(len(captions[i]) - 1))] for i in chosen]
             noun = [choices[int(batches.rng.integers(len(choices)))] for choices in nouns]
             pixels = (augment(pictures[chosen, view], torch_rng) - mean) / std
-            with torch.autocast('cpu', torch.bfloat16):  # of the convolutions: twice as fast
+            with torch.autocast('cpu', torch.bfloat16):  # twice as fast for convolutions
                 image = network.encode_image(pixels.contiguous(memory_format=torch.channels_last))
             image = nn.functional.normalize(image.float(), dim=-1)
             text = network.encode_text(tokenizer(full + noun), normalize=True)
@@ -226,11 +226,12 @@ def train(network: nn.Module, tokenizer, specs: list, pictures: Tensor, captions
 
 @torch.no_grad()
 def held_out_accuracy(teacher, specs: list, pictures: Tensor) -> dict[str, float]:
-    """Zero-shot accuracy in percent on pictures of looks that training never showed.
+    """Compute zero-shot accuracy in percent on views of held-out looks.
 
     Returns:
-        ``single_view`` and ``mean_view``: category by the prompts ``'toy'``, by one picture and by all views of an
-        object; ``look``: full description among all descriptions of the category's held-out looks, by one picture.
+        ``single_view`` and ``mean_view``, accuracy of the category by the prompts ``'toy'`` from one view and from all
+        views of an object; ``look``, accuracy of the full description among all held-out looks of the category, from
+        one view.
     """
     from clipgs_plugin.evaluation import class_embeddings, teacher_zero_shot
     from clipgs_plugin.toy_world import CATEGORIES
@@ -259,22 +260,22 @@ def held_out_accuracy(teacher, specs: list, pictures: Tensor) -> dict[str, float
 
 CARD = """# toy-clip
 
-A CLIP of {parameters:.1f} M parameters for the toy world of clipgs_plugin: a small ResNet over 64 x 64 pictures and a
-text transformer over {vocabulary} tokens, {width} numbers wide. It knows the toy world's {categories} categories,
-colours, patterns, tones and wears, and nothing else. It is the teacher of the quickstart and of tests, where a real
+A CLIP of {parameters:.1f} M parameters for the toy world of clipgs_plugin: a small ResNet over 64 x 64 images and a
+text transformer over {vocabulary} tokens, {width} numbers wide. It was trained on the toy world's {categories}
+categories, colours, patterns, tones and wears alone. It is the teacher of the quickstart and of tests, where a real
 CLIP would need a download; open_clip loads it like any other model (`OpenCLIPTeacher('toy-clip')`).
 
-- Data: {objects} objects of the split `train` of `clipgs_plugin.toy_world` with seed {seed}, {views} pictures
-  each, and their captions. The looks of the split `test` were never shown.
+- Data: {objects} objects of the split `train` of `clipgs_plugin.toy_world` with seed {seed}, {views} views
+  each, and their captions. The looks of the split `test` are held out.
 - Command: `{command}`
-- It took {minutes:.0f} min with {used:.0f} min of processor time, the pictures included.
+- Duration: {minutes:.0f} min, {used:.0f} min of CPU time, rendering included.
 - Licence: Apache-2.0
 
-| on {held_out} held-out pictures ({held_out_objects} objects of unseen looks) | top-1 |
+| on {held_out} held-out views ({held_out_objects} objects of unseen looks) | top-1 |
 |---|---|
-| category among {categories}, one picture | {single_view:.1f} % |
-| category among {categories}, mean of {views} pictures | {mean_view:.1f} % |
-| full description among those of the category's unseen looks, one picture | {look:.1f} % |
+| category among {categories}, one view | {single_view:.1f} % |
+| category among {categories}, mean of {views} views | {mean_view:.1f} % |
+| full description among the unseen looks of the category, one view | {look:.1f} % |
 
 Files: `toy-clip.json` (architecture, for open_clip), `merges.txt.gz` (byte pairs of its tokenizer),
 `weights.safetensors` (float16).
@@ -286,11 +287,11 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('-o', '--out', type=Path, required=True, help='folder for weights, tokenizer and card')
     args.add_argument('--num-objects', type=int, default=4032, help='training objects (%(default)s)')
     args.add_argument('--num-test', type=int, default=504, help='held-out objects (%(default)s)')
-    args.add_argument('--views', type=int, default=8, help='pictures of each (%(default)s)')
-    args.add_argument('--epochs', type=int, default=12, help='times over all pictures (%(default)s)')
+    args.add_argument('--views', type=int, default=8, help='views of an object (%(default)s)')
+    args.add_argument('--epochs', type=int, default=12, help='epochs over all views (%(default)s)')
     args.add_argument('--batch-size', type=int, default=128, help='%(default)s')
     args.add_argument('--rate', type=float, default=1.5e-3, help='peak learning rate (%(default)s)')
-    args.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that render (%(default)s)')
+    args.add_argument('--workers', type=int, default=os.cpu_count(), help='rendering processes (%(default)s)')
     args = args.parse_args(argv)
 
     import open_clip
@@ -301,10 +302,10 @@ def main(argv: list[str] | None = None) -> int:
     started = time.perf_counter()
     specs = object_specs(args.num_objects, seed=SEED, split='train')
     held_out = object_specs(args.num_test, seed=SEED, split='test')
-    print(f'Training {NAME} on {len(specs)} objects, {args.views} pictures each, into {args.out}', file=sys.stderr)
+    print(f'Training {NAME} on {len(specs)} objects, {args.views} views each, into {args.out}', file=sys.stderr)
     pictures, captions = make_pictures(specs, args.views, args.workers)
     held_out_pictures, _ = make_pictures(held_out, args.views, args.workers)
-    print(f'pictures made in {time.perf_counter() - started:.0f} s', file=sys.stderr)
+    print(f'views rendered in {time.perf_counter() - started:.0f} s', file=sys.stderr)
 
     args.out.mkdir(parents=True, exist_ok=True)
     write_architecture(args.out, [text for sentences in captions for text in sentences])
