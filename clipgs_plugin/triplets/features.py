@@ -160,7 +160,7 @@ class ShardFeatures:
             file = safetensors.safe_open(path, 'numpy')
             uids = json.loads(file.metadata()['uids'])
             slices = {name: file.get_slice(name) for name in ('image', 'text', 'text_counts', 'caption_ids')}
-        except (safetensors.SafetensorError, TypeError, KeyError) as error:
+        except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f'{path} cannot be read ({error}); delete it and {self._remedy}') from error
         first = self._first[shard]
         if uids != self.reader.uids[first:first + len(uids)] or np.sum(self.reader.shards == shard) != len(uids):

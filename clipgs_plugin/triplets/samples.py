@@ -11,7 +11,7 @@ from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets.codecs import encode_gaussians, encode_view, to_json, views_array
 from clipgs_plugin.triplets.layout import GAUSSIANS, MAX_UID, RECORD, view_member
 
-MEASURES = ('psnr', 'psnr_foreground', 'ssim')  # entries of a record's quality that the index holds
+MEASURES = ('psnr', 'psnr_foreground', 'ssim')  # entries of a record's quality that the index repeats
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def encode_sample(uid: str, gaussians: GaussianCloud, views=(), *, captions: Ite
         category: Class name, or None.
         split: ``'train'``, ``'val'``, ``'test'`` or another name.
         source: Origin of the object (file, licence, author, ...).
-        quality: Measurements by name, e.g. ``dict(psnr=36.2)``. The index holds ``psnr`` and ``psnr_foreground``, in
+        quality: Measurements by name, e.g. ``dict(psnr=36.2)``. The index repeats ``psnr`` and ``psnr_foreground``, in
             dB, and ``ssim``.
         attributes: Any other metadata, as JSON.
         cameras: Cameras of the views: ``'dataset'`` for the cameras in ``dataset.json``, ``'own'`` for
@@ -64,6 +64,10 @@ def encode_sample(uid: str, gaussians: GaussianCloud, views=(), *, captions: Ite
     captions = [dict(text=c, source=None) if isinstance(c, str) else {'source': None, **c} for c in captions]
     if not captions or not all(isinstance(c.get('text'), str) and c['text'].strip() for c in captions):
         raise ValueError(f'{uid}: captions {captions!r}, expected at least one, none empty')
+    invalid = {name: value for name, value in (quality or {}).items()
+               if name in MEASURES and not isinstance(value, int | float | None)}
+    if invalid:
+        raise ValueError(f'{uid}: quality {invalid!r}, expected numbers or None')
     cloud = encode_gaussians(gaussians.with_sh_degree(sh_degree), dtype)
     encoded_views = [encode_view(view, webp_quality) for view in views_array(views)]
     record = dict(

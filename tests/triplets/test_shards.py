@@ -150,7 +150,8 @@ def test_settings_do_not_mix_in_a_dataset(tmp_path, random_cloud):
 
 @pytest.mark.parametrize('changes, message', [
     (dict(captions=[]), 'at least one'), (dict(captions=['']), 'empty'),
-    (dict(quality=dict(psnr=float('nan'))), 'JSON')])
+    (dict(quality=dict(psnr=float('nan'))), 'JSON'),
+    (dict(quality=dict(ssim='high')), r"quality \{'ssim': 'high'\}, expected numbers")])
 def test_a_refused_object_leaves_no_traces(tmp_path, random_cloud, changes, message):
     with ShardWriter(tmp_path / 'with', objects_per_shard=3, webp_quality=None) as writer:
         write_object(writer, 0, random_cloud)

@@ -25,9 +25,9 @@ def test_the_page_contains_its_images_and_escapes_text():
 
 def test_the_gallery_frames_correct_results_in_green():
     rows = [GalleryRow('q', [Picture(RED, '', True), Picture(RED, '', False)])]
-    picture = np.asarray(draw_gallery(rows, size=20, words=50))
-    assert picture[0, 50].tolist() == [58, 154, 75] and picture[0, 78].tolist() == [210, 210, 210]
-    assert picture[12, 62].tolist() == [255, 0, 0]
+    gallery = np.asarray(draw_gallery(rows, size=20, words=50))
+    assert gallery[0, 50].tolist() == [58, 154, 75] and gallery[0, 78].tolist() == [210, 210, 210]
+    assert gallery[12, 62].tolist() == [255, 0, 0]
 
 
 def test_the_confusion_matrix_has_true_classes_in_rows():

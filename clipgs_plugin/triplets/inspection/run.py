@@ -30,7 +30,7 @@ def inspect(root: str | Path, worst: int = 8, random: int = 8, seed: int = 0, vi
     objects and captions; and the folder has no other files: files that are not shards, tar members of no object, and
     leftovers of unfinished runs.
 
-    The memory is that of the index, a few numbers per object, one object, and the features of one shard.
+    The peak memory is that of the index, a few numbers per object, one object, and the features of one shard.
 
     Args:
         root: Folder of the dataset.
@@ -60,6 +60,8 @@ class _Run:
         self.found.add_problems(problems)
         self.expected = Expected.from_settings(settings)
         self.uids: set[str] = set()
+        self.index = None                 # Arrow table
+        self.widths: dict[str, int] = {}  # width of the features by teacher
 
     def inspect(self, views: int) -> Inspection:
         """Run all checks, then draw the objects to show."""
@@ -136,7 +138,7 @@ class _Run:
         self.found.features[teacher] += not problems
 
     def check_totals(self) -> None:
-        """Check what needs all objects: cameras and counts of ``dataset.json``, and the log of failures."""
+        """Check cameras and counts of ``dataset.json`` against all objects, and count the failures."""
         num_views = self.expected.num_views
         if num_views is not None:
             self.found.add_problems(check_cameras(self.found.settings['render'], num_views))
