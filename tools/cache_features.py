@@ -1,4 +1,4 @@
-"""Encode the views and captions of triplets with a teacher, once, so that training does not have to."""
+"""Encode the views and captions of a triplet dataset with a teacher, so that training reads cached features."""
 from __future__ import annotations
 
 import sys
@@ -10,14 +10,15 @@ from clipgs_plugin.tools._program import FEATURES, WORLD, parser, progress_bar, 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, WORLD, FEATURES)
-    args.add_argument('triplets', type=Path, help='folder of triplets')
+    args.add_argument('triplets', type=Path, help='folder of the dataset')
     args.add_argument('--teacher', default='toy-clip',
-                      help='a name of registry/catalogue/teachers.yml or of open_clip.list_models() (%(default)s)')
+                      help='name in registry/catalogue/teachers.yml or open_clip.list_models() (%(default)s)')
     args.add_argument('--pretrained', default=None, metavar='TAG_OR_FILE',
-                      help="open_clip's tag, or a local weight file; the catalogue's if left out")
-    args.add_argument('--batch-size', type=int, default=256, help='pictures at once (%(default)s)')
-    args.add_argument('--precision', default='fp32', choices=['fp32', 'fp16', 'bf16'], help='%(default)s')
-    args.add_argument('--device', default='cpu', help='where to compute (%(default)s)')
+                      help="tag of open_clip or a local weight file (default: the catalogue's)")
+    args.add_argument('--batch-size', type=int, default=256, help='number of views per batch (%(default)s)')
+    args.add_argument('--precision', default='fp32', choices=['fp32', 'fp16', 'bf16'],
+                      help='precision of the teacher (%(default)s)')
+    args.add_argument('--device', default='cpu', help='torch device of the teacher (%(default)s)')
     args = args.parse_args(argv)
 
     from clipgs_plugin.models.teachers import OpenCLIPTeacher
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def encode_views(teacher, reader, rows, advance):
-    """Features of all views of some objects, (n, V, E) float32; ``advance`` is called after each object."""
+    """Encode all views of some objects, (n, V, E) float32; call ``advance`` after each object."""
     import torch
     per_batch = max(1, teacher.batch_size // max(1, reader.num_views))
     features = []
@@ -61,7 +62,7 @@ def encode_views(teacher, reader, rows, advance):
 
 
 def encode_captions(teacher, captions):
-    """Features of the captions of n objects, n arrays (T_i, E) float32; equal captions are encoded once."""
+    """Encode the captions of n objects to n arrays (T_i, E) float32; equal captions are encoded once."""
     texts = list(dict.fromkeys(text for sentences in captions for text in sentences))
     features = dict(zip(texts, teacher.encode_text(texts).cpu().numpy()))
     return [[features[text] for text in sentences] for sentences in captions]

@@ -165,7 +165,7 @@ def _reporter(bar: ProgressBar) -> Callable[[Progress], None]:
 
 def _print(progress: Progress, options: argparse.Namespace, seconds: float) -> None:
     from clipgs_plugin.triplets.layout import FAILED, TIMINGS, part_path
-    from clipgs_plugin.triplets.shards import read_settings
+    from clipgs_plugin.triplets.settings import read_settings
     out = part_path(options.out, options.shard_index, options.num_shards) if options.num_shards > 1 else options.out
     if options.json:
         print(json.dumps(dict(vars(progress), seconds=round(seconds, 2), out=str(out)), indent=2))

@@ -80,7 +80,7 @@ class TripletDataset(GaussianDataset):
         if labelled_only:
             keep &= np.array([category in self._labels for category in reader.categories], bool)
         if min_quality is not None:
-            keep &= reader.quality >= min_quality  # False for NaN
+            keep &= reader.psnr >= min_quality  # False for NaN
         if not keep.any():
             raise ValueError(f'no object of {reader.root} is in split={split!r}'
                              + (f' with one of the classes {self.classes}' if labelled_only else '')

@@ -29,8 +29,10 @@ from clipgs_plugin.generation.worker import CAMERA_AXES, legible, make_chunk
 from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.codecs import to_json
+from clipgs_plugin.triplets.index import rebuild_index, scan_shard
 from clipgs_plugin.triplets.layout import FAILED, JOINED, PARTS, TIMINGS, list_shards, part_path, shard_path
-from clipgs_plugin.triplets.shards import ShardWriter, differing, read_settings, rebuild_index, scan_shard
+from clipgs_plugin.triplets.settings import describe_differences, read_settings
+from clipgs_plugin.triplets.writer import ShardWriter
 
 VERSION = '2'  # raised whenever the same files and settings would give other bytes
 BATCH_SIZES = dict(cpu=1, cuda=32)
@@ -333,7 +335,7 @@ def _check_parts(out: Path, parts: Sequence[Path]) -> dict:
         found = _settings(folder)
         if found != wanted:
             raise ValueError(f'{folder} was made with other settings than {parts[0]}, where they are wanted as there: '
-                             f'{differing(found, wanted)}; {way_out}')
+                             f'{describe_differences(found, wanted)}; {way_out}')
         for uid in _uids(folder):
             if uid in seen:
                 raise ValueError(f'{uid!r} is in {seen[uid]} and in {folder}; {way_out}')

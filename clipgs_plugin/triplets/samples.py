@@ -1,4 +1,4 @@
-"""One object as a sample of WebDataset: a piece of a tar file, and its row of the index."""
+"""Encoding of one object as a WebDataset sample: a piece of a tar file and a row of the index."""
 from __future__ import annotations
 
 import hashlib
@@ -9,23 +9,25 @@ from dataclasses import dataclass
 
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets.codecs import encode_gaussians, encode_view, to_json, views_array
-from clipgs_plugin.triplets.layout import GAUSSIANS, MAX_UID, RECORD
+from clipgs_plugin.triplets.layout import GAUSSIANS, MAX_UID, RECORD, view_member
+
+MEASURES = ('psnr', 'psnr_foreground', 'ssim')  # entries of a record's quality that the index repeats
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An encoded object, which any process may make and a :class:`~clipgs_plugin.triplets.ShardWriter` only copies.
+    """Encoded object, which any process may make and a :class:`~clipgs_plugin.triplets.ShardWriter` copies.
 
     Attributes:
-        data: Its members as they lie in a tar file, headers and padding included.
-        row: Of the index, but for the shard; offsets count from the start of ``data``.
+        data: Members in the tar format, with headers and padding.
+        row: Row of the index without the shard; offsets count from the start of ``data``.
     """
 
     data: bytes
     row: dict
 
     def row_in(self, shard: int, start: int) -> dict:
-        """The row of the index when ``data`` begins at byte ``start`` of a shard."""
+        """Return the row of the index for ``data`` at byte ``start`` of a shard."""
         row = dict(self.row, shard=shard, view_offsets=[start + offset for offset in self.row['view_offsets']])
         return row | {name: start + row[name] for name in ('gaussians_offset', 'record_offset')}
 
@@ -38,46 +40,52 @@ def encode_sample(uid: str, gaussians: GaussianCloud, views=(), *, captions: Ite
 
     Args:
         uid: 1 to 78 letters, digits, ``_`` or ``-``; unique in the dataset.
-        gaussians: The object, in the dataset's frame.
+        gaussians: Gaussians of the object, in the dataset's frame.
         views: sRGB images, (V, H, W, 3) uint8; V is the same for all objects of a dataset.
-        captions: At least one: texts, or ``dict(text=..., source=...)`` that says who wrote it.
-        category: Class name, if there is one.
+        captions: At least one text, or ``dict(text=..., source=...)`` with its author.
+        category: Class name, or None.
         split: ``'train'``, ``'val'``, ``'test'`` or another name.
-        source: Where the object is from (file, licence, author, ...).
-        quality: Measurements by name, e.g. ``dict(psnr=36.2)``; the index holds ``psnr``, in dB.
-        attributes: Anything else, as JSON.
-        cameras: Which cameras the views are from; ``'dataset'``: those in ``dataset.json``.
-        sh_degree: Of the stored Gaussians; lower ones are filled with zeros, higher ones are cut.
-        dtype: As :func:`~clipgs_plugin.triplets.codecs.encode_gaussians` takes.
-        webp_quality: As :func:`~clipgs_plugin.triplets.codecs.encode_view` takes.
+        source: Origin of the object (file, licence, author, ...).
+        quality: Measurements by name, e.g. ``dict(psnr=36.2)``. The index repeats ``psnr`` and ``psnr_foreground``, in
+            dB, and ``ssim``.
+        attributes: Any other metadata, as JSON.
+        cameras: Cameras of the views: ``'dataset'`` for the cameras in ``dataset.json``, ``'own'`` for
+            ``source['cameras']``.
+        sh_degree: SH degree of the stored Gaussians; lower degrees are filled with zeros, higher degrees are cut.
+        dtype: Argument of :func:`~clipgs_plugin.triplets.codecs.encode_gaussians`.
+        webp_quality: Argument of :func:`~clipgs_plugin.triplets.codecs.encode_view`.
 
     Raises:
-        ValueError: A name, shape or value that the format cannot hold.
+        ValueError: A name, shape or value does not fit the format.
     """
     if not re.fullmatch(rf'[A-Za-z0-9_-]{{1,{MAX_UID}}}', uid):
         raise ValueError(f'uid {uid!r}: expected 1 to {MAX_UID} letters, digits, "_" or "-" (a dot or slash would '
                          'split the name of a tar member)')
     captions = [dict(text=c, source=None) if isinstance(c, str) else {'source': None, **c} for c in captions]
     if not captions or not all(isinstance(c.get('text'), str) and c['text'].strip() for c in captions):
-        raise ValueError(f'{uid}: captions {captions!r}, expected at least one and none of them empty')
+        raise ValueError(f'{uid}: captions {captions!r}, expected at least one, none empty')
+    invalid = {name: value for name, value in (quality or {}).items()
+               if name in MEASURES and not isinstance(value, int | float | None)}
+    if invalid:
+        raise ValueError(f'{uid}: quality {invalid!r}, expected numbers or None')
     cloud = encode_gaussians(gaussians.with_sh_degree(sh_degree), dtype)
-    pictures = [encode_view(view, webp_quality) for view in views_array(views)]
+    encoded_views = [encode_view(view, webp_quality) for view in views_array(views)]
     record = dict(
         uid=uid, captions=captions, category=category, split=split, source=source or {}, quality=quality or {},
-        attributes=attributes or {}, cameras=cameras, num_gaussians=len(gaussians), num_views=len(pictures),
-        sha256=content_hash([cloud, *pictures]))
-    data, row = bytearray(), dict(uid=uid, **indexed(record))
+        attributes=attributes or {}, cameras=cameras, num_gaussians=len(gaussians), num_views=len(encoded_views),
+        sha256=content_hash([cloud, *encoded_views]))
+    data, row = bytearray(), dict(uid=uid, **index_fields(record))
     row['gaussians_offset'], row['gaussians_size'] = _append(data, f'{uid}.{GAUSSIANS}', cloud)
-    members = [_append(data, f'{uid}.{i:03d}.webp', picture) for i, picture in enumerate(pictures)]
+    members = [_append(data, f'{uid}.{view_member(i)}', view) for i, view in enumerate(encoded_views)]
     row['view_offsets'], row['view_sizes'] = [offset for offset, _ in members], [size for _, size in members]
     row['record_offset'], row['record_size'] = _append(data, f'{uid}.{RECORD}', to_json(record))
     return Sample(bytes(data), row)
 
 
 def content_hash(members: Iterable[bytes]) -> str:
-    """The sha256 of an object's Gaussians and views one after another, which its record tells.
+    """Compute the sha256 over an object's Gaussians and views, which its record stores.
 
-    A changed byte of a picture mostly still decodes; this tells.
+    Most changed bytes of a view still decode; the hash finds them.
     """
     digest = hashlib.sha256()
     for content in members:
@@ -85,15 +93,16 @@ def content_hash(members: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def indexed(record: dict) -> dict:
-    """What the index repeats of a record."""
-    return dict(category=record['category'], split=record['split'], quality=record['quality'].get('psnr'),
+def index_fields(record: dict) -> dict:
+    """Select the fields of a record that the index repeats."""
+    return dict(category=record['category'], split=record['split'],
+                **{name: record['quality'].get(name) for name in MEASURES},
                 num_gaussians=record['num_gaussians'], num_captions=len(record['captions']))
 
 
 def _append(tar: bytearray, name: str, content: bytes) -> tuple[int, int]:
-    """Append a member; returns the offset and size of its content."""
-    info = tarfile.TarInfo(name)  # owner, time and mode are constants, so bytes depend on content only
+    """Append a member and return the offset and size of its content."""
+    info = tarfile.TarInfo(name)  # owner, time and mode are constant, so the bytes depend on the content alone
     info.size = len(content)
     tar += info.tobuf(tarfile.USTAR_FORMAT)
     offset = len(tar)

@@ -1,4 +1,4 @@
-"""Pictures of objects for people: an object from all around, and many pictures on one sheet."""
+"""Turntables: views of an object from a ring around it, and sheets with one turntable per row."""
 from __future__ import annotations
 
 import math
@@ -12,28 +12,30 @@ from clipgs_plugin.ops.cameras import intrinsics, sphere_cameras
 from clipgs_plugin.ops.rendering import render
 from clipgs_plugin.structures import GaussianCloud
 
-_MARGIN = 1.15      # of the framed sphere, so that the object does not touch the picture's edge
+_MARGIN = 1.15      # radius of the framed sphere over the object's, so that the object does not touch the edge
 _LABEL_HEIGHT = 14  # pixels
 
 
 def robust_extent(cloud: GaussianCloud, share: float = 0.95) -> tuple[Tensor, float]:
-    """Centre and radius of most of a cloud, blind to stray Gaussians.
+    """Compute the centre and radius of most of an object, ignoring stray Gaussians.
+
+    A Gaussian counts if it is visible, with an opacity of at least 0.1. If none is visible, all count.
 
     Args:
-        cloud: N Gaussians in any frame.
-        share: Of the visible Gaussians: that much of them lies within the radius, and decides on the centre.
+        cloud: Object in any frame.
+        share: Fraction of the visible Gaussians that determines the centre and lies within the radius.
 
     Returns:
-        The middle of the box that holds ``share`` of the visible means along each axis, (3,), and the radius around
-        it, world units, above 0. A Gaussian is visible if its opacity is at least 0.1; if none is, all count.
+        Centre of the box that contains ``share`` of the visible means along each axis, (3,), and the radius around it
+        in world units, above 0.
     """
     visible = cloud.opacities.detach() >= 0.1
     means = cloud.means.detach()[visible if bool(visible.any()) else slice(None)]
     last = len(means) - 1
-    ordered = means.sort(0).values  # torch.quantile refuses more than 16 million numbers
+    ordered = means.sort(0).values  # torch.quantile rejects more than 16 million values
     center = (ordered[math.floor((1 - share) / 2 * last)] + ordered[math.ceil((1 + share) / 2 * last)]) / 2
     radius = float((means - center).norm(dim=-1).sort().values[math.ceil(share * last)])
-    # A single Gaussian, or several in one place, are as large as their own extent.
+    # A single Gaussian, or several at one position, have only their own extent.
     return center, radius if radius > 0 else 3 * float(cloud.scales.detach().max())
 
 
@@ -47,32 +49,32 @@ def turntable(
     background: Tensor | tuple[float, float, float] = (1.0, 1.0, 1.0),
     backend: str = 'auto',
 ) -> Tensor:
-    """Views of an object from a ring around it, framed by its robust extent.
+    """Render an object from a ring of cameras around it, framed by its robust extent.
 
     Args:
-        cloud: The object, in any frame and of any size.
-        num_views: Views around the ring.
-        size: Of the square pictures, pixels.
-        up: The object's up axis: ``'y'``, ``'-y'``, ``'z'``, ... or a vector. Files do not say which it is.
-        elevation: Of the ring, degrees; see :func:`~clipgs_plugin.ops.cameras.sphere_cameras`.
-        fov_degrees: Field of view.
-        background: sRGB colour, (3,).
-        backend: Of :func:`~clipgs_plugin.ops.rendering.render`.
+        cloud: Object in any frame and of any size.
+        num_views: Number of views on the ring, V.
+        size: Side of the square images in pixels.
+        up: Up axis of the object: ``'y'``, ``'-y'``, ``'z'``, ... or a vector. Files do not record it.
+        elevation: Elevation of the ring in degrees; see :func:`~clipgs_plugin.ops.cameras.sphere_cameras`.
+        fov_degrees: Field of view in degrees.
+        background: sRGB colour in [0, 1], (3,).
+        backend: Backend of :func:`~clipgs_plugin.ops.rendering.render`.
 
     Returns:
-        Pictures, (V, size, size, 3), sRGB in [0, 1].
+        Images, (V, size, size, 3), sRGB in [0, 1].
     """
     center, radius = robust_extent(cloud)
     viewmats = sphere_cameras(num_views, _MARGIN / math.sin(math.radians(fov_degrees) / 2), elevation, up).to(center)
-    # The cameras of the unit sphere, scaled and moved to the object.
+    # Scale and move the cameras of the unit sphere to the object.
     viewmats[:, :3, 3] = radius * viewmats[:, :3, 3] - viewmats[:, :3, :3] @ center
     cameras = intrinsics(fov_degrees, size, size).expand(num_views, 3, 3)
     with torch.no_grad():
-        pictures, _ = render(cloud, viewmats, cameras, size, size, background, backend=backend, near=0.01 * radius)
-    return pictures.clamp(0, 1)
+        images, _ = render(cloud, viewmats, cameras, size, size, background, backend=backend, near=0.01 * radius)
+    return images.clamp(0, 1)
 
 
-def contact_sheet(
+def turntable_sheet(
     rows: Sequence[GaussianCloud | Tensor],
     labels: Sequence[str] | None = None,
     size: int = 128,
@@ -80,29 +82,32 @@ def contact_sheet(
     up: str | Sequence[float] | Tensor = 'y',
     gap: int = 4,
 ) -> Image.Image:
-    """One sheet with a row of pictures for each object.
+    """Draw one row of images per object.
 
     Args:
-        rows: Objects, drawn as turntables, or pictures (V, H, W, 3) in [0, 1], shown as they are.
-        labels: A line of text over each row.
-        size: Of a turntable's pictures, pixels.
-        num_views: Of a turntable.
-        up: Of a turntable.
-        gap: Between pictures, pixels.
+        rows: Objects, drawn as turntables, or ready images (V, H, W, 3) in [0, 1].
+        labels: Line of text above each row.
+        size: Side of a turntable's images in pixels.
+        num_views: Number of views of a turntable.
+        up: Up axis of the objects.
+        gap: Gap between images in pixels.
 
     Returns:
-        An RGB image on white.
+        RGB image on white.
+
+    Raises:
+        ValueError: No rows, or another number of labels than rows.
     """
     if not rows or (labels is not None and len(labels) != len(rows)):
         raise ValueError(f'{len(rows)} rows with {0 if labels is None else len(labels)} labels: expected at least one '
-                         'row, and one label for each if there are any')
+                         'row, and one label per row or none')
     strips = []
     for row in rows:
-        pictures = turntable(row, num_views, size, up) if isinstance(row, GaussianCloud) else row
-        pictures = (pictures.detach().cpu().clamp(0, 1) * 255).round().byte().numpy()
-        strips.append([Image.fromarray(picture) for picture in pictures])
+        images = turntable(row, num_views, size, up) if isinstance(row, GaussianCloud) else row
+        images = (images.detach().cpu().clamp(0, 1) * 255).round().byte().numpy()
+        strips.append([Image.fromarray(image) for image in images])
     head = 0 if labels is None else _LABEL_HEIGHT
-    width = max(sum(picture.width + gap for picture in strip) for strip in strips) + gap
+    width = max(sum(image.width + gap for image in strip) for strip in strips) + gap
     height = sum(head + strip[0].height + gap for strip in strips) + gap
     sheet = Image.new('RGB', (width, height), 'white')
     draw = ImageDraw.Draw(sheet)
@@ -111,8 +116,8 @@ def contact_sheet(
         if labels is not None:
             draw.text((gap, y), labels[i], fill='black')
         x = gap
-        for picture in strip:
-            sheet.paste(picture, (x, y + head))
-            x += picture.width + gap
+        for image in strip:
+            sheet.paste(image, (x, y + head))
+            x += image.width + gap
         y += head + strip[0].height + gap
     return sheet

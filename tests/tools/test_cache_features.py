@@ -11,7 +11,7 @@ from clipgs_plugin.triplets import ShardReader, ShardWriter
 
 @pytest.fixture
 def triplets(tmp_path, random_cloud):
-    """Seven objects of three views in shards of three; captions partly shared, one to three an object."""
+    """Write seven objects of three views in shards of three, with one to three captions, some shared."""
     rng = np.random.default_rng(0)
     with ShardWriter(tmp_path / 'triplets', objects_per_shard=3) as writer:
         for i in range(7):
@@ -20,7 +20,7 @@ def triplets(tmp_path, random_cloud):
     return tmp_path / 'triplets'
 
 
-def test_features_are_those_of_the_teacher(triplets):
+def test_features_equal_the_output_of_the_teacher(triplets):
     assert cache_features.main([str(triplets), '--teacher', 'toy-clip', '--batch-size', '4']) == 0
     reader, teacher = ShardReader(triplets), OpenCLIPTeacher('toy-clip')
     features = reader.features('toy-clip')
@@ -32,7 +32,7 @@ def test_features_are_those_of_the_teacher(triplets):
         np.testing.assert_allclose(features.text(i), teacher.encode_text(captions), atol=1e-3)
 
 
-def test_a_second_run_does_what_is_missing_and_nothing_else(triplets, monkeypatch):
+def test_a_second_run_encodes_the_missing_shards_only(triplets, monkeypatch):
     cache_features.main([str(triplets)])
     folder = triplets / 'features' / 'toy-clip'
     files = sorted(folder.glob('*.safetensors'))
@@ -58,8 +58,8 @@ def test_features_of_other_weights_are_not_mixed_in(triplets):
         cache_features.main([str(triplets)])
 
 
-def test_an_unknown_teacher_and_an_empty_folder_are_named(triplets, tmp_path):
+def test_an_unknown_teacher_and_an_empty_folder_are_refused_by_name(triplets, tmp_path):
     with pytest.raises(ValueError, match='toy-clip'):
         cache_features.main([str(triplets), '--teacher', 'toy-clop'])
-    with pytest.raises(FileNotFoundError, match='not a folder of triplets'):
+    with pytest.raises(FileNotFoundError, match='not a triplet dataset'):
         cache_features.main([str(tmp_path)])

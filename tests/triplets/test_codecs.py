@@ -6,7 +6,7 @@ from clipgs_plugin.triplets.codecs import caption_id, decode_gaussians, decode_v
 
 
 def angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Angle in rad between the rotations of quaternions, float64."""
+    """Return the angle in rad between the rotations of quaternions, float64."""
     a, b = a / np.linalg.norm(a, axis=-1, keepdims=True), b / np.linalg.norm(b, axis=-1, keepdims=True)
     b = np.where((a * b).sum(-1, keepdims=True) < 0, -b, b)
     return 4 * np.arcsin(np.linalg.norm(a - b, axis=-1) / 2)
@@ -14,7 +14,7 @@ def angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize('move', [(0.0, 0.0, 0.0), (40.0, -7.0, 1e3)])
 @pytest.mark.parametrize('factor', [1e-3, 1.0, 1e5])
-def test_float16_keeps_the_stated_bounds(random_cloud, move, factor):
+def test_float16_errors_stay_within_the_stated_bounds(random_cloud, move, factor):
     cloud = random_cloud(2000, sh_degree=2).translate_scale(torch.tensor(move), factor)
     back = decode_gaussians(encode_gaussians(cloud))
     raw = {name: (getattr(cloud, name).double().numpy(), getattr(back, name).double().numpy())
@@ -48,9 +48,9 @@ def test_float16_is_half_of_float32(random_cloud):
     assert len(encode_gaussians(cloud)) < 0.51 * len(encode_gaussians(cloud, 'float32'))
 
 
-def test_what_the_format_cannot_hold_is_refused(random_cloud):
+def test_values_out_of_range_are_refused(random_cloud):
     cloud = random_cloud(3)
-    with pytest.raises(ValueError, match=r"sh holds 70000.*dtype='float32'"):
+    with pytest.raises(ValueError, match=r"sh contains 70000.*dtype='float32'"):
         encode_gaussians(cloud.replace(sh=torch.full_like(cloud.sh, 7e4)))
     with pytest.raises(ValueError, match='means is NaN'):
         encode_gaussians(cloud.replace(means=cloud.means * float('nan')))
@@ -58,14 +58,14 @@ def test_what_the_format_cannot_hold_is_refused(random_cloud):
         encode_gaussians(cloud, 'int8')
 
 
-def test_views_without_loss_are_exact_and_with_loss_close():
+def test_lossless_views_are_exact_and_lossy_views_close():
     ramp = np.linspace(0, 255, 64).astype(np.uint8)
     view = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], np.uint8(90)), -1)
     assert np.array_equal(decode_view(encode_view(view, None)), view)
     assert np.abs(decode_view(encode_view(view, 90)).astype(int) - view).mean() < 4
 
 
-def test_caption_id_is_a_fixed_function():
-    # printf 'a chair' | b2sum -l 64 gives dd7ad21c74a19f43: its bytes read little-endian, and halved.
+def test_caption_id_has_a_fixed_value():
+    # printf 'a chair' | b2sum -l 64 prints dd7ad21c74a19f43; the id is half of its little-endian value.
     assert caption_id('a chair') == 0x439fa1741cd27add >> 1
     assert 0 <= caption_id('') < 2 ** 63

@@ -12,30 +12,30 @@ from clipgs_plugin.visualization.report import GalleryRow, Picture, RunReport, d
 RED = np.zeros((8, 8, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
 
 
-def test_page_holds_its_pictures_and_escapes_words():
+def test_the_page_contains_its_images_and_escapes_text():
     page = render_html(RunReport('a <b> title', columns=('', 'student'), rows=[('top-1', '81.5')],
                                  gallery=[GalleryRow('red & round', [Picture(RED, 'one', True), Picture(RED, 'two')])]))
     assert 'a &lt;b&gt; title' in page and '<td>81.5</td>' in page and 'red &amp; round' in page
-    pictures = re.findall(r'base64,([^"]+)"', page)
-    assert len(pictures) == 2
-    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(pictures[0]))))
+    images = re.findall(r'base64,([^"]+)"', page)
+    assert len(images) == 2
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(images[0]))))
     assert np.array_equal(shown, RED)
     assert page.count('class="hit"') == 1 and 'Confusion' not in page and 'src="http' not in page
 
 
-def test_gallery_frames_right_answers_in_green():
+def test_the_gallery_frames_correct_results_in_green():
     rows = [GalleryRow('q', [Picture(RED, '', True), Picture(RED, '', False)])]
-    picture = np.asarray(draw_gallery(rows, size=20, words=50))
-    assert picture[0, 50].tolist() == [58, 154, 75] and picture[0, 78].tolist() == [210, 210, 210]
-    assert picture[12, 62].tolist() == [255, 0, 0]
+    gallery = np.asarray(draw_gallery(rows, size=20, words=50))
+    assert gallery[0, 50].tolist() == [58, 154, 75] and gallery[0, 78].tolist() == [210, 210, 210]
+    assert gallery[12, 62].tolist() == [255, 0, 0]
 
 
-def test_confusion_has_truth_in_rows():
+def test_the_confusion_matrix_has_true_classes_in_rows():
     counts = _confusion(torch.tensor([0, 0, 2]), torch.tensor([0, 1, 2]), 3)
     assert counts.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
 
 
-def test_curves_join_a_run_and_what_it_was_resumed_from(tmp_path):
+def test_curves_join_a_resumed_run_with_the_run_before(tmp_path):
     for name, lines in (('20260101_000000', ['{"loss": 3.0, "step": 1}', '{"zero_shot/top1": 10.0, "step": 1}']),
                         ('20260102_000000', ['{"loss": 2.0, "step": 2, "memory": 5}'])):
         folder = tmp_path / name / 'vis_data'

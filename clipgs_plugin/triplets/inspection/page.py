@@ -1,4 +1,4 @@
-"""What an inspection found, as one HTML page: numbers, problems, and objects to look at."""
+"""HTML page of an inspection: statistics, problems and sample objects."""
 from __future__ import annotations
 
 import html
@@ -10,93 +10,92 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipgs_plugin.io.files import write_whole
-from clipgs_plugin.triplets.inspection.checks import COLUMNS, MEASURED, Inspection
-from clipgs_plugin.triplets.inspection.pictures import AMPLIFIED, Strip
-from clipgs_plugin.visualization.report import array_png, figure_png, image_tag, page, table_tag
+from clipgs_plugin.triplets.inspection.result import COLUMNS, Inspection
+from clipgs_plugin.triplets.inspection.strips import AMPLIFIED, Strip
+from clipgs_plugin.triplets.samples import MEASURES
+from clipgs_plugin.visualization.html_page import array_png, figure_png, image_tag, page, table_tag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 200             # problems, reasons and shards; the JSON has all
+SHOWN = 200  # maximum number of problems, failures and shards on the page; the JSON has all
 STYLE = """
 body { max-width: 1500px } .strip { flex: 1; min-width: 0; width: auto }
 .strip img { width: 100%; border: 1px solid #ddd }
 .query { width: 250px; font-size: 13px } .query b { font-size: 14px } .query ul { margin: .3em 0; padding-left: 1.2em }
 .bad { color: #b02020 } .good { color: #2a7a3a } code { font-size: 12px }
 """
-LEGEND = ('In each picture: left the stored view, in the middle the stored Gaussians from its camera, right their '
-          f'absolute difference times {AMPLIFIED}: black where they are equal, full where a channel is off by '
-          f'{-(-255 // AMPLIFIED)} of 255 or more; under it the PSNR of that view. A fit has seen these views; those '
-          'that were held out are not stored.')
+LEGEND = ('Each image shows the stored view (left), the stored Gaussians from its camera (middle) and their absolute '
+          f'difference times {AMPLIFIED} (right), which saturates at a difference of {-(-255 // AMPLIFIED)} of 255. '
+          'The number below is the PSNR of this view. The fit used these views; held-out views are not stored.')
 
 
 def write_page(inspection: Inspection, path: str | Path) -> None:
-    """Write what was found as one HTML file that needs no other."""
+    """Write an inspection as one HTML file that needs no other."""
     write_whole(Path(path), [render_page(inspection).encode()])
 
 
 def render_page(inspection: Inspection) -> str:
-    """The page of an inspection."""
+    """Render an inspection as an HTML page."""
     found = inspection
     parts = [_verdict(found), *_facts(found), *_problems(found)]
-    measured = [name for name in (*MEASURED, 'bytes') if name in found.statistics()]
+    measured = [name for name in (*MEASURES, 'bytes') if name in found.statistics()]
     if measured:
         parts += ['<h2>Distributions</h2>', image_tag(figure_png(_draw_histograms(found, measured)), 'histograms')]
-    worst = f'The least PSNR on held-out views, of the foreground where that was measured. {LEGEND}'
-    parts += _shown('Worst objects', worst, found.worst,
-                    'No object that can be shown has a quality that was measured.')
-    parts += _shown('Random objects', LEGEND, found.random, 'No other object can be shown.')
+    worst = f'Lowest PSNR on held-out views, of the foreground if measured. {LEGEND}'
+    parts += _section('Worst objects', worst, found.worst, 'No sound object has a measured quality.')
+    parts += _section('Random objects', LEGEND, found.random, 'No other sound object.')
     if found.failed:
         rows = [(error, f'{count:,}', message) for (error, message), count in found.failed.most_common(SHOWN)]
-        parts += [f'<h2>Objects that could not be made: {sum(found.failed.values()):,}</h2>',
+        parts += [f'<h2>Objects that could not be generated: {sum(found.failed.values()):,}</h2>',
                   *_first(SHOWN, len(found.failed), 'reasons'),
                   table_tag(('Error', 'Objects', 'Reason'), rows, words=True)]
     rows = [(f'{shard.shard:05d}.tar', f'{shard.objects:,}', f'{shard.bytes:,}', shard.sha256)
             for shard in found.shards[:SHOWN]]
-    parts += ['<h2>Shards</h2>', '<p class="note">sha256 of all of them (sha256sum *.tar | sha256sum): '
+    parts += ['<h2>Shards</h2>', '<p class="note">sha256 of all shards (sha256sum *.tar | sha256sum): '
               f'<code>{found.sha256}</code></p>', *_first(SHOWN, len(found.shards), 'shards'),
               table_tag(('File', 'Objects', 'Bytes', 'sha256'), rows)]
     return page(f'Triplets in {found.root.resolve().name}', parts, STYLE)
 
 
 def number(value: float) -> str:
-    """A number in few digits."""
+    """Format a number with few digits."""
     return f'{value:,.0f}' if value >= 1000 or value == int(value) else f'{value:.4g}'
 
 
 def _verdict(found: Inspection) -> str:
     if found.problems:
         count = len(found.problems)
-        return f'<p class="bad"><b>{count:,} problem{"s were" if count != 1 else " was"} found.</b></p>'
-    return '<p class="good"><b>No problem was found.</b></p>'
+        return f'<p class="bad"><b>{count:,} problem{"s" * (count != 1)} found.</b></p>'
+    return '<p class="good"><b>No problems found.</b></p>'
 
 
 def _facts(found: Inspection) -> list[str]:
-    """What the set holds, in sentences and a table."""
+    """Describe the contents of the dataset in sentences and a table."""
     settings = found.settings
     lines = [f'Objects: {found.objects:,}. Shards: {len(found.shards):,}, '
              f'{sum(shard.bytes for shard in found.shards) / 1e6:,.1f} MB, made by '
              f'{settings["generator"].get("name", "an unnamed generator")}.',
-             f'Splits: {_counted(found.splits)}.']
+             f'Splits: {_count_words(found.splits)}.']
     categories = Counter({name: count for name, count in found.categories.items() if name is not None})
     if categories:
-        lines.append(f'{len(categories):,} categories: {_counted(categories)}.')
+        lines.append(f'{len(categories):,} categories: {_count_words(categories)}.')
     lines.append(f'Gaussians: {settings["dtype"]}, SH degree {settings["sh_degree"]}; {settings["frame"]}.')
     lines += [f'Features of {teacher}: {count:,} of {len(found.shards):,} shards.'
               for teacher, count in found.features.items()]
     rows = [(COLUMNS[name][0], f'{row["measured"]:,}', number(row['median']), number(row['worst']))
             for name, row in found.statistics().items()]
     return [*(f'<p>{html.escape(line)}</p>' for line in lines),
-            table_tag(('Of an object', 'Measured', 'Median', 'Worst'), rows)]
+            table_tag(('Per object', 'Measured', 'Median', 'Worst'), rows)]
 
 
-def _counted(counter: Counter, most: int = 12) -> str:
+def _count_words(counter: Counter, most: int = 12) -> str:
     words = [f'{name} {count:,}' for name, count in counter.most_common(most)]
     return (', '.join(words) or 'none') + (f' and {len(counter) - most:,} more' if len(counter) > most else '')
 
 
-def _first(shown: int, count: int, what: str) -> list[str]:
-    return [f'<p class="note">The first {shown} of {count:,} {what}.</p>'] * (count > shown)
+def _first(shown: int, count: int, noun: str) -> list[str]:
+    return [f'<p class="note">The first {shown} of {count:,} {noun}.</p>'] * (count > shown)
 
 
 def _problems(found: Inspection) -> list[str]:
@@ -108,34 +107,34 @@ def _problems(found: Inspection) -> list[str]:
             table_tag(('Shard', 'Object', 'Reason'), rows, words=True)]
 
 
-def _shown(heading: str, note: str, strips: Sequence[Strip], none: str) -> list[str]:
+def _section(heading: str, note: str, strips: Sequence[Strip], none: str) -> list[str]:
     return [f'<h2>{heading}</h2>', f'<p class="note">{note if strips else none}</p>', *map(_strip, strips)]
 
 
 def _strip(strip: Strip) -> str:
-    """An object's words beside its pictures."""
+    """Show an object's facts and captions beside its images."""
     record = strip.record
-    quality = ', '.join(f'{COLUMNS[name][0]} {record["quality"][name]:.4g}' for name in MEASURED
+    quality = ', '.join(f'{COLUMNS[name][0]} {record["quality"][name]:.4g}' for name in MEASURES
                         if name in record['quality'])
     source = record['source']
     facts = [record['category'] or 'no category', record['split'], f'{record["num_gaussians"]:,} Gaussians',
-             quality and f'held out: {quality}', str(source.get('file', '')), str(source.get('made', ''))]
+             quality and f'held-out views: {quality}', str(source.get('file', '')), str(source.get('made', ''))]
     captions = ''.join(f'<li>{html.escape(caption["text"])} <span class="note">'
-                       f'({html.escape(str(caption.get("source") or "source not said"))})</span></li>'
+                       f'({html.escape(str(caption.get("source") or "unknown source"))})</span></li>'
                        for caption in record['captions'])
     words = '<br>'.join(html.escape(fact) for fact in facts if fact)
     figures = []
     for i, view in enumerate(strip.numbers):
         caption = f'view {view}' + (f': {strip.psnr()[i]:.1f} dB' if strip.splats is not None else '')
-        picture = image_tag(array_png(strip_picture(strip, i)), caption)
-        figures.append(f'<figure class="strip">{picture}<figcaption>{caption}</figcaption></figure>')
-    note = '' if strip.splats is not None else '<p class="note">The set does not hold its cameras as matrices.</p>'
+        image = image_tag(array_png(strip_image(strip, i)), caption)
+        figures.append(f'<figure class="strip">{image}<figcaption>{caption}</figcaption></figure>')
+    note = '' if strip.splats is not None else '<p class="note">The dataset does not store its cameras as matrices.</p>'
     return (f'<div class="row"><div class="query"><b>{html.escape(strip.uid)}</b><br>{words}<ul>{captions}</ul>{note}'
             f'</div>{"".join(figures)}</div>')
 
 
-def strip_picture(strip: Strip, i: int) -> np.ndarray:
-    """View ``i`` of a strip, its Gaussians and the difference, side by side, (H, 3 W, 3) uint8, or the view alone."""
+def strip_image(strip: Strip, i: int) -> np.ndarray:
+    """Join view ``i``, its render and their difference, (H, 3 W, 3) uint8; without a render, return the view alone."""
     if strip.splats is None:
         return strip.views[i]
     return np.concatenate([strip.views[i], strip.splats[i], strip.difference()[i]], axis=1)
