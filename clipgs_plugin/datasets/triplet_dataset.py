@@ -9,7 +9,7 @@ import torch
 
 from clipgs_plugin.datasets.base import GaussianDataset, label_names
 from clipgs_plugin.registry import DATASETS
-from clipgs_plugin.triplets import ShardReader, caption_id
+from clipgs_plugin.triplets import ShardFeatures, ShardReader, caption_id
 
 
 @DATASETS.register_module()
@@ -54,7 +54,7 @@ class TripletDataset(GaussianDataset):
         self.split = split
         self.num_views = num_views
         self.load_views = load_views
-        self.features = self.reader.features(features) if features is not None else None
+        self.features = ShardFeatures(self.reader, features) if features is not None else None
         self.view_choice = np.arange(self.reader.num_views) if views is None else np.asarray(views, np.int64)
         if features is not None or load_views:
             self._check_views()

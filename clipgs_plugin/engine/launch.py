@@ -78,8 +78,8 @@ def check_data(cfg: Config, parts: Sequence[str]) -> None:
         if root is not None and not Path(root).is_dir():
             raise FileNotFoundError(
                 f'the folder of the {part} data, {root}, does not exist; name another with --cfg-options '
-                f'data_root=FOLDER (or {part}_dataloader.dataset.root=FOLDER), or with CLIPGS_TOY_WORLD=FOLDER for the toy world, which '
-                'tools/make_toy_world.py makes')
+                f'data_root=FOLDER (or {part}_dataloader.dataset.root=FOLDER), or with CLIPGS_TOY_WORLD=FOLDER for the '
+                'toy world, which tools/make_toy_world.py makes')
 
 
 def use_autocast(cfg: Config) -> None:

@@ -104,11 +104,6 @@ class ShardReader:
         """Read the record of an object: captions, category, source, quality and the rest, as written."""
         return json.loads(self._read(index, self._members['record'][index]))
 
-    def features(self, teacher: str):
-        """Open the cached features of a teacher, a :class:`~clipgs_plugin.triplets.features.ShardFeatures`."""
-        from clipgs_plugin.triplets.features import ShardFeatures
-        return ShardFeatures(self, teacher)
-
 
 def _measured(table, name: str) -> np.ndarray:
     """Return a column of measurements, (n,) float64, NaN where it is null or absent."""

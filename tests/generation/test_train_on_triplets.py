@@ -16,7 +16,7 @@ from clipgs_plugin.models import OpenCLIPTeacher
 from clipgs_plugin.tools import cache_features, make_triplets
 from clipgs_plugin.tools import test as test_tool
 from clipgs_plugin.tools import train as train_tool
-from clipgs_plugin.triplets import ShardReader
+from clipgs_plugin.triplets import ShardFeatures, ShardReader
 
 CONFIG = 'clipgs_pointbert-nano_15e_triplets'
 EPOCHS = 30
@@ -76,7 +76,7 @@ def points(tmp_path_factory, data):
 @pytest.mark.parametrize('made_of', ['real_splats', 'points'])
 def test_features_are_those_of_the_views_and_captions(request, teacher, made_of):
     reader = ShardReader(request.getfixturevalue(made_of))
-    features = reader.features('toy-clip')
+    features = ShardFeatures(reader, 'toy-clip')
     assert len(reader) == 6
     for i in (0, 5):
         captions = [caption['text'] for caption in reader.read_record(i)['captions']]

@@ -6,7 +6,7 @@ import torch
 
 from clipgs_plugin.models.teachers import OpenCLIPTeacher
 from clipgs_plugin.tools import cache_features
-from clipgs_plugin.triplets import ShardReader, ShardWriter
+from clipgs_plugin.triplets import ShardFeatures, ShardReader, ShardWriter
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def triplets(tmp_path, random_cloud):
 def test_features_equal_the_output_of_the_teacher(triplets):
     assert cache_features.main([str(triplets), '--teacher', 'toy-clip', '--batch-size', '4']) == 0
     reader, teacher = ShardReader(triplets), OpenCLIPTeacher('toy-clip')
-    features = reader.features('toy-clip')
+    features = ShardFeatures(reader, 'toy-clip')
     assert features.teacher['weights'] == teacher.fingerprint
     for i in range(7):
         pixels = torch.from_numpy(reader.read_views(i)).permute(0, 3, 1, 2)

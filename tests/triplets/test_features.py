@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import START_METHODS
 
-from clipgs_plugin.triplets import FeatureWriter, ShardReader, ShardWriter, caption_id
+from clipgs_plugin.triplets import FeatureWriter, ShardFeatures, ShardReader, ShardWriter, caption_id
 
 WIDTH = 6
 
@@ -45,7 +45,7 @@ def check(features) -> None:
 
 def test_features_are_read_by_index_also_after_pickling_and_in_a_fork(reader):
     assert fill(FeatureWriter(reader, 'toy', WIDTH, 'abc')) == [0, 1, 2]
-    features = reader.features('toy')
+    features = ShardFeatures(reader, 'toy')
     check(features)
     check(pickle.loads(pickle.dumps(features)))
     if 'fork' in START_METHODS:
@@ -58,9 +58,9 @@ def test_features_are_read_by_index_also_after_pickling_and_in_a_fork(reader):
 def test_a_second_run_writes_the_missing_shards(reader):
     assert fill(FeatureWriter(reader, 'toy', WIDTH, 'abc'), shards=[1]) == [1]
     with pytest.raises(FileNotFoundError, match=r'lacks the features of 2 shards, the first 00000; run tools/cache_fe'):
-        reader.features('toy')
+        ShardFeatures(reader, 'toy')
     assert fill(FeatureWriter(reader, 'toy', WIDTH, 'abc')) == [0, 2]
-    assert reader.features('toy').image(0).shape == (2, WIDTH)
+    assert ShardFeatures(reader, 'toy').image(0).shape == (2, WIDTH)
 
 
 def test_the_same_features_give_the_same_bytes(reader):
@@ -80,7 +80,7 @@ def test_features_of_two_teachers_do_not_mix(reader, change):
 def test_missing_features_name_the_command_and_other_teachers(reader):
     fill(FeatureWriter(reader, 'toy', WIDTH, 'abc'))
     with pytest.raises(FileNotFoundError, match=r"'big'.*\['toy'\].*tools/cache_features.py .* --teacher big"):
-        reader.features('big')
+        ShardFeatures(reader, 'big')
 
 
 def test_shapes_and_values_are_checked(reader):
@@ -101,7 +101,7 @@ def test_truncated_or_foreign_features_are_refused(reader):
     os.replace(folder / '00001.safetensors', folder / '00000.safetensors')
     path = folder / '00002.safetensors'
     (folder / '00001.safetensors').write_bytes(path.read_bytes()[:200])
-    features = reader.features('toy')
+    features = ShardFeatures(reader, 'toy')
     with pytest.raises(ValueError, match='other objects than shard 00000'):
         features.image(0)
     with pytest.raises(ValueError, match=r'00001\.safetensors cannot be read .*run tools/cache_features\.py'):
