@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from clipgs_plugin.io import ply, quantise
-from clipgs_plugin.io.files import arrays_from_cloud, cloud_from_arrays, write_whole
+from clipgs_plugin.io.files import arrays_from_cloud, cloud_from_arrays
 from clipgs_plugin.io.inria_ply import count_rest, rest_names
 from clipgs_plugin.structures import GaussianCloud
 
@@ -124,12 +124,10 @@ def write(cloud: GaussianCloud, path: Path) -> None:
         _pack(color, _COLOR_BITS[:3]) | quantise.bytes_from_logits(raw['opacity_logits']),
     ], axis=1).astype('<u4')
     bounds = np.concatenate([position_bounds, scale_bounds, color_bounds], axis=1).astype('<f4')
-    elements = [('chunk', len(starts), [(name, 'float') for name in [*_BOUNDS, *_COLOR_BOUNDS]]),
-                ('vertex', count, [(name, 'uint') for name in _PACKED])]
-    parts = [bounds.data, vertex.data]
+    elements = {'chunk': ply.structured(bounds, [*_BOUNDS, *_COLOR_BOUNDS]),
+                'vertex': ply.structured(vertex, _PACKED)}
     if rest:
-        elements.append(('sh', count, [(name, 'uchar') for name in rest_names(rest)]))
         bands = raw['sh'][:, 1:].transpose(0, 2, 1).reshape(count, rest).astype(np.float64)
         steps = np.clip(np.floor((bands / (2 * MAX_SH) + 0.5) * 256), 0, 255).astype(np.uint8)
-        parts.append(steps.data)
-    write_whole(path, [ply.header(elements), *parts])
+        elements['sh'] = ply.structured(steps, rest_names(rest))
+    ply.write(path, elements)

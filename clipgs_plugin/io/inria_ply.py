@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from clipgs_plugin.io import ply
-from clipgs_plugin.io.files import arrays_from_cloud, write_whole
+from clipgs_plugin.io.files import arrays_from_cloud
 from clipgs_plugin.structures import GaussianCloud
 
 _MEANS = ['x', 'y', 'z']
@@ -77,5 +77,4 @@ def write(cloud: GaussianCloud, path: Path, normals: bool = True) -> None:
     names = [*_MEANS, *(_NORMALS if normals else []), *_DC, *rest_names(rest.shape[1]), *_OPACITY, *_SCALES, *_QUATS]
     parts = [raw['means'], np.zeros((len(cloud), 3 if normals else 0), np.float32), raw['sh'][:, 0], rest,
              raw['opacity_logits'][:, None], raw['log_scales'], raw['quats']]
-    table = np.concatenate(parts, axis=1, dtype='<f4')
-    write_whole(path, [ply.header([('vertex', len(cloud), [(name, 'float') for name in names])]), table.data])
+    ply.write(path, {'vertex': ply.structured(np.concatenate(parts, axis=1, dtype='<f4'), names)})

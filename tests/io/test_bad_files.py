@@ -120,7 +120,7 @@ def test_meshes_and_point_clouds_are_called_so(tmp_path, text):
 
 
 @pytest.mark.parametrize('count, message', [(11, 'promises 11 .* holds 10'), (9, 'bytes follow'), (0, 'bytes follow'),
-                                            (-1, 'negative count'), ('ten', "'element vertex ten'")])
+                                            (-1, "'element vertex -1'"), ('ten', "'element vertex ten'")])
 def test_a_wrong_count_in_the_header_is_named(random_cloud, tmp_path, count, message):
     path = tmp_path / 'cloud.ply'
     write_gaussians(random_cloud(10), path)
@@ -139,7 +139,7 @@ def test_no_gaussians_at_all(tmp_path):
 @pytest.mark.parametrize('body, message', [
     (b'1 2 3 4 5 6 7 8 9 10 11 12 13', 'promises 1 .* holds 0'),
     (b'1 2 3 4 5 6 7 8 9 10 11 12 13 14 15', '1 values follow'),
-    (b'1 2 3 4 5 6 7 8 9 10 eleven 12 13 14', 'a word that is no number')])
+    (b'1 2 3 4 5 6 7 8 9 10 eleven 12 13 14', 'a word that is not a number')])
 def test_damaged_ascii_is_named(tmp_path, body, message):
     head = '\n'.join(['ply', 'format ascii 1.0', 'element vertex 1', *(f'property float {n}' for n in PROPERTIES),
                       'end_header', '']).encode()
