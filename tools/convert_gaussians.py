@@ -95,7 +95,8 @@ def _jobs(args: argparse.ArgumentParser, options: argparse.Namespace) -> list[tu
 def convert(source: Path, target: Path, options: argparse.Namespace) -> dict:
     """Convert one file; returns what was read, written and lost."""
     from clipgs_plugin import read_gaussians, write_gaussians
-    from clipgs_plugin.io import format_of_file, format_of_name, losses
+    from clipgs_plugin.io import format_of_file, format_of_name
+    from clipgs_plugin.io.conversion import measure_losses, stored_order
     from clipgs_plugin.ops import axis_change
 
     read, written = format_of_file(source), format_of_name(target)
@@ -114,7 +115,7 @@ def convert(source: Path, target: Path, options: argparse.Namespace) -> dict:
         bytes=sum(path.stat().st_size for path in _files(source)),
         written_bytes=sum(path.stat().st_size for path in _files(target)),
         losses=[dataclasses.asdict(loss)
-                for loss in losses.measure_losses(losses.stored_order(cloud, written), back)])
+                for loss in measure_losses(stored_order(cloud, written), back)])
 
 
 def _files(path: Path) -> list[Path]:
