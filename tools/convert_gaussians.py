@@ -82,7 +82,7 @@ def _jobs(args: argparse.ArgumentParser, options: argparse.Namespace) -> list[tu
         except ValueError as error:
             args.error(str(error))
         if format.write is None:
-            args.error(f'{format.suffix} files are only read')
+            args.error(f'{format.suffix} files cannot be written')
         jobs = [(source, target)]
     if options.spz_version and format.name != 'spz':
         args.error(f'--spz-version is for .spz, not {format.suffix}')

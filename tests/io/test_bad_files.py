@@ -15,9 +15,9 @@ WRITABLE = ['ply', 'compressed.ply', 'splat', 'spz', 'sog']
 
 
 def test_missing_file_folder_and_empty_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'nowhere\.ply: no such file'):
+    with pytest.raises(FileNotFoundError, match=r'nowhere\.ply: the file does not exist'):
         read_gaussians(tmp_path / 'nowhere.ply')
-    with pytest.raises(ValueError, match=r'is a folder without meta\.json'):
+    with pytest.raises(ValueError, match=r'a folder without meta\.json'):
         read_gaussians(tmp_path)
     for suffix in [*WRITABLE, 'ksplat', 'json']:
         (tmp_path / f'empty.{suffix}').touch()
@@ -115,7 +115,7 @@ def test_meshes_and_point_clouds_are_called_so(tmp_path, text):
     elements = [plyfile.PlyElement.describe(vertex, 'vertex'), plyfile.PlyElement.describe(face, 'face')]
     for name, parts in (('points.ply', elements[:1]), ('mesh.ply', elements), ('faces.ply', elements[1:])):
         plyfile.PlyData(parts, text=text).write(tmp_path / name)
-        with pytest.raises(ValueError, match=f'{name}: no Gaussians but a mesh or a point cloud'):
+        with pytest.raises(ValueError, match=f'{name}: holds a mesh or a point cloud, not Gaussians'):
             read_gaussians(tmp_path / name)
 
 
@@ -187,7 +187,7 @@ def test_content_of_another_kind_is_refused(tmp_path, suffix):
 
 
 @pytest.mark.parametrize('change, message', [
-    (lambda d: d.replace(b'NGSP', b'XXXX'), 'no .spz header'),
+    (lambda d: d.replace(b'NGSP', b'XXXX'), 'not a .spz header'),
     (lambda d: d[:4] + struct.pack('<I', 1) + d[8:], 'version 1, expected'),
     (lambda d: d[:8] + struct.pack('<I', 2 ** 31) + d[12:], 'promises 2147483648 Gaussians'),
     (lambda d: d[:8] + struct.pack('<I', 4) + d[12:], 'bytes follow'),

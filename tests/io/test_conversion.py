@@ -19,5 +19,5 @@ def test_losses_equal_those_computed_by_hand(random_cloud):
     assert found['extent'].largest == pytest.approx(100 * (torch.tensor(0.1).exp().item() - 1), rel=1e-5)
     assert found['opacity'].largest == found['colour'].largest == 0
     assert found['SH bands'].largest == pytest.approx(cloud.sh[:, 1:].abs().max().item())
-    with pytest.raises(ValueError, match='1 Gaussians to compare with 2'):
+    with pytest.raises(ValueError, match='written has 1 Gaussians, expected the 2'):
         measure_losses(cloud, written[:1])

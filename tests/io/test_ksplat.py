@@ -98,5 +98,5 @@ def test_damage_is_named(random_cloud, tmp_path, change, message):
 
 
 def test_it_is_not_written(random_cloud, tmp_path):
-    with pytest.raises(ValueError, match=r'\.ksplat files are only read; write one of \.compressed\.ply, \.ply'):
+    with pytest.raises(ValueError, match=r'\.ksplat files cannot be written; write one of \.compressed\.ply, \.ply'):
         write_gaussians(random_cloud(3), tmp_path / 'cloud.ksplat')

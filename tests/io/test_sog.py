@@ -174,7 +174,7 @@ def test_a_null_in_a_codebook_continues_the_others(random_cloud, tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     (lambda m: m.update(version=3), 'SOG version 3'),
-    (lambda m: m.pop('scales'), "meta.json is not that of a SOG .*'scales'"),
+    (lambda m: m.pop('scales'), "meta.json does not describe a SOG .*'scales'"),
     (lambda m: m.update(count=10_000), 'promises 10000 Gaussians'),
     (lambda m: m['means'].update(files=['means_l.webp']), 'names 1 files of means, expected 2'),
     (lambda m: m['quats'].update(files=['../secret.webp']), "names the file '../secret.webp'"),

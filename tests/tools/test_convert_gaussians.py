@@ -101,7 +101,7 @@ def test_spz_version_is_passed_on(source, tmp_path):
 @pytest.mark.parametrize('arguments, message', [
     (['missing.ply', 'out.ply'], 'missing.ply does not exist'),
     (['chair.ply', 'out.obj'], 'no splat format'),
-    (['chair.ply', 'out.ksplat'], '.ksplat files are only read'),
+    (['chair.ply', 'out.ksplat'], '.ksplat files cannot be written'),
     (['chair.ply', 'chair.ply'], 'exists; replace it with --overwrite'),
     (['chair.ply', '.'], 'is a folder; name the file'),
     (['chair.ply', 'out.ply', '--format', 'ply'], '--format is for folders'),
