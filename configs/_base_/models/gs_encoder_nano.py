@@ -1,4 +1,4 @@
-# A CPU-sized encoder for the toy world: 1,024 Gaussians in 64 patches of 16, 4 MB in half precision.
+# A small encoder for the toy world on a CPU: 1,024 Gaussians in 64 patches of 16, 4 MB in half precision.
 _base_ = ['clip_gs.py']
 
 model = dict(
