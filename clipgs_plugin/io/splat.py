@@ -31,9 +31,9 @@ def read(path: Path) -> GaussianCloud:
     table = np.frombuffer(data, _RECORD)
     quats = (table['quats'].astype(np.float64) - 128) / 128
     norms = np.linalg.norm(quats, axis=1)
-    odd = int(((np.abs(norms - 1) > _PLAUSIBLE_TOLERANCE) & (norms > 0)).sum())  # validation reports zeros
-    if odd > len(table) / 2:
-        raise ValueError(f'{path}: quats are far from unit in {odd} of {len(table)} Gaussians, expected unit '
+    implausible = int(((np.abs(norms - 1) > _PLAUSIBLE_TOLERANCE) & (norms > 0)).sum())  # validation reports zeros
+    if implausible > len(table) / 2:
+        raise ValueError(f'{path}: quats are far from unit in {implausible} of {len(table)} Gaussians, expected unit '
                          'quaternions; it is damaged or another format')
     return cloud_from_arrays(
         means=table['means'],

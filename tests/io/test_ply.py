@@ -99,7 +99,7 @@ def test_damaged_headers_name_the_file(tmp_path, before, after, message):
         ply.open_ply(path)
 
 
-def test_damaged_header_bytes_never_raise_anything_but_a_clear_error(tmp_path):
+def test_damaged_header_bytes_are_read_or_raise_a_clear_error(tmp_path):
     path, rng = tmp_path / 'a.ply', np.random.default_rng(0)
     write_by_plyfile(path, ('vertex', VERTEX), ('face', FACE), byte_order='<')
     data = path.read_bytes()
