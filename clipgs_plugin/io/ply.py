@@ -119,7 +119,7 @@ def open_ply(path: Path) -> Ply:
     end = _END.search(data, 0, _MAX_HEADER)
     if data[:3] != b'ply' or end is None:
         raise ValueError(f'{path}: not a PLY file, which starts with "ply" and a header that ends in "end_header"; '
-                         'it is damaged or has the wrong suffix')
+                         'it is damaged or has the wrong suffix, export it again')
     lines, zeroed, counts = [b'ply'], [b'ply'], []
     for line in data[:end.end()].splitlines()[1:]:
         line = line.strip()
@@ -144,6 +144,7 @@ def open_ply(path: Path) -> Ply:
 
 
 def _header_error(path: Path, line: bytes, reason: str) -> ValueError:
+    """Return an error that quotes a line of the header."""
     quoted = line.decode('ascii', 'replace')
     return ValueError(f'{path}: PLY header line {quoted!r} is not understood ({reason}); export the file again')
 
@@ -153,13 +154,13 @@ def _parse(header: bytes) -> tuple[bool, tuple[tuple[str, np.dtype | None], ...]
     """Return True for ascii data, and the name and dtype of each element.
 
     All counts in ``header`` are zero. Therefore plyfile allocates nothing, however large the counts of a damaged file,
-    and the files of a dataset, which differ in their counts only, share one parse (0.3 to 1 ms).
+    and the files of a dataset, which differ in their counts only, share one parse (0.2 to 0.6 ms).
     """
     parsed = PlyData.read(io.BytesIO(header))
     layouts = []
     for element in parsed.elements:
         has_list = any(isinstance(prop, PlyListProperty) for prop in element.properties)
-        layouts.append((element.name, None if has_list else element.dtype(parsed.byte_order)))
+        layouts.append((element.name, None if has_list else np.dtype(element.dtype(parsed.byte_order))))
     return parsed.text, tuple(layouts)
 
 
