@@ -1,4 +1,4 @@
-"""Convert splat files from one format to another, and say what a lossy format loses."""
+"""Convert splat files between formats and report the errors of lossy formats."""
 from __future__ import annotations
 
 import argparse
@@ -15,15 +15,15 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.io import FORMATS
     writable = [name for name, format in FORMATS.items() if format.write]
     args = parser(__doc__, FILES, 'python tools/convert_gaussians.py work_dirs/files work_dirs/spz --format spz')
-    args.add_argument('input', metavar='IN', type=Path, help='a splat file of any format, or a folder of them')
+    args.add_argument('input', metavar='IN', type=Path, help='splat file of any format, or folder of splat files')
     args.add_argument('output', metavar='OUT', type=Path, help='file to write, in the format of its suffix '
-                      f'({", ".join(FORMATS[name].suffix for name in writable)}), or the folder for those of a folder')
-    args.add_argument('--format', choices=writable, help='what to write for a folder')
-    args.add_argument('--up', choices=AXES, help='the up axis of IN; without it nothing is turned')
-    args.add_argument('--to-up', choices=AXES, default='y', help='what --up becomes (%(default)s)')
-    args.add_argument('--spz-version', type=int, choices=[2, 3, 4], help='of .spz files to write (3)')
-    args.add_argument('--clean', action='store_true', help='drop invalid Gaussians in place of refusing the file')
-    args.add_argument('--overwrite', action='store_true', help='replace files that exist')
+                      f'({", ".join(FORMATS[name].suffix for name in writable)}), or folder to write if IN is a folder')
+    args.add_argument('--format', choices=writable, help='output format if IN is a folder')
+    args.add_argument('--up', choices=AXES, help='up axis of IN; rotates it to --to-up')
+    args.add_argument('--to-up', choices=AXES, default='y', help='up axis of OUT if --up is given (%(default)s)')
+    args.add_argument('--spz-version', type=int, choices=[2, 3, 4], help='version of written .spz files (3)')
+    args.add_argument('--clean', action='store_true', help='drop invalid Gaussians instead of refusing the file')
+    args.add_argument('--overwrite', action='store_true', help='replace existing files')
     args.add_argument('--json', action='store_true', help='print the results as JSON')
     options = args.parse_args(argv)
     jobs = _jobs(args, options)
@@ -49,16 +49,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _jobs(args: argparse.ArgumentParser, options: argparse.Namespace) -> list[tuple[Path, Path]]:
-    """Files to read and to write; wrong use ends the program."""
+    """Return pairs of input and output files; wrong arguments end the program."""
     from clipgs_plugin.io import FORMATS, SUFFIXES, format_of_name, sog
     source, target = options.input, options.output
     if not source.exists():
-        args.error(f'{source} does not exist')
+        args.error(f'{source} does not exist; check the path')
     if source.is_dir() and not (source / sog.META).is_file():
         if options.format is None:
-            args.error(f'{source} is a folder: name what to write with --format')
+            args.error(f'{source} is a folder; choose the output format with --format')
         if target.is_file():
-            args.error(f'{target} is a file, {source} a folder')
+            args.error(f'{target} is a file, expected a folder because {source} is one')
         format, jobs = FORMATS[options.format], []
         for path in sorted(source.iterdir()):
             is_sog = path.is_dir() and (path / sog.META).is_file()
@@ -67,14 +67,14 @@ def _jobs(args: argparse.ArgumentParser, options: argparse.Namespace) -> list[tu
                 jobs.append((path, target / stem / sog.META if format.suffix == sog.META
                              else target / (stem + format.suffix)))
         if not jobs:
-            args.error(f'{source} holds no splat files ({", ".join(SUFFIXES)})')
+            args.error(f'{source} holds no splat files, expected suffixes {", ".join(SUFFIXES)}')
         outputs = [output for _, output in jobs]
         for job in jobs:
             if outputs.count(job[1]) > 1:
                 args.error(f'{job[0]} and another file of {source} would both become {job[1]}; rename one')
     else:
         if options.format is not None:
-            args.error('--format is for folders; the suffix of OUT names the format of a file')
+            args.error('--format is for folders; the suffix of OUT selects the format of a file')
         if target.is_dir():
             args.error(f'{target} is a folder; name the file to write')
         try:
@@ -82,10 +82,10 @@ def _jobs(args: argparse.ArgumentParser, options: argparse.Namespace) -> list[tu
         except ValueError as error:
             args.error(str(error))
         if format.write is None:
-            args.error(f'{format.suffix} files are only read')
+            args.error(f'{format.suffix} files cannot be written; choose another suffix')
         jobs = [(source, target)]
     if options.spz_version and format.name != 'spz':
-        args.error(f'--spz-version is for .spz, not {format.suffix}')
+        args.error(f'--spz-version is for .spz, not {format.suffix}; remove it')
     existing = [output for _, output in jobs if output.exists()]
     if existing and not options.overwrite:
         args.error(f'{existing[0]} exists; replace it with --overwrite')
@@ -93,9 +93,10 @@ def _jobs(args: argparse.ArgumentParser, options: argparse.Namespace) -> list[tu
 
 
 def convert(source: Path, target: Path, options: argparse.Namespace) -> dict:
-    """Convert one file; returns what was read, written and lost."""
+    """Convert one file and return the names, formats, sizes and measured errors."""
     from clipgs_plugin import read_gaussians, write_gaussians
-    from clipgs_plugin.io import format_of_file, format_of_name, losses
+    from clipgs_plugin.io import format_of_file, format_of_name
+    from clipgs_plugin.io.conversion import measure_losses, stored_order
     from clipgs_plugin.ops import axis_change
 
     read, written = format_of_file(source), format_of_name(target)
@@ -114,17 +115,18 @@ def convert(source: Path, target: Path, options: argparse.Namespace) -> dict:
         bytes=sum(path.stat().st_size for path in _files(source)),
         written_bytes=sum(path.stat().st_size for path in _files(target)),
         losses=[dataclasses.asdict(loss)
-                for loss in losses.measure_losses(losses.stored_order(cloud, written), back)])
+                for loss in measure_losses(stored_order(cloud, written), back)])
 
 
 def _files(path: Path) -> list[Path]:
-    """A file, or those of the SOG folder it stands for."""
+    """Return the file itself, or the files of a SOG folder."""
     from clipgs_plugin.io import sog
     folder = path if path.is_dir() else path.parent if path.name == sog.META else None
     return [path] if folder is None else [folder / sog.META, *folder.glob('*.webp')]
 
 
 def _print(result: dict) -> None:
+    """Print the sizes and errors of one conversion."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -136,15 +138,14 @@ def _print(result: dict) -> None:
     for note in result['notes']:
         console.print(escape(f'  {note}'), soft_wrap=True)
     if result['written_sh_degree'] < result['sh_degree']:
-        console.print(f'  SH bands above {result["written_sh_degree"]} dropped: colours no longer depend on the view '
-                      'as they did')
+        console.print(f'  SH bands above {result["written_sh_degree"]} dropped: colours depend less on the view')
     if any(loss['largest'] for loss in result['losses']):
-        table = Table('lost', 'rms', 'largest', 'unit')
+        table = Table('error', 'rms', 'largest', 'unit')
         for loss in result['losses']:
             table.add_row(loss['quantity'], f'{loss["rms"]:.2g}', f'{loss["largest"]:.2g}', loss['unit'])
         console.print(table)
     else:
-        console.print('  nothing lost')
+        console.print('  lossless')
     console.print(escape(f'{result["output"]}: {result["output_format"]}, {result["written_bytes"]:,} bytes'),
                   soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""Datasets, samplers and the way into a batch; importing it registers them."""
+"""Datasets, samplers and collation; importing the package registers them."""
 from clipgs_plugin.datasets import transforms
 from clipgs_plugin.datasets.base import GaussianDataset, item_rng
 from clipgs_plugin.datasets.collate import collate_gaussians

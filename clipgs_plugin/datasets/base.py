@@ -1,4 +1,4 @@
-"""What all datasets of Gaussians share."""
+"""Base class of the datasets of Gaussians."""
 from __future__ import annotations
 
 from abc import abstractmethod
@@ -15,16 +15,16 @@ TRANSFORMS_STREAM, CHOICES_STREAM = 0, 1
 
 
 def item_rng(seed: int, epoch: int, index: int, stream: int = TRANSFORMS_STREAM) -> np.random.Generator:
-    """The randomness of one object in one epoch; streams of the same object are independent."""
+    """Return the random generator of one object in one epoch; the streams of an object are independent."""
     return np.random.default_rng((seed, epoch, index, stream))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one thread, as in a loader's worker.
+    """Run torch on one thread, as in a loader worker.
 
-    An object is too small to share out: its transforms take 0.4 ms on one thread, and 50 ms when they wait for others
-    on a busy machine.
+    An object is too small for several threads: its transforms take 0.4 ms on one thread, and up to 50 ms if they wait
+    for other threads on a busy machine.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -35,45 +35,45 @@ def one_thread() -> Iterator[None]:
 
 
 class GaussianDataset(Dataset):
-    """Objects by index, or by ``(epoch, index)`` as :class:`EpochSampler` yields them, through a pipeline.
+    """Dataset of objects that are loaded and passed through a pipeline.
 
-    What an object looks like is a function of (seed, epoch, index) and of nothing else, so neither the number of
-    loader workers nor a restart changes it. Subclasses have ``__len__``, ``classes`` (names in the order of labels) and
-    :meth:`load`.
+    The index of an item is an int, or a pair ``(epoch, index)`` as :class:`EpochSampler` yields it. An item is a
+    function of (seed, epoch, index) only, so neither the number of loader workers nor a restart changes it. Subclasses
+    define ``__len__``, ``classes`` (names in the order of the labels) and :meth:`load`.
 
     Args:
-        pipeline: Transforms, or configs of them.
-        seed: Not negative.
-        test_mode: Evaluation: every epoch is epoch 0.
+        pipeline: Transforms or their configs.
+        seed: Random seed, at least 0.
+        test_mode: Use epoch 0 in every epoch, for evaluation.
     """
 
     classes: list[str]
 
     def __init__(self, pipeline: Sequence[dict | Callable] = (), seed: int = 0, test_mode: bool = False) -> None:
         if seed < 0:
-            raise ValueError(f'seed={seed}: expected at least 0')
+            raise ValueError(f'seed={seed}: expected at least 0; choose another seed')
         self.pipeline = build_pipeline(pipeline)
         self.seed = seed
         self.test_mode = test_mode
 
     @property
     def metainfo(self) -> dict:
-        """What mmengine hands to metrics and keeps in checkpoints."""
+        """Metadata that mmengine passes to metrics and stores in checkpoints."""
         return dict(dataset=type(self).__name__, classes=list(self.classes))
 
     @abstractmethod
     def load(self, index: int, rng: np.random.Generator) -> dict:
-        """What the pipeline starts with, ``uid`` at least.
+        """Return the input of the pipeline, with at least the key ``uid``.
 
         Args:
-            index: 0 to ``len(self) - 1``.
-            rng: For the choices of the dataset itself (which views, which caption), apart from the transforms'.
+            index: Index from 0 to ``len(self) - 1``.
+            rng: Random generator for the choice of views and caption; the transforms have another one.
         """
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict:
         epoch, index = index if isinstance(index, tuple) else (0, index)
         if not 0 <= index < len(self):
-            raise IndexError(f'index {index} is not in 0..{len(self) - 1}')
+            raise IndexError(f'index {index}: expected 0 to {len(self) - 1}')
         epoch, index = 0 if self.test_mode else int(epoch), int(index)
         results = dict(rng=item_rng(self.seed, epoch, index), index=index, epoch=epoch)
         with one_thread():
@@ -81,19 +81,19 @@ class GaussianDataset(Dataset):
             return self.pipeline(results)
 
 
-def label_names(found: Sequence[str | None], classes: Sequence[str] | None, where: str) -> list[str]:
-    """The class names of a dataset: those asked for, or all that it has, sorted.
+def label_names(categories: Sequence[str | None], classes: Sequence[str] | None, source: str) -> list[str]:
+    """Return ``classes``, or by default all categories, sorted.
 
     Raises:
-        ValueError: A name is asked for twice, or is not there.
+        ValueError: ``classes`` is empty, or has a name that repeats or is not a category.
     """
-    there = sorted({name for name in found if name is not None})
+    available = sorted({name for name in categories if name is not None})
     if classes is None:
-        return there
+        return available
     classes = list(classes)
-    unknown = [name for name in classes if name not in set(there)]
+    unknown = [name for name in classes if name not in set(available)]
     if unknown or len(set(classes)) != len(classes) or not classes:
-        examples = ', '.join(map(repr, there[:20])) + (', ...' if len(there) > 20 else '')
-        problem = f'{unknown} are not there' if unknown else 'expected at least one name, and none twice'
-        raise ValueError(f'classes={classes[:20]}: {problem}; {where} has {len(there)} classes: {examples}')
+        examples = ', '.join(map(repr, available[:20])) + (', ...' if len(available) > 20 else '')
+        problem = f'{unknown} are unknown' if unknown else 'expected at least one name and no duplicates'
+        raise ValueError(f'classes={classes[:20]}: {problem}; {source} has {len(available)} classes: {examples}')
     return classes

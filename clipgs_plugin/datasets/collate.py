@@ -1,4 +1,4 @@
-"""Objects into a batch."""
+"""Collation of objects into a batch."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,23 +9,24 @@ from clipgs_plugin.registry import FUNCTIONS
 from clipgs_plugin.structures import GaussianBatch, stack_values
 
 
-# A Runner looks collate functions up in the root registry without regard to the scope, hence both.
+# A Runner looks up collate functions in the root registry and ignores the scope, so both registries need it.
 @mmengine.registry.FUNCTIONS.register_module()
 @FUNCTIONS.register_module()
 def collate_gaussians(batch: Sequence[dict]) -> dict:
-    """Items of ``PackGaussians`` as ``dict(inputs=GaussianBatch, data_samples=dict)``.
+    """Collate the items of ``PackGaussians`` into ``dict(inputs=GaussianBatch, data_samples=dict)``.
 
-    Values are stacked by :func:`~clipgs_plugin.structures.stack_values`. One dict of stacked values rather than an
-    object per item, because each tensor that a worker sends costs a file descriptor.
+    ``data_samples`` is one dict of stacked values (:func:`~clipgs_plugin.structures.stack_values`) rather than a list
+    of items, because each tensor that a worker sends costs a file descriptor.
 
     Raises:
-        ValueError: Items with different keys, or tensors of different shapes.
+        ValueError: Items have different keys, or tensors different shapes.
     """
     samples = [item['data_samples'] for item in batch]
     for sample in samples:
         differing = set(sample) ^ set(samples[0])
         if differing:
-            raise ValueError(f'{sorted(differing)} is in the data samples of some objects of a batch only, of '
-                             f'{sample.get("uid")!r} or {samples[0].get("uid")!r}')
+            raise ValueError(f'{sorted(differing)} is in the data samples of only one of the objects '
+                             f'{sample.get("uid")!r} and {samples[0].get("uid")!r}, expected equal keys in a batch; '
+                             'check the pipeline')
     return dict(inputs=GaussianBatch.from_clouds([item['inputs'] for item in batch]),
                 data_samples={key: stack_values(key, [sample[key] for sample in samples]) for key in samples[0]})

@@ -1,4 +1,4 @@
-"""A folder of splat files with one folder per class."""
+"""Dataset of splat files with one folder per class."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -13,18 +13,18 @@ from clipgs_plugin.registry import DATASETS
 
 @DATASETS.register_module()
 class GaussianFolder(GaussianDataset):
-    """``root/class/name.ply`` and every other format that :func:`clipgs_plugin.read_gaussians` reads.
+    """Labelled splat files ``root/CLASS/NAME.ply``, in any format that :func:`clipgs_plugin.read_gaussians` reads.
 
-    Folders below a class folder belong to it. Each object has ``uid`` (its path below root), ``path``, ``category``
-    and ``label``; the pipeline starts with ``LoadGaussians``.
+    Files in subfolders of a class folder belong to that class. Each object has ``uid`` (its path relative to root),
+    ``path``, ``category`` and ``label``. The pipeline starts with ``LoadGaussians``.
 
     Args:
-        root: The folder.
-        pipeline: Transforms, or configs of them.
-        classes: Take these classes only, labelled in this order; None: all, sorted.
-        suffixes: Endings of the files to take, whatever their case.
-        test_mode: Evaluation.
-        seed: Randomness is a function of (seed, epoch, index).
+        root: Folder of the class folders.
+        pipeline: Transforms or their configs.
+        classes: Classes to use, labelled in this order; None uses all, sorted.
+        suffixes: Suffixes of the files to use, in any case.
+        test_mode: Use epoch 0 in every epoch, for evaluation.
+        seed: Random seed of the transforms.
     """
 
     def __init__(self, root: str | Path, pipeline: Sequence[dict | Callable] = ({'type': 'LoadGaussians'},),
@@ -34,19 +34,19 @@ class GaussianFolder(GaussianDataset):
         self.root = Path(root)
         self.suffixes = tuple(suffixes)
         if not self.root.is_dir():
-            raise FileNotFoundError(f'{root} is not a folder; expected {root}/CLASS/NAME with endings '
+            raise FileNotFoundError(f'{root} is not a folder; expected {root}/CLASS/NAME with suffixes '
                                     f'{", ".join(self.suffixes)}')
         folders = sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith('.'))
         if not folders:
-            raise ValueError(f'{root} holds no class folders ({len(find_splats(root, suffixes))} splat files lie in it '
-                             f'directly); expected {root}/CLASS/NAME with endings {", ".join(self.suffixes)}')
+            raise ValueError(f'{root} holds no class folders (but {len(find_splats(root, suffixes))} splat files); '
+                             f'expected {root}/CLASS/NAME with suffixes {", ".join(self.suffixes)}')
         self.classes = label_names(folders, classes, str(root))
         self._items: list[tuple[Path, int]] = []
         for label, name in enumerate(self.classes):
             files = find_splats(self.root / name, suffixes)
             if not files:
-                raise ValueError(f'{self.root / name} holds no file that ends in {", ".join(self.suffixes)}; remove '
-                                 'the folder, or name the classes to take with classes=[...]')
+                raise ValueError(f'{self.root / name} holds no file with a suffix {", ".join(self.suffixes)}; '
+                                 'remove the folder, or choose the classes with classes=[...]')
             self._items += [(path, label) for path in files]
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The order in which a loader asks for objects."""
+"""Sampler that yields the epoch with each index."""
 from __future__ import annotations
 
 import math
@@ -13,21 +13,21 @@ from clipgs_plugin.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class EpochSampler(Sampler):
-    """Yields ``(epoch, index)``, so that a dataset in a worker knows the epoch.
+    """Sampler of pairs ``(epoch, index)``, so that the dataset in a worker knows the epoch.
 
-    The order is a function of (seed, epoch). With several processes each takes every world-size-th index, as with
+    The order is a function of (seed, epoch). Of several processes, each takes every world-size-th index, as in
     mmengine's ``DefaultSampler``.
 
     Args:
-        dataset: What to sample from.
-        shuffle: Another order each epoch.
-        seed: Equal in all processes; None agrees on a random one.
-        round_up: Repeat the first indices until every process has the same number.
+        dataset: Dataset to sample from.
+        shuffle: Use a new order in each epoch.
+        seed: Random seed, equal in all processes; None synchronises a random one.
+        round_up: Repeat the first indices until all processes have the same number.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True) -> None:
         if len(dataset) == 0:
-            raise ValueError(f'{dataset} is empty')
+            raise ValueError(f'{dataset} is empty, expected at least one object; check its root and split')
         self.rank, self.world_size = get_dist_info()
         self.dataset = dataset
         self.shuffle = shuffle
@@ -36,7 +36,7 @@ class EpochSampler(Sampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch to yield next; mmengine's ``DistSamplerSeedHook`` calls it."""
+        """Set the next epoch; mmengine's ``DistSamplerSeedHook`` calls this method."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Triplets of Gaussians, views and a caption."""
+"""Dataset of triplets: Gaussians, views and a caption."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -14,30 +14,30 @@ from clipgs_plugin.triplets import ShardFeatures, ShardReader, caption_id
 
 @DATASETS.register_module()
 class TripletDataset(GaussianDataset):
-    """Objects of a folder of triplets, each with one of its captions and some of its views.
+    """Objects of a triplet dataset, each with one caption and some of its views.
 
-    In training the caption and ``num_views`` different views are drawn anew each epoch (with repeats where an object
-    has fewer); in test mode an object comes with its first caption and all views, in order.
+    In training, each epoch draws a caption and ``num_views`` views of every object; views repeat only if an object has
+    fewer. In test mode, an object has its first caption and all its views, in order.
 
-    Beside what the pipeline makes of ``gaussians``, an object has ``uid``, ``captions``, ``caption``, ``caption_id``;
-    ``category`` and ``label`` where any object of the dataset has a category (``''`` and -1 for those that have none);
-    ``text`` (E,) and ``views`` (K, E) with ``features``; ``view_pixels`` (K, 3, H, W) uint8 with ``load_views``.
+    Besides ``gaussians``, the pipeline receives ``uid``, ``captions``, ``caption`` and ``caption_id``; ``category`` and
+    ``label`` if any object of the dataset has a category (``''`` and -1 for an object without one); ``text`` (E,) and
+    ``views`` (K, E) if ``features`` is set; ``view_pixels`` (K, 3, H, W) uint8 if ``load_views`` is set.
 
     Args:
-        root: A folder that ``tools/make_triplets.py`` or ``tools/make_toy_world.py`` wrote.
-        split: Name of the split; None takes all objects.
-        pipeline: Transforms, or configs of them.
-        features: Name of the teacher whose cached features to take.
-        num_views: K, the views an object has in training.
-        load_views: Decode the views themselves, for a teacher that runs live.
-        views: Numbers of the views to choose from; None: all.
-        classes: Take objects of these categories only, labelled in this order; None: all objects, labelled by the
-            sorted categories of the whole folder, the same in every split.
-        hold_out: Where the folder lacks the split val or test, the share of its training objects that stands in for
-            each missing one, one object at least, drawn by their uids; with 0 such a split is an error.
-        min_quality: Take objects of at least this held-out PSNR in dB, and none that was not measured.
-        test_mode: Evaluation.
-        seed: Randomness is a function of (seed, epoch, index).
+        root: Folder that ``tools/make_triplets.py`` or ``tools/make_toy_world.py`` wrote.
+        split: Name of the split; None uses all objects.
+        pipeline: Transforms or their configs.
+        features: Name of the teacher whose cached features are loaded; None loads none.
+        num_views: Number of views K per object in training.
+        load_views: Decode the views, for a teacher that runs during training.
+        views: Indices of the views to draw from; None uses all.
+        classes: Categories to use, labelled in this order. None uses all objects, labelled by the sorted categories of
+            the whole dataset, equal in every split.
+        hold_out: Share of the training objects, at least one, that replaces each missing split of val and test. The
+            choice depends on the uids. With 0, a missing split is an error.
+        min_quality: Minimum held-out PSNR of the objects in dB, which excludes unmeasured objects; None uses all.
+        test_mode: Use the first caption, all views and epoch 0, for evaluation.
+        seed: Random seed of captions, views and transforms.
     """
 
     def __init__(self, root: str | Path, split: str | None = 'train', pipeline: Sequence[dict | Callable] = (),
@@ -47,9 +47,9 @@ class TripletDataset(GaussianDataset):
                  seed: int = 0) -> None:
         super().__init__(pipeline, seed, test_mode)
         if num_views < 1:
-            raise ValueError(f'num_views={num_views}: expected at least 1')
+            raise ValueError(f'num_views={num_views}: expected at least 1 view')
         if not 0 <= hold_out < 0.5:
-            raise ValueError(f'hold_out={hold_out}: expected a share from 0 to below 0.5')
+            raise ValueError(f'hold_out={hold_out}: expected a share of at least 0 and less than 0.5')
         self.reader = ShardReader(root)
         self.split = split
         self.num_views = num_views
@@ -63,19 +63,19 @@ class TripletDataset(GaussianDataset):
         self.rows = self._select(split, classes is not None, hold_out, min_quality)
 
     def _check_views(self) -> None:
-        there, choice = self.reader.num_views, self.view_choice
-        if not len(choice) or choice.min() < 0 or choice.max() >= there:
-            raise ValueError(f'views={choice.tolist()}: expected at least one number below {there}, the views of each '
-                             f'object of {self.reader.root}')
+        count, choice = self.reader.num_views, self.view_choice
+        if not len(choice) or choice.min() < 0 or choice.max() >= count:
+            raise ValueError(f'views={choice.tolist()}: expected at least one index below {count}, the number of views '
+                             f'of each object of {self.reader.root}')
 
     def _select(self, split: str | None, labelled_only: bool, hold_out: float,
                 min_quality: float | None) -> np.ndarray:
-        """The reader's indices of the objects of this dataset."""
+        """Return the indices in the reader of the objects of this dataset."""
         reader = self.reader
-        splits = _with_held_out(reader.splits, reader.uids, hold_out) if hold_out else reader.splits
+        splits = _fill_missing_splits(reader.splits, reader.uids, hold_out) if hold_out else reader.splits
         if split is not None and split not in splits:
             raise ValueError(f'split={split!r}: {reader.root} has the splits {sorted(set(splits))}'
-                             + ('' if hold_out or split == 'train' else '; hold_out=0.1 takes a tenth of train for it'))
+                             + ('' if hold_out or split == 'train' else '; hold_out=0.1 uses a tenth of train instead'))
         keep = np.array([split is None or s == split for s in splits], bool)
         if labelled_only:
             keep &= np.array([category in self._labels for category in reader.categories], bool)
@@ -84,7 +84,8 @@ class TripletDataset(GaussianDataset):
         if not keep.any():
             raise ValueError(f'no object of {reader.root} is in split={split!r}'
                              + (f' with one of the classes {self.classes}' if labelled_only else '')
-                             + (f' and of min_quality={min_quality} dB' if min_quality is not None else ''))
+                             + (f' and of min_quality={min_quality} dB' if min_quality is not None else '')
+                             + '; relax these options')
         return np.flatnonzero(keep)
 
     def __len__(self) -> int:
@@ -105,37 +106,38 @@ class TripletDataset(GaussianDataset):
             results.update(category=record['category'] or '', label=self._labels.get(record['category'], -1))
         if self.features is None and not self.load_views:
             return results
-        which = self._draw_views(rng)
+        views = self._draw_views(rng)
         if self.features is not None:
-            results.update(self._features(row, chosen, results['caption_id'], which))
+            results.update(self._features(row, chosen, results['caption_id'], views))
         if self.load_views:
-            results['view_pixels'] = torch.from_numpy(self.reader.read_views(row, which)).permute(0, 3, 1, 2)
+            results['view_pixels'] = torch.from_numpy(self.reader.read_views(row, views)).permute(0, 3, 1, 2)
         return results
 
     def _draw_views(self, rng: np.random.Generator) -> np.ndarray:
-        """The views an object comes with, in training in no order."""
+        """Return the indices of the views of an item; in training they are drawn in random order."""
         if self.test_mode:
             return self.view_choice
         return rng.choice(self.view_choice, self.num_views, replace=len(self.view_choice) < self.num_views)
 
-    def _features(self, row: int, chosen: int, expected_id: int, which: np.ndarray) -> dict:
+    def _features(self, row: int, chosen: int, expected_id: int, views: np.ndarray) -> dict:
+        """Return the cached features of the chosen caption and views."""
         if self.features.caption_ids(row)[chosen] != expected_id:
-            raise ValueError(f'{self.features.folder} holds the features of other captions than {self.reader.root} now '
-                             f'has (object {self.reader.uids[row]}); delete it and run tools/cache_features.py again')
+            raise ValueError(f'{self.features.folder} holds features of other captions than {self.reader.root} (object '
+                             f'{self.reader.uids[row]}); delete it and run tools/cache_features.py again')
         return dict(text=torch.from_numpy(self.features.text(row)[chosen].astype(np.float32)),
-                    views=torch.from_numpy(self.features.image(row)[which].astype(np.float32)))
+                    views=torch.from_numpy(self.features.image(row)[views].astype(np.float32)))
 
 
-def _with_held_out(splits: Sequence[str], uids: Sequence[str], share: float) -> list[str]:
-    """The split of each object; val and test, where missing, each get a share of train."""
+def _fill_missing_splits(splits: Sequence[str], uids: Sequence[str], share: float) -> list[str]:
+    """Return the split of each object, after moving a share of train to each missing split of val and test."""
     splits = list(splits)
     train = sorted((i for i, split in enumerate(splits) if split == 'train'), key=lambda i: caption_id(uids[i]))
     count = max(1, round(share * len(train)))
     missing = [name for name in ('val', 'test') if name not in set(splits)]
     if missing and len(train) <= count * len(missing):
-        raise ValueError(f'{len(train)} training objects are too few to take {" and ".join(missing)} from '
-                         f'(hold_out={share}; the splits are {sorted(set(splits))}); give the objects splits, or take '
-                         'hold_out=0')
+        raise ValueError(f'{len(train)} training objects are too few for the missing splits {" and ".join(missing)} '
+                         f'(hold_out={share}; the dataset has the splits {sorted(set(splits))}); assign splits to the '
+                         'objects, or set hold_out=0')
     for number, split in enumerate(missing):
         for i in train[number * count:(number + 1) * count]:
             splits[i] = split

@@ -1,4 +1,4 @@
-"""Splat files in and out; every format comes as a :class:`GaussianCloud` in the INRIA convention and frame."""
+"""Reading and writing splat files; every format is read into a :class:`GaussianCloud` in the INRIA frame."""
 from clipgs_plugin.io.formats import (
     FORMATS,
     SUFFIXES,

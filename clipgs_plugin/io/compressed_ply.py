@@ -1,7 +1,8 @@
-"""The compressed ``.ply`` of PlayCanvas (SuperSplat): 16 bytes a Gaussian, in chunks of 256 with bounds of their own.
+"""The compressed ``.ply`` of PlayCanvas (SuperSplat): 16 bytes per Gaussian, in chunks of 256 with their own bounds.
 
-Positions and log scales are 11, 10 and 11 bits between their chunk's bounds, quaternions the three smallest of wxyz
-at 10 bits, colours and alpha 8 bits; higher SH bands, where present, are 8 bits over [-4, 4].
+Positions and log scales have 11, 10 and 11 bits between the bounds of their chunk. Quaternions store the three
+smallest components of wxyz in 10 bits each. Colours and alpha have 8 bits, optional higher SH bands 8 bits over
+[-4, 4].
 """
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from clipgs_plugin.io import ply, quantise
-from clipgs_plugin.io.files import arrays_from_cloud, cloud_from_arrays, write_whole
+from clipgs_plugin.io.files import arrays_from_cloud, cloud_from_arrays
 from clipgs_plugin.io.inria_ply import count_rest, rest_names
 from clipgs_plugin.structures import GaussianCloud
 
@@ -26,12 +27,12 @@ _QUAT_BITS = ((20, 10), (10, 10), (0, 10))
 
 
 def _unpack(packed: np.ndarray, layout) -> np.ndarray:
-    """Fields of 32-bit words as numbers in [0, 1], (N, fields)."""
+    """Return the fields of 32-bit words as numbers in [0, 1], (N, fields)."""
     return np.stack([(packed >> shift & (2 ** bits - 1)) / (2 ** bits - 1) for shift, bits in layout], axis=1)
 
 
 def _pack(values: np.ndarray, layout) -> np.ndarray:
-    """The inverse of :func:`_unpack`, rounding to nearest."""
+    """Invert :func:`_unpack`, rounding to nearest."""
     packed = np.zeros(len(values), np.uint32)
     for column, (shift, bits) in enumerate(layout):
         steps = np.rint(np.clip(values[:, column], 0, 1) * (2 ** bits - 1)).astype(np.uint32)
@@ -40,15 +41,15 @@ def _pack(values: np.ndarray, layout) -> np.ndarray:
 
 
 def is_compressed(file: ply.Ply) -> bool:
-    """Whether a file has the elements of a compressed ``.ply``."""
+    """Return True if a file has the elements of a compressed ``.ply``."""
     return 'chunk' in file and 'vertex' in file and 'packed_position' in file['vertex'].properties
 
 
 def from_ply(file: ply.Ply) -> GaussianCloud:
-    """Read with or without bounds of colours, SH degree 0 to 3.
+    """Read a file with or without colour bounds, SH degree 0 to 3.
 
     Raises:
-        ValueError: A property is missing or of another type, or counts do not fit together.
+        ValueError: A property is missing or has another type, or the counts of the elements disagree.
     """
     path = file.path
     for element, names in (('chunk', _BOUNDS), ('vertex', _PACKED)):
@@ -58,14 +59,15 @@ def from_ply(file: ply.Ply) -> GaussianCloud:
                              'it again')
     wrong = [name for name in _PACKED if file['vertex'].dtype[name].kind != 'u']
     if wrong:
-        raise ValueError(f'{path}: vertex property {", ".join(wrong)} is not of type uint')
+        raise ValueError(f'{path}: vertex property {", ".join(wrong)} is not of type uint; export it again')
     count, chunks = file['vertex'].count, file['chunk'].count
     if chunks != -(-count // CHUNK):
         raise ValueError(f'{path}: header promises {count} Gaussians in {chunks} chunks, expected {-(-count // CHUNK)} '
-                         f'of {CHUNK} each')
+                         f'of {CHUNK} each; export it again')
     rest = count_rest(path, file['sh'].properties) if 'sh' in file else 0
     if rest and file['sh'].count != count:
-        raise ValueError(f'{path}: header promises SH bands for {file["sh"].count} of {count} Gaussians')
+        raise ValueError(f'{path}: header promises SH bands for {file["sh"].count} of {count} Gaussians; '
+                         'export it again')
     tables = file.read()
     chunk_of = np.arange(count) // CHUNK
 
@@ -94,12 +96,12 @@ def from_ply(file: ply.Ply) -> GaussianCloud:
 
 
 def storage_order(cloud: GaussianCloud) -> np.ndarray:
-    """Where each stored Gaussian comes from, (N,): neighbours share a chunk, which keeps its bounds tight."""
+    """Return the index in the cloud of each stored Gaussian, (N,); neighbours share a chunk for tight bounds."""
     return quantise.morton_order(arrays_from_cloud(cloud)['means'])
 
 
 def write(cloud: GaussianCloud, path: Path) -> None:
-    """Write all SH bands of the cloud, in :func:`storage_order`."""
+    """Write all SH bands of the cloud in :func:`storage_order`."""
     order = storage_order(cloud)
     raw = {name: value[order] for name, value in arrays_from_cloud(cloud).items()}
     count, starts = len(cloud), np.arange(0, len(cloud), CHUNK)
@@ -107,7 +109,7 @@ def write(cloud: GaussianCloud, path: Path) -> None:
     rest = (raw['sh'].shape[1] - 1) * 3
 
     def normalise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds of each chunk, (chunks, 6) float32, and values in [0, 1] between them."""
+        """Return the bounds of each chunk, (chunks, 6) float32, and the values relative to them in [0, 1]."""
         low = np.minimum.reduceat(values, starts).astype(np.float32)
         high = np.maximum.reduceat(values, starts).astype(np.float32)
         span = (high.astype(np.float64) - low)[chunk_of]
@@ -124,12 +126,10 @@ def write(cloud: GaussianCloud, path: Path) -> None:
         _pack(color, _COLOR_BITS[:3]) | quantise.bytes_from_logits(raw['opacity_logits']),
     ], axis=1).astype('<u4')
     bounds = np.concatenate([position_bounds, scale_bounds, color_bounds], axis=1).astype('<f4')
-    elements = [('chunk', len(starts), [(name, 'float') for name in [*_BOUNDS, *_COLOR_BOUNDS]]),
-                ('vertex', count, [(name, 'uint') for name in _PACKED])]
-    parts = [bounds.data, vertex.data]
+    elements = {'chunk': ply.structured(bounds, [*_BOUNDS, *_COLOR_BOUNDS]),
+                'vertex': ply.structured(vertex, _PACKED)}
     if rest:
-        elements.append(('sh', count, [(name, 'uchar') for name in rest_names(rest)]))
         bands = raw['sh'][:, 1:].transpose(0, 2, 1).reshape(count, rest).astype(np.float64)
         steps = np.clip(np.floor((bands / (2 * MAX_SH) + 0.5) * 256), 0, 255).astype(np.uint8)
-        parts.append(steps.data)
-    write_whole(path, [ply.header(elements), *parts])
+        elements['sh'] = ply.structured(steps, rest_names(rest))
+    ply.write(path, elements)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and clouds made of numpy arrays."""
+"""Atomic file writing, and conversion between clouds and numpy arrays."""
 from __future__ import annotations
 
 import io
@@ -14,10 +14,10 @@ from clipgs_plugin.structures import GaussianCloud
 
 
 def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a file under a temporary name and rename it, so that no reader ever sees half of it.
+    """Write a file under a temporary name and rename it, so that no reader sees an incomplete file.
 
     Raises:
-        FileNotFoundError: Its folder does not exist.
+        FileNotFoundError: The folder of the file does not exist.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f'{path}: its folder does not exist, create it first')
@@ -33,26 +33,27 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an ``.npz`` of plain arrays, under exactly this name.
+    """Write an ``.npz`` of numbers and strings, without adding a suffix to the name.
 
     Raises:
-        FileNotFoundError: Its folder does not exist.
+        FileNotFoundError: The folder of the file does not exist.
         ValueError: An array holds objects, which numpy would pickle.
     """
     for name, array in arrays.items():
         if array.dtype.hasobject:
-            raise ValueError(f'{path}: {name!r} holds {array}, expected numbers or strings, which need no pickle')
+            raise ValueError(f'{path}: {name!r} holds {array}, expected numbers or strings, which do not need '
+                             'pickle; convert it')
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_whole(path, [buffer.getbuffer()])
 
 
 def cloud_from_arrays(means, quats, log_scales, opacity_logits, sh) -> GaussianCloud:
-    """A float32 cloud of arrays (N, 3), (N, 4), (N, 3), (N,), (N, K, 3), contiguous and its own."""
+    """Copy arrays (N, 3), (N, 4), (N, 3), (N,), (N, K, 3) into a contiguous float32 cloud."""
     tensor = lambda x: torch.from_numpy(np.array(x, np.float32, order='C'))  # noqa: E731
     return GaussianCloud(tensor(means), tensor(quats), tensor(log_scales), tensor(opacity_logits), tensor(sh))
 
 
 def arrays_from_cloud(cloud: GaussianCloud) -> dict[str, np.ndarray]:
-    """The raw fields by name, float32 on the CPU."""
+    """Return the raw fields by name, float32 on the CPU."""
     return {name: value.detach().to('cpu', torch.float32).numpy() for name, value in cloud.fields()}

@@ -1,4 +1,4 @@
-"""Which formats there are, and which one a file is."""
+"""Registry of the splat formats, and their detection by content or name."""
 from __future__ import annotations
 
 import os
@@ -18,11 +18,11 @@ class Format:
     """A file format of splats."""
 
     name: str
-    suffix: str                                                # that of files written; matched at the end of a name
+    suffix: str                                                # suffix of written files, matched at the end of a name
     description: str
     read: Callable[[Path], GaussianCloud]
     write: Callable[..., None] | None = None                   # (cloud, path, **options)
-    storage_order: Callable[[GaussianCloud], np.ndarray] | None = None  # where it does not keep the cloud's
+    storage_order: Callable[[GaussianCloud], np.ndarray] | None = None  # None: the order of the cloud
 
 
 def _read_ply(path: Path) -> GaussianCloud:
@@ -45,10 +45,10 @@ _SIGNATURES = {b'ply\n': 'ply', b'ply\r': 'ply', spz.GZIP: 'spz', spz.MAGIC: 'sp
 
 
 def format_of_name(path: str | os.PathLike) -> Format:
-    """The format whose suffix a name has.
+    """Return the format whose suffix ends a name.
 
     Raises:
-        ValueError: None has.
+        ValueError: No format has this suffix.
     """
     name = Path(path).name.lower()
     for format in FORMATS.values():
@@ -58,25 +58,25 @@ def format_of_name(path: str | os.PathLike) -> Format:
 
 
 def find_splats(folder: str | os.PathLike, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The files in a folder and below it whose names end so, in upper or lower case, sorted."""
+    """Return the files below a folder whose names end in one of the suffixes, in any case, sorted."""
     endings = tuple(suffix.lower() for suffix in suffixes)
     return sorted(path for path in Path(folder).rglob('*') if path.name.lower().endswith(endings) and path.is_file())
 
 
 def format_of_file(path: str | os.PathLike) -> Format:
-    """The format of a file: by its first bytes where a format has a signature, else by its suffix.
+    """Detect the format of a file by its signature, or by its suffix if no signature matches.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: A folder that is no SOG, an empty file, or no known format.
+        FileNotFoundError: The file does not exist.
+        ValueError: The path is a folder without a SOG, an empty file, or a file of an unknown format.
     """
     path = Path(path)
     if path.is_dir():
         if (path / sog.META).is_file():
             return FORMATS['sog-folder']
-        raise ValueError(f'{path}: is a folder without {sog.META}; name one splat file, or the folder of a SOG')
+        raise ValueError(f'{path}: a folder without {sog.META}; name one splat file, or the folder of a SOG')
     if not path.exists():
-        raise FileNotFoundError(f'{path}: no such file')
+        raise FileNotFoundError(f'{path}: the file does not exist; check the path')
     with path.open('rb') as file:
         head = file.read(4)
     if not head:
@@ -88,20 +88,19 @@ def format_of_file(path: str | os.PathLike) -> Format:
 
 
 def read_gaussians(path: str | os.PathLike, clean: bool = False) -> GaussianCloud:
-    """Read a splat file of any format in ``FORMATS``, whatever its name says, where its content says more.
+    """Read a splat file of any format in ``FORMATS``; a signature in the file takes precedence over its suffix.
 
     Args:
-        path: File, or the folder of an unbundled SOG.
+        path: Path of a file, or of the folder of an unbundled SOG.
         clean: Drop Gaussians with NaN, infinite values or a zero quaternion, with a warning that counts them.
 
     Returns:
-        The raw parameters in the INRIA convention and frame, float32 on the CPU; bit for bit where the file is
-        lossless.
+        Raw parameters in the INRIA convention and frame, float32 on the CPU. A lossless file is read bit for bit.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: No splat file, a damaged one, or invalid Gaussians in it and not ``clean``. The message names the
-            file, the field and the count.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged or not a splat file, or it holds invalid Gaussians and ``clean`` is False. The
+            message names the file, the field and the count.
     """
     path = Path(path)
     cloud = format_of_file(path).read(path)
@@ -114,21 +113,22 @@ def read_gaussians(path: str | os.PathLike, clean: bool = False) -> GaussianClou
 
 
 def write_gaussians(cloud: GaussianCloud, path: str | os.PathLike, **options) -> None:
-    """Write a splat file in the format of its suffix, in float32. It appears when it is whole.
+    """Write a splat file in the format of its suffix, from float32 values. An incomplete file never appears.
 
-    ``tools/convert_gaussians.py`` measures what the lossy formats lose.
+    ``tools/convert_gaussians.py`` measures the error of the lossy formats.
 
     Args:
         cloud: Valid Gaussians in the INRIA convention.
-        path: ``.ply``, ``.compressed.ply``, ``.splat``, ``.spz``, ``.sog``, or ``FOLDER/meta.json`` for a SOG folder.
-        **options: Those of the format: ``normals`` for .ply, ``version`` and ``fractional_bits`` for .spz,
+        path: Path that ends in ``.ply``, ``.compressed.ply``, ``.splat``, ``.spz`` or ``.sog``, or
+            ``FOLDER/meta.json`` for a SOG folder.
+        **options: Options of the format: ``normals`` for .ply, ``version`` and ``fractional_bits`` for .spz,
             ``palette`` for SOG.
 
     Raises:
-        ValueError: Unknown suffix, a format that is only read, or an invalid cloud.
+        ValueError: The suffix is unknown, the format is read-only, or the cloud is invalid.
     """
     format = format_of_name(path)
     if format.write is None:
         writable = ', '.join(other.suffix for other in FORMATS.values() if other.write)
-        raise ValueError(f'{path}: {format.suffix} files are only read; write one of {writable}')
+        raise ValueError(f'{path}: {format.suffix} files cannot be written; write one of {writable}')
     format.write(cloud.validate(f'cloud for {path}'), Path(path), **options)

@@ -1,4 +1,4 @@
-"""The ``.ply`` of the INRIA code (Kerbl et al., 2023), which training codes write: raw parameters, lossless."""
+"""The ``.ply`` of the INRIA code (Kerbl et al., 2023), the output of most training codes: raw parameters, lossless."""
 from __future__ import annotations
 
 import re
@@ -8,55 +8,56 @@ import numpy as np
 import torch
 
 from clipgs_plugin.io import ply
-from clipgs_plugin.io.files import arrays_from_cloud, write_whole
+from clipgs_plugin.io.files import arrays_from_cloud
 from clipgs_plugin.structures import GaussianCloud
 
 _MEANS = ['x', 'y', 'z']
-_NORMALS = ['nx', 'ny', 'nz']  # always zero, but the original viewer's reader counts on them
+_NORMALS = ['nx', 'ny', 'nz']  # always zero, but required by the original viewer
 _DC = ['f_dc_0', 'f_dc_1', 'f_dc_2']
 _OPACITY = ['opacity']
 _SCALES = ['scale_0', 'scale_1', 'scale_2']
 _QUATS = ['rot_0', 'rot_1', 'rot_2', 'rot_3']
-_DEGREES = {0: 0, 9: 1, 24: 2, 45: 3}  # by number of f_rest properties
+_REST_COUNTS = (0, 9, 24, 45)  # f_rest properties of SH degree 0, 1, 2, 3
 
 
 def rest_names(count: int) -> list[str]:
-    """Names of the properties of the SH bands above the constant one."""
+    """Return the property names of ``count`` SH coefficients above the constant band."""
     return [f'f_rest_{i}' for i in range(count)]
 
 
 def count_rest(path: Path, properties: tuple[str, ...]) -> int:
-    """How many ``f_rest`` properties an element has.
+    """Count the ``f_rest`` properties of an element.
 
     Raises:
-        ValueError: They are not those of SH degree 0 to 3.
+        ValueError: The properties do not match an SH degree from 0 to 3.
     """
     found = {name for name in properties if re.fullmatch(r'f_rest_\d+', name)}
-    if len(found) not in _DEGREES or found != set(rest_names(len(found))):
-        raise ValueError(f'{path}: {len(found)} f_rest properties, expected f_rest_0 onwards, {sorted(_DEGREES)} of '
-                         'them for SH degree 0, 1, 2, 3')
+    if len(found) not in _REST_COUNTS or found != set(rest_names(len(found))):
+        raise ValueError(f'{path}: {len(found)} f_rest properties, expected f_rest_0 onwards, {_REST_COUNTS} of '
+                         'them for SH degree 0, 1, 2, 3; export it again')
     return len(found)
 
 
 def from_ply(file: ply.Ply) -> GaussianCloud:
-    """Read any property order, SH degree 0 to 3, binary or ascii; properties it does not know are skipped.
+    """Read properties in any order, SH degree 0 to 3, binary or ascii; skip unknown properties.
 
     Raises:
-        ValueError: A mesh or a point cloud, a property is missing, or a wrong number of SH properties.
+        ValueError: The file holds a mesh or a point cloud, lacks a property, or has a wrong number of SH properties.
     """
     path, required = file.path, [*_MEANS, *_DC, *_OPACITY, *_SCALES, *_QUATS]
     properties = file['vertex'].properties if 'vertex' in file else ()
     missing = [name for name in required if name not in properties]
     if set(missing) >= {*_DC, *_OPACITY, *_SCALES, *_QUATS}:
-        raise ValueError(f'{path}: no Gaussians but a mesh or a point cloud: its vertices have '
-                         f'{", ".join(properties) or "no scalar properties"}, not f_dc, opacity, scale and rot')
+        raise ValueError(f'{path}: holds a mesh or a point cloud, not Gaussians: its vertices have '
+                         f'{", ".join(properties) or "no scalar properties"}, expected f_dc, opacity, scale and rot; '
+                         'name a splat file')
     if missing:
         raise ValueError(f'{path}: vertex lacks the property {", ".join(missing)} of a Gaussian; export it again as an '
                          'INRIA .ply')
     rest = count_rest(path, properties)
     table = file.read()['vertex']
     count, bands = len(table), rest // 3 + 1
-    # The file has the coefficients of red, then of green, then of blue; the cloud has colour innermost.
+    # The file stores all coefficients of red, then green, then blue; in the cloud colour is the last dimension.
     names = [name for k in range(bands) for name in
              (_DC if k == 0 else [f'f_rest_{channel * (bands - 1) + k - 1}' for channel in range(3)])]
     field = lambda names: torch.from_numpy(ply.columns(table, names))  # noqa: E731
@@ -65,17 +66,16 @@ def from_ply(file: ply.Ply) -> GaussianCloud:
 
 
 def write(cloud: GaussianCloud, path: Path, normals: bool = True) -> None:
-    """Write float32 in INRIA's own property order.
+    """Write float32 in the property order of the INRIA code.
 
     Args:
-        cloud: Any SH degree.
+        cloud: Gaussians of any SH degree.
         path: File to write.
-        normals: Include the zero normals, which no reader needs but the original viewer's.
+        normals: Include zero normals, which only the original viewer requires.
     """
     raw = arrays_from_cloud(cloud)
     rest = np.ascontiguousarray(raw['sh'][:, 1:].transpose(0, 2, 1)).reshape(len(cloud), -1)
     names = [*_MEANS, *(_NORMALS if normals else []), *_DC, *rest_names(rest.shape[1]), *_OPACITY, *_SCALES, *_QUATS]
     parts = [raw['means'], np.zeros((len(cloud), 3 if normals else 0), np.float32), raw['sh'][:, 0], rest,
              raw['opacity_logits'][:, None], raw['log_scales'], raw['quats']]
-    table = np.concatenate(parts, axis=1, dtype='<f4')
-    write_whole(path, [ply.header([('vertex', len(cloud), [(name, 'float') for name in names])]), table.data])
+    ply.write(path, {'vertex': ply.structured(np.concatenate(parts, axis=1, dtype='<f4'), names)})

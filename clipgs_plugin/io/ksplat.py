@@ -1,8 +1,9 @@
 """The ``.ksplat`` of mkkellogg's GaussianSplats3D viewer, read only.
 
-A header of 4,096 bytes, a header of 1,024 bytes for each section, then the sections. Level 0 is float32; level 1 has
-half floats, and positions in 16 bits about the centre of a bucket; level 2 has SH in 8 bits as well. Colour and alpha
-are 8 bits, SH goes up to degree 2.
+A file holds a header of 4,096 bytes, a header of 1,024 bytes per section, and the sections. Level 0 stores float32.
+Level 1 stores half floats, and positions in 16 bits relative to the centre of a bucket. Level 2 also stores SH in 8
+bits. Colour and alpha have 8 bits, SH has degree 2 at most.
+Hand-written: no Python package documents both a byte-exact round trip and errors that name the damaged field.
 """
 from __future__ import annotations
 
@@ -26,18 +27,18 @@ _DEFAULT_STEPS = 32767
 
 @dataclass(frozen=True)
 class _Section:
-    """One section's header."""
+    """Header of one section."""
 
     count: int
     capacity: int
     bucket_size: int
     buckets: int
-    block: float         # edge of a bucket's block
+    block: float         # edge length of the block of a bucket
     bucket_bytes: int
     steps: int           # half the range of a quantised position
     storage: int
-    full: int            # buckets that hold bucket_size Gaussians
-    partial: int         # buckets whose sizes are listed
+    full: int            # number of buckets that hold bucket_size Gaussians
+    partial: int         # number of buckets whose sizes are listed
     degree: int
 
 
@@ -49,15 +50,19 @@ def _record(level: int, degree: int) -> np.dtype:
 
 
 def read(path: Path) -> GaussianCloud:
-    """Read version 0.1, level 0, 1 or 2. It has no signature: version, counts and file size must fit together."""
+    """Read version 0.1, level 0, 1 or 2.
+
+    Raises:
+        ValueError: Version, counts and file size disagree; the format has no signature.
+    """
     data = path.read_bytes()
     if len(data) < HEADER_BYTES:
         raise ValueError(f'{path}: {len(data)} bytes, less than a .ksplat header of {HEADER_BYTES}; it is truncated or '
-                         'another format')
+                         'another format, download it again')
     major, minor, max_sections, _, _, total, level, *_, low, high = _HEADER.unpack_from(data)
     if (major, minor) != (0, 1) or level > 2:
         raise ValueError(f'{path}: .ksplat version {major}.{minor}, level {level}, expected 0.1 and a level of 0 to 2; '
-                         'it may be another format')
+                         'it may be another format, export it again')
     offset = HEADER_BYTES + max_sections * SECTION_BYTES
     if offset > len(data):
         raise ValueError(f'{path}: header promises {max_sections} sections, the file ends after {len(data)} bytes; it '
@@ -65,7 +70,7 @@ def read(path: Path) -> GaussianCloud:
     sections = [_Section(*_SECTION.unpack_from(data, HEADER_BYTES + i * SECTION_BYTES)) for i in range(max_sections)]
     degree = max((section.degree for section in sections), default=0)
     if degree > 2:
-        raise ValueError(f'{path}: SH degree {degree}, expected 0 to 2')
+        raise ValueError(f'{path}: SH degree {degree}, expected 0 to 2; it is damaged or another format')
     parts = []
     for section in sections:
         record = _record(level, section.degree)
@@ -92,23 +97,23 @@ def read(path: Path) -> GaussianCloud:
         raise ValueError(f'{path}: header promises {total} Gaussians, its sections hold {found} and end at byte '
                          f'{offset} of {len(data)}; it is damaged or another format')
     if not total:
-        raise ValueError(f'{path}: holds no Gaussians')
+        raise ValueError(f'{path}: holds no Gaussians; export it again')
     return cloud_from_arrays(*(np.concatenate(fields) for fields in zip(*parts)))
 
 
 def _centres(path: Path, data: bytes, offset: int, section: _Section) -> np.ndarray:
-    """Centre of the bucket of each Gaussian, (count, 3): full buckets come first, then the partial ones."""
+    """Return the bucket centre of each Gaussian, (count, 3); full buckets precede partial ones."""
     sizes = np.concatenate([np.full(section.full, section.bucket_size),
                             np.frombuffer(data, '<u4', section.partial, offset)])
     centres = np.frombuffer(data, '<f4', 3 * section.buckets, offset + 4 * section.partial).reshape(-1, 3)
     if section.bucket_bytes != 12 or len(sizes) != section.buckets or sizes.sum() < section.count:
         raise ValueError(f'{path}: {len(sizes)} buckets for {int(sizes.sum())} Gaussians, header promises '
-                         f'{section.buckets} for {section.count}; it is damaged')
+                         f'{section.buckets} for {section.count}; it is damaged, download it again')
     return np.repeat(centres, sizes, axis=0)[:section.count].astype(np.float64)
 
 
 def _sh(rgb: np.ndarray, bands: np.ndarray, degree: int, target: int) -> np.ndarray:
-    """All bands with colour innermost, (N, (target + 1) ** 2, 3); a file has each band's red, green, blue in turn."""
+    """Return all bands, (N, (target + 1) ** 2, 3); a file stores the red, green and blue of each band in turn."""
     sh = np.zeros((len(rgb), (target + 1) ** 2, 3))
     sh[:, 0] = quantise.dc_from_rgb(rgb / 255)
     for d in range(1, degree + 1):

@@ -1,8 +1,10 @@
 """The SOG of PlayCanvas ("spatially ordered Gaussians"): lossless WebP images and a ``meta.json``.
 
-Bundled in one zip (``.sog``), or a folder of files. A pixel is a Gaussian: positions 16 bits over a logarithmic
-range, log scales and colours an index into a codebook of 256 (version 2) or 8 bits over a range (version 1),
-quaternions the three smallest of wxyz at 8 bits, higher SH bands a label into a palette of up to 65,536.
+The files are bundled in one zip (``.sog``) or lie in a folder. Each pixel is a Gaussian. Positions have 16 bits over a
+logarithmic range. Log scales and colours are indices into a codebook of 256 (version 2) or have 8 bits over a range
+(version 1). Quaternions store the three smallest components of wxyz in 8 bits each. Higher SH bands are labels into a
+palette of up to 65,536 entries.
+Hand-written: no Python package documents both a byte-exact round trip and errors that name the damaged field.
 """
 from __future__ import annotations
 
@@ -24,42 +26,46 @@ from clipgs_plugin.structures import GaussianCloud
 META = 'meta.json'
 ZIP = b'PK'
 _COEFFICIENTS = {1: 3, 2: 8, 3: 15}
-_PALETTE_WIDTH = 64  # palette entries in a row of the centroids' image
+_PALETTE_WIDTH = 64  # palette entries per row of the centroid image
 _FIRST_TAG = 252     # alpha of the quaternion image: 252 + index of the largest component
 _MAX_PALETTE = 2 ** 16
-# What zipfile raises on damage: beside its own errors, those of whatever damaged fields make it do.
+# zipfile raises these on damaged archives, besides its own error.
 _ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, struct.error,
                zlib.error)
 
 
 class _Reader:
-    """Named files of a bundle or a folder, with errors that name both."""
+    """Access to the named files of a bundle or a folder, with errors that name both."""
 
     def __init__(self, path: Path, get: Callable[[str], bytes]):
         self.path, self.get = path, get
 
     def bytes(self, name: str) -> bytes:
         if not isinstance(name, str) or Path(name).name != name:
-            raise ValueError(f'{self.path}: {META} names the file {name!r}, expected a plain file name')
+            raise ValueError(f'{self.path}: {META} names the file {name!r}, expected a name without '
+                             'folders; export it again')
         try:
             return self.get(name)
         except (KeyError, FileNotFoundError):
-            raise ValueError(f'{self.path}: lacks {name}; a SOG is {META} and the images it names') from None
+            raise ValueError(f'{self.path}: lacks {name}, expected every image that {META} names; export it '
+                             'again') from None
         except _ZIP_ERRORS as error:
             raise ValueError(f'{self.path}: {name} cannot be read ({error}); download it again') from None
 
     def names(self, meta: dict, group: str, count: int = 1) -> list[str]:
-        """The files that a group of the meta names."""
+        """Return the file names of a group of the metadata."""
         names = meta[group]['files']
         if len(names) != count:
-            raise ValueError(f'{self.path}: {META} names {len(names)} files of {group}, expected {count}')
+            raise ValueError(f'{self.path}: {META} names {len(names)} files of {group}, expected {count}; export it '
+                             'again')
         return names
 
     def pixels(self, name: str, count: int = 0) -> np.ndarray:
-        """RGBA of an image, (pixels, 4), at least ``count`` of them."""
+        """Return the RGBA pixels of an image, (pixels, 4), checking for at least ``count`` pixels."""
         return self.image(name, count).reshape(-1, 4)
 
     def image(self, name: str, count: int = 0) -> np.ndarray:
+        """Return the RGBA pixels of an image, (height, width, 4), checking for at least ``count`` pixels."""
         from PIL import Image
 
         data = self.bytes(name)
@@ -67,15 +73,15 @@ class _Reader:
             with Image.open(io.BytesIO(data)) as image:
                 pixels = np.asarray(image.convert('RGBA'))
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f'{self.path}: {name} is no readable image ({error}); download it again') from None
+            raise ValueError(f'{self.path}: {name} is not a readable image ({error}); download it again') from None
         if pixels.shape[0] * pixels.shape[1] < count:
             raise ValueError(f'{self.path}: {META} promises {count} Gaussians, {name} holds '
-                             f'{pixels.shape[0] * pixels.shape[1]} pixels')
+                             f'{pixels.shape[0] * pixels.shape[1]} pixels; download or export it again')
         return pixels
 
 
 def read(path: Path) -> GaussianCloud:
-    """Read a bundle, a folder, or the ``meta.json`` of a folder; version 1 or 2."""
+    """Read version 1 or 2 from a bundle, a folder, or the ``meta.json`` of a folder."""
     if path.is_dir() or path.suffix == '.json':
         folder = path if path.is_dir() else path.parent
         return _read(_Reader(path, lambda name: (folder / name).read_bytes()), META if path.is_dir() else path.name)
@@ -93,16 +99,17 @@ def _read(reader: _Reader, name: str) -> GaussianCloud:
         meta = json.loads(reader.bytes(name))
         version = meta.get('version', 1)
         if version not in (1, 2):
-            raise ValueError(f'{reader.path}: SOG version {version}, expected 1 or 2')
+            raise ValueError(f'{reader.path}: SOG version {version}, expected 1 or 2; export it as version 2')
         return _decode(reader, meta, version)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{reader.path}: {name} is no JSON ({error})') from None
+        raise ValueError(f'{reader.path}: {name} is not JSON ({error}); download it again') from None
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f'{reader.path}: {name} is not that of a SOG ({type(error).__name__}: {error})') from None
+        raise ValueError(f'{reader.path}: {name} does not describe a SOG ({type(error).__name__}: {error}); export it '
+                         'again') from None
 
 
 def _codebook(values: list[float | None]) -> np.ndarray:
-    """256 values; a null, which some writers leave in the first place, continues the others."""
+    """Return 256 values; extrapolate a first value of null, which some writers produce."""
     first, *rest = values
     if first is None:
         first = rest[0] + (rest[0] - rest[-1]) / len(values)
@@ -110,14 +117,16 @@ def _codebook(values: list[float | None]) -> np.ndarray:
 
 
 def _decode(reader: _Reader, meta: dict, version: int) -> GaussianCloud:
+    """Build the cloud from the images that ``meta`` names."""
     count = int(meta['count'] if version == 2 else meta['means']['shape'][0])
 
     def values(group: dict, pixels: np.ndarray) -> np.ndarray:
-        """8-bit channels through a codebook, or between bounds."""
+        """Map 8-bit channels through a codebook (version 2) or to a range (version 1)."""
         if version == 2:
             codebook = _codebook(group['codebook'])
             if len(pixels) and pixels.max() >= len(codebook):
-                raise ValueError(f'{reader.path}: index {pixels.max()} in a codebook of {len(codebook)}')
+                raise ValueError(f'{reader.path}: index {pixels.max()} in a codebook of {len(codebook)}; it is '
+                                 'damaged, export it again')
             return codebook[pixels]
         low, high = np.array(group['mins'], np.float64), np.array(group['maxs'], np.float64)
         return low + (high - low) * (pixels / 255)
@@ -129,7 +138,7 @@ def _decode(reader: _Reader, meta: dict, version: int) -> GaussianCloud:
     largest = quats[:, 3].astype(np.int64) - _FIRST_TAG
     if (largest < 0).any():
         raise ValueError(f'{reader.path}: quats have an invalid tag in {int((largest < 0).sum())} of {count} '
-                         'Gaussians; the image was probably compressed with loss')
+                         'Gaussians; the image was probably compressed with loss, export it as lossless WebP')
     color = reader.pixels(*reader.names(meta, 'sh0'), count)[:count]
     if version == 2:
         dc, logits = values(meta['sh0'], color[:, :3]), quantise.logits_from_bytes(color[:, 3])
@@ -149,53 +158,56 @@ def _decode(reader: _Reader, meta: dict, version: int) -> GaussianCloud:
 
 
 def _decode_bands(reader: _Reader, meta: dict, count: int, values: Callable) -> np.ndarray:
-    """Higher SH bands, (count, coefficients, 3): a row of the palette for each Gaussian's label."""
+    """Return the higher SH bands, (count, coefficients, 3), by looking up each label in the palette."""
     centroids, labels = reader.names(meta, 'shN', 2)
     palette = reader.image(centroids)[:, :, :3]
     coefficients = palette.shape[1] // _PALETTE_WIDTH
     if palette.shape[1] % _PALETTE_WIDTH or coefficients not in _COEFFICIENTS.values() or (
             'bands' in meta['shN'] and _COEFFICIENTS.get(meta['shN']['bands']) != coefficients):
         raise ValueError(f'{reader.path}: {centroids} is {palette.shape[1]} pixels wide, expected {_PALETTE_WIDTH} '
-                         f'times one of {[*_COEFFICIENTS.values()]} coefficients, those of the bands that {META} names')
+                         f'times one of {[*_COEFFICIENTS.values()]} coefficients, matching the bands in {META}; '
+                         'export it again')
     palette = palette.reshape(-1, coefficients, 3)
     pixels = reader.pixels(labels, count)[:count].astype(np.int64)
     label = pixels[:, 0] | pixels[:, 1] << 8
     if count and label.max() >= len(palette):
-        raise ValueError(f'{reader.path}: SH label {label.max()} in a palette of {len(palette)}')
+        raise ValueError(f'{reader.path}: SH label {label.max()} in a palette of {len(palette)}; it is damaged, '
+                         'export it again')
     return values(palette)[label]
 
 
 def storage_order(cloud: GaussianCloud) -> np.ndarray:
-    """Where each stored Gaussian comes from, (N,): neighbouring pixels compress better."""
+    """Return the index in the cloud of each stored Gaussian, (N,); similar neighbouring pixels compress better."""
     return quantise.morton_order(arrays_from_cloud(cloud)['means'])
 
 
 def write(cloud: GaussianCloud, path: Path, palette: int = _MAX_PALETTE) -> None:
-    """Write version 2 in :func:`storage_order`: a bundle, or a folder of files where ``path`` names a ``meta.json``.
+    """Write version 2 in :func:`storage_order`, as a bundle, or as a folder if ``path`` names a ``meta.json``.
 
     Args:
-        cloud: Any SH degree.
-        path: ``.sog`` or ``FOLDER/meta.json``.
-        palette: Entries of the palette of SH bands; the default gives up to 65,536 Gaussians their own.
+        cloud: Gaussians of any SH degree.
+        path: Path of a ``.sog`` file, or ``FOLDER/meta.json``.
+        palette: Number of palette entries for SH bands. With the default, up to 65,536 Gaussians have their own entry.
 
     Raises:
-        ValueError: A palette outside 1 to 65,536.
+        ValueError: ``palette`` is outside 1 to 65,536.
     """
     if not 1 <= palette <= _MAX_PALETTE:
-        raise ValueError(f'palette={palette}: expected 1 to {_MAX_PALETTE}')
+        raise ValueError(f'palette={palette}: expected 1 to {_MAX_PALETTE} entries; omit it for the default')
     files = _encode(cloud, palette)
     if path.suffix == '.json':
-        for name, data in files.items():  # meta.json comes last, so that a folder with one is whole
+        for name, data in files.items():  # meta.json is last, so a folder that has one is complete
             write_whole(path if name == META else path.parent / name, [data])
         return
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name), data)  # no time stamp: equal clouds give equal files
+            archive.writestr(zipfile.ZipInfo(name), data)  # no timestamp: equal clouds give equal files
     write_whole(path, [buffer.getbuffer()])
 
 
 def _encode(cloud: GaussianCloud, palette: int) -> dict[str, bytes]:
+    """Return the content of every file by name."""
     order = storage_order(cloud)
     raw = {name: value[order].astype(np.float64) for name, value in arrays_from_cloud(cloud).items()}
     count = len(cloud)
@@ -209,7 +221,7 @@ def _encode(cloud: GaussianCloud, palette: int) -> dict[str, bytes]:
         padded = np.zeros((height * width, 4), np.uint8)
         padded[:len(pixels)] = pixels
         buffer = io.BytesIO()
-        # exact: colours under alpha 0 are data here
+        # exact: keep colours below alpha 0, which hold data
         Image.fromarray(padded.reshape(height, width, 4)).save(buffer, 'WEBP', lossless=True, exact=True)
         return buffer.getvalue()
 
@@ -253,10 +265,11 @@ def _encode(cloud: GaussianCloud, palette: int) -> dict[str, bytes]:
 
 
 def _quantise(values: np.ndarray, size: int = 256, rounds: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    """A codebook of ``size`` ascending values, and indices into it; exact for up to ``size`` distinct values.
+    """Fit a codebook of ``size`` ascending values and return it with indices into it.
 
-    Lloyd's algorithm over a histogram with weights count ** (1/3): with the counts themselves the few large Gaussians
-    that fill a picture would share a handful of entries, without weights the many small ones would.
+    Up to ``size`` distinct values are kept exactly. Otherwise Lloyd's algorithm runs on a histogram with weights
+    count ** (1/3). Without the exponent, the few large Gaussians that fill an image would share few entries; without
+    weights, the many small ones would.
     """
     values = values.astype(np.float32)
     distinct = np.unique(values).astype(np.float64)
@@ -274,7 +287,7 @@ def _quantise(values: np.ndarray, size: int = 256, rounds: int = 20) -> tuple[np
     moment = np.concatenate([[0], np.cumsum(weights * centres)])
     share = (np.arange(size) + 0.5) / size
     quantiles = centres[np.searchsorted(mass[1:], share * mass[-1])]
-    codebook = (quantiles + low + (high - low) * share) / 2  # entries for the bulk and for the tails
+    codebook = (quantiles + low + (high - low) * share) / 2  # entries for the bulk and the tails
     for _ in range(rounds):
         edges = np.concatenate([[0], np.searchsorted(centres, (codebook[1:] + codebook[:-1]) / 2), [len(centres)]])
         filled = np.diff(edges) > 0
@@ -283,9 +296,12 @@ def _quantise(values: np.ndarray, size: int = 256, rounds: int = 20) -> tuple[np
 
 
 def _cluster(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most ``size`` centroids, (., D), and each point's index of one, by halving along the widest axis.
+    """Cluster points, (N, D), into at most ``size`` centroids by halving along the widest axis.
 
-    k-means would fit a little closer, at minutes in place of seconds for a palette this large.
+    k-means fits slightly better, but takes minutes instead of seconds for a palette of this size.
+
+    Returns:
+        Centroids, (M, D), and the index of the centroid of each point, (N,).
     """
     if len(points) <= size:
         return points, np.arange(len(points))

@@ -1,8 +1,10 @@
-"""The ``.spz`` of Niantic: attributes in planes of bytes, gzipped (versions 2 and 3) or in zstd streams (version 4).
+"""The ``.spz`` of Niantic: planes of bytes, compressed with gzip (versions 2 and 3) or zstd (version 4).
 
-Positions are 24-bit fixed point, log scales 8 bits in steps of 1/16, alpha and colour 8 bits, SH bands 8 bits over
-[-1, 1), quaternions xyz at 8 bits (version 2) or the three smallest of xyzw at 10 bits. Its frame is right, up, back:
-the INRIA frame after a half turn about x, which this module undoes for means, quaternions and SH.
+Positions are 24-bit fixed point. Log scales have 8 bits in steps of 1/16, alpha and colour 8 bits, SH bands 8 bits over
+[-1, 1). Quaternions store xyz in 8 bits each (version 2) or the three smallest components of xyzw in 10 bits each. The
+frame is right, up, back: the INRIA frame after a half turn about x, which this module applies to means, quaternions
+and SH.
+Hand-written: no Python package documents both a byte-exact round trip and errors that name the damaged field.
 """
 from __future__ import annotations
 
@@ -24,37 +26,43 @@ _HEADER = struct.Struct('<4sIIBBBB')  # magic, version, count, SH degree, fracti
 _HEADER_V4_BYTES = 32
 _EXTENSIONS = 0x2
 _MAX_EXTENSION_BYTES = 2 ** 20
-_COORDINATE_SYSTEM, _RIGHT_UP_BACK = 0xADBE0003, (0, 4)  # the extension that names another frame, and ours
+_COORDINATE_SYSTEM, _RIGHT_UP_BACK = 0xADBE0003, (0, 4)  # the extension that declares a frame, and the accepted frames
 _COLOR_SCALE = 0.15
 _XYZW = [1, 2, 3, 0]
 _WXYZ = [3, 0, 1, 2]
 _FLIP_MEANS = np.array([1.0, -1, -1])
-_FLIP_QUATS = np.array([1.0, 1, -1, -1])  # q -> i q / i: the half turn, and axes whose sign does not matter
+_FLIP_QUATS = np.array([1.0, 1, -1, -1])  # the half turn q -> i q / i; the sign of an axis has no effect
 # Signs of y, z, x; xy, yz, zz, xz, xx-yy; ... under y -> -y, z -> -z.
 _FLIP_SH = np.array([1.0, -1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1])
 
 
 def _plane_sizes(version: int, count: int, degree: int) -> list[int]:
-    """Bytes of positions, alphas, colours, scales, rotations and SH."""
+    """Return the bytes of positions, alphas, colours, scales, rotations and SH."""
     return [9 * count, count, 3 * count, 3 * count, (3 if version == 2 else 4) * count,
             3 * ((degree + 1) ** 2 - 1) * count]
 
 
 def _parse_header(path: Path, data: bytes) -> tuple[int, int, int, int, int, int]:
     if len(data) < _HEADER.size or data[:4] != MAGIC:
-        raise ValueError(f'{path}: no .spz header, which starts with {MAGIC.decode()}; it is damaged or another format')
+        raise ValueError(f'{path}: not a .spz header, expected it to start with {MAGIC.decode()}; it is damaged or '
+                         'another format')
     _, version, count, degree, bits, flags, streams = _HEADER.unpack_from(data)
     if version not in VERSIONS:
-        raise ValueError(f'{path}: .spz version {version}, expected one of {VERSIONS}')
+        raise ValueError(f'{path}: .spz version {version}, expected one of {VERSIONS}; export it as version 3')
     if degree > 3:
         raise ValueError(f'{path}: SH degree {degree}, expected 0 to 3; export it with degree 3')
     if bits > 30:
-        raise ValueError(f'{path}: positions with {bits} fractional bits, expected at most 30')
+        raise ValueError(f'{path}: positions with {bits} fractional bits, expected at most 30; it is damaged, '
+                         'export it again')
     return version, count, degree, bits, flags, streams
 
 
 def _check_extensions(path: Path, data: bytes) -> None:
-    """Skip extensions, but not the one that puts the data into another frame."""
+    """Skip extensions, except one that declares another frame.
+
+    Raises:
+        ValueError: The frame is not right, up, back.
+    """
     offset = 0
     while offset + 8 <= len(data):
         kind, size = struct.unpack_from('<II', data, offset)
@@ -66,13 +74,13 @@ def _check_extensions(path: Path, data: bytes) -> None:
 
 
 def _read_gzip(path: Path, data: bytes) -> tuple[bytes, bytes]:
-    """Header and planes of versions 2 and 3; never inflates more than the header promises."""
+    """Return header and planes of version 2 or 3, without inflating more than the header promises."""
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         head = stream.decompress(data, _HEADER.size)
         version, count, degree, _, flags, _ = _parse_header(path, head)
         if version > 3:
-            raise ValueError(f'{path}: gzipped .spz version {version}, expected 2 or 3')
+            raise ValueError(f'{path}: gzipped .spz version {version}, expected 2 or 3; export it again')
         expected = sum(_plane_sizes(version, count, degree))
         slack = _MAX_EXTENSION_BYTES if flags & _EXTENSIONS else 1
         body = stream.decompress(stream.unconsumed_tail, expected + slack)
@@ -90,18 +98,19 @@ def _read_gzip(path: Path, data: bytes) -> tuple[bytes, bytes]:
 
 
 def _read_zstd(path: Path, data: bytes) -> tuple[bytes, bytes]:
-    """Header and planes of version 4: a plain header, a table of sizes, one zstd stream a plane."""
+    """Return header and planes of version 4: an uncompressed header, a table of sizes, one zstd stream per plane."""
     import pyarrow
 
     version, count, degree, _, flags, streams = _parse_header(path, data)
     if version < 4:
-        raise ValueError(f'{path}: .spz version {version} without gzip, expected version 4')
+        raise ValueError(f'{path}: .spz version {version} without gzip, expected version 4; export it again')
     sizes = [size for size in _plane_sizes(version, count, degree) if size]
     table, = struct.unpack_from('<I', data, _HEADER.size) if len(data) >= _HEADER_V4_BYTES else (0,)
     start = table + 16 * streams
     if streams != len(sizes) or table < _HEADER_V4_BYTES or start > len(data):
         raise ValueError(f'{path}: header promises {streams} streams with their sizes at byte {table}, expected '
-                         f'{len(sizes)} in a file of {len(data)} bytes; it is truncated or damaged')
+                         f'{len(sizes)} in a file of {len(data)} bytes; it is truncated or damaged, '
+                         'download it again')
     if flags & _EXTENSIONS:
         _check_extensions(path, data[_HEADER_V4_BYTES:table])
     planes = []
@@ -109,11 +118,12 @@ def _read_zstd(path: Path, data: bytes) -> tuple[bytes, bytes]:
         packed, unpacked = struct.unpack_from('<QQ', data, table + 16 * index)
         if unpacked != expected or start + packed > len(data):
             raise ValueError(f'{path}: stream {index} promises {unpacked} bytes from {packed}, expected {expected} for '
-                             f'{count} Gaussians, within a file of {len(data)}; it is truncated or damaged')
+                             f'{count} Gaussians, within a file of {len(data)}; it is truncated or damaged, '
+                             'download it again')
         try:
             planes.append(pyarrow.Codec('zstd').decompress(data[start:start + packed], unpacked, asbytes=True))
         except OSError as error:
-            raise ValueError(f'{path}: stream {index} is damaged zstd data ({error})') from None
+            raise ValueError(f'{path}: stream {index} is damaged zstd data ({error}); download it again') from None
         start += packed
     if start != len(data):
         raise ValueError(f'{path}: {len(data) - start} bytes follow the last stream; export it again')
@@ -121,7 +131,7 @@ def _read_zstd(path: Path, data: bytes) -> tuple[bytes, bytes]:
 
 
 def read(path: Path) -> GaussianCloud:
-    """Read version 2, 3 or 4, into the INRIA frame."""
+    """Read version 2, 3 or 4 into the INRIA frame."""
     data = path.read_bytes()
     head, body = _read_gzip(path, data) if data.startswith(GZIP) else _read_zstd(path, data)
     version, count, degree, bits, _, _ = _parse_header(path, head)
@@ -144,13 +154,13 @@ def read(path: Path) -> GaussianCloud:
 
 
 def _first_three(steps: np.ndarray) -> np.ndarray:
-    """wxyz of x, y, z in 8 bits each, w >= 0."""
+    """Return wxyz, w >= 0, from x, y, z in 8 bits each."""
     xyz = steps / 127.5 - 1
     return np.concatenate([quantise.fourth_of_unit(xyz)[:, None], xyz], axis=1)
 
 
 def _smallest_three(packed: np.ndarray) -> np.ndarray:
-    """wxyz of 2 bits for the largest of xyzw, then a sign and 9 bits for each of the others."""
+    """Return wxyz from 2 bits for the largest of xyzw, and a sign and 9 bits for each of the others."""
     fields = packed[:, None] >> np.array([20, 10, 0], np.uint32)
     magnitude = (fields & 511) / (511 * 2 ** 0.5)
     return quantise.restore_largest(packed >> 30, np.where(fields & 512, -magnitude, magnitude))[:, _WXYZ]
@@ -160,22 +170,22 @@ def write(cloud: GaussianCloud, path: Path, version: int = 3, fractional_bits: i
     """Write all SH bands of the cloud in its order.
 
     Args:
-        cloud: Means within 2 ** 23; SH bands beyond [-1, 1) saturate.
+        cloud: Gaussians with means below 2 ** 23 in magnitude; SH bands outside [-1, 1) saturate.
         path: File to write.
-        version: 2 for old readers (coarser rotations), 3, or 4 (zstd in place of gzip).
-        fractional_bits: Resolution of positions, 2 ** -bits; fewer where the means would overflow 24 bits.
+        version: 2 (coarser rotations, for old readers), 3, or 4 (zstd instead of gzip).
+        fractional_bits: Resolution of positions, 2 ** -bits; reduced if the means would overflow 24 bits.
 
     Raises:
-        ValueError: Unknown version, or means too large for any resolution.
+        ValueError: The version is unknown, or the means are too large for any resolution.
     """
     if version not in VERSIONS or not 0 <= fractional_bits <= 24:
         raise ValueError(f'version={version}, fractional_bits={fractional_bits}: expected a version of {VERSIONS} and '
-                         '0 to 24 bits')
+                         '0 to 24 bits; omit them for the defaults')
     raw = {name: value.astype(np.float64) for name, value in arrays_from_cloud(cloud).items()}
     limit = 2 ** 23 - 1
     extent = float(np.abs(raw['means']).max())
     if extent > limit:
-        raise ValueError(f'means reach {extent:g}, .spz holds up to {limit}; scale the cloud down')
+        raise ValueError(f'means reach {extent:g}, .spz stores up to {limit}; scale the cloud down')
     bits = min(fractional_bits, math.floor(math.log2(limit / extent))) if extent else fractional_bits
     count, degree = len(cloud), cloud.sh_degree
     fixed = np.rint(raw['means'] * _FLIP_MEANS * 2.0 ** bits).astype('<i4')

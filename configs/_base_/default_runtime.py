@@ -4,13 +4,13 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    # Two files at least: the oldest is removed before the newest is written.
+    # At least two, because the oldest file is removed before the newest is written.
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='auto', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'))
 custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='SeedHook'), dict(type='ProgressBarHook'),
                 dict(type='ModelSummaryHook')]
 
-# A fork copies the locks of other threads, but not the threads that would open them.
+# Spawn, because a fork copies the locks of other threads but not the threads that release them.
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='spawn', opencv_num_threads=0),

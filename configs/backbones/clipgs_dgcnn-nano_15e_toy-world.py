@@ -1,4 +1,4 @@
-# DGCNN on the toy world: it takes the Gaussians themselves, so there is no tokenizer. Narrow, as its graphs are dear.
+# DGCNN on the toy world. It takes Gaussians, so it has no tokenizer. Narrow, because its graphs are expensive.
 _base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
 
 model = dict(

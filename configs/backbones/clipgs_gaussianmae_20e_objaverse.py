@@ -1,4 +1,4 @@
-# CLIP-GS with Gaussian-MAE's encoder at its published size, from scratch: its weights were never released.
+# CLIP-GS with Gaussian-MAE's encoder at its published size, from scratch, because its weights were never released.
 _base_ = ['../_base_/models/clip_gs.py', '../_base_/datasets/objaverse_triplets.py',
           '../_base_/schedules/adamw_20e.py', '../_base_/default_runtime.py']
 

@@ -1,4 +1,4 @@
-# OpenShape's PointBERT on the toy world: ball queries of coloured points with their place in the object.
+# OpenShape's PointBERT on the toy world: ball queries of coloured points with their position in the object.
 _base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
 
 model = dict(

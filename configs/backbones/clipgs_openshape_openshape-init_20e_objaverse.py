@@ -1,4 +1,4 @@
-# CLIP-GS with OpenShape's PointBERT, which saw y and z exchanged.
+# CLIP-GS with OpenShape's PointBERT, which was trained with y and z exchanged.
 _base_ = ['clipgs_ulip2_ulip2-init_20e_objaverse.py']
 
 model = dict(encoder=dict(backbone='openshape-pointbert-vitg14'))

@@ -1,5 +1,5 @@
-# Point-BERT on the toy world with heads as wide as the published models have them, so that files go in and out: the
-# quickstart's own has heads of 32.
+# Point-BERT on the toy world with heads of width 64, as in the published models, so that it reads and writes their
+# checkpoints. The quickstart has heads of width 32.
 _base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
 
 model = dict(encoder=dict(backbone=dict(num_heads=3)))

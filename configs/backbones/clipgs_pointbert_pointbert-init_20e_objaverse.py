@@ -2,7 +2,7 @@
 _base_ = ['../_base_/models/clip_gs.py', '../_base_/datasets/objaverse_triplets.py',
           '../_base_/schedules/adamw_20e.py', '../_base_/default_runtime.py']
 
-# The name stands for the network, its weights, and how it was shown points.
+# The name selects the architecture, its weights and its input convention.
 model = dict(encoder=dict(type='GSEncoder', backbone='point-bert', embed_dim=1024))
 teacher = dict(type='OpenCLIPTeacher', model=_base_.teacher_name)
 

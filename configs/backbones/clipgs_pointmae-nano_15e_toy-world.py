@@ -1,4 +1,4 @@
-# Point-MAE on the toy world: no class token, the mean beside the maximum of the patches.
+# Point-MAE on the toy world: no class token, the mean and the maximum of the patches.
 _base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
 
 model = dict(

@@ -1,4 +1,4 @@
-# ReCon on the toy world: three global tokens that look at the patches.
+# ReCon on the toy world: three global tokens attend to the patches.
 _base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
 
 model = dict(

@@ -1,4 +1,4 @@
-# ReCon++ on the toy world: sixteen queries that look at the patches, in the small width.
+# ReCon++ on the toy world: sixteen queries attend to the patches, in the small width.
 _base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
 
 model = dict(

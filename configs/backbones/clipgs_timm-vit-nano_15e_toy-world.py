@@ -1,4 +1,4 @@
-# an image transformer of timm on the toy world: a tiny ViT, the comparison of Table 7 of the CLIP-GS paper.
+# An image transformer of timm on the toy world: a tiny ViT, as in the ablation of Table 7 of the CLIP-GS paper.
 _base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
 
 model = dict(

@@ -1,4 +1,4 @@
-# ULIP on the toy world: Point-BERT's layers, as ULIP-2 has them, on coloured points.
+# ULIP on the toy world: Point-BERT's layers on coloured points, as in ULIP-2.
 _base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
 
 model = dict(

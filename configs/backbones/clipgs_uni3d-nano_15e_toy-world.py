@@ -1,4 +1,4 @@
-# Uni3D on the toy world: EVA's blocks in the tiny width, the position added once.
+# Uni3D on the toy world: EVA's blocks in the tiny width; the position is added once.
 _base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
 
 model = dict(

@@ -1,8 +1,8 @@
-# CLIP-GS with the base model of its paper: Uni3D-B's weights behind the GS tokenizer, taught by cached features.
+# CLIP-GS with the base model of its paper: Uni3D-B's weights behind the GS tokenizer, trained on cached features.
 _base_ = ['../_base_/models/gs_encoder_base.py', '../_base_/datasets/objaverse_triplets.py',
           '../_base_/schedules/adamw_20e.py', '../_base_/default_runtime.py']
 
-# The projection too: teacher and space are those of Uni3D, so training begins where Uni3D ended.
+# Include the projection: Uni3D has the same teacher, so training begins in its embedding space.
 model = dict(
     encoder=dict(
         init_cfg=dict(
@@ -10,7 +10,7 @@ model = dict(
             checkpoint='uni3d-b',
             parts=('patch_encoder', 'position', 'blocks', 'norm', 'projection'))))
 
-# Training takes its cached features; this one embeds texts and pictures afterwards.
+# Training uses cached features; the teacher embeds texts and images afterwards.
 teacher = dict(type='OpenCLIPTeacher', model=_base_.teacher_name)
 
 optim_wrapper = dict(optimizer=dict(lr=1e-4))

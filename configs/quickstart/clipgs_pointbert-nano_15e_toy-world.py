@@ -1,8 +1,8 @@
-# The quickstart: a nano encoder on the toy world, taught by the small CLIP model that ships.
+# The quickstart: a nano encoder on the toy world. The teacher is the small CLIP model of this package.
 _base_ = ['../_base_/models/gs_encoder_nano.py', '../_base_/datasets/toy_world.py', '../_base_/schedules/adamw_15e.py',
           '../_base_/default_runtime.py']
 
-# Small batches at a high rate: many steps in the few minutes a quickstart may take.
+# Small batches at a high learning rate: many steps in the few minutes of a quickstart.
 train_dataloader = dict(batch_size=32)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 

@@ -4,7 +4,7 @@ from clipgs_plugin.apis import get_config, list_configs, list_models
 from clipgs_plugin.apis.configs import find_config
 
 
-def test_every_shipped_config_loads_and_is_named_by_the_convention():
+def test_every_shipped_config_loads_and_follows_the_naming_convention():
     names = list_configs()
     assert len(names) == len(set(names)) > 0
     for name in names:
@@ -23,7 +23,7 @@ def test_a_config_is_found_by_path_too(tmp_path):
     assert get_config(path).model.type == 'CLIPGS'
 
 
-def test_a_wrong_name_lists_close_ones():
+def test_an_unknown_name_lists_similar_ones():
     name = list_configs()[0]
     with pytest.raises(FileNotFoundError, match=name):
         find_config(name[:-2])

@@ -1,4 +1,4 @@
-"""The base configs of datasets, and the way mmengine's Runner builds a loader of them."""
+"""Base configs of the datasets, and the loaders that mmengine's Runner builds from them."""
 import numpy as np
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_catalogue_names_configs_that_exist(root):
 
 @pytest.fixture
 def toy_config(root, tmp_path, random_cloud):
-    """The toy world's config on a few objects of the same form."""
+    """Config of the toy world on a few random objects."""
     with ShardWriter(tmp_path) as writer:
         for i in range(20):
             writer.write(f'o{i}', random_cloud(40, seed=i), np.zeros((6, 4, 4, 3), np.uint8), captions=['a', 'b'],
@@ -47,7 +47,7 @@ def toy_config(root, tmp_path, random_cloud):
     return config
 
 
-def test_the_runner_builds_loaders_whose_epochs_differ_and_repeat(toy_config):
+def test_the_runner_builds_loaders_with_reproducible_epochs(toy_config):
     def epoch(loader, number):
         loader.sampler.set_epoch(number)
         return list(loader)

@@ -19,7 +19,7 @@ def folder(tmp_path, random_cloud):
     return tmp_path
 
 
-def test_objects_come_sorted_with_their_class(folder, random_cloud):
+def test_objects_are_sorted_and_have_their_class(folder, random_cloud):
     dataset = GaussianFolder(folder, PIPELINE)
     assert dataset.metainfo['classes'] == ['apple', 'chair', 'table']
     samples = [item['data_samples'] for item in dataset]
@@ -30,7 +30,7 @@ def test_objects_come_sorted_with_their_class(folder, random_cloud):
     assert torch.equal(whole.means, random_cloud(10, seed=0).means)
 
 
-def test_evaluation_is_the_same_each_time_and_training_is_not(folder):
+def test_epochs_are_equal_in_test_mode_and_differ_in_training(folder):
     means = lambda dataset, index: dataset[index]['inputs'].means  # noqa: E731
     test, train = GaussianFolder(folder, PIPELINE, test_mode=True), GaussianFolder(folder, PIPELINE)
     assert torch.equal(means(test, (0, 3)), means(test, (7, 3)))
@@ -38,25 +38,25 @@ def test_evaluation_is_the_same_each_time_and_training_is_not(folder):
     assert len({tuple(means(train, (epoch, 3)).flatten().tolist()) for epoch in range(10)}) > 5
 
 
-def test_classes_can_be_chosen(folder):
+def test_selected_classes_are_labelled_in_their_order(folder):
     dataset = GaussianFolder(folder, classes=['table', 'chair'])
     assert [item['label'] for item in dataset] == [0, 1, 1]
-    with pytest.raises(ValueError, match=r"\['sofa'\] are not there; .*'apple', 'chair', 'table'"):
+    with pytest.raises(ValueError, match=r"\['sofa'\] are unknown; .*'apple', 'chair', 'table'"):
         GaussianFolder(folder, classes=['sofa'])
 
 
 def test_empty_folders_are_named(folder):
     (folder / 'empty').mkdir()
-    with pytest.raises(ValueError, match=r'empty holds no file that ends in \.compressed'):
+    with pytest.raises(ValueError, match=r'empty holds no file with a suffix \.compressed'):
         GaussianFolder(folder)
     assert len(GaussianFolder(folder, classes=['apple'])) == 1
-    with pytest.raises(ValueError, match=r'holds no class folders \(1 splat files lie in it directly\)'):
+    with pytest.raises(ValueError, match=r'holds no class folders \(but 1 splat files\)'):
         GaussianFolder(folder / 'table')
     with pytest.raises(FileNotFoundError, match='absent is not a folder'):
         GaussianFolder(folder / 'absent')
 
 
-def test_every_format_of_real_files_is_taken(splats, tmp_path):
+def test_real_files_of_every_format_are_listed(splats, tmp_path):
     (tmp_path / 'real').mkdir()
     names = sorted(path.name for path in splats.iterdir())
     for name in names:

@@ -20,7 +20,7 @@ def pairs(count: int, epoch: int = 0, **options) -> list[tuple[int, int]]:
     return found
 
 
-def test_each_epoch_is_another_permutation_that_the_seed_fixes():
+def test_each_epoch_is_a_new_permutation_that_depends_on_the_seed():
     first, second = pairs(50, 0), pairs(50, 1)
     assert {epoch for epoch, _ in second} == {1}
     assert sorted(index for _, index in first) == sorted(index for _, index in second) == list(range(50))
@@ -31,7 +31,7 @@ def test_each_epoch_is_another_permutation_that_the_seed_fixes():
 
 @pytest.mark.parametrize('count, world', [(10, 3), (2, 5), (9, 3)])
 @pytest.mark.parametrize('round_up', [True, False])
-def test_processes_share_the_objects(monkeypatch, count, world, round_up):
+def test_processes_split_the_objects(monkeypatch, count, world, round_up):
     whole = [index for _, index in pairs(count)]
     ranks = []
     for rank in range(world):
@@ -39,12 +39,12 @@ def test_processes_share_the_objects(monkeypatch, count, world, round_up):
         ranks.append([index for _, index in pairs(count, round_up=round_up)])
     sizes = [len(r) for r in ranks]
     assert sum(sizes) == (math.ceil(count / world) * world if round_up else count)
-    # Dealt like cards: taken back in turns they are the order, and then its beginning again.
+    # Interleaving the ranks gives the whole order, followed by its first indices.
     dealt = [ranks[i % world][i // world] for i in range(sum(sizes))]
     assert dealt == (whole * world)[:len(dealt)]
 
 
-def test_a_loader_hands_pairs_to_the_dataset():
+def test_a_loader_passes_pairs_to_the_dataset():
     class Echo(torch.utils.data.Dataset):
         def __len__(self):
             return 5
@@ -76,7 +76,7 @@ def test_collate_pads_objects_and_stacks_values(random_cloud):
     assert samples['text'].shape == (2, 4) and samples['view_pixels'].dtype == torch.uint8
 
 
-def test_numbers_of_numpy_are_numbers_and_its_strings_are_not(random_cloud):
+def test_numpy_numbers_become_tensors_and_strings_stay(random_cloud):
     samples = collate_gaussians([
         item(random_cloud, n, label=np.int64(n), score=np.float64(0.5), up=np.ones(3, np.float32), name=np.str_('x'),
              words=np.array(['a', 'b']), quality=n if n == 3 else 0.5, source=None if n == 3 else 7)
@@ -88,13 +88,13 @@ def test_numbers_of_numpy_are_numbers_and_its_strings_are_not(random_cloud):
     assert samples['name'] == ['x', 'x'] and samples['source'] == [None, 7] and isinstance(samples['words'], list)
 
 
-def test_uneven_items_are_named(random_cloud):
-    with pytest.raises(ValueError, match=r"\['label'\] is in the data samples of some"):
+def test_items_with_different_keys_or_shapes_are_refused(random_cloud):
+    with pytest.raises(ValueError, match=r"\['label'\] is in the data samples of only one"):
         collate_gaussians([item(random_cloud, 3), item(random_cloud, 4, label=1)])
     with pytest.raises(ValueError, match=r"'views' has the shapes \[\(2, 4\), \(3, 4\)\]"):
         collate_gaussians([item(random_cloud, n, views=torch.zeros(n, 4)) for n in (2, 3)])
 
 
-def test_the_runner_finds_collate_by_its_bare_name():
+def test_collate_is_registered_without_a_scope():
     assert mmengine.registry.FUNCTIONS.get('collate_gaussians') is collate_gaussians
     assert FUNCTIONS.get('collate_gaussians') is collate_gaussians

@@ -14,7 +14,7 @@ def apply(transform, cloud: GaussianCloud, seed: int = 0) -> GaussianCloud:
 
 
 def moved(before: GaussianCloud, after: GaussianCloud) -> np.ndarray:
-    """The matrix that took the means there, by least squares, (3, 3) float64."""
+    """Return the matrix that maps the means, by least squares, (3, 3) float64."""
     solution = np.linalg.lstsq(before.means.double().numpy(), after.means.double().numpy(), rcond=None)[0]
     return solution.T
 
@@ -24,7 +24,7 @@ def covariances(cloud: GaussianCloud) -> np.ndarray:
 
 
 def assert_turned(before: GaussianCloud, after: GaussianCloud, matrix: np.ndarray) -> None:
-    """Means, covariances and colours seen from any side follow the matrix, and quaternions stay finite."""
+    """Check that means, covariances and colours from any direction follow the matrix."""
     assert np.allclose(after.means.numpy(), before.means.double().numpy() @ matrix.T, atol=1e-5)
     assert np.allclose(covariances(after), matrix @ covariances(before) @ matrix.T, atol=1e-6)
     directions = np.random.default_rng(0).normal(size=(20, 3))
@@ -35,14 +35,14 @@ def assert_turned(before: GaussianCloud, after: GaussianCloud, matrix: np.ndarra
 
 
 def degree_one_colours(cloud: GaussianCloud, directions: np.ndarray) -> np.ndarray:
-    """Colour of SH bands 0 and 1 seen along unit directions, (V, N, 3), from the definition of the INRIA code."""
+    """Return the colours of SH bands 0 and 1 along unit directions, (V, N, 3), as the INRIA code defines them."""
     sh = cloud.sh.double().numpy()
     x, y, z = (directions[:, None, i, None] for i in range(3))
     return 0.28209479177387814 * sh[:, 0] + 0.4886025119029199 * (-y * sh[:, 1] + z * sh[:, 2] - x * sh[:, 3])
 
 
 @pytest.mark.parametrize('axis, column', [('x', 0), ('y', 1), ('z', 2)])
-def test_rotation_about_an_axis_turns_everything_and_keeps_the_axis(random_cloud, axis, column):
+def test_rotation_about_an_axis_rotates_everything_and_keeps_the_axis(random_cloud, axis, column):
     cloud = random_cloud(60, sh_degree=1)
     angles = []
     for seed in range(30):
@@ -77,7 +77,7 @@ AXES = {'x': (1, 0, 0), 'y': (0, 1, 0), 'z': (0, 0, 1), '-x': (-1, 0, 0), '-y': 
 
 @pytest.mark.parametrize('source', AXES)
 @pytest.mark.parametrize('target', AXES)
-def test_change_up_is_the_smallest_rotation_that_brings_up_to_up(random_cloud, source, target):
+def test_change_up_is_the_smallest_rotation_between_the_axes(random_cloud, source, target):
     matrix = T.up_matrix(source, target).numpy()
     assert np.array_equal(matrix @ AXES[source], AXES[target])
     assert np.array_equal(matrix @ matrix.T, np.eye(3)) and np.linalg.det(matrix) == pytest.approx(1)
@@ -93,7 +93,7 @@ def test_z_up_to_y_up_keeps_x(random_cloud):
     assert torch.allclose(means, cloud.means[:, [0, 2, 1]] * torch.tensor([1.0, 1.0, -1.0]))
 
 
-def test_swapped_axes_mirror_the_object_and_keep_rotations_proper(random_cloud):
+def test_swapping_axes_mirrors_the_object_and_keeps_rotations_proper(random_cloud):
     cloud = random_cloud(40, sh_degree=1)
     swapped = apply(T.ChangeUp('y', 'z', swap=True), cloud)
     assert torch.allclose(swapped.means, cloud.means[:, [0, 2, 1]])
@@ -104,8 +104,8 @@ def test_swapped_axes_mirror_the_object_and_keep_rotations_proper(random_cloud):
 
 
 @pytest.mark.parametrize('arguments', [('up', 'y'), ('y', 'y', True), ('-y', 'z', True)])
-def test_up_axes_that_make_no_sense_are_refused(arguments):
-    with pytest.raises(ValueError, match=r'expected one of|exchanges two'):
+def test_invalid_up_axes_are_refused(arguments):
+    with pytest.raises(ValueError, match=r'expected one of|expected two different axes'):
         T.ChangeUp(*arguments)
 
 
@@ -121,17 +121,17 @@ def test_scaling_scales_extents_and_stays_in_range(random_cloud):
     assert np.mean(np.array(factors) < 1) == pytest.approx(0.5, abs=0.15)
 
 
-def test_jitter_moves_positions_only_and_not_beyond_the_clip(random_cloud):
+def test_jitter_moves_only_positions_and_at_most_by_the_clip(random_cloud):
     cloud = random_cloud(3000)
     moved_cloud = apply(T.JitterGaussians(sigma=0.01, clip=0.02), cloud)
     step = (moved_cloud.means - cloud.means).double()
     assert step.abs().max() <= 0.02 + 1e-6
-    # Standard deviation of a normal variable cut at 2 sigma, where the tails lie on the cut: 0.0096.
+    # Standard deviation of a normal variable clipped at 2 sigma: 0.0096.
     assert step.std().item() == pytest.approx(0.0096, abs=3e-4)
     assert torch.equal(moved_cloud.quats, cloud.quats) and torch.equal(moved_cloud.log_scales, cloud.log_scales)
 
 
-def test_dropped_colour_is_grey_from_all_sides_as_often_as_asked(random_cloud):
+def test_dropped_colour_is_grey_with_the_given_probability(random_cloud):
     cloud = random_cloud(5, sh_degree=2)
     grey = [apply(T.DropColor(0.3), cloud, seed) for seed in range(400)]
     dropped = [g for g in grey if not torch.equal(g.sh, cloud.sh)]
@@ -139,7 +139,7 @@ def test_dropped_colour_is_grey_from_all_sides_as_often_as_asked(random_cloud):
     assert torch.allclose(dropped[0].rgb, torch.full((5, 3), 0.4)) and not dropped[0].sh[:, 1:].any()
 
 
-def test_opacity_filter_keeps_the_opaque_in_order(random_cloud):
+def test_opacity_filter_keeps_opaque_gaussians_in_order(random_cloud):
     cloud = random_cloud(200)
     expected = [i for i in range(200) if 1 / (1 + math.exp(-float(cloud.opacity_logits[i]))) >= 0.5]
     assert torch.equal(apply(T.FilterOpacity(0.5), cloud).means, cloud.means[expected])
@@ -154,7 +154,7 @@ def test_opacity_filter_never_empties_an_object(random_cloud, minimum):
 
 
 @pytest.mark.parametrize('method', ['random', 'importance', 'fps'])
-def test_sampling_takes_different_gaussians_in_their_order(random_cloud, method):
+def test_sampling_selects_distinct_gaussians_in_their_order(random_cloud, method):
     cloud = random_cloud(300)
     sampled = apply(T.SampleGaussians(50, method), cloud)
     where = [int((cloud.means == mean).all(-1).nonzero()) for mean in sampled.means]
@@ -166,7 +166,7 @@ def test_sampling_takes_different_gaussians_in_their_order(random_cloud, method)
 
 
 def test_importance_is_opacity_times_largest_cross_section(random_cloud):
-    """First picks follow the weights; the area of an ellipsoid's largest section is pi times its two largest axes."""
+    """First samples follow the weights; the largest section of an ellipsoid has area pi times its two largest axes."""
     cloud = random_cloud(6)
     scales = np.sort(cloud.scales.double().numpy(), axis=-1)
     weights = cloud.opacities.double().numpy() * scales[:, 1] * scales[:, 2]
@@ -178,7 +178,7 @@ def test_importance_is_opacity_times_largest_cross_section(random_cloud):
     assert np.abs(picks / 1200 - expected).max() < 4 * math.sqrt(0.25 / 1200)
 
 
-def test_random_sampling_is_even(random_cloud):
+def test_random_sampling_is_uniform(random_cloud):
     cloud = random_cloud(6)
     counts = np.zeros(6)
     for seed in range(1000):
@@ -187,14 +187,14 @@ def test_random_sampling_is_even(random_cloud):
     assert np.abs(counts / 1000 - 0.5).max() < 4 * math.sqrt(0.25 / 1000)
 
 
-def test_fps_covers_better_than_chance(random_cloud):
+def test_fps_covers_better_than_random_sampling(random_cloud):
     cloud = random_cloud(500)
     radius = {method: torch.cdist(cloud.means, apply(T.SampleGaussians(40, method), cloud).means).min(1).values.max()
               for method in ('random', 'fps')}
     assert radius['fps'] < 0.8 * radius['random']
 
 
-def test_a_file_is_loaded_and_a_given_object_is_kept(tmp_path, random_cloud):
+def test_a_file_is_loaded_and_a_loaded_object_is_kept(tmp_path, random_cloud):
     cloud = random_cloud(9, sh_degree=3)
     write_gaussians(cloud, tmp_path / 'a.ply')
     loaded = T.LoadGaussians(sh_degree=0)(dict(path=tmp_path / 'a.ply'))['gaussians']
@@ -202,7 +202,7 @@ def test_a_file_is_loaded_and_a_given_object_is_kept(tmp_path, random_cloud):
     assert T.LoadGaussians()(dict(gaussians=cloud))['gaussians'] is cloud
 
 
-def test_packing_keeps_what_there_is(random_cloud):
+def test_packing_copies_the_keys_that_exist(random_cloud):
     cloud = random_cloud(3)
     packed = T.PackGaussians()(dict(gaussians=cloud, uid='a', label=2, rng=None, index=0))
     assert packed['inputs'].means is cloud.means and packed['data_samples'] == dict(uid='a', label=2)
@@ -213,7 +213,7 @@ def test_packing_keeps_what_there_is(random_cloud):
 @pytest.mark.parametrize('name', ['ChangeUp', 'DropColor', 'FilterOpacity', 'JitterGaussians', 'LoadGaussians',
                                   'NormaliseGaussians', 'PackGaussians', 'RotateGaussians', 'SampleGaussians',
                                   'ScaleGaussians'])
-def test_every_transform_is_built_by_name_says_what_it_does_and_changes_nothing_in_place(random_cloud, name):
+def test_every_transform_is_built_by_name_has_a_repr_and_changes_nothing_in_place(random_cloud, name):
     transform = TRANSFORMS.build(dict(type=name, **(dict(num=5) if name == 'SampleGaussians' else {})))
     assert repr(transform).startswith(name) and ('num=5' in repr(transform)) == (name == 'SampleGaussians')
     cloud, copy = random_cloud(20, sh_degree=1), random_cloud(20, sh_degree=1)

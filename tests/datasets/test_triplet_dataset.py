@@ -16,7 +16,7 @@ SOME_PIPELINE = [dict(type='SampleGaussians', num=16, method='fps'), *PIPELINE[1
 
 
 def write_features(root) -> None:
-    """Features that tell object and view, or object and caption."""
+    """Write features that encode object and view, or object and caption."""
     reader = ShardReader(root)
     writer = FeatureWriter(reader, 'toy', WIDTH, 'abc')
     for shard, rows in writer.pending():
@@ -39,7 +39,7 @@ def root(tmp_path_factory):
 
 
 def same(a, b) -> bool:
-    """Equality of nested items, tensors included."""
+    """Return True if nested items, tensors included, are equal."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, torch.Tensor):
@@ -49,7 +49,7 @@ def same(a, b) -> bool:
     return a == b
 
 
-def test_training_item_belongs_together(root):
+def test_caption_views_and_features_of_a_training_item_match(root):
     dataset = TripletDataset(root, features='toy', load_views=True, num_views=4, pipeline=PIPELINE)
     assert len(dataset) == 9
     seen = set()
@@ -71,7 +71,7 @@ def test_training_item_belongs_together(root):
     assert {view for _, views in seen for view in views} == set(range(VIEWS)) and len(seen) > 50
 
 
-def test_evaluation_takes_all_views_and_the_first_caption_whatever_the_epoch(root):
+def test_test_mode_has_all_views_and_the_first_caption_in_every_epoch(root):
     dataset = TripletDataset(root, split='test', features='toy', test_mode=True, pipeline=PIPELINE)
     sample = dataset[0]['data_samples']
     assert sample['caption'] == '9 is 0' and sample['views'][:, 1].tolist() == list(range(VIEWS))
@@ -80,7 +80,7 @@ def test_evaluation_takes_all_views_and_the_first_caption_whatever_the_epoch(roo
     assert held_out[0]['data_samples']['views'][:, 1].tolist() == [5, 2]
 
 
-def test_views_repeat_only_where_there_are_too_few(root):
+def test_views_repeat_only_if_an_object_has_too_few(root):
     dataset = TripletDataset(root, features='toy', num_views=5, views=[1, 3], pipeline=PIPELINE)
     views = dataset[0]['data_samples']['views'][:, 1]
     assert len(views) == 5 and set(views.tolist()) <= {1, 3}
@@ -89,18 +89,18 @@ def test_views_repeat_only_where_there_are_too_few(root):
 def test_an_item_is_a_function_of_seed_epoch_and_index(root):
     make = lambda seed: TripletDataset(root, features='toy', pipeline=PIPELINE, seed=seed)  # noqa: E731
     a, b = make(3), make(3)
-    b[0, 1], b[4, 2]  # what was asked for before does not matter
+    b[0, 1], b[4, 2]  # earlier items have no effect
     assert same(a[2, 1], b[2, 1]) and same(a[0, 1], a[1])
     assert not same(a[2, 1], a[3, 1]) and not same(a[2, 1], make(4)[2, 1])
 
 
-def test_the_pipeline_draws_alike_whatever_the_number_of_views(root):
+def test_the_number_of_views_does_not_change_the_pipeline(root):
     few, many = (TripletDataset(root, features='toy', num_views=k, pipeline=PIPELINE)[1, 2] for k in (1, 6))
     assert same(few['inputs'], many['inputs']) and few['data_samples']['caption'] == many['data_samples']['caption']
 
 
 @pytest.mark.parametrize('context', START_METHODS)
-def test_workers_change_nothing(root, context):
+def test_loader_workers_change_nothing(root, context):
     dataset = TripletDataset(root, features='toy', load_views=True, pipeline=SOME_PIPELINE)
     dataset[0]  # open files and compiled kernels in the parent
 
@@ -114,7 +114,7 @@ def test_workers_change_nothing(root, context):
         assert same(a['data_samples'], b['data_samples']) and same(a['inputs'], b['inputs'])
 
 
-def test_classes_are_the_same_in_every_split_and_can_be_chosen(root):
+def test_classes_are_equal_in_every_split_and_can_be_selected(root):
     train, test = (TripletDataset(root, split=split) for split in ('train', 'test'))
     assert train.metainfo['classes'] == test.metainfo['classes'] == ['apple', 'boat', 'car']
     assert [train[i]['label'] for i in range(4)] == [-1, 2, 0, 1]
@@ -122,16 +122,16 @@ def test_classes_are_the_same_in_every_split_and_can_be_chosen(root):
     chosen = TripletDataset(root, classes=['car', 'apple'])
     assert [(chosen[i]['uid'], chosen[i]['label']) for i in range(len(chosen))] == [
         ('o1', 0), ('o2', 1), ('o5', 0), ('o6', 1)]
-    with pytest.raises(ValueError, match=r"\['tree'\] are not there; .* has 3 classes: 'apple', 'boat', 'car'"):
+    with pytest.raises(ValueError, match=r"\['tree'\] are unknown; .* has 3 classes: 'apple', 'boat', 'car'"):
         TripletDataset(root, classes=['car', 'tree'])
-    with pytest.raises(ValueError, match='none twice'):
+    with pytest.raises(ValueError, match='no duplicates'):
         TripletDataset(root, classes=['car', 'car'])
 
 
-def test_splits_that_lack_are_held_out_of_train(root, tmp_path, random_cloud):
+def test_missing_splits_are_held_out_of_train(root, tmp_path, random_cloud):
     uids = lambda split, folder=root, **options: [  # noqa: E731
         item['uid'] for item in TripletDataset(folder, split=split, **options)]
-    # The folder has nine objects of train and three of test: a fifth of nine is two for val, and test stays.
+    # The dataset has nine training and three test objects: a fifth of nine is two for val, and test stays.
     order = sorted(uids('train'), key=caption_id)
     assert sorted(uids('val', hold_out=0.2)) == sorted(order[:2])
     assert sorted(uids('train', hold_out=0.2)) == sorted(order[2:]) and uids('train') == uids('train', hold_out=0)
@@ -145,7 +145,7 @@ def test_splits_that_lack_are_held_out_of_train(root, tmp_path, random_cloud):
     assert len(uids(None, tmp_path, hold_out=0.01)) == 4
     with pytest.raises(ValueError, match=r"split='dev': .*\['test', 'train', 'val'\]$"):
         uids('dev', tmp_path, hold_out=0.1)
-    with pytest.raises(ValueError, match=r'4 training objects are too few to take val and test from'):
+    with pytest.raises(ValueError, match=r'4 training objects are too few for the missing splits val and test'):
         uids('train', tmp_path, hold_out=0.49)
     for share in (-0.1, 0.5):
         with pytest.raises(ValueError, match=f'hold_out={share}: expected a share'):
@@ -159,18 +159,18 @@ def test_quality_selects_measured_objects(root):
         TripletDataset(root, min_quality=99)
 
 
-def test_errors_name_the_way_out(root):
+def test_errors_name_a_remedy(root):
     with pytest.raises(FileNotFoundError, match=r'tools/cache_features.py .* --teacher big'):
         TripletDataset(root, features='big')
-    with pytest.raises(ValueError, match=r"split='val'.*\['test', 'train'\]; hold_out=0.1 takes a tenth"):
+    with pytest.raises(ValueError, match=r"split='val'.*\['test', 'train'\]; hold_out=0.1 uses a tenth"):
         TripletDataset(root, split='val')
-    with pytest.raises(ValueError, match='number below 6'):
+    with pytest.raises(ValueError, match='index below 6'):
         TripletDataset(root, features='toy', views=[6])
-    with pytest.raises(IndexError, match=r'index 9 is not in 0\.\.8'):
+    with pytest.raises(IndexError, match=r'index 9: expected 0 to 8'):
         TripletDataset(root)[9]
 
 
-def test_features_of_captions_that_have_changed_are_refused(root, tmp_path, random_cloud):
+def test_features_of_changed_captions_are_refused(root, tmp_path, random_cloud):
     with ShardWriter(tmp_path) as writer:
         writer.write('o0', random_cloud(3), np.zeros((1, 4, 4, 3), np.uint8), captions=['before'])
     features = FeatureWriter(ShardReader(tmp_path), 'toy', WIDTH, 'abc')
@@ -199,7 +199,7 @@ def test_built_by_name_inside_another_scope(root):
     assert len(dataset[0]['inputs']) == 16
 
 
-def test_objects_are_made_on_one_thread_and_the_others_come_back(root, set_threads):
+def test_objects_are_loaded_on_one_thread_and_the_thread_count_is_restored(root, set_threads):
     seen = []
 
     def look(results):

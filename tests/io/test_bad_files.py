@@ -1,4 +1,4 @@
-"""Whatever is wrong with a file, one clear error and never half a cloud."""
+"""Damaged files raise one clear error and never return an incomplete cloud."""
 import gzip
 import struct
 
@@ -15,9 +15,9 @@ WRITABLE = ['ply', 'compressed.ply', 'splat', 'spz', 'sog']
 
 
 def test_missing_file_folder_and_empty_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'nowhere\.ply: no such file'):
+    with pytest.raises(FileNotFoundError, match=r'nowhere\.ply: the file does not exist'):
         read_gaussians(tmp_path / 'nowhere.ply')
-    with pytest.raises(ValueError, match=r'is a folder without meta\.json'):
+    with pytest.raises(ValueError, match=r'a folder without meta\.json'):
         read_gaussians(tmp_path)
     for suffix in [*WRITABLE, 'ksplat', 'json']:
         (tmp_path / f'empty.{suffix}').touch()
@@ -26,13 +26,13 @@ def test_missing_file_folder_and_empty_file(tmp_path):
 
 
 @pytest.mark.parametrize('suffix, options', [*((suffix, {}) for suffix in WRITABLE), ('spz', dict(version=4))])
-def test_every_truncation_and_every_addition_is_refused(random_cloud, tmp_path, suffix, options):
+def test_truncated_and_extended_files_are_refused(random_cloud, tmp_path, suffix, options):
     path = tmp_path / f'cloud.{suffix}'
     write_gaussians(random_cloud(40, sh_degree=1), path, **options)
     data = path.read_bytes()
     for cut in sorted({*range(1, 60), *range(60, len(data), max(1, len(data) // 40)), len(data) - 1}):
         if suffix == 'splat' and cut % 32 == 0:
-            continue  # nothing in the format tells
+            continue  # the format cannot detect it
         path.write_bytes(data[:cut])
         with pytest.raises(ValueError, match=f'cloud.{suffix}: '):
             read_gaussians(path)
@@ -43,7 +43,7 @@ def test_every_truncation_and_every_addition_is_refused(random_cloud, tmp_path, 
 
 
 @pytest.mark.parametrize('suffix', WRITABLE)
-def test_damaged_bytes_give_a_cloud_of_that_size_or_a_clear_error(random_cloud, tmp_path, suffix):
+def test_damaged_bytes_return_a_cloud_of_the_same_size_or_raise_a_clear_error(random_cloud, tmp_path, suffix):
     path = tmp_path / f'cloud.{suffix}'
     write_gaussians(random_cloud(40, sh_degree=1), path)
     data, rng = path.read_bytes(), np.random.default_rng(0)
@@ -61,7 +61,7 @@ def test_damaged_bytes_give_a_cloud_of_that_size_or_a_clear_error(random_cloud, 
 @pytest.mark.parametrize('field, column', [('means', 'x'), ('opacity_logits', 'opacity'), ('sh', 'f_rest_7'),
                                            ('log_scales', 'scale_2'), ('quats', 'rot_1')])
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_named_counted_and_dropped_on_request(
+def test_non_finite_values_are_named_and_counted_and_dropped_by_clean(
         random_cloud, tmp_path, field, column, value):
     path = tmp_path / 'cloud.ply'
     cloud = random_cloud(10, sh_degree=1)
@@ -76,7 +76,7 @@ def test_values_that_are_not_finite_are_named_counted_and_dropped_on_request(
     assert torch.equal(left.means, cloud.means[[0, 1, 3, 4, 6, 7, 8, 9]])
 
 
-def test_zero_quaternions_are_refused_and_nothing_left_is_an_error(random_cloud, tmp_path):
+def test_zero_quaternions_are_refused_and_an_empty_rest_is_an_error(random_cloud, tmp_path):
     path = tmp_path / 'cloud.ply'
     write_gaussians(random_cloud(4), path)
     file = plyfile.PlyData.read(path, mmap=False)
@@ -109,18 +109,18 @@ def test_a_wrong_number_of_sh_properties_is_named(random_cloud, tmp_path):
 
 
 @pytest.mark.parametrize('text', [False, True])
-def test_meshes_and_point_clouds_are_called_so(tmp_path, text):
+def test_meshes_and_point_clouds_are_recognised(tmp_path, text):
     vertex = np.zeros(3, [('x', 'f4'), ('y', 'f4'), ('z', 'f4'), ('red', 'u1'), ('green', 'u1'), ('blue', 'u1')])
     face = np.zeros(1, [('vertex_indices', 'i4', (3,))])
     elements = [plyfile.PlyElement.describe(vertex, 'vertex'), plyfile.PlyElement.describe(face, 'face')]
     for name, parts in (('points.ply', elements[:1]), ('mesh.ply', elements), ('faces.ply', elements[1:])):
         plyfile.PlyData(parts, text=text).write(tmp_path / name)
-        with pytest.raises(ValueError, match=f'{name}: no Gaussians but a mesh or a point cloud'):
+        with pytest.raises(ValueError, match=f'{name}: holds a mesh or a point cloud, not Gaussians'):
             read_gaussians(tmp_path / name)
 
 
 @pytest.mark.parametrize('count, message', [(11, 'promises 11 .* holds 10'), (9, 'bytes follow'), (0, 'bytes follow'),
-                                            (-1, 'negative count'), ('ten', "'element vertex ten'")])
+                                            (-1, "'element vertex -1'"), ('ten', "'element vertex ten'")])
 def test_a_wrong_count_in_the_header_is_named(random_cloud, tmp_path, count, message):
     path = tmp_path / 'cloud.ply'
     write_gaussians(random_cloud(10), path)
@@ -129,7 +129,7 @@ def test_a_wrong_count_in_the_header_is_named(random_cloud, tmp_path, count, mes
         read_gaussians(path)
 
 
-def test_no_gaussians_at_all(tmp_path):
+def test_a_file_without_gaussians_is_refused(tmp_path):
     table = np.zeros(0, [(name, 'f4') for name in PROPERTIES])
     plyfile.PlyData([plyfile.PlyElement.describe(table, 'vertex')]).write(tmp_path / 'none.ply')
     with pytest.raises(ValueError, match=r'none\.ply: holds no Gaussians'):
@@ -139,8 +139,8 @@ def test_no_gaussians_at_all(tmp_path):
 @pytest.mark.parametrize('body, message', [
     (b'1 2 3 4 5 6 7 8 9 10 11 12 13', 'promises 1 .* holds 0'),
     (b'1 2 3 4 5 6 7 8 9 10 11 12 13 14 15', '1 values follow'),
-    (b'1 2 3 4 5 6 7 8 9 10 eleven 12 13 14', 'a word that is no number')])
-def test_damaged_ascii_is_named(tmp_path, body, message):
+    (b'1 2 3 4 5 6 7 8 9 10 eleven 12 13 14', 'a word that is not a number')])
+def test_damaged_ascii_is_refused(tmp_path, body, message):
     head = '\n'.join(['ply', 'format ascii 1.0', 'element vertex 1', *(f'property float {n}' for n in PROPERTIES),
                       'end_header', '']).encode()
     (tmp_path / 'text.ply').write_bytes(head + body)
@@ -149,7 +149,7 @@ def test_damaged_ascii_is_named(tmp_path, body, message):
 
 
 @pytest.mark.parametrize('line', [b'format binary_middle_endian 1.0', b'property quad x', b'nonsense here', b'element'])
-def test_a_header_that_is_not_understood_quotes_the_line(random_cloud, tmp_path, line):
+def test_an_invalid_header_line_is_quoted(random_cloud, tmp_path, line):
     path = tmp_path / 'cloud.ply'
     write_gaussians(random_cloud(4), path)
     head, rest = path.read_bytes().split(b'\n', 1)
@@ -167,10 +167,10 @@ def test_unknown_suffix_lists_the_formats(random_cloud, tmp_path):
 
 
 @pytest.mark.parametrize('suffix', WRITABLE)
-def test_content_wins_over_a_wrong_suffix(random_cloud, tmp_path, suffix):
+def test_the_signature_takes_precedence_over_the_suffix(random_cloud, tmp_path, suffix):
     write_gaussians(random_cloud(5), tmp_path / f'cloud.{suffix}')
     expected = read_gaussians(tmp_path / f'cloud.{suffix}')
-    if suffix == 'splat':  # no signature: under another name it cannot be known
+    if suffix == 'splat':  # no signature, so the suffix decides
         return
     for wrong in ('bin', 'splat', 'ply'):
         other = tmp_path / f'renamed.{wrong}'
@@ -179,7 +179,7 @@ def test_content_wins_over_a_wrong_suffix(random_cloud, tmp_path, suffix):
 
 
 @pytest.mark.parametrize('suffix', ['ply', 'spz', 'sog', 'json'])
-def test_content_of_another_kind_is_refused(tmp_path, suffix):
+def test_content_of_another_type_is_refused(tmp_path, suffix):
     path = tmp_path / f'cloud.{suffix}'
     path.write_bytes(b'<html>404 Not Found</html>')
     with pytest.raises(ValueError, match=str(path)):
@@ -187,7 +187,7 @@ def test_content_of_another_kind_is_refused(tmp_path, suffix):
 
 
 @pytest.mark.parametrize('change, message', [
-    (lambda d: d.replace(b'NGSP', b'XXXX'), 'no .spz header'),
+    (lambda d: d.replace(b'NGSP', b'XXXX'), 'not a .spz header'),
     (lambda d: d[:4] + struct.pack('<I', 1) + d[8:], 'version 1, expected'),
     (lambda d: d[:8] + struct.pack('<I', 2 ** 31) + d[12:], 'promises 2147483648 Gaussians'),
     (lambda d: d[:8] + struct.pack('<I', 4) + d[12:], 'bytes follow'),
@@ -200,7 +200,7 @@ def test_a_wrong_spz_header_is_named(random_cloud, tmp_path, change, message):
         read_gaussians(path)
 
 
-def test_an_invalid_cloud_is_not_written(random_cloud, tmp_path):
+def test_an_invalid_cloud_is_refused_by_every_writer(random_cloud, tmp_path):
     cloud = random_cloud(3)
     cloud.means[1, 1] = torch.nan
     for suffix in WRITABLE:
@@ -223,7 +223,7 @@ def test_a_failed_write_leaves_the_old_file(random_cloud, tmp_path, monkeypatch)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ['cloud.ply']
 
 
-def test_arrays_are_written_whole_and_without_a_pickle(tmp_path):
+def test_arrays_are_written_atomically_and_without_pickle(tmp_path):
     path = tmp_path / 'arrays.npz'
     io.files.write_npz(path, {'names': np.array(['a', 'bc']), 'values': np.arange(3.0)})
     with np.load(path, allow_pickle=False) as arrays:
@@ -235,6 +235,6 @@ def test_arrays_are_written_whole_and_without_a_pickle(tmp_path):
 
 
 @pytest.mark.parametrize('suffix', WRITABLE)
-def test_a_missing_folder_to_write_in_is_named(random_cloud, tmp_path, suffix):
+def test_a_missing_output_folder_is_named(random_cloud, tmp_path, suffix):
     with pytest.raises(FileNotFoundError, match=f'cloud.{suffix}: its folder does not exist'):
         write_gaussians(random_cloud(3), tmp_path / 'nowhere' / f'cloud.{suffix}')

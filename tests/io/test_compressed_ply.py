@@ -13,7 +13,7 @@ SH_C0 = 0.28209479177387814
 
 
 def by_hand(path, index: int) -> dict:
-    """One Gaussian of a compressed file, by the format's definition in plain Python."""
+    """Decode one Gaussian of a compressed file in Python, as the format defines it."""
     file = plyfile.PlyData.read(path)
     chunk, vertex = file['chunk'].data[index // 256], file['vertex'].data[index]
     word = {name: int(vertex['packed_' + name]) for name in ('position', 'rotation', 'scale', 'color')}
@@ -33,7 +33,7 @@ def by_hand(path, index: int) -> dict:
 
 
 @pytest.mark.parametrize('name', ['angel.compressed.ply', 'guitar.compressed.ply'])
-def test_real_files_read_by_definition(splats, name):
+def test_real_files_are_read_as_the_format_defines(splats, name):
     cloud = read_gaussians(splats / name)
     for index in [0, 255, 256, 12345, len(cloud) - 1]:
         expected = by_hand(splats / name, index)
@@ -56,7 +56,7 @@ def test_saturated_alphas_of_real_files_keep_their_bytes(splats, tmp_path, name)
 
 @pytest.mark.parametrize('degree', [0, 1, 2, 3])
 @pytest.mark.parametrize('count', [1, 255, 256, 257, 1000])
-def test_round_trip_is_within_the_steps_of_each_chunk(random_cloud, tmp_path, count, degree):
+def test_round_trip_errors_are_within_the_steps_of_each_chunk(random_cloud, tmp_path, count, degree):
     cloud = random_cloud(count, sh_degree=degree)
     write_gaussians(cloud, tmp_path / 'cloud.compressed.ply')
     back = read_gaussians(tmp_path / 'cloud.compressed.ply')
@@ -74,13 +74,13 @@ def test_round_trip_is_within_the_steps_of_each_chunk(random_cloud, tmp_path, co
     assert (cloud.opacities - back.opacities).abs().max() <= 0.5 / 255 + 1e-6
     turned = (quaternion_to_matrix(cloud.quats) - quaternion_to_matrix(back.quats)).flatten(1).norm(dim=1)
     step = 2 ** 0.5 / 1023
-    assert turned.max() < 8 ** 0.5 * 2 * 3 ** 0.5 * step / 2  # the restored component adds up to 1.7 times the others'
+    assert turned.max() < 8 ** 0.5 * 2 * 3 ** 0.5 * step / 2  # the restored component adds 1.7 times the others at most
     if degree:
         assert (cloud.sh[:, 1:] - back.sh[:, 1:]).abs().max() <= 8 / 256 / 2 + 1e-6
 
 
-def test_writing_again_what_was_read_changes_nothing(random_cloud, tmp_path):
-    """Bounds, and with them every step, are kept: quantising is idempotent."""
+def test_a_second_round_trip_changes_nothing(random_cloud, tmp_path):
+    """Quantisation is idempotent, because the bounds and their steps are kept."""
     first, second = tmp_path / 'a.compressed.ply', tmp_path / 'b.compressed.ply'
     write_gaussians(random_cloud(200, sh_degree=1), first)
     write_gaussians(read_gaussians(first), second)
@@ -90,7 +90,7 @@ def test_writing_again_what_was_read_changes_nothing(random_cloud, tmp_path):
         assert torch.allclose(value, getattr(a, name)[order], atol=2e-6), name
 
 
-def test_a_mesh_with_chunks_is_not_mistaken(random_cloud, tmp_path):
+def test_damaged_chunks_and_properties_are_named(random_cloud, tmp_path):
     write_gaussians(random_cloud(300), tmp_path / 'c.compressed.ply')
     data = (tmp_path / 'c.compressed.ply').read_bytes()
     for wrong, right, message in [(b'element chunk 2', b'element chunk 3', 'header promises 300 Gaussians in 3 chunks'),

@@ -9,7 +9,7 @@ REAL = ['camera.ply', 'fruit_drops_sh3.ply', 'train_1000_sh3.ply', 'three_points
 
 
 def by_plyfile(path) -> dict[str, np.ndarray]:
-    """Fields of a cloud by a plain loop over what plyfile reads."""
+    """Return the fields of a cloud by a loop over the columns that plyfile reads."""
     vertex = plyfile.PlyData.read(path)['vertex']
     rest = sum(p.name.startswith('f_rest_') for p in vertex.properties)
     column = lambda *names: np.stack([np.asarray(vertex[n], np.float32) for n in names], axis=1)  # noqa: E731
@@ -29,27 +29,27 @@ def assert_same_bits(cloud, fields):
 
 
 @pytest.mark.parametrize('name', REAL)
-def test_real_files_read_as_plyfile_reads_them(splats, name):
+def test_real_files_equal_those_read_by_plyfile(splats, name):
     cloud = read_gaussians(splats / name)
     assert cloud.sh_degree == 3
     assert_same_bits(cloud, by_plyfile(splats / name))
 
 
 @pytest.mark.parametrize('name', REAL)
-def test_real_files_survive_writing_bit_for_bit(splats, tmp_path, name):
+def test_real_files_keep_their_bits(splats, tmp_path, name):
     cloud = read_gaussians(splats / name)
     write_gaussians(cloud, tmp_path / 'again.ply')
     assert_same_bits(read_gaussians(tmp_path / 'again.ply'), dict(cloud.fields()))
 
 
-def test_a_file_in_the_layout_of_inria_is_written_byte_for_byte(splats, tmp_path):
+def test_a_file_of_the_inria_code_keeps_its_bytes(splats, tmp_path):
     write_gaussians(read_gaussians(splats / 'train_1000_sh3.ply'), tmp_path / 'again.ply')
     assert (tmp_path / 'again.ply').read_bytes() == (splats / 'train_1000_sh3.ply').read_bytes()
 
 
 @pytest.mark.parametrize('normals', [True, False])
 @pytest.mark.parametrize('degree', [0, 1, 2, 3])
-def test_every_degree_is_written_as_plyfile_reads_it(random_cloud, tmp_path, degree, normals):
+def test_every_degree_is_read_back_by_plyfile(random_cloud, tmp_path, degree, normals):
     cloud = random_cloud(7, sh_degree=degree)
     write_gaussians(cloud, tmp_path / 'cloud.ply', normals=normals)
     assert_same_bits(cloud, by_plyfile(tmp_path / 'cloud.ply'))
@@ -58,7 +58,7 @@ def test_every_degree_is_written_as_plyfile_reads_it(random_cloud, tmp_path, deg
 
 
 @pytest.mark.parametrize('form', ['shuffled', 'big endian', 'ascii', 'double', 'extra', 'second element', 'crlf'])
-def test_other_forms_of_the_same_gaussians(random_cloud, tmp_path, form):
+def test_other_encodings_give_the_same_gaussians(random_cloud, tmp_path, form):
     cloud = random_cloud(9, sh_degree=2)
     path = tmp_path / 'cloud.ply'
     write_gaussians(cloud, path)

@@ -11,10 +11,10 @@ STEPS, BLOCK, BUCKET = 32767, 5.0, 4
 
 
 def pack(cloud, level: int, degree: int) -> bytes:
-    """A file of two sections, written Gaussian by Gaussian as the format's own viewer lays it out."""
+    """Encode a file of two sections, Gaussian by Gaussian, in the layout of the viewer."""
     sections, headers = [], []
     for part in (cloud[:10], cloud[10:]):
-        # Buckets of four, the last one partly filled, about points on a grid near the Gaussians.
+        # Buckets of four around grid points near the Gaussians; the last bucket is partly filled.
         centres = [np.float32(np.round(part.means[i:i + BUCKET].mean(0).numpy() * 4) / 4) for i in
                    range(0, len(part), BUCKET)]
         full, rest = divmod(len(part), BUCKET)
@@ -55,7 +55,7 @@ def test_every_level_and_degree_is_read(random_cloud, tmp_path, level, degree):
     (tmp_path / 'cloud.ksplat').write_bytes(pack(cloud, level, degree))
     back = read_gaussians(tmp_path / 'cloud.ksplat')
     assert len(back) == 23 and back.sh_degree == degree
-    half = 0 if level == 0 else 2 ** -11  # relative resolution of a half float
+    half = 0 if level == 0 else 2 ** -11  # relative precision of a half float
     assert (back.means - cloud.means).abs().max() <= (0 if level == 0 else BLOCK / 2 / STEPS / 2 + 1e-6)
     assert torch.allclose(back.scales, cloud.scales, rtol=half + 1e-6, atol=0)
     assert torch.allclose(back.quats, cloud.quats, rtol=half, atol=1e-7)
@@ -64,7 +64,7 @@ def test_every_level_and_degree_is_read(random_cloud, tmp_path, level, degree):
     assert torch.allclose(back.sh[:, 1:], cloud.sh[:, 1:], rtol=half, atol=4 / 255 / 2 + 1e-6 if level == 2 else 1e-7)
 
 
-def test_the_minimal_real_file_agrees_with_the_same_gaussians_as_splat(splats):
+def test_the_minimal_real_file_equals_its_splat_version(splats):
     a, b = read_gaussians(splats / 'minimal.ksplat'), read_gaussians(splats / 'minimal.splat')
     assert len(a) == len(b) == 4
     order = torch.cdist(a.means, b.means).argmin(1)
@@ -91,12 +91,12 @@ def test_a_zero_scale_in_half_floats_is_finite(random_cloud, tmp_path):
     (lambda d: d[:4096] + struct.pack('<I', 11) + d[4100:], '11 of at most 10'),
     (lambda d: d[:4096 + 12] + struct.pack('<I', 2) + d[4096 + 16:], 'truncated|buckets|end at byte'),
 ])
-def test_damage_is_named(random_cloud, tmp_path, change, message):
+def test_damaged_files_are_refused(random_cloud, tmp_path, change, message):
     (tmp_path / 'bad.ksplat').write_bytes(change(pack(random_cloud(23), 1, 0)))
     with pytest.raises(ValueError, match=message):
         read_gaussians(tmp_path / 'bad.ksplat')
 
 
-def test_it_is_not_written(random_cloud, tmp_path):
-    with pytest.raises(ValueError, match=r'\.ksplat files are only read; write one of \.compressed\.ply, \.ply'):
+def test_the_format_cannot_be_written(random_cloud, tmp_path):
+    with pytest.raises(ValueError, match=r'\.ksplat files cannot be written; write one of \.compressed\.ply, \.ply'):
         write_gaussians(random_cloud(3), tmp_path / 'cloud.ksplat')

@@ -1,4 +1,4 @@
-"""The same real Gaussians in two formats agree, as numbers and as pictures."""
+"""Real Gaussians agree between formats, in numbers and in rendered images."""
 import math
 
 import pytest
@@ -10,8 +10,8 @@ from clipgs_plugin import io, ops, read_gaussians, write_gaussians
 HALF_TURN_Z = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
 
 
-def pictures(cloud, framing=None, size: int = 128, up: str = '-y'):
-    """Four views around the middle of ``framing``."""
+def render_views(cloud, framing=None, size: int = 128, up: str = '-y'):
+    """Render four views around the median position of ``framing``."""
     framing = framing or cloud
     centre = framing.means.median(0).values
     radius = (framing.means - centre).norm(dim=1).quantile(0.9)
@@ -32,7 +32,7 @@ def relative_covariance_error(a, b) -> torch.Tensor:
 
 
 def nearest(a, b):
-    """The Gaussian of ``b`` nearest to each of ``a``: distances and indices."""
+    """Return distances to and indices of the Gaussians of ``b`` nearest to those of ``a``."""
     distance, index = cKDTree(b.means.numpy()).query(a.means.numpy())
     return torch.from_numpy(distance), torch.from_numpy(index)
 
@@ -49,10 +49,10 @@ def test_camera_as_ply_and_as_sog(splats):
     assert (ply.rgb - same.rgb).abs().max() < 0.01 and (ply.sh[:, 1:] - same.sh[:, 1:]).abs().max() < 0.02
     assert (ply.log_scales - same.log_scales).abs().max() < 0.1
     errors = relative_covariance_error(ply, same)
-    assert errors.median() < 0.03 and errors.max() < 0.2  # of quaternions in 8 bits and scales out of 256
-    assert psnr(pictures(ply), pictures(sog, ply)) > 38
+    assert errors.median() < 0.03 and errors.max() < 0.2  # quaternions in 8 bits and scales from a codebook of 256
+    assert psnr(render_views(ply), render_views(sog, ply)) > 38
     flattened = ply.replace(sh=torch.cat([ply.sh[:, :1], -ply.sh[:, 1:]], 1))
-    assert psnr(pictures(ply), pictures(flattened, ply)) < 35  # the pictures do see the higher bands
+    assert psnr(render_views(ply), render_views(flattened, ply)) < 35  # the images depend on the higher bands
 
 
 @pytest.mark.parametrize('suffix, tolerance', [('splat', 0.025), ('spz', 0.045)])
@@ -69,7 +69,7 @@ def test_three_points_in_three_formats(splats, suffix, tolerance):
 
 
 def test_angel_as_compressed_ply_and_as_sog(splats):
-    """Compressed apart, and one of them turned by half a turn about z beforehand."""
+    """Both files were compressed separately, one after a half turn about z."""
     ply, sog = read_gaussians(splats / 'angel.compressed.ply'), read_gaussians(splats / 'angel.sog')
     turned = ply.transform(HALF_TURN_Z)
     distance, index = nearest(turned, sog)
@@ -79,32 +79,32 @@ def test_angel_as_compressed_ply_and_as_sog(splats):
     a, b = turned[near], sog[index[near]]
     assert relative_covariance_error(a, b).median() < 0.05
     assert (a.opacities - b.opacities).abs().median() <= 1 / 255 and (a.rgb - b.rgb).abs().median() <= 1 / 255
-    assert psnr(pictures(turned, sog), pictures(sog)) > 38
-    assert psnr(pictures(ply, sog), pictures(sog)) < 20
+    assert psnr(render_views(turned, sog), render_views(sog)) > 38
+    assert psnr(render_views(ply, sog), render_views(sog)) < 20
 
 
-def test_camera_as_spz_stands_the_same_way_up(splats):
-    """Other Gaussians of the same capture: the grey of the top half, the middle and the bottom agrees best upright."""
-    expected = pictures(read_gaussians(splats / 'camera.ply').transform(torch.eye(3)))
+def test_camera_as_spz_has_the_same_up_axis(splats):
+    """The file holds other Gaussians of the same capture; brightness per image row agrees best if both are upright."""
+    expected = render_views(read_gaussians(splats / 'camera.ply').transform(torch.eye(3)))
     spz = read_gaussians(splats / 'camera.spz')
-    rows = lambda image: (1 - image).mean((0, 2, 3))  # noqa: E731  ink by row of the picture
-    profile = lambda cloud: torch.corrcoef(torch.stack([rows(pictures(cloud)), rows(expected)]))[0, 1]  # noqa: E731
+    rows = lambda image: (1 - image).mean((0, 2, 3))  # noqa: E731  darkness per image row
+    profile = lambda cloud: torch.corrcoef(torch.stack([rows(render_views(cloud)), rows(expected)]))[0, 1]  # noqa: E731
     assert profile(spz) > profile(spz.transform(ops.axis_change('y', '-y'))) + 0.2
 
 
 @pytest.mark.parametrize('suffix, decibels', [('compressed.ply', 45), ('splat', 34), ('spz', 43), ('sog', 43)])
 @pytest.mark.parametrize('name', ['camera.ply', 'potted_plant.splat'])
-def test_pictures_survive_every_lossy_format(splats, tmp_path, name, suffix, decibels):
+def test_images_are_preserved_by_every_lossy_format(splats, tmp_path, name, suffix, decibels):
     cloud = read_gaussians(splats / name)
     if suffix == 'splat':
         cloud = cloud.with_sh_degree(0)
     write_gaussians(cloud, tmp_path / f'cloud.{suffix}')
     back = read_gaussians(tmp_path / f'cloud.{suffix}')
     assert len(back) == len(cloud) and back.sh_degree == cloud.sh_degree
-    assert psnr(pictures(cloud), pictures(back, cloud)) > decibels
+    assert psnr(render_views(cloud), render_views(back, cloud)) > decibels
 
 
-def test_every_real_file_is_known_by_its_content_and_holds_what_its_header_says(splats):
+def test_every_real_file_is_detected_and_has_the_expected_count(splats):
     counts = {'angel.compressed.ply': 71377, 'angel.sog': 71359, 'camera.ply': 8192, 'camera.sog': 8192,
               'camera.spz': 8192, 'fruit_drops_sh3.ply': 4721, 'guitar.compressed.ply': 90854, 'minimal.ksplat': 4,
               'minimal.splat': 4, 'minimal_v2.spz': 4, 'minimal_v3.spz': 4, 'minimal_v4.spz': 4, 'monkey.sog': 31658,

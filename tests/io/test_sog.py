@@ -13,7 +13,7 @@ from clipgs_plugin.io import sog
 
 
 def by_hand(path, i: int) -> dict:
-    """One Gaussian of a version 2 bundle, by the format's definition in plain Python."""
+    """Decode one Gaussian of a version 2 bundle in Python, as the format defines it."""
     archive = zipfile.ZipFile(path)
     meta = json.loads(archive.read('meta.json'))
 
@@ -43,7 +43,7 @@ def by_hand(path, i: int) -> dict:
 
 
 @pytest.mark.parametrize('name', ['camera.sog', 'angel.sog', 'monkey.sog', 'trumpet_statue.sog'])
-def test_real_files_read_by_definition(splats, name):
+def test_real_files_are_read_as_the_format_defines(splats, name):
     cloud = read_gaussians(splats / name)
     for i in {0, 1234, len(cloud) - 1}:
         expected = by_hand(splats / name, i)
@@ -54,7 +54,7 @@ def test_real_files_read_by_definition(splats, name):
 
 @pytest.mark.parametrize('count, degree', [(1, 0), (2, 3), (300, 1), (300, 2), (1000, 3)])
 @pytest.mark.parametrize('bundled', [True, False])
-def test_round_trip_is_within_the_steps_of_the_format(random_cloud, tmp_path, count, degree, bundled):
+def test_round_trip_errors_are_within_the_steps_of_the_format(random_cloud, tmp_path, count, degree, bundled):
     cloud = random_cloud(count, sh_degree=degree)
     path = tmp_path / ('cloud.sog' if bundled else 'meta.json')
     write_gaussians(cloud, path)
@@ -74,7 +74,7 @@ def test_round_trip_is_within_the_steps_of_the_format(random_cloud, tmp_path, co
             assert (a - b).square().mean().sqrt() <= uniform + 1e-6, name
 
 
-def test_a_folder_reads_by_itself_or_by_its_meta(random_cloud, tmp_path):
+def test_a_folder_is_read_by_its_path_or_its_meta_file(random_cloud, tmp_path):
     write_gaussians(random_cloud(20), tmp_path / 'meta.json')
     a, b = read_gaussians(tmp_path), read_gaussians(tmp_path / 'meta.json')
     assert torch.equal(a.means, b.means)
@@ -97,7 +97,7 @@ def test_saturated_alphas_keep_their_bytes_and_their_colours(random_cloud, tmp_p
 
 
 def test_a_small_palette_holds_the_means_of_neighbouring_bands(random_cloud, tmp_path):
-    """Two far groups of bands and a palette of two: each becomes its group's mean."""
+    """With two distant groups of bands and a palette of two, each Gaussian gets the mean of its group."""
     cloud = random_cloud(100, sh_degree=1)
     sign = torch.where(torch.arange(100) % 2 == 0, 1.0, -1.0)
     sh = cloud.sh.clone()
@@ -113,7 +113,7 @@ def test_a_small_palette_holds_the_means_of_neighbouring_bands(random_cloud, tmp
 
 
 def version_1(folder, count: int = 5) -> dict:
-    """A version 1 folder of random bytes; returns what it holds, computed plainly."""
+    """Write a version 1 folder of random bytes and return its fields, decoded in Python."""
     g = np.random.default_rng(0)
     image = lambda *shape: g.integers(0, 256, (*shape, 4), dtype=np.uint8)  # noqa: E731
     low, high, quats, scales, sh0, labels = (image(2, 4) for _ in range(6))
@@ -153,15 +153,15 @@ def version_1(folder, count: int = 5) -> dict:
     return expected
 
 
-def test_version_1_reads_by_definition(tmp_path):
+def test_version_1_is_read_as_the_format_defines(tmp_path):
     expected = version_1(tmp_path)
     cloud = read_gaussians(tmp_path)
     for name, value in cloud.fields():
         np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=3e-6, err_msg=name)
 
 
-def test_a_null_in_a_codebook_continues_the_others(random_cloud, tmp_path):
-    """Some writers leave null, JSON's form of a value that is not finite, in the first place."""
+def test_a_null_in_a_codebook_is_extrapolated(random_cloud, tmp_path):
+    """Some writers store null, the JSON form of a non-finite value, as the first value."""
     write_gaussians(random_cloud(50), tmp_path / 'meta.json')
     meta = json.loads((tmp_path / 'meta.json').read_text())
     codebook = meta['scales']['codebook']
@@ -174,7 +174,7 @@ def test_a_null_in_a_codebook_continues_the_others(random_cloud, tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     (lambda m: m.update(version=3), 'SOG version 3'),
-    (lambda m: m.pop('scales'), "meta.json is not that of a SOG .*'scales'"),
+    (lambda m: m.pop('scales'), "meta.json does not describe a SOG .*'scales'"),
     (lambda m: m.update(count=10_000), 'promises 10000 Gaussians'),
     (lambda m: m['means'].update(files=['means_l.webp']), 'names 1 files of means, expected 2'),
     (lambda m: m['quats'].update(files=['../secret.webp']), "names the file '../secret.webp'"),
@@ -183,12 +183,12 @@ def test_a_null_in_a_codebook_continues_the_others(random_cloud, tmp_path):
     (lambda m: m['sh0'].update(codebook=[0.0]), 'in a codebook of 1'),
     (lambda m: m['means'].update(mins=[0.0, None, 0.0]), 'means is NaN|not that of a SOG'),
 ])
-def test_a_wrong_meta_is_named(random_cloud, tmp_path, change, message):
+def test_damaged_metadata_is_refused(random_cloud, tmp_path, change, message):
     write_gaussians(random_cloud(50), tmp_path / 'meta.json')
     meta = json.loads((tmp_path / 'meta.json').read_text())
     change(meta)
     (tmp_path / 'meta.json').write_text(json.dumps(meta))
-    if message is None:  # opaque pixels are quaternions with z the largest: any lossless image decodes
+    if message is None:  # opaque pixels decode as quaternions whose largest component is z
         assert len(read_gaussians(tmp_path)) == 50
         return
     with pytest.raises(ValueError, match=message):

@@ -12,7 +12,7 @@ REAL = ['sneaker_white.splat', 'potted_plant.splat', 'three_points.splat', 'mini
 
 
 @pytest.mark.parametrize('name', REAL)
-def test_real_files_read_by_definition(splats, name):
+def test_real_files_are_read_as_the_format_defines(splats, name):
     data, cloud = (splats / name).read_bytes(), read_gaussians(splats / name)
     assert len(cloud) == len(data) // 32
     for index in {0, len(cloud) // 2, len(cloud) - 1}:
@@ -36,7 +36,7 @@ def test_real_files_keep_their_bytes(splats, tmp_path, name):
     unit = np.abs(norms - 1) < 1 / 64
     assert unit.mean() > 0.9
     np.testing.assert_array_equal(after[unit, 28:], before[unit, 28:])
-    # A scale is stored linear and held as a logarithm in float32, which costs a few of its last bits.
+    # Scales are stored linearly, but kept as float32 logarithms, which costs a few of the last bits.
     np.testing.assert_allclose(after[:, 12:24].copy().view('<f4'), before[:, 12:24].copy().view('<f4'), rtol=2e-6)
 
 
@@ -52,7 +52,7 @@ def test_saturated_alphas_and_zero_scales_keep_their_bytes(tmp_path):
     np.testing.assert_array_equal(after[:, 12:16].copy().view('<f4').ravel()[::3], 0)
 
 
-def test_round_trip_is_within_half_a_step(random_cloud, tmp_path):
+def test_round_trip_errors_are_within_half_a_step(random_cloud, tmp_path):
     cloud = random_cloud(500, sh_degree=3)
     write_gaussians(cloud, tmp_path / 'cloud.splat')
     back = read_gaussians(tmp_path / 'cloud.splat')
@@ -60,14 +60,14 @@ def test_round_trip_is_within_half_a_step(random_cloud, tmp_path):
     assert torch.allclose(back.log_scales, cloud.log_scales, atol=1e-6)
     assert (back.rgb - cloud.rgb).abs().max() <= 0.5 / 255 + 1e-6
     assert (back.opacities - cloud.opacities).abs().max() <= 0.5 / 255 + 1e-6
-    # One component of 1 becomes 255, a whole step short; the others are within half a step.
+    # A component of 1 saturates at 255, one step below; other components are within half a step.
     unit = torch.nn.functional.normalize(cloud.quats, dim=-1)
     assert (back.quats - unit).abs().max() <= 1 / 128 and (back.rotations - cloud.rotations).abs().max() < 0.05
 
 
 @pytest.mark.parametrize('field, value, message', [
     (0, math.nan, 'means'), (1, math.inf, 'means'), (3, -1.0, 'log_scales'), (4, math.nan, 'log_scales')])
-def test_values_that_mean_nothing_are_refused(tmp_path, field, value, message):
+def test_invalid_values_are_refused(tmp_path, field, value, message):
     numbers = [0.0, 1, 2, 0.1, 0.1, 0.1]
     numbers[field] = value
     good = struct.pack('<6f8B', 0, 1, 2, 0.1, 0.1, 0.1, 9, 9, 9, 9, 255, 128, 128, 128)
@@ -88,14 +88,14 @@ def test_a_zero_quaternion_is_refused(tmp_path):
     bytes(3200), b'Hello, this is a text file ok.\n\n' * 20, b'<!DOCTYPE html><title>404</title>' * 64,
     np.random.default_rng(0).integers(0, 256, 6400, np.uint8).clip(1, 60).tobytes(),
     bytes([0, 1]) + bytes(5278)], ids=['zeros', 'text', 'page', 'noise', 'ksplat'])
-def test_what_only_has_the_suffix_is_refused(tmp_path, content):
+def test_other_content_with_the_suffix_is_refused(tmp_path, content):
     (tmp_path / 'not.splat').write_bytes(content)
     assert len(content) % 32 == 0
     with pytest.raises(ValueError, match=r'not.splat: quats are far from unit in \d+ of \d+ Gaussians.*another format'):
         read_gaussians(tmp_path / 'not.splat')
 
 
-def test_a_few_careless_quaternions_are_read(random_cloud, tmp_path):
+def test_a_few_quaternions_that_are_not_unit_are_accepted(random_cloud, tmp_path):
     write_gaussians(random_cloud(100), tmp_path / 'a.splat')
     records = np.frombuffer((tmp_path / 'a.splat').read_bytes(), np.uint8).reshape(-1, 32).copy()
     records[:10, 28:] = [255, 255, 128, 128]

@@ -15,7 +15,7 @@ HALF_TURN = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # right-up-back to righ
 
 
 def payload(path) -> bytes:
-    """Header and planes of a file as versions 2 and 3 lay them out."""
+    """Return header and planes of a file in the layout of versions 2 and 3."""
     data = path.read_bytes()
     if data[:2] == b'\x1f\x8b':
         return gzip.decompress(data)
@@ -29,7 +29,7 @@ def payload(path) -> bytes:
 
 
 def by_hand(data: bytes, i: int) -> dict:
-    """One Gaussian in the file's own frame, by the format's definition in plain Python."""
+    """Decode one Gaussian in the frame of the file in Python, as the format defines it."""
     _, version, n, degree, bits, _, _ = struct.unpack_from('<4sIIBBBB', data)
     coefficients, rotation_bytes = (degree + 1) ** 2 - 1, 3 if version == 2 else 4
     at = 16
@@ -62,7 +62,7 @@ def by_hand(data: bytes, i: int) -> dict:
 
 
 @pytest.mark.parametrize('name', REAL)
-def test_real_files_read_by_definition_and_turned_into_the_frame_of_inria(splats, name):
+def test_real_files_are_read_as_the_format_defines_in_the_inria_frame(splats, name):
     data, cloud = payload(splats / name), read_gaussians(splats / name)
     assert len(cloud) == struct.unpack_from('<I', data, 8)[0] and cloud.sh_degree == data[12]
     for i in {0, len(cloud) // 2, len(cloud) - 1}:
@@ -78,7 +78,7 @@ def test_real_files_read_by_definition_and_turned_into_the_frame_of_inria(splats
 
 
 @pytest.mark.parametrize('name', REAL)
-def test_real_files_are_written_with_the_same_payload(splats, tmp_path, name):
+def test_real_files_keep_their_payload(splats, tmp_path, name):
     before = payload(splats / name)
     cloud = read_gaussians(splats / name)
     write_gaussians(cloud, tmp_path / 'again.spz', version=before[4], fractional_bits=before[13])
@@ -91,8 +91,7 @@ def test_real_files_are_written_with_the_same_payload(splats, tmp_path, name):
         assert after[start:end] == before[start:end], name
 
 
-def test_half_turn_of_sh_is_the_rotation(random_cloud, tmp_path):
-    """The planes of a written file hold the rotated bands."""
+def test_written_sh_bands_are_rotated_by_a_half_turn(random_cloud, tmp_path):
     cloud = random_cloud(1, sh_degree=3)
     write_gaussians(cloud, tmp_path / 'cloud.spz')
     stored = np.array(by_hand(payload(tmp_path / 'cloud.spz'), 0)['sh'])[1:]
@@ -102,7 +101,7 @@ def test_half_turn_of_sh_is_the_rotation(random_cloud, tmp_path):
 
 @pytest.mark.parametrize('version', [2, 3, 4])
 @pytest.mark.parametrize('degree', [0, 1, 2, 3])
-def test_round_trip_is_within_half_a_step(random_cloud, tmp_path, version, degree):
+def test_round_trip_errors_are_within_half_a_step(random_cloud, tmp_path, version, degree):
     cloud = random_cloud(300, sh_degree=degree)
     cloud = cloud.replace(sh=cloud.sh.clamp(-0.99, 0.99))
     write_gaussians(cloud, tmp_path / 'cloud.spz', version=version)
@@ -115,7 +114,7 @@ def test_round_trip_is_within_half_a_step(random_cloud, tmp_path, version, degre
     if degree:
         assert (back.sh[:, 1:] - cloud.sh[:, 1:]).abs().max() <= 0.5 / 128 + 1e-6
     turned = (back.rotations - cloud.rotations).flatten(1).norm(dim=1)
-    if version == 2:  # w follows from x, y, z, badly where it is small
+    if version == 2:  # w is computed from x, y, z, inaccurately if it is small
         assert turned[torch.nn.functional.normalize(cloud.quats, dim=1)[:, 0].abs() > 0.5].max() < 0.06
     else:
         assert turned.max() < 8 ** 0.5 * 2 * 3 ** 0.5 * (0.5 / 511 / 2 ** 0.5)
@@ -132,7 +131,7 @@ def test_saturated_alphas_keep_their_bytes(random_cloud, tmp_path):
 
 
 @pytest.mark.parametrize('extent, bits', [(1.0, 12), (2000.0, 12), (3000.0, 11), (8e6, 0)])
-def test_resolution_yields_where_positions_would_overflow(random_cloud, tmp_path, extent, bits):
+def test_resolution_is_reduced_if_positions_would_overflow(random_cloud, tmp_path, extent, bits):
     cloud = random_cloud(10)
     cloud = cloud.replace(means=cloud.means / cloud.means.abs().max() * extent)
     write_gaussians(cloud, tmp_path / 'far.spz')
@@ -140,7 +139,7 @@ def test_resolution_yields_where_positions_would_overflow(random_cloud, tmp_path
     assert (read_gaussians(tmp_path / 'far.spz').means - cloud.means).abs().max() <= 0.5 / 2 ** bits + extent * 1e-7
 
 
-def test_positions_beyond_every_resolution_and_unknown_versions_are_refused(random_cloud, tmp_path):
+def test_too_large_positions_and_unknown_versions_are_refused(random_cloud, tmp_path):
     cloud = random_cloud(3)
     with pytest.raises(ValueError, match=r'means reach 1e\+08'):
         write_gaussians(cloud.replace(means=torch.full((3, 3), 1e8)), tmp_path / 'far.spz')

@@ -1,4 +1,4 @@
-"""Steps of a pipeline, over ``results['gaussians']``."""
+"""Transforms of a data pipeline, applied to ``results['gaussians']``."""
 from clipgs_plugin.datasets.transforms.base import BaseTransform, build_pipeline
 from clipgs_plugin.datasets.transforms.color import DropColor
 from clipgs_plugin.datasets.transforms.geometry import (

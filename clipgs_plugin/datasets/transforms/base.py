@@ -1,4 +1,4 @@
-"""What a transform is, and lists of them."""
+"""Base class of the transforms, and pipelines of them."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -10,11 +10,11 @@ from clipgs_plugin.registry import SCOPE, TRANSFORMS
 
 
 class BaseTransform(ABC):
-    """One step of a pipeline: takes the dict of an object and returns it.
+    """One step of a pipeline, which takes and returns the dict of an object.
 
-    ``results['gaussians']`` is a :class:`~clipgs_plugin.GaussianCloud`, ``results['rng']`` a
-    ``numpy.random.Generator``, the only source of randomness a transform may use. Clouds are replaced, never changed
-    in place. The interface is that of mmcv, which need not be installed.
+    ``results['gaussians']`` is a :class:`~clipgs_plugin.GaussianCloud`. ``results['rng']`` is a
+    ``numpy.random.Generator``, the only source of randomness a transform may use. A transform replaces the cloud and
+    never changes it in place. The interface equals that of mmcv, which is not required.
     """
 
     def __call__(self, results: dict) -> dict:
@@ -22,7 +22,7 @@ class BaseTransform(ABC):
 
     @abstractmethod
     def transform(self, results: dict) -> dict:
-        ...
+        """Return the transformed dict of an object."""
 
     def __repr__(self) -> str:
         settings = ', '.join(f'{name}={value!r}' for name, value in vars(self).items() if not name.startswith('_'))
@@ -30,10 +30,10 @@ class BaseTransform(ABC):
 
 
 def build_pipeline(transforms: Sequence[dict | Callable]) -> Compose:
-    """Transforms, or configs of them, as one callable.
+    """Compose transforms or their configs into one callable.
 
-    Names are looked up here first, whatever mmengine's default scope is, so that a dataset can be used from another
-    library's config; ``'mmdet3d.X'`` names that library's transform.
+    Names are looked up in this library first, in any default scope of mmengine, so that the config of another library
+    can use a dataset. ``'mmdet3d.X'`` names a transform of another library.
     """
     return Compose([TRANSFORMS.build({'_scope_': SCOPE, **transform}) if isinstance(transform, dict) else transform
                     for transform in transforms])

@@ -1,4 +1,4 @@
-"""What colour an object has."""
+"""Transforms of colour."""
 from __future__ import annotations
 
 from clipgs_plugin.datasets.transforms.base import BaseTransform
@@ -8,10 +8,10 @@ from clipgs_plugin.structures import MISSING_COLOR, SH_C0
 
 @TRANSFORMS.register_module()
 class DropColor(BaseTransform):
-    """Makes an object grey 0.4 from all sides, as objects without colour are, so that a model does not need it.
+    """Colour dropout: paints an object grey 0.4, the colour of objects without one, so that models do not rely on it.
 
     Args:
-        probability: How often, in [0, 1].
+        probability: Probability per object, in [0, 1].
     """
 
     def __init__(self, probability: float = 0.2) -> None:

@@ -1,4 +1,4 @@
-"""Where an object is, how large, and which way it turns."""
+"""Transforms of position, size and orientation."""
 from __future__ import annotations
 
 import math
@@ -14,7 +14,7 @@ from clipgs_plugin.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class NormaliseGaussians(BaseTransform):
-    """Centres an object on the mean of its means and scales it into the unit sphere, extents included."""
+    """Normalisation: centres an object on its mean position and scales it, with its extents, into the unit sphere."""
 
     def transform(self, results: dict) -> dict:
         results['gaussians'] = results['gaussians'].normalise()
@@ -23,12 +23,12 @@ class NormaliseGaussians(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RotateGaussians(BaseTransform):
-    """Turns an object by a random angle; positions, orientations and SH turn together.
+    """Random rotation of positions, orientations and SH.
 
     Args:
-        axis: ``'x'``, ``'y'``, ``'z'``, or ``'any'`` for an axis uniform on the sphere.
-        max_angle: The angle is uniform in [-max_angle, max_angle], in degrees. ``axis='any'`` with 180 draws from
-            the uniform distribution over all rotations instead.
+        axis: Rotation axis ``'x'``, ``'y'`` or ``'z'``, or ``'any'`` for an axis uniform on the sphere.
+        max_angle: Maximum angle in degrees; the angle is uniform in [-max_angle, max_angle]. ``axis='any'`` with 180
+            samples the uniform distribution over all rotations instead.
     """
 
     def __init__(self, axis: str = 'y', max_angle: float = 180.0) -> None:
@@ -44,9 +44,9 @@ class RotateGaussians(BaseTransform):
         return results
 
     def _rotation(self, rng: np.random.Generator) -> Tensor:
-        """A random rotation matrix, (3, 3) float64."""
+        """Sample a rotation matrix, (3, 3) float64."""
         if self.axis == 'any':
-            quat = rng.normal(size=4)  # a direction in 4D is a uniform rotation
+            quat = rng.normal(size=4)  # a uniform direction in 4D is a uniform rotation
             if self.max_angle == 180:
                 return quaternion_to_matrix(torch.from_numpy(quat))
             axis = quat[1:] / np.linalg.norm(quat[1:])
@@ -58,11 +58,11 @@ class RotateGaussians(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ScaleGaussians(BaseTransform):
-    """Scales an object about the origin by a random factor, extents included.
+    """Random scaling about the origin, extents included; the logarithm of the factor is uniform.
 
     Args:
-        low: Smallest factor, > 0.
-        high: Largest factor; the logarithm of the factor is uniform.
+        low: Minimum factor, greater than 0.
+        high: Maximum factor.
     """
 
     def __init__(self, low: float = 0.8, high: float = 1.25) -> None:
@@ -80,11 +80,11 @@ class ScaleGaussians(BaseTransform):
 
 @TRANSFORMS.register_module()
 class JitterGaussians(BaseTransform):
-    """Moves each Gaussian by normal noise, cut at ``clip``.
+    """Jitter: adds clipped normal noise to the position of each Gaussian.
 
     Args:
         sigma: Standard deviation per coordinate, in the unit of the positions.
-        clip: Largest move per coordinate.
+        clip: Maximum displacement per coordinate.
     """
 
     def __init__(self, sigma: float = 0.01, clip: float = 0.05) -> None:
@@ -102,16 +102,16 @@ class JitterGaussians(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ChangeUp(BaseTransform):
-    """Brings the up axis of the files to the one a model wants.
+    """Change of the up axis, by the smallest rotation from ``source`` to ``target``.
 
-    Turns by the smallest rotation from ``source`` to ``target``. With ``swap=True`` the two axes are exchanged
-    instead, which is how OpenShape's z-up models were given y-up data: a reflection, so the object is mirrored;
-    orientations stay proper rotations and covariances are reflected exactly.
+    With ``swap=True`` the two axes are exchanged instead, as OpenShape did with y-up data for its z-up models. The
+    exchange is a reflection, so the object is mirrored. Orientations stay proper rotations and covariances are
+    reflected exactly.
 
     Args:
-        source: Up in the files: ``'x'``, ``'y'``, ``'z'`` or one of them with a minus (COLMAP scenes are ``'-y'``).
-        target: Up afterwards.
-        swap: Exchange the axes instead of turning; both must be without a minus and different.
+        source: Up axis of the files: ``'x'``, ``'y'`` or ``'z'``, optionally with a minus (``'-y'`` in COLMAP scenes).
+        target: Up axis that the model expects.
+        swap: Exchange the axes instead of rotating. The axes must differ and have no minus.
     """
 
     def __init__(self, source: str = 'z', target: str = 'y', swap: bool = False) -> None:
@@ -119,7 +119,8 @@ class ChangeUp(BaseTransform):
             if axis not in AXES:
                 raise ValueError(f'{name}={axis!r}: expected one of {AXES}')
         if swap and (source == target or '-' in source + target):
-            raise ValueError(f'source={source!r}, target={target!r}: swap=True exchanges two of x, y and z')
+            raise ValueError(f'source={source!r}, target={target!r}: expected two different axes of x, y and z '
+                             'for swap=True')
         self.source = source
         self.target = target
         self.swap = swap
@@ -132,8 +133,8 @@ class ChangeUp(BaseTransform):
 
 
 def up_matrix(source: str, target: str, swap: bool = False) -> Tensor:
-    """The matrix that :class:`ChangeUp` applies to column vectors, (3, 3) float64."""
+    """Return the matrix that :class:`ChangeUp` applies to column vectors, (3, 3) float64."""
     if not swap:
         return axis_change(source, target)
-    between = axis_vector(source) - axis_vector(target)
-    return torch.eye(3, dtype=torch.float64) - torch.outer(between, between)  # reflection in the plane between the two
+    normal = axis_vector(source) - axis_vector(target)  # of length sqrt(2), hence no factor 2 in the reflection
+    return torch.eye(3, dtype=torch.float64) - torch.outer(normal, normal)

@@ -1,4 +1,4 @@
-"""Into the pipeline and out of it."""
+"""First and last step of a pipeline."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ SAMPLE_KEYS = ('uid', 'category', 'label', 'caption', 'caption_id', 'text', 'vie
 
 @TRANSFORMS.register_module()
 class LoadGaussians(BaseTransform):
-    """Reads ``results['path']``, unless the dataset has put the object in ``results['gaussians']`` already.
+    """Reader of ``results['path']``; keeps ``results['gaussians']`` if the dataset has loaded it.
 
     Args:
-        sh_degree: Cut or fill spherical harmonics to this degree; None keeps the file's. Models that look at
-            view-independent colour need degree 0 only.
+        sh_degree: Degree to which spherical harmonics are truncated or zero-padded; None keeps that of the file.
+            Models that use view-independent colour need only degree 0.
     """
 
     def __init__(self, sh_degree: int | None = None) -> None:
@@ -34,10 +34,10 @@ class LoadGaussians(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackGaussians(BaseTransform):
-    """Ends a pipeline: ``dict(inputs=GaussianCloud, data_samples=dict)``.
+    """Last step of a pipeline, which returns ``dict(inputs=GaussianCloud, data_samples=dict)``.
 
     Args:
-        keys: What ``data_samples`` takes from the results; keys that the dataset has not are left out.
+        keys: Keys to copy from the results to ``data_samples``; missing ones are skipped.
     """
 
     def __init__(self, keys: Sequence[str] = SAMPLE_KEYS) -> None:

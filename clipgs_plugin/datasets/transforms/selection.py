@@ -1,4 +1,4 @@
-"""Which Gaussians of an object go on."""
+"""Transforms that select Gaussians of an object."""
 from __future__ import annotations
 
 import numpy as np
@@ -12,19 +12,18 @@ from clipgs_plugin.structures import GaussianCloud
 
 @TRANSFORMS.register_module()
 class FilterOpacity(BaseTransform):
-    """Drops Gaussians that are nearly transparent; they attract farthest point sampling and show nothing.
+    """Removal of nearly transparent Gaussians, which are invisible but attract farthest point sampling.
 
     Args:
-        threshold: Lowest opacity that stays, in [0, 1].
-        minimum: The most opaque Gaussians that stay whatever their opacity, so that an object that is faint all over
-            is not lost. An object of fewer keeps them all.
+        threshold: Minimum opacity to keep, in [0, 1].
+        minimum: Minimum number of Gaussians to keep, the most opaque ones, so that a faint object is not lost.
     """
 
     def __init__(self, threshold: float = 0.05, minimum: int = 1) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f'threshold={threshold}: expected an opacity in [0, 1]')
         if minimum < 1:
-            raise ValueError(f'minimum={minimum}: expected at least 1, since an object needs a Gaussian')
+            raise ValueError(f'minimum={minimum}: expected at least 1, because an object needs a Gaussian')
         self.threshold = threshold
         self.minimum = minimum
 
@@ -40,18 +39,18 @@ class FilterOpacity(BaseTransform):
 
 @TRANSFORMS.register_module()
 class SampleGaussians(BaseTransform):
-    """Takes ``num`` Gaussians without replacement, in the order of the object; smaller objects stay as they are.
+    """Sampling of ``num`` Gaussians without replacement, in the order of the object; smaller objects are unchanged.
 
     Args:
-        num: Gaussians to take.
-        method: ``'random'``: all alike. ``'importance'``: with a chance in proportion to opacity times the area of
-            the largest cross-section. ``'fps'``: farthest point sampling from the point farthest from the centroid,
-            which draws nothing and so takes the same Gaussians every time.
+        num: Number of Gaussians to sample.
+        method: ``'random'`` samples uniformly. ``'importance'`` samples in proportion to opacity times the area of the
+            largest cross-section. ``'fps'`` is farthest point sampling, which starts at the point farthest from the
+            centroid and is deterministic.
     """
 
     def __init__(self, num: int, method: str = 'random') -> None:
         if num < 1:
-            raise ValueError(f'num={num}: expected at least 1')
+            raise ValueError(f'num={num}: expected at least 1 Gaussian')
         if method not in _METHODS:
             raise ValueError(f'method={method!r}: expected one of {sorted(_METHODS)}')
         self.num = num
@@ -70,8 +69,12 @@ def _random(cloud: GaussianCloud, num: int, rng: np.random.Generator) -> np.ndar
 
 
 def _importance(cloud: GaussianCloud, num: int, rng: np.random.Generator) -> np.ndarray:
-    """Weighted sampling without replacement: the largest of log weight plus Gumbel noise (Efraimidis and Spirakis,
-    "Weighted random sampling with a reservoir", 2006). Works in logarithms, so no weight is too small."""
+    """Sample by weight without replacement: take the largest sums of log weight and Gumbel noise.
+
+    Logarithms avoid the underflow of small weights.
+
+    Source: Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006.
+    """
     largest_two = cloud.log_scales.double().topk(2, dim=-1).values.sum(-1)
     log_weights = torch.nn.functional.logsigmoid(cloud.opacity_logits.double()) + largest_two
     return np.argsort(-(log_weights.numpy() + rng.gumbel(size=len(cloud))), kind='stable')[:num]

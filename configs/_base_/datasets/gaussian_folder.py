@@ -1,19 +1,21 @@
-# Labelled splat files: data/splats/{train,val,test}/CLASS/NAME.{ply,splat,spz,sog,...}. The files' up axis is given
-# here; models want y.
+# Labelled splat files: data/splats/{train,val,test}/CLASS/NAME.{ply,splat,spz,sog,...}. `up` is the up axis of the
+# files; models expect y.
+_base_ = ['gaussians.py']
+
 data_root = 'data/splats'
 up = 'y'
 num_gaussians = 10000
 
 load_pipeline = [
-    dict(type='LoadGaussians', sh_degree=0),
+    *_base_.load_pipeline[:1],
     dict(type='ChangeUp', source=up, target='y'),
-    dict(type='FilterOpacity', threshold=0.05),
+    *_base_.load_pipeline[1:],
     dict(type='SampleGaussians', num=num_gaussians),
     dict(type='NormaliseGaussians'),
 ]
 train_pipeline = [
     *load_pipeline,
-    dict(type='RotateGaussians', axis='y'),
+    *_base_.train_pipeline,
     dict(type='ScaleGaussians', low=0.8, high=1.25),
     dict(type='PackGaussians'),
 ]
@@ -24,14 +26,10 @@ train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     drop_last=True,
-    sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='collate_gaussians'),
     dataset=dict(type='GaussianFolder', root=data_root + '/train', pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=32,
     num_workers=2,
     persistent_workers=True,
-    sampler=dict(type='EpochSampler', shuffle=False),
-    collate_fn=dict(type='collate_gaussians'),
     dataset=dict(type='GaussianFolder', root=data_root + '/val', test_mode=True, pipeline=test_pipeline))
 test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], root=data_root + '/test'))

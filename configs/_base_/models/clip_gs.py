@@ -1,4 +1,4 @@
-# The losses of CLIP-GS; an experiment adds the encoder.
+# Losses of CLIP-GS; an experiment config adds the encoder.
 model = dict(
     type='CLIPGS',
     text_loss=dict(type='ContrastiveLoss'),

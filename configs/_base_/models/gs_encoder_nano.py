@@ -1,6 +1,7 @@
-# A CPU-sized encoder for the toy world: 1,024 Gaussians in 64 patches of 16, 4 MB in half precision.
+# A small encoder for the toy world on a CPU: 1,024 Gaussians in 64 patches of 16, 4 MB in half precision.
+_base_ = ['clip_gs.py']
+
 model = dict(
-    type='CLIPGS',
     encoder=dict(
         type='GSEncoder',
         tokenizer=dict(
@@ -11,6 +12,4 @@ model = dict(
             patch_encoder=dict(widths=(32, 64, 128)),
             refine_widths=(32, 32, 64)),
         backbone=dict(type='PointBERT', embed_dims=192, depth=4, num_heads=6, in_channels=192),
-        embed_dim=128),
-    text_loss=dict(type='ContrastiveLoss'),
-    image_loss=dict(type='ImageVotingLoss', num_views=5))
+        embed_dim=128))

@@ -8,7 +8,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1),
     clip_grad=dict(max_norm=1.0))
 
-# A linear warmup times half a cosine to zero over max_epochs; the two factors multiply.
+# Linear warmup times cosine annealing to zero over max_epochs.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, eta_min=0, convert_to_iter_based=True),

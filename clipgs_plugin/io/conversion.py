@@ -1,4 +1,4 @@
-"""What writing a cloud in a lossy format loses, measured."""
+"""Measured errors of a conversion to a lossy format."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from clipgs_plugin.structures import GaussianCloud
 
 @dataclass(frozen=True)
 class Loss:
-    """The error of one quantity over all Gaussians."""
+    """Error of one quantity over all Gaussians."""
 
     quantity: str
     unit: str
@@ -21,26 +21,27 @@ class Loss:
 
 
 def stored_order(cloud: GaussianCloud, format: Format) -> GaussianCloud:
-    """The cloud in the order in which the format stores its Gaussians."""
+    """Return the cloud in the storage order of the format."""
     return cloud if format.storage_order is None else cloud[torch.from_numpy(format.storage_order(cloud))]
 
 
 def measure_losses(cloud: GaussianCloud, written: GaussianCloud) -> list[Loss]:
-    """Errors between Gaussians and what came of them.
+    """Measure the errors of Gaussians that were written and read back.
 
     Args:
-        cloud: N Gaussians.
-        written: The same N in the same order, read back; fewer SH bands count as zero bands.
+        cloud: Original Gaussians.
+        written: The same Gaussians in the same order, read back. Missing SH bands count as zeros.
 
     Returns:
-        One entry a quantity: positions in the unit of the file, extents in per cent, orientations in degrees, opacities
-        and colours in [0, 1], SH bands above the constant one as coefficients.
+        One entry per quantity: positions in file units, extents in per cent, orientations in degrees, opacities and
+        colours in [0, 1], SH bands above the constant one as coefficients.
 
     Raises:
         ValueError: The counts differ.
     """
     if len(cloud) != len(written):
-        raise ValueError(f'{len(written)} Gaussians to compare with {len(cloud)}')
+        raise ValueError(f'written has {len(written)} Gaussians, expected the {len(cloud)} of the cloud; '
+                         'read the whole file back')
     cloud, written = cloud.to(torch.float64), written.with_sh_degree(cloud.sh_degree).to(torch.float64)
     a, b = (torch.nn.functional.normalize(c.quats, dim=1) for c in (cloud, written))
     half_chord = torch.minimum((a - b).norm(dim=1), (a + b).norm(dim=1)) / 2
