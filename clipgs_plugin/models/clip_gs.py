@@ -58,7 +58,7 @@ class CLIPGS(BaseModel):
         self.encoder = _build(encoder)
         self.text_loss = _build(text_loss)
         self.image_loss = _build(image_loss)
-        self.logit_scale = nn.Parameter(torch.tensor(float(init_logit_scale)))
+        self.logit_scale = nn.Parameter(torch.tensor([float(init_logit_scale)]))  # (1,): FSDP2 refuses scalars
         teacher = _build(teacher)
         if teacher is not None:
             teacher.eval().requires_grad_(False)
@@ -73,6 +73,12 @@ class CLIPGS(BaseModel):
         if self.teacher is not None:
             self.teacher._apply(fn)
         return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        scale = state_dict.get(f'{prefix}logit_scale')
+        if scale is not None and scale.ndim == 0:  # the form of older checkpoints
+            state_dict[f'{prefix}logit_scale'] = scale[None]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f'teacher={type(self.teacher).__name__}'
@@ -111,7 +117,7 @@ class CLIPGS(BaseModel):
         """The weighted terms of the loss; see :meth:`forward`."""
         with torch.no_grad():  # here, where every kind of wrapper comes past, rather than after the optimiser's step
             self.logit_scale.clamp_(0, MAX_LOG_SCALE)
-        scale = self.logit_scale.exp()
+        scale = self.logit_scale.exp().squeeze(0)
         gaussians = self.encoder(inputs)
         losses = {}
         if self.text_loss is not None or self.image_loss is not None:

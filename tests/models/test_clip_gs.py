@@ -2,10 +2,13 @@ import copy
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModule
+from mmengine.runner.checkpoint import load_state_dict
 from mmengine.structures import BaseDataElement
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 
 from clipgs_plugin import GaussianBatch
 from clipgs_plugin.datasets import collate_gaussians
@@ -74,6 +77,36 @@ def test_loss_is_that_of_the_losses_at_the_models_scale(batch, samples):
     assert torch.equal(losses['loss_image'], expected)
     sum(v for k, v in losses.items() if 'loss' in k).backward()
     assert model.logit_scale.grad.abs() > 0 and model.encoder.linear.weight.grad.abs().sum() > 0
+
+
+def test_scale_has_a_dimension_and_its_log_has_none(batch, samples):
+    model = CLIPGS(MeanEncoder())
+    assert all(parameter.ndim for parameter in model.parameters())  # FSDP2 refuses scalars
+    assert model(batch, samples, mode='loss')['logit_scale'].ndim == 0
+
+
+@pytest.mark.parametrize('load', [lambda model, state: model.load_state_dict(state), load_state_dict])
+@pytest.mark.parametrize('wrap', [lambda model: model, lambda model: nn.ModuleDict({'model': model})])
+def test_scalar_scale_of_older_checkpoints_loads(load, wrap):
+    model = wrap(CLIPGS(MeanEncoder(), init_logit_scale=1.5))
+    state = {key: value.squeeze() if key.endswith('logit_scale') else value
+             for key, value in wrap(CLIPGS(MeanEncoder(), init_logit_scale=2.5)).state_dict().items()}
+    load(model, state)
+    found = next(value for key, value in model.state_dict().items() if key.endswith('logit_scale'))
+    assert torch.equal(found, torch.tensor([2.5]))
+
+
+def test_fsdp2_shards_the_model(batch, samples, tmp_path):
+    expected = CLIPGS(MeanEncoder())
+    model = copy.deepcopy(expected)
+    dist.init_process_group('gloo', f'file://{tmp_path / "init"}', rank=0, world_size=1)
+    try:
+        model = fully_shard(model, mesh=dist.init_device_mesh('cpu', (1,)))
+        for one in (model, expected):
+            sum(value for key, value in one(batch, samples, mode='loss').items() if 'loss' in key).backward()
+        assert torch.equal(model.logit_scale.grad.full_tensor(), expected.logit_scale.grad)
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize('value, expected', [(9.0, 100.0), (-2.0, 1.0)])

@@ -75,6 +75,15 @@ def test_logit_scale_is_the_multiplier_and_gets_a_gradient():
     assert log_scale.grad.item() == pytest.approx(numeric, rel=1e-6)
 
 
+@pytest.mark.parametrize('scale', [SCALE, torch.tensor(SCALE), torch.tensor([SCALE])])
+def test_scale_may_be_a_number_or_a_tensor_of_one(scale):
+    a, b = rows(6, 4), rows(6, 4, seed=1)
+    ids = torch.tensor([0, 1, 2, 0, 1, 0])
+    for loss in (lambda s: ContrastiveLoss()(a, b, s), lambda s: ContrastiveLoss('positive')(a, b, s, ids),
+                 lambda s: ImageVotingLoss(1)(a, b[:, None], b, s)):
+        assert loss(scale).ndim == 0 and torch.equal(loss(scale), loss(SCALE))
+
+
 def test_identical_captions_masked_or_counted_as_positives():
     a, b = rows(5, 4).numpy(), rows(5, 4, seed=1).numpy()
     ids = [3, 8, 3, 1, 3]
