@@ -73,6 +73,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     state = read_checkpoint(path)
     expected = model.state_dict()
+    # Older files hold logit_scale as a scalar, the model holds it with shape (1,).
+    state = {key: value.view_as(expected[key]) if key in expected and value.numel() == expected[key].numel() == 1
+             else value for key, value in state.items()}
     reshaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
     wrong = {
         'missing': sorted(expected.keys() - state.keys()),

@@ -79,6 +79,7 @@ class CLIPGSOptimWrapperConstructor:
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         optimizer = OPTIMIZERS.build({**self.optimizer_cfg, 'params': self.groups(model)})
+        optimizer.register_load_state_dict_post_hook(_expand_scalar_moments)
         return OPTIM_WRAPPERS.build(self.wrapper_cfg, default_args={'optimizer': optimizer})
 
     def groups(self, model: nn.Module) -> list[dict]:
@@ -103,6 +104,13 @@ class CLIPGSOptimWrapperConstructor:
             group = groups.setdefault(key, {'params': [], 'lr': lr * lr_mult, 'weight_decay': decay * decay_mult})
             group['params'].append(parameter)
         return [groups[key] for key in sorted(groups, reverse=True)]
+
+
+def _expand_scalar_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Reshape moments () to (1,): older checkpoints were written when ``logit_scale`` was a scalar."""
+    for parameter, state in optimizer.state.items():
+        state.update({name: value.view(1) for name, value in state.items()
+                      if name != 'step' and isinstance(value, torch.Tensor) and value.ndim < parameter.ndim == 1})
 
 
 def _depths(model: nn.Module) -> tuple[dict[str, int], int]:

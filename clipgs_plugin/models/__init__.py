@@ -1,4 +1,4 @@
-"""Tokenizers, backbones, losses and the models made of them."""
+"""Models and their components: tokenizers, backbones, losses and teachers."""
 from clipgs_plugin.models.backbones import (
     DGCNN,
     ULIP,

@@ -1,4 +1,4 @@
-"""CLIP-GS: a 3DGS encoder trained towards a frozen CLIP teacher."""
+"""CLIP-GS: a 3DGS encoder trained to match a frozen CLIP teacher."""
 from __future__ import annotations
 
 import math
@@ -17,31 +17,32 @@ MAX_LOG_SCALE = math.log(100)
 TEXT_LOSS = {'type': 'clipgs_plugin.ContrastiveLoss'}
 IMAGE_LOSS = {'type': 'clipgs_plugin.ImageVotingLoss'}
 DATA_PREPROCESSOR = {'type': 'clipgs_plugin.GaussianDataPreprocessor'}
-# What a prediction carries along of its data sample, for metrics and retrieval.
-CARRIED = ('uid', 'category', 'label', 'caption', 'caption_id', 'text', 'views')
+# Values of a data sample that a prediction keeps, for metrics and retrieval.
+KEPT = ('uid', 'category', 'label', 'caption', 'caption_id', 'text', 'views')
 
 
 @MODELS.register_module()
 class CLIPGS(BaseModel):
-    """3DGS objects in the embedding space of CLIP (CLIP-GS, arXiv 2412.19142): L = L_text + L_img.
+    """Alignment of 3DGS objects with CLIP's embedding space (CLIP-GS, arXiv 2412.19142): L = L_text + L_img.
 
-    The teacher's features come cached in the batch (``text`` and ``views``, see ``tools/cache_features.py``), or from
-    a live teacher (``caption`` and ``view_pixels``), whichever the batch has. The teacher is frozen and no part of
-    the module tree: it follows ``to(device)``, but is not trained, initialised, wrapped or saved, and checkpoints
-    load strictly with and without it.
+    The batch holds the teacher's features (``text`` and ``views``, cached by ``tools/cache_features.py``), or the
+    input of a live teacher (``caption`` and ``view_pixels``). The teacher is frozen and outside the module tree. It
+    follows ``to(device)``, but is not trained, initialised, wrapped or saved, and checkpoints load strictly with and
+    without it.
 
     Args:
-        encoder: Module or config: :class:`GaussianBatch` to (B, E).
+        encoder: Module or config that maps a :class:`GaussianBatch` to (B, E).
         teacher: Module or config with ``encode_text(list of str)`` and ``encode_image(pixels)`` to (n, E).
-        text_loss: Module or config: (gaussians (B, E), text (B, E), scale) to scalar. None leaves the term out.
-        image_loss: Module or config: (gaussians (B, E), views (B, K, E), text (B, E), scale) to scalar, or None.
-        init_logit_scale: Natural logarithm of the inverse temperature at the start. It is learned, held in
-            [0, ln 100]; the losses are given its exponential.
+        text_loss: Module or config that maps (gaussians (B, E), text (B, E), scale) to a scalar, or None.
+        image_loss: Module or config that maps (gaussians (B, E), views (B, K, E), text (B, E), scale) to a scalar, or
+            None.
+        init_logit_scale: Initial natural logarithm of the inverse temperature. It is learned and clamped to
+            [0, ln 100]; the losses receive its exponential.
         data_preprocessor: Module or config.
-        init_cfg: mmengine's initialisation config.
+        init_cfg: Initialisation config of mmengine.
 
     Raises:
-        ValueError: The teacher's width is not the encoder's, where both tell it (``embed_dim``).
+        ValueError: Teacher and encoder have different ``embed_dim``.
     """
 
     def __init__(
@@ -58,21 +59,27 @@ class CLIPGS(BaseModel):
         self.encoder = _build(encoder)
         self.text_loss = _build(text_loss)
         self.image_loss = _build(image_loss)
-        self.logit_scale = nn.Parameter(torch.tensor(float(init_logit_scale)))
+        self.logit_scale = nn.Parameter(torch.tensor([float(init_logit_scale)]))  # (1,): FSDP2 refuses scalars
         teacher = _build(teacher)
         if teacher is not None:
             teacher.eval().requires_grad_(False)
             widths = getattr(teacher, 'embed_dim', None), getattr(self.encoder, 'embed_dim', None)
             if None not in widths and widths[0] != widths[1]:
-                raise ValueError(f'the teacher {type(teacher).__name__} gives features of width {widths[0]}, the '
+                raise ValueError(f'the teacher {type(teacher).__name__} has features of width {widths[0]}, the '
                                  f'encoder embeddings of width {widths[1]}; set embed_dim={widths[0]} of the encoder')
-        # Past nn.Module.__setattr__, which would make it a part of the module tree.
+        # nn.Module.__setattr__ would add it to the module tree.
         self.__dict__['teacher'] = teacher
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CLIPGS:
         if self.teacher is not None:
             self.teacher._apply(fn)
         return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        scale = state_dict.get(f'{prefix}logit_scale')
+        if scale is not None and scale.ndim == 0:  # the form of older checkpoints
+            state_dict[f'{prefix}logit_scale'] = scale[None]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f'teacher={type(self.teacher).__name__}'
@@ -87,17 +94,17 @@ class CLIPGS(BaseModel):
 
         Args:
             inputs: B objects.
-            data_samples: Stacked values by name; each mode takes what it needs.
+            data_samples: Stacked values by name.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
 
         Returns:
-            ``'tensor'``: embeddings, (B, E), not normalised. ``'loss'``: ``loss_text`` and ``loss_image``, and
-            ``logit_scale`` for the log. ``'predict'``: for each object a BaseDataElement with ``embedding``, (E,)
-            unit, and whatever of uid, category, label, caption, caption_id, text and views the batch has.
+            ``'tensor'``: embeddings, (B, E), not normalised. ``'loss'``: a dict of ``loss_text``, ``loss_image`` and,
+            for the log, ``logit_scale``. ``'predict'``: for each object a BaseDataElement with ``embedding``, (E,)
+            unit, and those of uid, category, label, caption, caption_id, text and views that are in the batch.
 
         Raises:
-            KeyError: The batch lacks what a loss needs; the message says how to get it.
-            ValueError: Features and embeddings are of different widths.
+            KeyError: The batch lacks the input of a loss.
+            ValueError: Features and embeddings have different widths.
         """
         if mode == 'tensor':
             return self.encoder(inputs)
@@ -108,10 +115,10 @@ class CLIPGS(BaseModel):
         raise RuntimeError(f'Invalid mode "{mode}".')
 
     def loss(self, inputs: GaussianBatch, data_samples: dict) -> dict[str, Tensor]:
-        """The weighted terms of the loss; see :meth:`forward`."""
-        with torch.no_grad():  # here, where every kind of wrapper comes past, rather than after the optimiser's step
+        """Compute the weighted terms of the loss; see :meth:`forward`."""
+        with torch.no_grad():  # not after the optimiser's step, since model wrappers replace train_step
             self.logit_scale.clamp_(0, MAX_LOG_SCALE)
-        scale = self.logit_scale.exp()
+        scale = self.logit_scale.exp().squeeze(0)
         gaussians = self.encoder(inputs)
         losses = {}
         if self.text_loss is not None or self.image_loss is not None:
@@ -119,8 +126,8 @@ class CLIPGS(BaseModel):
         if self.text_loss is not None:
             options = {}
             if getattr(self.text_loss, 'collisions', 'keep') != 'keep':
-                options['ids'] = _required(data_samples, 'caption_id', 'which tells identical captions; datasets '
-                                           'with captions give it, or set collisions=\'keep\' of the loss')
+                options['ids'] = _require(data_samples, 'caption_id', 'the ids of captions (B,); use a dataset with '
+                                          'captions, or set collisions=\'keep\' of the loss')
             losses['loss_text'] = self.text_loss(gaussians, text, scale, **options)
         if self.image_loss is not None:
             views = self._check_width(gaussians, self.view_features(data_samples), 'views')
@@ -128,42 +135,42 @@ class CLIPGS(BaseModel):
         return {**losses, 'logit_scale': scale.detach()}
 
     def predict(self, inputs: GaussianBatch, data_samples: dict) -> list[BaseDataElement]:
-        """One element for each object; see :meth:`forward`."""
+        """Return one element for each object; see :meth:`forward`."""
         embeddings = F.normalize(self.encoder(inputs).float(), dim=-1)
-        carried = {key: data_samples[key] for key in CARRIED if key in data_samples}
-        return [BaseDataElement(embedding=embedding, **{key: value[i] for key, value in carried.items()})
+        kept = {key: data_samples[key] for key in KEPT if key in data_samples}
+        return [BaseDataElement(embedding=embedding, **{key: value[i] for key, value in kept.items()})
                 for i, embedding in enumerate(embeddings)]
 
     @torch.no_grad()
     def text_features(self, data_samples: dict) -> Tensor:
-        """The teacher's features of the captions, (B, E): cached, or from the live teacher."""
+        """Return the teacher's features of the captions, (B, E), cached or from the live teacher."""
         if 'text' in data_samples:
             return data_samples['text']
         if self.teacher is None:
-            _required(data_samples, 'text', 'the teacher\'s features of the captions (B, E); cache them with '
-                      'tools/cache_features.py, or give CLIPGS a teacher, which computes them from \'caption\'')
-        captions = _required(data_samples, 'caption', 'a list of str for the live teacher, nor cached features '
-                             '\'text\'; let the dataset load captions, or run tools/cache_features.py')
+            _require(data_samples, 'text', 'the teacher\'s features of the captions (B, E); cache them with '
+                     'tools/cache_features.py, or give CLIPGS a teacher, which computes them from \'caption\'')
+        captions = _require(data_samples, 'caption', 'a list of str for the live teacher, and no cached features '
+                            '\'text\'; let the dataset load captions, or run tools/cache_features.py')
         return self.teacher.encode_text(list(captions))
 
     @torch.no_grad()
     def view_features(self, data_samples: dict) -> Tensor:
-        """The teacher's features of the views, (B, K, E): cached, or from the live teacher."""
+        """Return the teacher's features of the views, (B, K, E), cached or from the live teacher."""
         if 'views' in data_samples:
             return data_samples['views']
         if self.teacher is None:
-            _required(data_samples, 'views', 'the teacher\'s features of the views (B, K, E); cache them with '
-                      'tools/cache_features.py, or give CLIPGS a teacher, which computes them from \'view_pixels\', '
-                      'or set image_loss=None')
-        pixels = _required(data_samples, 'view_pixels', 'pictures (B, K, 3, H, W) for the live teacher, nor cached '
-                           'features \'views\'; let the dataset load pictures, or run tools/cache_features.py')
+            _require(data_samples, 'views', 'the teacher\'s features of the views (B, K, E); cache them with '
+                     'tools/cache_features.py, or give CLIPGS a teacher, which computes them from \'view_pixels\', '
+                     'or set image_loss=None')
+        pixels = _require(data_samples, 'view_pixels', 'images (B, K, 3, H, W) for the live teacher, and no cached '
+                          'features \'views\'; let the dataset load images, or run tools/cache_features.py')
         return self.teacher.encode_image(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
 
     def _check_width(self, gaussians: Tensor, features: Tensor, key: str) -> Tensor:
         if features.shape[-1] != gaussians.shape[-1]:
             raise ValueError(f'{key!r} features of the teacher have width {features.shape[-1]}, embeddings of the '
                              f'encoder {gaussians.shape[-1]}; set embed_dim={features.shape[-1]} of the encoder, or '
-                             'use features of another teacher')
+                             'use the features of another teacher')
         return features.to(gaussians.device)
 
 
@@ -171,8 +178,12 @@ def _build(module: nn.Module | dict | None) -> nn.Module | None:
     return MODELS.build(module) if isinstance(module, dict) else module
 
 
-def _required(data_samples: dict, key: str, what: str):
-    """The value of a key, or an error that says what it is and how to get it."""
+def _require(data_samples: dict, key: str, description: str):
+    """Return the value of a key.
+
+    Raises:
+        KeyError: The key is missing; the message contains its description.
+    """
     if key not in data_samples:
-        raise KeyError(f'data_samples has no {key!r}, {what}. It has {sorted(data_samples) or "nothing"}')
+        raise KeyError(f'data_samples has no {key!r}, {description}. It has {sorted(data_samples) or "nothing"}')
     return data_samples[key]

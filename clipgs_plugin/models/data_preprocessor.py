@@ -1,4 +1,4 @@
-"""The way of a batch onto the model's device."""
+"""Data preprocessor that moves batches to the model's device."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from clipgs_plugin.structures import GaussianBatch, GaussianCloud, stack_values
 
 @MODELS.register_module()
 class GaussianDataPreprocessor(BaseDataPreprocessor):
-    """Moves ``inputs`` and ``data_samples`` to the model's device.
+    """Preprocessor that moves ``inputs`` and ``data_samples`` to the model's device.
 
-    Takes what ``collate_gaussians`` makes, a :class:`GaussianBatch` and one dict of stacked values, and also the
-    lists that mmengine's default ``pseudo_collate`` makes, which are padded and stacked here: slower, as every
-    tensor then travels from the loader's worker on its own.
+    It takes batches from ``collate_gaussians``: a :class:`GaussianBatch` and one dict of stacked values. It also pads
+    and stacks the lists from mmengine's default ``pseudo_collate``, which is slower, because the data loader then
+    sends every tensor from its worker separately.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """The batch on the device.
+        """Return the batch on the model's device.
 
         Raises:
-            TypeError: ``inputs`` is neither a GaussianBatch nor GaussianClouds.
+            TypeError: ``inputs`` is neither a GaussianBatch nor a list of GaussianClouds.
         """
         inputs = data['inputs']
         if isinstance(inputs, GaussianCloud):

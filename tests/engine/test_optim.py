@@ -212,3 +212,28 @@ def test_autocast_computes_in_bfloat16_and_keeps_float32_weights():
     assert model(torch.ones(2, 4)).dtype == torch.float32
     with pytest.raises(ValueError, match='AmpOptimWrapper'):
         AutocastOptimWrapper(dtype='float16', optimizer=wrapper.optimizer)
+
+
+@pytest.mark.parametrize('name', ['Adam', 'AdamW', 'SGD'])
+def test_moments_of_a_scalar_logit_scale_resume(name):
+    """Checkpoints from before logit_scale had a dimension continue as those of today."""
+    def steps(optimizer, model, count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            (model.logit_scale ** 2).sum().backward()
+            optimizer.step()
+
+    options = dict(type=name, lr=0.1, **({'momentum': 0.9} if name == 'SGD' else {}))
+    found = []
+    for scalar in (False, True):
+        model = nn.Module()
+        model.logit_scale = nn.Parameter(torch.tensor([2.0]))
+        first, second = (CLIPGSOptimWrapperConstructor({'optimizer': options})(model).optimizer for _ in range(2))
+        steps(first, model, 2)
+        content = first.state_dict()
+        if scalar:
+            content['state'][0].update({key: value.squeeze() for key, value in content['state'][0].items()})
+        second.load_state_dict(content)
+        steps(second, model, 2)
+        found.append(model.logit_scale.detach())
+    assert torch.equal(*found)

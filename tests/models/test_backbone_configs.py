@@ -1,4 +1,4 @@
-"""The configs of every backbone build and learn; their names stand for what was published."""
+"""Configs of all backbones: they build, learn and match the published models in their names."""
 import torch
 import torch.nn.functional as F
 
@@ -55,12 +55,12 @@ def test_toy_configs_learn(toy, random_cloud):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
-    # The gate of the refinement is open from the second step on, so that everything has a gradient by now.
+    # The gate of the refinement opens after the first step; then every parameter has a gradient.
     grads = {name: value.grad for name, value in model.named_parameters()}
     assert not [name for name, grad in grads.items() if grad is None or not grad.isfinite().all()]
 
 
-def test_published_configs_are_of_their_catalogue_entry(published):
+def test_published_configs_match_their_catalogue_entry(published):
     cfg = get_config(published)
     with torch.device('meta'):
         encoder = MODELS.build(cfg.model.encoder)

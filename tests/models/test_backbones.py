@@ -1,62 +1,11 @@
-"""Transformers over tokens, against their formulas in float64."""
-import math
-
+"""Transformers over tokens, compared with their formulas in float64."""
 import pytest
 import torch
+from formulas import Formula, gelu, randomise_parameters, silu, tokens
 
 from clipgs_plugin.models import PointBERT, Tokens, Uni3D
-from clipgs_plugin.models.backbones.blocks import DropPath, drop_patches, drop_path_rates
-
-
-def randomise(module, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for value in module.parameters():
-            scale = value[0].numel() ** -0.5 if value.ndim == 2 else 0.3
-            value.copy_(torch.randn(value.shape, generator=generator) * scale)
-    return module.eval()
-
-
-def tokens(b=2, g=10, channels=24, masked=None, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    mask = None if masked is None else torch.arange(g) < torch.tensor(masked)[:, None]
-    return Tokens(torch.randn(b, g, channels, generator=generator), torch.randn(b, g, 3, generator=generator), mask)
-
-
-class Formula:
-    """Layers by name, in float64, from a state dict."""
-
-    def __init__(self, module):
-        self.w = {key: value.double() for key, value in module.state_dict().items()}
-
-    def linear(self, x, name):
-        x = x @ self.w[f'{name}.weight'].T
-        return x + self.w[f'{name}.bias'] if f'{name}.bias' in self.w else x
-
-    def norm(self, x, name, eps):
-        x = x - x.mean(-1, keepdim=True)
-        x = x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
-        return x * self.w[f'{name}.weight'] + self.w[f'{name}.bias']
-
-    def position(self, centers):
-        return self.linear(gelu(self.linear(centers.double(), 'pos_embed.0')), 'pos_embed.2')
-
-    @staticmethod
-    def attend(q, k, v, heads):
-        out = []
-        for query, key, value in zip(*(x.chunk(heads, dim=-1) for x in (q, k, v))):
-            scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-            weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
-            out.append(weights @ value)
-        return torch.cat(out, dim=-1)
-
-
-def gelu(x):
-    return x * (1 + torch.erf(x / math.sqrt(2))) / 2
-
-
-def silu(x):
-    return x / (1 + (-x).exp())
+from clipgs_plugin.models.backbones.base import drop_patches
+from clipgs_plugin.models.backbones.blocks import DropPath, drop_path_rates
 
 
 def point_bert(module, tokens, depth, heads):
@@ -68,11 +17,9 @@ def point_bert(module, tokens, depth, heads):
     for i in range(depth):
         name = f'blocks.blocks.{i}'
         x = x + position
-        q, k, v = f.linear(f.norm(x, f'{name}.norm1', 1e-5), f'{name}.attn.qkv').chunk(3, dim=-1)
-        x = x + f.linear(f.attend(q, k, v, heads), f'{name}.attn.proj')
-        hidden = gelu(f.linear(f.norm(x, f'{name}.norm2', 1e-5), f'{name}.mlp.fc1'))
-        x = x + f.linear(hidden, f'{name}.mlp.fc2')
-    x = f.norm(x, 'norm', 1e-5)
+        x = x + f.self_attention(f.norm(x, f'{name}.norm1'), f'{name}.attn', heads)
+        x = x + f.mlp(f.norm(x, f'{name}.norm2'), f'{name}.mlp')
+    x = f.norm(x, 'norm')
     return torch.cat([x[:, 0], x[:, 1:].max(1).values], -1).float()
 
 
@@ -104,15 +51,15 @@ def uni3d(module, tokens, depth, heads, size):
     return f.norm(x[:, 0], 'fc_norm', 1e-6).float()
 
 
-def test_point_bert_is_its_formula():
-    module = randomise(PointBERT(48, depth=3, num_heads=4, in_channels=24))
+def test_point_bert_matches_its_formula():
+    module = randomise_parameters(PointBERT(48, depth=3, num_heads=4, in_channels=24))
     torch.testing.assert_close(module(tokens()), point_bert(module, tokens(), 3, 4), atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize(('size', 'heads'), [('ti', 3), ('s', 6), ('b', 12), ('g', 16)])
-def test_uni3d_is_its_formula(size, heads):
+def test_uni3d_matches_its_formula(size, heads):
     depth = 1 if size == 'g' else 2
-    module = randomise(Uni3D(size, in_channels=24, depth=depth))
+    module = randomise_parameters(Uni3D(size, in_channels=24, depth=depth))
     torch.testing.assert_close(module(tokens()), uni3d(module, tokens(), depth, heads, size), atol=3e-5, rtol=0)
 
 
@@ -136,7 +83,7 @@ def test_uni3d_sizes_have_the_published_number_of_parameters(size, depth, millio
     with torch.device('meta'):
         module = Uni3D(size)
     assert len(module.blocks) == depth
-    # The published count has the patch encoder and the projection to 1024 as well.
+    # The published count includes the patch encoder and the projection to 1024.
     encoder = 6 * 128 + 128 + 2 * 128 + 128 * 256 + 256 + 512 * 512 + 512 + 2 * 512 + 512 * 512 + 512
     projection = (module.out_channels + 1) * 1024
     found = sum(p.numel() for p in module.parameters()) + encoder + projection
@@ -149,7 +96,7 @@ BACKBONES = {'PointBERT': lambda: PointBERT(48, 2, 4, 24), 'Uni3D-ti': lambda: U
 
 @pytest.fixture(params=BACKBONES)
 def backbone(request):
-    return randomise(BACKBONES[request.param]())
+    return randomise_parameters(BACKBONES[request.param]())
 
 
 def test_masked_tokens_change_nothing(backbone):
@@ -173,7 +120,7 @@ def test_backbones_have_the_common_interface(backbone):
     assert torch.equal(pooled, backbone(some))
 
 
-def test_drop_path_leaves_out_whole_objects_and_keeps_the_mean():
+def test_drop_path_drops_whole_objects_and_keeps_the_mean():
     torch.manual_seed(0)
     x = torch.ones(2000, 3, 2)
     dropped = DropPath(0.25).train()(x)
@@ -184,8 +131,8 @@ def test_drop_path_leaves_out_whole_objects_and_keeps_the_mean():
     assert drop_path_rates(0.1, 3) == pytest.approx([0, 0.05, 0.1])
 
 
-def test_patch_dropout_is_only_for_training():
-    module = randomise(Uni3D('ti', 24, 1, patch_dropout=0.5))
+def test_patch_dropout_is_active_only_in_training():
+    module = randomise_parameters(Uni3D('ti', 24, 1, patch_dropout=0.5))
     seen = []
     module.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
     module(tokens())
@@ -194,7 +141,7 @@ def test_patch_dropout_is_only_for_training():
     assert seen == [11, 6]
 
 
-def test_patch_dropout_leaves_a_patch_that_exists():
+def test_patch_dropout_keeps_a_real_patch():
     torch.manual_seed(0)
     for _ in range(20):
         dropped = drop_patches(tokens(masked=[1, 10]), 0.5)

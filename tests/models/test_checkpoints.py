@@ -458,11 +458,11 @@ def test_what_was_trained_here_is_told_how_it_goes_in(tmp_path):
     (dict(colors=torch.full((1, 30, 3), 200.0)), r'colors reach 200, expected sRGB in \[0, 1\]'),
     (dict(colors=torch.zeros(1, 30, 3, dtype=torch.uint8)), r'colors are torch\.uint8, expected a tensor of floats'),
     (dict(colors=torch.zeros(1, 29, 3)), r'colors have shape \(1, 29, 3\)'),
-    (dict(neighbor_idx=torch.zeros(1, 4, 3, dtype=torch.int64)), 'neighbor_idx came without center_idx'),
-    (dict(center_idx=torch.tensor([[0, 30]])), 'center_idx reaches from 0 to 30, and the clouds have points 0 to 29'),
+    (dict(neighbor_idx=torch.zeros(1, 4, 3, dtype=torch.int64)), 'neighbor_idx is given without center_idx'),
+    (dict(center_idx=torch.tensor([[0, 30]])), 'center_idx ranges from 0 to 30, expected indices of points, 0 to 29'),
     (dict(center_idx=torch.tensor([0, 3])), r'center_idx is torch\.int64 of shape \(2,\), expected .* \(1, any\)'),
     (dict(center_idx=torch.tensor([[0, 3]]), neighbor_idx=torch.tensor([[[0, -1], [1, 2]]])),
-     'neighbor_idx reaches from -1 to 2'),
+     'neighbor_idx ranges from -1 to 2'),
     (dict(center_idx=torch.tensor([[0.0, 3.0]])), r'center_idx is torch\.float32'),
 ])
 def test_wrong_inputs_of_the_plain_model_are_named(tmp_path, arguments, match):

@@ -2,10 +2,13 @@ import copy
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModule
+from mmengine.runner.checkpoint import load_state_dict
 from mmengine.structures import BaseDataElement
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 
 from clipgs_plugin import GaussianBatch
 from clipgs_plugin.datasets import collate_gaussians
@@ -16,7 +19,7 @@ WIDTH = 6
 
 
 class MeanEncoder(nn.Module):
-    """Mean position and colour of an object through a linear layer."""
+    """Linear layer over the mean position and colour of an object."""
 
     def __init__(self, embed_dim=WIDTH):
         super().__init__()
@@ -29,7 +32,7 @@ class MeanEncoder(nn.Module):
 
 
 class CountingTeacher(BaseModule):
-    """Features from letters and from grey levels, through weights a student must not touch."""
+    """Teacher with features from letters and grey levels, and weights that a student must not change."""
 
     def __init__(self, embed_dim=WIDTH):
         super().__init__()
@@ -63,7 +66,7 @@ def samples():
             'views': torch.randn(4, 5, WIDTH, generator=generator)}
 
 
-def test_loss_is_that_of_the_losses_at_the_models_scale(batch, samples):
+def test_loss_terms_use_the_scale_of_the_model(batch, samples):
     model = CLIPGS(MeanEncoder())
     losses = model(batch, samples, mode='loss')
     embeddings = model(batch)
@@ -76,6 +79,36 @@ def test_loss_is_that_of_the_losses_at_the_models_scale(batch, samples):
     assert model.logit_scale.grad.abs() > 0 and model.encoder.linear.weight.grad.abs().sum() > 0
 
 
+def test_scale_has_a_dimension_and_its_log_has_none(batch, samples):
+    model = CLIPGS(MeanEncoder())
+    assert all(parameter.ndim for parameter in model.parameters())  # FSDP2 refuses scalars
+    assert model(batch, samples, mode='loss')['logit_scale'].ndim == 0
+
+
+@pytest.mark.parametrize('load', [lambda model, state: model.load_state_dict(state), load_state_dict])
+@pytest.mark.parametrize('wrap', [lambda model: model, lambda model: nn.ModuleDict({'model': model})])
+def test_scalar_scale_of_older_checkpoints_loads(load, wrap):
+    model = wrap(CLIPGS(MeanEncoder(), init_logit_scale=1.5))
+    state = {key: value.squeeze() if key.endswith('logit_scale') else value
+             for key, value in wrap(CLIPGS(MeanEncoder(), init_logit_scale=2.5)).state_dict().items()}
+    load(model, state)
+    found = next(value for key, value in model.state_dict().items() if key.endswith('logit_scale'))
+    assert torch.equal(found, torch.tensor([2.5]))
+
+
+def test_fsdp2_shards_the_model(batch, samples, tmp_path):
+    expected = CLIPGS(MeanEncoder())
+    model = copy.deepcopy(expected)
+    dist.init_process_group('gloo', f'file://{tmp_path / "init"}', rank=0, world_size=1)
+    try:
+        model = fully_shard(model, mesh=dist.init_device_mesh('cpu', (1,)))
+        for one in (model, expected):
+            sum(value for key, value in one(batch, samples, mode='loss').items() if 'loss' in key).backward()
+        assert torch.equal(model.logit_scale.grad.full_tensor(), expected.logit_scale.grad)
+    finally:
+        dist.destroy_process_group()
+
+
 @pytest.mark.parametrize('value, expected', [(9.0, 100.0), (-2.0, 1.0)])
 def test_learned_scale_stays_between_1_and_100(batch, samples, value, expected):
     model = CLIPGS(MeanEncoder())
@@ -84,10 +117,10 @@ def test_learned_scale_stays_between_1_and_100(batch, samples, value, expected):
     losses = model(batch, samples, mode='loss')
     assert losses['logit_scale'].item() == pytest.approx(expected)
     losses['loss_text'].backward()
-    assert model.logit_scale.grad.abs() > 0  # a clamp inside the graph would hold the scale at the border for good
+    assert model.logit_scale.grad.abs() > 0  # a clamp inside the graph would have no gradient at the border
 
 
-def test_terms_can_be_left_out_and_need_no_features_then(batch, samples):
+def test_disabled_terms_need_no_features(batch, samples):
     del samples['views']
     assert set(CLIPGS(MeanEncoder(), image_loss=None)(batch, samples, 'loss')) == {'loss_text', 'logit_scale'}
     model = CLIPGS(MeanEncoder(), text_loss=None, image_loss=dict(type='ImageVotingLoss', num_views=1))
@@ -95,7 +128,7 @@ def test_terms_can_be_left_out_and_need_no_features_then(batch, samples):
     assert set(model(batch, samples, 'loss')) == {'loss_image', 'logit_scale'}
 
 
-def test_caption_ids_reach_a_loss_that_asks_for_them(batch, samples):
+def test_caption_ids_reach_a_loss_that_needs_them(batch, samples):
     model = CLIPGS(MeanEncoder(), text_loss=dict(type='ContrastiveLoss', collisions='mask'), image_loss=None)
     expected = ContrastiveLoss('mask')(model(batch), samples['text'], 1 / 0.07, ids=samples['caption_id'])
     assert model(batch, samples, 'loss')['loss_text'].item() == pytest.approx(expected.item(), rel=1e-6)
@@ -104,7 +137,7 @@ def test_caption_ids_reach_a_loss_that_asks_for_them(batch, samples):
         model(batch, samples, 'loss')
 
 
-def test_predict_gives_unit_embeddings_and_carries_what_the_batch_has(batch, samples):
+def test_predict_returns_unit_embeddings_and_values_of_the_batch(batch, samples):
     model = CLIPGS(MeanEncoder())
     elements = model(batch, samples | {'view_pixels': torch.zeros(4, 1)}, mode='predict')
     assert len(elements) == 4 and all(isinstance(e, BaseDataElement) for e in elements)
@@ -116,7 +149,7 @@ def test_predict_gives_unit_embeddings_and_carries_what_the_batch_has(batch, sam
     assert list(model(batch, mode='predict')[0].keys()) == ['embedding']
 
 
-def test_live_teacher_fills_in_for_cached_features(batch, samples):
+def test_live_teacher_replaces_cached_features(batch, samples):
     torch.manual_seed(0)
     teacher = CountingTeacher()
     model = CLIPGS(MeanEncoder(), teacher=teacher)
@@ -156,7 +189,7 @@ def test_teacher_follows_the_model():
     ('text caption', True, "no 'caption'.*cache_features.py"),
     ('views', True, "no 'view_pixels'.*cache_features.py"),
 ])
-def test_missing_features_say_how_to_get_them(batch, samples, drop, keep_teacher, match):
+def test_error_of_missing_features_names_the_remedy(batch, samples, drop, keep_teacher, match):
     for key in drop.split():
         del samples[key]
     model = CLIPGS(MeanEncoder(), teacher=CountingTeacher() if keep_teacher else None)
@@ -164,7 +197,7 @@ def test_missing_features_say_how_to_get_them(batch, samples, drop, keep_teacher
         model(batch, samples, mode='loss')
 
 
-def test_width_mismatch_names_both(batch, samples):
+def test_error_of_a_width_mismatch_names_both_widths(batch, samples):
     with pytest.raises(ValueError, match=r'CountingTeacher .* width 8, the encoder .* width 6'):
         CLIPGS(MeanEncoder(), teacher=CountingTeacher(8))
     with pytest.raises(ValueError, match=r"'text' .* width 6, embeddings of the encoder 5"):

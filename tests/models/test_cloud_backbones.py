@@ -1,4 +1,4 @@
-"""Backbones of Gaussians, against their formulas as loops in float64, and what must not change their features."""
+"""Backbones over Gaussians: their formulas as loops in float64, and invariances of their features."""
 import math
 
 import pytest
@@ -8,7 +8,7 @@ from conftest import duplicated, grid
 from clipgs_plugin import GaussianBatch, GaussianCloud
 from clipgs_plugin.models import GSEncoder, GSTokenizer
 from clipgs_plugin.models.backbones import dgcnn
-from clipgs_plugin.models.backbones.clouds import CloudBackbone
+from clipgs_plugin.models.backbones.base import CloudBackbone
 from clipgs_plugin.models.backbones.dgcnn import DGCNN, feature_knn
 from clipgs_plugin.models.backbones.pointnet2 import PointNet2
 from clipgs_plugin.ops import quaternion_to_matrix
@@ -22,7 +22,7 @@ KINDS = {'PointNet2': PointNet2, 'DGCNN': DGCNN}
 
 
 def make(kind, **options):
-    """A small backbone in eval mode, whose batch norms do something, with factors of either sign."""
+    """Build a small backbone in eval mode with random batch norms, whose factors have both signs."""
     module = KINDS[kind](**{**SMALL[kind], **options})
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -54,9 +54,9 @@ def assert_close(found, expected, atol=2e-5):
 
 
 class Formula:
-    """The published formulas over a list of objects, in float64, one point and one edge after the other.
+    """Published formulas over a list of objects, as loops over points and edges in float64.
 
-    A batch norm takes the running statistics, or in training those of all rows of all objects that are given to it.
+    A batch norm uses the running statistics, or in training the statistics of all rows of all objects.
     """
 
     def __init__(self, module, training=False):
@@ -65,7 +65,7 @@ class Formula:
         self.training = training
 
     def layer(self, rows, linear, norm, slope):
-        """Linear, batch norm and (leaky) ReLU of the rows of each object, [(R_i, C)] to [(R_i, D)]."""
+        """Apply linear layer, batch norm and (leaky) ReLU to the rows of each object, [(R_i, C)] to [(R_i, D)]."""
         sizes, x = [len(r) for r in rows], torch.cat(rows) @ self.w[f'{linear}.weight'].T
         if self.training:
             mean, var = x.mean(0), (x - x.mean(0)).square().mean(0)
@@ -74,8 +74,8 @@ class Formula:
         x = (x - mean) / (var + 1e-5).sqrt() * self.w[f'{norm}.weight'] + self.w[f'{norm}.bias']
         return torch.where(x > 0, x, slope * x).split(sizes)
 
-    def seen(self, cloud, origin):
-        """The attributes of a Gaussian beside a point."""
+    def channels(self, cloud, origin):
+        """Return the attributes of Gaussians relative to an origin."""
         cloud = GaussianCloud(**{name: getattr(cloud, name).double()
                                  for name in ('means', 'quats', 'log_scales', 'opacity_logits', 'sh')})
         rgb = (0.5 + cloud.sh[:, 0] / (2 * math.sqrt(math.pi))).clamp(0, 1)
@@ -86,7 +86,7 @@ class Formula:
         return torch.cat(channels, dim=1)
 
     def pointnet2(self, clouds):
-        """Centres, patches and MLPs, layer by layer."""
+        """Compute centres, patches and MLPs, layer by layer."""
         objects = [(cloud.means.double(), None, farthest_from_centroid(cloud.means.double())) for cloud in clouds]
         counts = []
         for layer, (g, radius, k) in enumerate(zip(*(SMALL['PointNet2'][key] for key in
@@ -104,7 +104,7 @@ class Formula:
                     if len(points) < k and len(inside) == len(points):
                         inside = [inside[i % len(inside)] for i in range(k)]  # an object smaller than a patch
                     inside += [inside[0]] * (k - len(inside))
-                    patches[-1].append(self.seen(cloud, points[c])[inside] if features is None else
+                    patches[-1].append(self.channels(cloud, points[c])[inside] if features is None else
                                        torch.cat([points[inside] - points[c], features[inside]], dim=1))
             rows = [torch.cat(p) for p in patches]
             for i in range(len(SMALL['PointNet2']['widths'][layer])):
@@ -119,8 +119,8 @@ class Formula:
         return torch.stack([r.max(0).values for r in rows])
 
     def dgcnn(self, clouds):
-        """Graphs and edges, layer by layer."""
-        x = [self.seen(cloud, 0.0) for cloud in clouds]
+        """Compute graphs and edges, layer by layer."""
+        x = [self.channels(cloud, 0.0) for cloud in clouds]
         space = [cloud.means.double() for cloud in clouds]
         outputs = []
         k = SMALL['DGCNN']['k']
@@ -157,17 +157,17 @@ def formula(module, clouds, training=False):
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('attributes', [('xyz', 'rgb'), 'paper'])
-def test_features_are_their_formula(kind, attributes, random_cloud):
+def test_features_match_their_formula(kind, attributes, random_cloud):
     module = make(kind, attributes=attributes)
     clouds = [random_cloud(n, seed) for seed, n in enumerate((50, 23, 4, 1))]
     expected = formula(module, clouds)
     assert_close(embed(module, *clouds), expected)
-    assert_close(module(GaussianBatch.from_clouds(clouds)).detach(), expected)  # not the path of inference
+    assert_close(module(GaussianBatch.from_clouds(clouds)).detach(), expected)  # with gradients, not the inference path
     assert torch.pdist(expected).min() > 1e-2
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_batch_norms_see_every_row_that_exists_and_no_other(kind, random_cloud):
+def test_batch_norms_see_every_real_row_and_no_padding(kind, random_cloud):
     module = make(kind)
     clouds = [random_cloud(n, seed) for seed, n in enumerate((50, 23, 4))]
     expected = formula(module, clouds, training=True)
@@ -176,12 +176,12 @@ def test_batch_norms_see_every_row_that_exists_and_no_other(kind, random_cloud):
 
 @pytest.mark.parametrize(('kind', 'options'), [('PointNet2', dict(num_centers=(300, 6), group_sizes=(20, 4))),
                                                ('DGCNN', dict(k=20))])
-def test_going_through_patches_some_at_a_time_changes_nothing(kind, options, random_cloud):
+def test_chunks_of_patches_change_nothing(kind, options, random_cloud):
     module, cloud = make(kind, **options), random_cloud(900)
     assert_close(embed(module, cloud), module(GaussianBatch.from_clouds([cloud])).detach())
 
 
-def test_patches_of_the_formula_are_bounded_by_the_radius_and_by_their_size(random_cloud):
+def test_formula_covers_patches_bounded_by_radius_and_by_size(random_cloud):
     reference = Formula(make('PointNet2'))
     reference.pointnet2([random_cloud(50)])
     assert any(inside < min(k, n) for inside, k, n in reference.counts)
@@ -189,7 +189,7 @@ def test_patches_of_the_formula_are_bounded_by_the_radius_and_by_their_size(rand
 
 
 def padded(batch, count):
-    """A batch with more padding, of values that are not zero."""
+    """Add padding with nonzero values to a batch."""
     mask = batch.mask
     def widen(value):
         wide = torch.full((len(batch), batch.means.shape[1] + count, *value.shape[2:]), 0.7)
@@ -236,14 +236,14 @@ def test_order_of_the_gaussians_changes_nothing(backbone, random_cloud, kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_sign_of_quaternions_changes_nothing_and_the_rotation_does(kind, random_cloud):
+def test_sign_of_quaternions_changes_nothing_but_rotation_does(kind, random_cloud):
     module, cloud = make(kind, attributes='paper'), random_cloud(80)
     expected = embed(module, cloud)
     assert_close(embed(module, cloud.replace(quats=-cloud.quats)), expected)
     assert (embed(module, cloud.replace(quats=cloud.quats.flip(-1))) - expected).abs().max() > 1e-2
 
 
-def test_a_zero_radius_is_an_object_too(backbone, random_cloud):
+def test_objects_of_zero_extent_have_finite_features(backbone, random_cloud):
     assert embed(backbone, random_cloud(30).replace(means=torch.zeros(30, 3)).normalise()).isfinite().all()
 
 
@@ -283,7 +283,7 @@ def test_published_sizes():
 
 
 @pytest.mark.parametrize('block', [1, 100, 1 << 20])
-def test_feature_knn_is_the_nearest_rows_of_each_cloud(monkeypatch, block):
+def test_feature_knn_finds_the_nearest_rows_of_each_cloud(monkeypatch, block):
     monkeypatch.setitem(dgcnn.BLOCK, 'cpu', block)
     features = torch.randn(38, 5, generator=torch.Generator().manual_seed(0)) + 30
     found = feature_knn(features, 7, [25, 3, 1, 9])
@@ -299,7 +299,7 @@ def test_feature_knn_is_the_nearest_rows_of_each_cloud(monkeypatch, block):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_an_encoder_is_built_by_config_and_trains(kind, random_cloud):
+def test_encoder_builds_from_a_config_and_trains(kind, random_cloud):
     torch.manual_seed(0)
     encoder = MODELS.build(dict(type='GSEncoder', tokenizer=None, backbone=dict(type=kind, **SMALL[kind]),
                                 embed_dim=32))
@@ -321,7 +321,7 @@ def test_an_encoder_is_built_by_config_and_trains(kind, random_cloud):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_tokenizer_before_it_is_refused(kind):
+def test_tokenizer_with_a_cloud_backbone_is_refused(kind):
     with pytest.raises(ValueError, match=f'{kind} takes Gaussians, so it goes without the GSTokenizer'):
         GSEncoder(GSTokenizer(num_groups=8, group_size=4, channels=32), make(kind), embed_dim=16)
 

@@ -21,7 +21,7 @@ def unit(x):
 
 
 def loop_nll(query, candidates, target, scale):
-    """-log softmax of one query, by the definition."""
+    """Return -log softmax of one query, by the definition."""
     logits = [scale * float(unit(query) @ unit(c)) for c in candidates]
     return math.log(sum(math.exp(v) for v in logits)) - logits[target]
 
@@ -46,10 +46,10 @@ def loop_voting(g, views, text, scale, normalise, tau, weights, pool):
             w = [k * x / sum(e) for x in e]
         for s in range(k):
             if pool == 'slot':
-                there = loop_nll(g[i], views[:, s], i, scale)
+                to_views = loop_nll(g[i], views[:, s], i, scale)
             else:
-                there = loop_nll(g[i], views.reshape(n * k, -1), i * k + s, scale)
-            total += w[s] * (there + loop_nll(views[i, s], g, i, scale))
+                to_views = loop_nll(g[i], views.reshape(n * k, -1), i * k + s, scale)
+            total += w[s] * (to_views + loop_nll(views[i, s], g, i, scale))
     return total / (2 * n * k)
 
 
@@ -75,7 +75,16 @@ def test_logit_scale_is_the_multiplier_and_gets_a_gradient():
     assert log_scale.grad.item() == pytest.approx(numeric, rel=1e-6)
 
 
-def test_identical_captions_masked_or_counted_as_positives():
+@pytest.mark.parametrize('scale', [SCALE, torch.tensor(SCALE), torch.tensor([SCALE])])
+def test_scale_may_be_a_number_or_a_tensor_of_one(scale):
+    a, b = rows(6, 4), rows(6, 4, seed=1)
+    ids = torch.tensor([0, 1, 2, 0, 1, 0])
+    for loss in (lambda s: ContrastiveLoss()(a, b, s), lambda s: ContrastiveLoss('positive')(a, b, s, ids),
+                 lambda s: ImageVotingLoss(1)(a, b[:, None], b, s)):
+        assert loss(scale).ndim == 0 and torch.equal(loss(scale), loss(SCALE))
+
+
+def test_identical_captions_are_masked_or_positives():
     a, b = rows(5, 4).numpy(), rows(5, 4, seed=1).numpy()
     ids = [3, 8, 3, 1, 3]
     masked = positive = 0.0
@@ -85,18 +94,18 @@ def test_identical_captions_masked_or_counted_as_positives():
             kept = [j for j in range(5) if j == i or j not in twins]
             masked += loop_nll(x[i], y[kept], kept.index(i), SCALE) / 10
             positive += sum(loop_nll(x[i], y, j, SCALE) for j in twins) / len(twins) / 10
-    call = lambda how: ContrastiveLoss(collisions=how)(  # noqa: E731
+    call = lambda collisions: ContrastiveLoss(collisions=collisions)(  # noqa: E731
         torch.from_numpy(a), torch.from_numpy(b), SCALE, ids=torch.tensor(ids)).item()
     assert call('mask') == pytest.approx(masked, rel=1e-12)
     assert call('positive') == pytest.approx(positive, rel=1e-12)
     assert call('keep') == pytest.approx(loop_contrastive(a, b, SCALE), rel=1e-12)
 
 
-@pytest.mark.parametrize('how', ['keep', 'mask', 'positive'])
-def test_contrastive_gradient_is_finite_and_numeric(how):
+@pytest.mark.parametrize('collisions', ['keep', 'mask', 'positive'])
+def test_contrastive_gradient_matches_finite_differences(collisions):
     a, b = rows(4, 3).requires_grad_(), rows(4, 3, seed=1).requires_grad_()
     ids = torch.tensor([0, 1, 0, 2])
-    loss = ContrastiveLoss(collisions=how)
+    loss = ContrastiveLoss(collisions=collisions)
     assert torch.autograd.gradcheck(lambda x, y: loss(x, y, SCALE, ids=ids), (a, b))
 
 
@@ -105,7 +114,7 @@ def test_contrastive_gradient_is_finite_and_numeric(how):
                                                 ('mean', 'uniform')])
 def test_voting_equals_the_loop(normalise, weights, pool):
     g, views, text = rows(6, 5), rows(6, 4, 5, seed=1), rows(6, 5, seed=2)
-    views[0, 1] = -text[0]  # a view that is sure to get no vote
+    views[0, 1] = -text[0]  # a view without any vote
     expected = loop_voting(g.numpy(), views.numpy(), text.numpy(), SCALE, normalise, 0.3, weights, pool)
     loss = ImageVotingLoss(4, normalise, tau=0.3, weights=weights, views=pool)
     assert loss(g, views, text, SCALE).item() == pytest.approx(expected, rel=1e-12)
@@ -124,7 +133,7 @@ def test_single_view_takes_the_first():
     assert ImageVotingLoss(1, 'none')(g, views, text, SCALE).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_object_without_votes_adds_nothing_and_no_nan():
+def test_object_without_votes_has_no_loss_and_finite_gradients():
     g, views, text = rows(3, 5).requires_grad_(), rows(3, 2, 5, seed=1), rows(3, 5, seed=2)
     views[1] = -text[1]
     loss = ImageVotingLoss(2)(g, views, text, SCALE)
@@ -156,7 +165,7 @@ def test_half_precision_inputs_under_autocast_are_computed_in_float32():
     (lambda: ImageVotingLoss(5)(rows(3, 4), rows(3, 2, 4), rows(3, 4), 1.0), 'num_views=5, but .* 2 views'),
     (lambda: ImageVotingLoss(2)(rows(3, 4), rows(4, 2, 4), rows(3, 4), 1.0), r'\(4, 2, 4\)'),
 ])
-def test_misuse_is_named(make, match):
+def test_error_names_the_wrong_argument(make, match):
     with pytest.raises(ValueError, match=match):
         make()
 
@@ -171,7 +180,7 @@ LOSSES = {
 
 
 def value_and_gradients(name, options, part=slice(None)):
-    """Loss and gradients of a shared weight, a trainable target and the scale, on a part of a batch of 6."""
+    """Return the loss and the gradients of a shared weight, a trainable target and the scale, on a part of a batch."""
     factory, defaults = LOSSES[name]
     weight = rows(4, 5, seed=3).requires_grad_()
     bias = rows(5, seed=4).requires_grad_()
@@ -204,7 +213,7 @@ def worker(rank, world, init_file, queue):
 
 @pytest.fixture(scope='module')
 def two_processes(tmp_path_factory):
-    """Losses and process-averaged gradients of two processes that hold half a batch each."""
+    """Losses and process-averaged gradients of two processes with half a batch each."""
     context = mp.get_context('spawn')
     queue = context.Queue()
     init_file = tmp_path_factory.mktemp('gloo') / 'init'
@@ -226,7 +235,7 @@ def test_two_processes_equal_one(two_processes, name, local):
 
 
 @pytest.mark.parametrize('name', LOSSES)
-def test_without_gathering_a_process_sees_only_its_own(two_processes, name):
+def test_process_without_gathering_uses_only_its_own_objects(two_processes, name):
     own = two_processes[name, False, False][0]
     np.testing.assert_allclose(own, value_and_gradients(name, {}, slice(0, 3))[0].numpy(), rtol=1e-12)
     assert own != pytest.approx(two_processes[name, False, True][0], rel=1e-3)

@@ -1,8 +1,8 @@
-"""OpenShape's PointBERT and its patch encoder, against their formulas in float64."""
+"""OpenShape's PointBERT and its patch encoder, compared with their formulas in float64."""
 import numpy as np
 import pytest
 import torch
-from test_backbones import Formula, gelu, tokens
+from formulas import Formula, gelu, randomise, tokens
 
 from clipgs_plugin import GaussianBatch
 from clipgs_plugin.models.backbones.openshape import OpenShapePPAT
@@ -10,24 +10,11 @@ from clipgs_plugin.models.tokenizers import GSTokenizer
 from clipgs_plugin.models.tokenizers.set_abstraction import SetAbstraction
 from clipgs_plugin.models.tokenizers.tokens import Tokens
 
-
-def randomise(module, seed=0):
-    """Weights, biases and running statistics that no symmetry or zero can hide behind."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                draw = torch.randn(value.shape, generator=generator)
-                fan_in = value[0].numel() if value.ndim > 1 else 1
-                value.copy_(draw.abs() + 0.5 if name.endswith('running_var') else draw / fan_in ** 0.5)
-    return module.eval()
-
-
 # Patch encoder
 
 
 def set_abstraction_float64(state, patches):
-    """Point after point through three layers and the greatest value of each channel, in float64 numpy."""
+    """Compute three layers for each point and the maximum of each channel, in float64 numpy."""
     w = {key: value.double().numpy() for key, value in state.items()}
     encoded = []
     for patch in np.asarray(patches, dtype=np.float64):
@@ -43,27 +30,27 @@ def set_abstraction_float64(state, patches):
     return torch.from_numpy(np.stack(encoded)).float()
 
 
-def test_set_abstraction_is_the_published_formula_in_its_plain_and_its_fast_form():
+def test_reference_and_fast_set_abstraction_match_the_published_formula():
     encoder = randomise(SetAbstraction(9, 40, (16, 24)))
     patches = torch.randn(700, 7, 9)  # more than one chunk
     expected = set_abstraction_float64(encoder.state_dict(), patches)
     with torch.no_grad():
-        torch.testing.assert_close(encoder.plain(patches), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(encoder.reference(patches), expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(encoder(patches), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(encoder(patches), expected, atol=1e-5, rtol=0)  # with gradients: not folded
 
 
-def test_set_abstraction_trains_like_its_plain_form():
-    plain, fast = (randomise(SetAbstraction(9, 20, (8, 12))).train().double() for _ in range(2))
+def test_set_abstraction_trains_like_its_reference():
+    reference, fast = (randomise(SetAbstraction(9, 20, (8, 12))).train().double() for _ in range(2))
     patches = torch.randn(30, 7, 9, dtype=torch.float64)
-    patches[::2, 4:] = patches[::2, :1]  # a ball that was not full
-    outputs = plain.plain(patches), fast(patches)
+    patches[::2, 4:] = patches[::2, :1]  # a patch filled with repeats
+    outputs = reference.reference(patches), fast(patches)
     torch.testing.assert_close(*outputs, atol=1e-10, rtol=0)
     for output in outputs:
         output.square().sum().backward()
-    for (name, a), b in zip(plain.named_parameters(), fast.parameters()):
+    for (name, a), b in zip(reference.named_parameters(), fast.parameters()):
         torch.testing.assert_close(a.grad, b.grad, atol=1e-9, rtol=0, msg=lambda m, n=name: f'{n}: {m}')
-    for (name, a), b in zip(plain.named_buffers(), fast.buffers()):
+    for (name, a), b in zip(reference.named_buffers(), fast.buffers()):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=0, msg=lambda m, n=name: f'{n}: {m}')
 
 
@@ -71,7 +58,7 @@ def test_set_abstraction_in_half_precision_is_close():
     encoder = randomise(SetAbstraction())
     patches = torch.randn(50, 16, 9)
     with torch.no_grad():
-        expected = encoder.plain(patches)
+        expected = encoder.reference(patches)
         with torch.autocast('cpu', torch.bfloat16):
             autocast = encoder(patches)
         cast = encoder.bfloat16()(patches.bfloat16())
@@ -95,7 +82,7 @@ def test_set_abstraction_has_the_names_and_shapes_of_published_checkpoints():
 
 
 def published_tokens(state, cloud, num_groups, group_size, radius):
-    """What OpenShape makes of a cloud whose y and z it exchanged: tokens and centres, by loops in float64."""
+    """Compute OpenShape's tokens and centres of a cloud with y and z swapped, by loops in float64."""
     points = cloud.means.double().numpy()[:, [0, 2, 1]]
     colours = np.clip(0.5 + 0.28209479177387814 * cloud.sh[:, 0].double().numpy(), 0, 1)
     centers, nearest = [0], np.full(len(points), np.inf)
@@ -110,8 +97,8 @@ def published_tokens(state, cloud, num_groups, group_size, radius):
     return set_abstraction_float64(state, np.array(patches)), torch.from_numpy(points[centers]).float()
 
 
-def test_tokenizer_sees_what_openshape_sees(random_cloud):
-    clouds = [random_cloud(1500), random_cloud(60, seed=1)]  # full balls, and balls of one or two
+def test_tokenizer_matches_that_of_openshape(random_cloud):
+    clouds = [random_cloud(1500), random_cloud(60, seed=1)]  # full patches, and patches of one or two points
     module = randomise(GSTokenizer(num_groups=24, group_size=12, channels=32, start=0, radius=0.2, refine=False,
                                    point_attributes=('xyz', 'position', 'rgb'), point_axes=(0, 2, 1),
                                    patch_encoder=dict(type='SetAbstraction')))
@@ -128,25 +115,25 @@ def test_tokenizer_sees_what_openshape_sees(random_cloud):
 
 
 def ppat(module, tokens, depth, heads):
-    """The class token as published, with what prompts there are as further tokens."""
+    """Compute the class token by the published formula, with prompts as further tokens."""
     f = Formula(module)
     x = torch.cat([tokens.centers, tokens.features], -1).double()
-    x = f.norm(x @ f.w['lift.0.weight'][:, :, 0].T + f.w['lift.0.bias'], 'lift.2', 1e-5)
+    x = f.norm(x @ f.w['lift.0.weight'][:, :, 0].T + f.w['lift.0.bias'], 'lift.2')
     x = torch.cat([f.w['cls_token'].expand(len(x), -1, -1), x], 1)
     if 'prompt_tokens' in f.w:
         x = torch.cat([x, f.w['prompt_tokens'].expand(len(x), -1, -1)], 1)
     for i in range(depth):
         name = f'transformer.layers.{i}'
-        q, k, v = f.linear(f.norm(x, f'{name}.0.norm', 1e-5), f'{name}.0.fn.to_qkv').chunk(3, dim=-1)
+        q, k, v = f.linear(f.norm(x, f'{name}.0.norm'), f'{name}.0.fn.to_qkv').chunk(3, dim=-1)
         x = x + f.linear(f.attend(q, k, v, heads), f'{name}.0.fn.to_out.0')
-        hidden = gelu(f.linear(f.norm(x, f'{name}.1.norm', 1e-5), f'{name}.1.fn.net.0'))
+        hidden = gelu(f.linear(f.norm(x, f'{name}.1.norm'), f'{name}.1.fn.net.0'))
         x = x + f.linear(hidden, f'{name}.1.fn.net.3')
     return x[:, 0].float()
 
 
 @pytest.mark.parametrize('num_prompts', [0, 3])
 @pytest.mark.parametrize(('scaling', 'heads'), [(1, 4), (4, 8), (6, 12)])
-def test_ppat_is_its_formula(scaling, heads, num_prompts):
+def test_ppat_matches_its_formula(scaling, heads, num_prompts):
     module = randomise(OpenShapePPAT(scaling, in_channels=24, depth=2, num_prompts=num_prompts))
     torch.testing.assert_close(module(tokens()), ppat(module, tokens(), 2, heads), atol=1e-5, rtol=0)
 
@@ -174,7 +161,7 @@ def test_default_has_the_published_number_of_parameters():
 @pytest.mark.parametrize(('scaling', 'dim', 'depth', 'heads', 'mlp_dim'), [
     (1, 256, 6, 4, 1024), (2, 512, 6, 8, 1024), (3, 512, 12, 8, 1024), (4, 512, 12, 8, 512 * 3),
     (5, 768, 12, 12, 768 * 3), (6, 768, 24, 12, 768 * 4)])
-def test_sizes_are_those_of_openshape(scaling, dim, depth, heads, mlp_dim):
+def test_sizes_match_those_of_openshape(scaling, dim, depth, heads, mlp_dim):
     with torch.device('meta'):
         module = OpenShapePPAT(scaling, in_channels=96)
     assert module.out_channels == dim and module.lift[0].weight.shape == (dim, 99, 1)
@@ -207,7 +194,7 @@ def test_ppat_has_the_common_interface():
 
 
 def gradients(seed=0, **options):
-    """Gradients of a model with fixed weights, and how often its blocks ran."""
+    """Return the gradients of a model with fixed weights and the number of calls of its blocks."""
     module = randomise(OpenShapePPAT(1, in_channels=24, depth=3, num_prompts=2, **options)).train()
     runs = []
     for layer in module.transformer.layers:
@@ -218,18 +205,18 @@ def gradients(seed=0, **options):
 
 
 def test_recomputed_blocks_have_the_same_gradients():
-    (plain, once), (recomputed, twice) = (gradients(drop_path_rate=0.5, grad_checkpointing=flag)
+    (kept, once), (recomputed, twice) = (gradients(drop_path_rate=0.5, grad_checkpointing=flag)
                                           for flag in (False, True))
     assert (once, twice) == (3, 6)
-    for name, expected in plain.items():
+    for name, expected in kept.items():
         torch.testing.assert_close(recomputed[name], expected, atol=0, rtol=0, msg=lambda m, n=name: f'{n}: {m}')
-    assert plain['prompt_tokens'].abs().max() > 0
-    # Drop path draws anew every time, and nothing else does.
-    assert any(not torch.equal(gradients(seed, drop_path_rate=0.5)[0]['cls_token'], plain['cls_token'])
+    assert kept['prompt_tokens'].abs().max() > 0
+    # Only drop path is random.
+    assert any(not torch.equal(gradients(seed, drop_path_rate=0.5)[0]['cls_token'], kept['cls_token'])
                for seed in range(1, 5))
     assert torch.equal(gradients(1)[0]['cls_token'], gradients(2)[0]['cls_token'])
 
 
-def test_an_unknown_size_is_named():
+def test_unknown_size_is_refused():
     with pytest.raises(ValueError, match=r'scaling=7: expected one of \[1, 2, 3, 4, 5, 6\]'):
         OpenShapePPAT(7)

@@ -1,4 +1,4 @@
-"""The configs of the paper's recipe build, take published weights and learn."""
+"""Configs of the paper's recipe: they build, load published weights and learn."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,14 +20,14 @@ def base_config(root, name):
 
 
 def reduced(cfg):
-    """One block and few patches, to be quick."""
+    """Reduce a config to one block and few patches, for speed."""
     cfg.merge_from_dict({'model.encoder.backbone.depth': 1, 'model.encoder.tokenizer.num_groups': 16,
                          'model.encoder.tokenizer.group_size': 8})
     return cfg
 
 
 def uni3d_file(path, encoder):
-    """The weights of an encoder, moved a little, as a Uni3D checkpoint."""
+    """Write the weights of an encoder, shifted by 0.01, as a Uni3D checkpoint."""
     names = {'tokenizer.patch_encoder.': 'encoder.', 'backbone.blocks.': 'visual.blocks.',
              'backbone.fc_norm.': 'visual.fc_norm.', 'backbone.': '', 'projection.': 'trans2embed.'}
     state = {}
@@ -48,7 +48,7 @@ def training_batch(random_cloud, width, num=6):
 
 
 def two_steps(cfg, model, batch):
-    """Total loss before the first and the second training step on the same batch."""
+    """Return the total loss before the first and the second training step on the same batch."""
     model.train()
     options = dict(cfg.optim_wrapper)
     constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(dict(type=options.pop('constructor'), optim_wrapper_cfg=options))
@@ -80,7 +80,7 @@ def test_configs_have_the_recipe_of_the_paper(root, size):
 
 
 @pytest.mark.parametrize('size', UNI3D)
-def test_paper_configs_take_published_weights_and_learn(root, tmp_path, random_cloud, size):
+def test_paper_configs_load_published_weights_and_learn(root, tmp_path, random_cloud, size):
     torch.manual_seed(0)
     cfg = reduced(paper_config(root, size))
     published = MODELS.build(cfg.model).encoder

@@ -1,9 +1,8 @@
-"""ReCon and ReCon++, against their formulas in float64."""
-import math
-
+"""ReCon and ReCon++, compared with their formulas in float64."""
 import pytest
 import timm
 import torch
+from formulas import Formula, randomise_parameters, tokens
 
 from clipgs_plugin.models import Tokens
 from clipgs_plugin.models.backbones.recon import ReCon, ReConBlock
@@ -17,78 +16,24 @@ SMALL = {'ReCon': dict(type='ReCon', embed_dims=48, depth=3, num_heads=4),
 
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch):
-    """A base and a small ReCon++ of less width, for speed."""
+    """Narrow sizes of ReCon++ with and without LayerScale, for speed."""
     monkeypatch.setitem(SIZES, 'tiny', (48, 3, 4, 4.0, False))
     monkeypatch.setitem(SIZES, 'tiny-scaled', (48, 3, 4, 4.0, True))
 
 
 def build(name, **options):
-    """One of the small backbones with random weights of an even scale, in evaluation."""
-    module = MODELS.build(dict(SMALL[name], **options))
-    generator = torch.Generator().manual_seed(0)
+    """Build a small backbone with random weights in eval mode."""
+    module = randomise_parameters(MODELS.build(dict(SMALL[name], **options)))
     with torch.no_grad():
-        for value in module.parameters():
-            scale = value[0].numel() ** -0.5 if value.ndim == 2 else 0.3
-            value.copy_(torch.randn(value.shape, generator=generator) * scale)
         for layer in module.modules():
             if isinstance(layer, torch.nn.LayerNorm):
                 layer.weight += 1
-    return module.eval()
+    return module
 
 
-def tokens(channels, b=2, g=10, masked=None, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    mask = None if masked is None else torch.arange(g) < torch.tensor(masked)[:, None]
-    return Tokens(torch.randn(b, g, channels, generator=generator), torch.randn(b, g, 3, generator=generator), mask)
-
-
-class Formula:
-    """Layers by name, in float64, from a state dict."""
-
-    def __init__(self, module):
-        self.w = {key: value.double() for key, value in module.state_dict().items()}
-
-    def linear(self, x, name):
-        x = x @ self.w[f'{name}.weight'].T
-        return x + self.w[f'{name}.bias'] if f'{name}.bias' in self.w else x
-
-    def norm(self, x, name):
-        x = x - x.mean(-1, keepdim=True)
-        x = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-        return x * self.w[f'{name}.weight'] + self.w[f'{name}.bias']
-
-    def position(self, centers):
-        return self.linear(gelu(self.linear(centers.double(), 'pos_embed.0')), 'pos_embed.2')
-
-    def mlp(self, x, name):
-        return self.linear(gelu(self.linear(x, f'{name}.fc1')), f'{name}.fc2')
-
-    def self_attention(self, x, name, heads):
-        return self.attend(*self.linear(x, f'{name}.qkv').chunk(3, dim=-1), name, heads)
-
-    def cross_attention(self, x, seen, name, heads):
-        return self.attend(self.linear(x, f'{name}.q'), *self.linear(seen, f'{name}.kv').chunk(2, dim=-1), name, heads)
-
-    def attend(self, q, k, v, name, heads):
-        out = []
-        for query, key, value in zip(*(x.chunk(heads, dim=-1) for x in (q, k, v))):
-            weights = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).exp()
-            out.append(weights / weights.sum(-1, keepdim=True) @ value)
-        return self.linear(torch.cat(out, dim=-1), f'{name}.proj')
-
-    def scale(self, x, name):
-        return x * self.w.get(f'{name}.gamma', 1.0)
-
-    def prompted(self, x, position):
-        """Patches and positions with the prompts at their end, which have none."""
-        if 'prompt_tokens' not in self.w:
-            return x, position
-        prompts = self.w['prompt_tokens'].expand(len(x), -1, -1)
-        return torch.cat([x, prompts], 1), torch.cat([position, torch.zeros_like(prompts)], 1)
-
-
-def gelu(x):
-    return x * (1 + torch.erf(x / math.sqrt(2))) / 2
+def scaled(f, x, name):
+    """Apply a LayerScale, if the block has one."""
+    return x * f.w.get(f'{name}.gamma', 1.0)
 
 
 def recon(module, tokens, wrong='', depth=3, heads=4):
@@ -104,11 +49,11 @@ def recon(module, tokens, wrong='', depth=3, heads=4):
             x, queries = x + position, queries + learned
         y, r = f.norm(x, f'{name}.norm1'), f.norm(queries, f'{name}.norm1_contrast')
         x, queries = (x, queries) if wrong == 'pre-norm' else (y, r)
-        looked = f.cross_attention(r, y, f'{name}.attn_contrast', heads)
+        attended = f.cross_attention(r, y, f'{name}.attn_contrast', heads)
         x = x + f.self_attention(y, f'{name}.attn', heads)
         if wrong == 'patches after their self-attention':
-            looked = f.cross_attention(r, x, f'{name}.attn_contrast', heads)
-        queries = queries + looked
+            attended = f.cross_attention(r, x, f'{name}.attn_contrast', heads)
+        queries = queries + attended
         y, r = f.norm(x, f'{name}.norm2'), f.norm(queries, f'{name}.norm2_contrast')
         x, queries = (x, queries) if wrong == 'pre-norm' else (y, r)
         x, queries = x + f.mlp(y, f'{name}.mlp'), queries + f.mlp(r, f'{name}.mlp_contrast')
@@ -125,15 +70,15 @@ def recon_plus_plus(module, tokens, wrong='', depth=3, heads=4):
         name = f'encoder.blocks.local_blocks.{i}'
         if i == 0 or wrong != 'position once':
             x = x + position
-        x = x + f.scale(f.self_attention(f.norm(x, f'{name}.norm1'), f'{name}.attn', heads), f'{name}.ls1')
-        x = x + f.scale(f.mlp(f.norm(x, f'{name}.norm2'), f'{name}.mlp'), f'{name}.ls2')
+        x = x + scaled(f, f.self_attention(f.norm(x, f'{name}.norm1'), f'{name}.attn', heads), f'{name}.ls1')
+        x = x + scaled(f, f.mlp(f.norm(x, f'{name}.norm2'), f'{name}.mlp'), f'{name}.ls2')
         name = f'encoder.blocks.global_blocks.{i}'
-        seen = before if wrong == 'patches before their block' else x
+        context = before if wrong == 'patches before their block' else x
         if wrong != 'patches not normalised':
-            seen = f.norm(seen, f'{name}.norm1')
-        looked = f.cross_attention(f.norm(queries, f'{name}.norm1'), seen, f'{name}.attn', heads)
-        queries = queries + f.scale(looked, f'{name}.ls1')
-        queries = queries + f.scale(f.mlp(f.norm(queries, f'{name}.norm2'), f'{name}.mlp'), f'{name}.ls2')
+            context = f.norm(context, f'{name}.norm1')
+        attended = f.cross_attention(f.norm(queries, f'{name}.norm1'), context, f'{name}.attn', heads)
+        queries = queries + scaled(f, attended, f'{name}.ls1')
+        queries = queries + scaled(f, f.mlp(f.norm(queries, f'{name}.norm2'), f'{name}.mlp'), f'{name}.ls2')
     return torch.cat([f.norm(queries, 'encoder.ln_f2'), f.norm(x[:, :g], 'encoder.ln_f1')], 1)
 
 
@@ -143,9 +88,9 @@ def formula(name, *args):
 
 @pytest.mark.parametrize('num_prompts', [0, 3])
 @pytest.mark.parametrize('name', SMALL)
-def test_features_are_their_formula(name, num_prompts):
+def test_features_match_their_formula(name, num_prompts):
     module = build(name, num_prompts=num_prompts)
-    some = tokens(module.in_channels)
+    some = tokens(channels=module.in_channels)
     expected = formula(name, module, some)
     torch.testing.assert_close(module.forward_features(some).double(), expected, atol=1e-5, rtol=0)
 
@@ -154,11 +99,11 @@ def test_features_are_their_formula(name, num_prompts):
     ('ReCon', 'pre-norm'), ('ReCon', 'position once'), ('ReCon', 'patches after their self-attention'),
     ('ReConPlusPlus', 'position once'), ('ReConPlusPlus', 'patches before their block'),
     ('ReConPlusPlus', 'patches not normalised')])
-def test_another_reading_of_the_same_weights_differs(name, wrong):
+def test_misread_formulas_differ(name, wrong):
     module = build(name)
-    some = tokens(module.in_channels)
+    some = tokens(channels=module.in_channels)
     differences = (module.forward_features(some) - formula(name, module, some, wrong)).abs()
-    assert differences[:, :3].max() > 1e-2  # of what the family reads out
+    assert differences[:, :3].max() > 1e-2  # in tokens that the feature uses
 
 
 def test_recon_pools_its_global_tokens_and_the_maximum_over_patches():
@@ -185,7 +130,7 @@ def test_recon_plus_plus_pools_thirteen_image_and_three_text_queries():
 @pytest.mark.parametrize('name', SMALL)
 def test_forward_is_the_pooled_feature(name):
     module = build(name)
-    some = tokens(module.in_channels, masked=[4, 10])
+    some = tokens(channels=module.in_channels, masked=[4, 10])
     features = module.forward_features(some)
     assert features.shape == (2, (3 if name == 'ReCon' else 16) + 10, module.in_channels)
     pooled = module(some)
@@ -197,7 +142,7 @@ def test_forward_is_the_pooled_feature(name):
 @pytest.mark.parametrize('name', SMALL)
 def test_masked_tokens_change_nothing(name, num_prompts):
     module = build(name, num_prompts=num_prompts)
-    some = tokens(module.in_channels, masked=[4, 10])
+    some = tokens(channels=module.in_channels, masked=[4, 10])
     alone = Tokens(some.features[:1, :4], some.centers[:1, :4], None)
     expected, pooled = module.forward_features(alone)[0], module(alone)[0]
     garbage = some.features.clone()
@@ -208,14 +153,14 @@ def test_masked_tokens_change_nothing(name, num_prompts):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(module(same)[0], pooled, atol=1e-5, rtol=0)
     unmasked = module.forward_features(some._replace(features=garbage, mask=None))[0, :len(expected)]
-    assert ((unmasked - expected).abs().amax(-1) > 1e-2).all()  # every one of them would see the others
+    assert ((unmasked - expected).abs().amax(-1) > 1e-2).all()  # every token sees the padding then
 
 
 @pytest.mark.parametrize('name', SMALL)
 def test_recomputed_blocks_give_the_same_gradients(name):
     def gradients(**options):
         module = build(name, num_prompts=2, **options).train()
-        some = tokens(module.in_channels, masked=[4, 10])
+        some = tokens(channels=module.in_channels, masked=[4, 10])
         calls = []
         for block in module.modules():
             if isinstance(block, (ReConBlock, LocalBlock, GlobalBlock)):
@@ -226,17 +171,17 @@ def test_recomputed_blocks_give_the_same_gradients(name):
     (kept, once), (computed, twice) = gradients(), gradients(grad_checkpointing=True)
     assert len(twice) == 2 * len(once)
     for key, value in kept.items():
-        # The norm of the patches of ReCon++ has no part in its pooled feature.
+        # The pooled feature of ReCon++ does not use the norm of the patches.
         assert (value.abs().max() > 0) == (not key.startswith('encoder.ln_f1.')), key
         torch.testing.assert_close(computed[key], value, atol=1e-6, rtol=1e-5, msg=lambda m, k=key: f'{k}: {m}')
 
 
 @pytest.mark.parametrize('name', SMALL)
-def test_gradients_reach_the_patches_through_what_looks_at_them(name):
+def test_gradients_reach_the_patches_through_queries(name):
     module = build(name)
-    some = tokens(module.in_channels)
-    looking = module.forward_features(some._replace(features=some.features.requires_grad_()))[:, :3]
-    (looking * torch.randn(looking.shape)).sum().backward()
+    some = tokens(channels=module.in_channels)
+    queries = module.forward_features(some._replace(features=some.features.requires_grad_()))[:, :3]
+    (queries * torch.randn(queries.shape)).sum().backward()
     assert (some.features.grad.abs().amax(-1) > 1e-4).all()
 
 
@@ -279,8 +224,8 @@ def test_recon_has_the_names_and_shapes_of_published_checkpoints():
         'norm.weight': (384,), 'norm.bias': (384,)}
 
 
-# The image model from which a size begins: its blocks are the local ones, name by name, and the global ones with
-# the first third of qkv as q.
+# Image model that initialises each size. Its blocks are the local blocks, name by name, and the global blocks with
+# qkv split into q and kv.
 IMAGE_MODELS = {'s': 'vit_small_patch14_dinov2', 'b': 'vit_base_patch32_clip_384', 'l': 'eva_large_patch14_336',
                 'g': 'vit_giant_patch14_clip_224'}
 

@@ -1,4 +1,4 @@
-"""The refinement branch at its published size, on the way that is fast: the numbers are those of the formula."""
+"""Fast path of the refinement branch at its published size, compared with the formula."""
 import math
 
 import pytest
@@ -11,7 +11,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def special_numbers(dtype):
-    """Both signs of zero, of the smallest and the largest numbers, of infinity, and ordinary ones; (P, K, C)."""
+    """Draw from zero, the smallest, ordinary and the largest numbers and infinity, with both signs, (P, K, C)."""
     info = torch.finfo(dtype)
     kinds = [0.0, info.smallest_normal, info.eps, 1.0, 1.0 + info.eps, 3.5, info.max, math.inf]
     kinds = torch.tensor([*kinds, *[-kind for kind in kinds]], dtype=torch.float64)
@@ -21,24 +21,24 @@ def special_numbers(dtype):
 
 
 @pytest.mark.parametrize('dtype', DTYPES)
-def test_relu_compares_every_number_rightly(dtype):
+def test_relu_is_exact_for_special_numbers(dtype):
     numbers = special_numbers(dtype)
     expected = [number if number > 0 else 0.0 for number in numbers.flatten().tolist()]
     assert relu_(numbers.clone()).flatten().tolist() == expected
-    image = numbers.transpose(1, 2).unsqueeze(2)  # as convolutions have it, channels last
+    image = numbers.transpose(1, 2).unsqueeze(2)  # channels last, as in convolutions
     assert relu_(image.clone(memory_format=torch.preserve_format)).squeeze(2).transpose(1, 2).flatten().tolist() \
         == expected
 
 
 @pytest.mark.parametrize('dtype', DTYPES)
-def test_maximum_after_relu_compares_every_number_rightly(dtype):
+def test_maximum_after_relu_is_exact_for_special_numbers(dtype):
     numbers = special_numbers(dtype)
     expected = [[max(0.0, *column) for column in zip(*patch)] for patch in numbers.tolist()]
     assert relu_max(numbers).tolist() == expected
 
 
 def refinement_float64(module, attributes, orders):
-    """The branch of the three orders' mean as convolutions of one position at a time, in float64."""
+    """Compute the mean over three orders by convolving one position at a time, in float64."""
     pooled = []
     for order in orders:
         x = torch.take_along_dim(attributes.double(), order[..., None], dim=1)
@@ -54,7 +54,7 @@ def refinement_float64(module, attributes, orders):
 
 @pytest.fixture(scope='module')
 def published():
-    """A trained-looking branch of the published size, more patches than one chunk, and the formula's result."""
+    """Branch of the published size with random weights, patches for more than one chunk, and the formula's result."""
     generator = torch.Generator().manual_seed(0)
     module = Refinement(19, 512, 3).eval()
     with torch.no_grad():
@@ -69,7 +69,7 @@ def published():
         return module, attributes, orders, refinement_float64(module, attributes, orders).float()
 
 
-def test_branch_is_the_formula(published):
+def test_branch_matches_the_formula(published):
     module, attributes, orders, expected = published
     with torch.no_grad():
         torch.testing.assert_close(module(attributes, orders), expected, atol=1e-5, rtol=0)
@@ -77,7 +77,7 @@ def test_branch_is_the_formula(published):
 
 
 @pytest.mark.parametrize('how', ['weights', 'autocast'])
-def test_branch_in_half_precision_points_the_same_way(published, how):
+def test_branch_in_half_precision_is_close(published, how):
     module, attributes, orders, expected = published
     with torch.no_grad():
         if how == 'weights':

@@ -1,4 +1,4 @@
-"""The patch encoder of Gaussian-MAE, against its formula in float64, and what it sees of a cloud."""
+"""Patch encoder of Gaussian-MAE, compared with its formula in float64, and its input channels."""
 import pytest
 import torch
 
@@ -6,7 +6,7 @@ from clipgs_plugin import GaussianBatch
 from clipgs_plugin.models import GSTokenizer
 from clipgs_plugin.models.tokenizers.soft_patch_encoder import SoftPatchEncoder
 
-SEES = ('xyz', 'opacity', 'linear_scale', 'quat', 'sh_dc')  # of Gaussian-MAE, in its order
+ATTRIBUTES = ('xyz', 'opacity', 'linear_scale', 'quat', 'sh_dc')  # in the order of Gaussian-MAE
 
 
 def randomised(module, seed=0):
@@ -32,7 +32,7 @@ def patches(p=3, k=9, channels=5, seed=1):
 
 
 def formula(module, patches):
-    """The encoder in float64, Gaussian by Gaussian; batch norms by running or, in training, by batch statistics."""
+    """Compute the encoder in float64, Gaussian by Gaussian; batch norms use batch statistics in training."""
     w = {key: value.double() for key, value in module.state_dict().items()}
 
     def conv(rows, name):
@@ -62,23 +62,23 @@ def formula(module, patches):
 
 
 @pytest.mark.parametrize('training', [False, True])
-def test_both_ways_are_the_formula(training):
+def test_reference_and_forward_match_the_formula(training):
     module = small().train(training)
     expected = formula(module, patches()).float()
-    torch.testing.assert_close(module.plain(patches()), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(module.reference(patches()), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(module(patches()), expected, atol=1e-5, rtol=0)
     with torch.no_grad():
         torch.testing.assert_close(module(patches()), expected, atol=1e-5, rtol=0)
 
 
 def test_inference_in_chunks_changes_nothing():
-    module, many = small(), patches(p=1000)  # more than fit a chunk of 4,096 Gaussians
+    module, many = small(), patches(p=1000)  # more than one chunk of 4,096 Gaussians
     with torch.no_grad():
         found = module(many)
     torch.testing.assert_close(found[[0, 499, 999]], formula(module, many[[0, 499, 999]]).float(), atol=1e-5, rtol=0)
 
 
-def test_names_and_shapes_are_those_of_the_checkpoint():
+def test_names_and_shapes_match_the_checkpoint():
     norm = {'weight': (), 'bias': (), 'running_mean': (), 'running_var': ()}
     assert {key: tuple(value.shape) for key, value in SoftPatchEncoder().state_dict().items()} == {
         'first_conv.0.weight': (128, 14, 1), 'first_conv.0.bias': (128,),
@@ -90,7 +90,7 @@ def test_names_and_shapes_are_those_of_the_checkpoint():
         'n3_agg.learnable_temp': (32,), 'n3_agg.log_temp_bias': (32,)}
 
 
-def test_temperatures_reach_from_the_nearest_to_the_mean():
+def test_low_temperature_is_the_nearest_and_high_the_mean():
     module = small()
     features = patches()
     query = features[:, :1] + 0.1
@@ -107,11 +107,11 @@ def test_the_order_of_gaussians_changes_nothing():
     torch.testing.assert_close(module(patches()[:, order]), module(patches()), atol=1e-6, rtol=0)
 
 
-def test_both_ways_have_the_same_finite_gradients():
+def test_reference_and_forward_have_the_same_finite_gradients():
     gradients = []
-    for way in ('forward', 'plain'):
+    for method in ('forward', 'reference'):
         module, x = small().double().train(), patches().double().requires_grad_()
-        (getattr(module, way)(x) * torch.arange(12)).sum().backward()
+        (getattr(module, method)(x) * torch.arange(12)).sum().backward()
         gradients.append({'x': x.grad, **{name: value.grad for name, value in module.named_parameters()}})
     for name, value in gradients[0].items():
         assert value.isfinite().all(), name
@@ -119,16 +119,16 @@ def test_both_ways_have_the_same_finite_gradients():
     assert all(gradients[0][f'n3_agg.{name}'].abs().min() > 0 for name in ('learnable_temp', 'log_temp_bias'))
 
 
-@pytest.mark.parametrize('way', ['forward', 'plain'])
-def test_soft_neighbours_that_begin_alike_do_not_stay_alike(way):
+@pytest.mark.parametrize('method', ['forward', 'reference'])
+def test_equal_soft_neighbours_get_different_gradients(method):
     module = SoftPatchEncoder(5, 12, widths=(8, 6, 10), num_neighbors=7)
     assert len(set((module.n3_agg.learnable_temp.exp() + module.n3_agg.log_temp_bias).tolist())) == 1
-    (getattr(module, way)(patches()) * torch.arange(12)).sum().backward()
+    (getattr(module, method)(patches()) * torch.arange(12)).sum().backward()
     gradient = module.n3_agg.learnable_temp.grad
     assert gradient.max() - gradient.min() > 1e-3 * gradient.abs().max()
 
 
-def test_no_soft_neighbours_are_refused():
+def test_zero_soft_neighbours_are_refused():
     with pytest.raises(ValueError, match='num_neighbors=0'):
         SoftPatchEncoder(num_neighbors=0)
 
@@ -137,11 +137,11 @@ def test_no_soft_neighbours_are_refused():
 
 
 def tokenizer(**options):
-    return GSTokenizer(num_groups=2, group_size=40, channels=24, point_attributes=SEES, refine=False, start=0,
+    return GSTokenizer(num_groups=2, group_size=40, channels=24, point_attributes=ATTRIBUTES, refine=False, start=0,
                        patch_encoder=dict(type='SoftPatchEncoder', widths=(16, 16, 32)), **options).eval()
 
 
-def test_it_sees_the_channels_of_gaussian_mae(random_cloud):
+def test_input_channels_match_gaussian_mae(random_cloud):
     cloud = random_cloud(40)
     module, seen = tokenizer(), []
     module.patch_encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -152,7 +152,7 @@ def test_it_sees_the_channels_of_gaussian_mae(random_cloud):
     quats = quats / quats.square().sum(-1, keepdim=True).sqrt()
     quats = torch.stack([-q if q[0] < 0 else q for q in quats])
     means, colours = cloud.means.double(), cloud.sh[:, 0].double()
-    # Colours are clamped to what can be shown: 0.5 + 0.282 SH between 0 and 1.
+    # Colours are clamped to 0.5 + 0.282 SH in [0, 1].
     limit = 0.5 / 0.28209479177387814
     assert colours.abs().max() < limit
     rest = torch.cat([1 / (1 + (-cloud.opacity_logits.double()).exp())[:, None], cloud.log_scales.double().exp(),
@@ -167,7 +167,7 @@ def test_it_sees_the_channels_of_gaussian_mae(random_cloud):
         torch.testing.assert_close(patch, expected.float(), atol=1e-5, rtol=0)
 
 
-def test_an_object_gives_the_same_tokens_beside_a_shorter_one(random_cloud):
+def test_shorter_object_in_the_batch_changes_nothing(random_cloud):
     module, cloud = tokenizer(), random_cloud(60)
     alone = module(GaussianBatch.from_clouds([cloud])).features[0]
     both = module(GaussianBatch.from_clouds([cloud, random_cloud(1, seed=2)]))

@@ -27,8 +27,8 @@ def teacher():
     return OpenCLIPTeacher('toy-clip')
 
 
-def picture(height, width, seed=0) -> np.ndarray:
-    """Smooth colours with some hard edges, (H, W, 3) uint8."""
+def draw_image(height, width, seed=0) -> np.ndarray:
+    """Draw an image of smooth colours and hard edges, (H, W, 3) uint8."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / max(height, width)
     waves = np.stack([np.sin(rng.uniform(5, 40) * x + rng.uniform(5, 40) * y) for _ in range(3)], -1)
@@ -41,7 +41,7 @@ def as_tensor(image) -> torch.Tensor:
 
 
 class Student(BaseModule):
-    """A model that holds a teacher, as the aligner does."""
+    """Model with a teacher, like CLIPGS."""
 
     def __init__(self, teacher=None, init_cfg=None):
         super().__init__(init_cfg)
@@ -49,8 +49,8 @@ class Student(BaseModule):
         self.teacher = teacher
 
 
-def test_gives_unit_vectors_in_float32(teacher):
-    image = teacher.encode_image(torch.cat([as_tensor(picture(90, 70, seed)) for seed in range(5)]))
+def test_vectors_are_unit_and_float32(teacher):
+    image = teacher.encode_image(torch.cat([as_tensor(draw_image(90, 70, seed)) for seed in range(5)]))
     text = teacher.encode_text(['a red chair', 'ein Stuhl, \u6905\u5b50 \U0001fa91!', '', 'word ' * 500])
     assert image.shape == (5, teacher.embed_dim) and text.shape == (4, teacher.embed_dim)
     for vectors in (image, text):
@@ -60,8 +60,8 @@ def test_gives_unit_vectors_in_float32(teacher):
     assert teacher.encode_image(torch.zeros(0, 3, 8, 8, dtype=torch.uint8)).shape == (0, teacher.embed_dim)
 
 
-def test_equals_open_clip_used_by_hand(teacher):
-    image = Image.fromarray(picture(150, 100))
+def test_vectors_equal_those_of_open_clip(teacher):
+    image = Image.fromarray(draw_image(150, 100))
     network = teacher.network
     with torch.no_grad():
         by_hand = network.encode_image(teacher.preprocess(image)[None])[0].double()
@@ -78,7 +78,7 @@ def test_equals_open_clip_used_by_hand(teacher):
 def test_tensor_path_equals_the_pil_transform(teacher, monkeypatch, mode, size, interpolation, shape):
     config = PreprocessCfg(size=size, resize_mode=mode, interpolation=interpolation)
     monkeypatch.setattr(teacher, 'preprocess', image_transform_v2(config, is_train=False))
-    image = Image.fromarray(picture(*shape))
+    image = Image.fromarray(draw_image(*shape))
     grey_level = 1 / 255 / torch.tensor(config.std)[:, None, None]
     off = ((teacher.prepare(as_tensor(image))[0] - teacher.preprocess(image)) / grey_level).abs()
     assert off.max() < 2.01 and off.mean() < 0.05
@@ -87,13 +87,13 @@ def test_tensor_path_equals_the_pil_transform(teacher, monkeypatch, mode, size, 
 def test_batches_change_nothing(teacher):
     one_by_one = OpenCLIPTeacher('toy-clip', batch_size=2)
     texts = ['a red chair', 'a dog', 'a blue striped mug', 'a tree', 'a globe']
-    pixels = torch.cat([as_tensor(picture(64, 64, seed)) for seed in range(5)])
+    pixels = torch.cat([as_tensor(draw_image(64, 64, seed)) for seed in range(5)])
     assert torch.allclose(one_by_one.encode_text(texts), teacher.encode_text(texts), atol=1e-5)
     assert torch.allclose(one_by_one.encode_image(pixels), teacher.encode_image(pixels), atol=1e-5)
 
 
 def test_is_frozen_and_stays_in_eval_mode(teacher):
-    pixels = as_tensor(picture(64, 64))
+    pixels = as_tensor(draw_image(64, 64))
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
     expected = teacher.encode_image(pixels)
     student = Student(teacher).train()
@@ -109,7 +109,7 @@ def test_is_frozen_and_stays_in_eval_mode(teacher):
     assert sum(p.numel() for p in student.parameters()) == 8
 
 
-def test_initialisation_of_a_parent_does_not_reach_it(teacher):
+def test_initialisation_of_a_parent_skips_the_teacher(teacher):
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
     student = Student(teacher, init_cfg=dict(type='Constant', layer=['Linear', 'Conv2d'], val=7.0))
     student.init_weights()
@@ -117,7 +117,7 @@ def test_initialisation_of_a_parent_does_not_reach_it(teacher):
     assert all(torch.equal(value, before[name]) for name, value in teacher.network.state_dict().items())
 
 
-def test_checkpoints_of_a_parent_are_free_of_it_and_load_strictly(teacher, tmp_path):
+def test_checkpoints_of_a_parent_omit_the_teacher_and_load_strictly(teacher, tmp_path):
     student = Student(teacher)
     assert list(student.state_dict()) == ['linear.weight', 'linear.bias']
     mmengine.runner.save_checkpoint({'state_dict': student.state_dict()}, str(tmp_path / 'student.pth'))
@@ -128,11 +128,11 @@ def test_checkpoints_of_a_parent_are_free_of_it_and_load_strictly(teacher, tmp_p
         assert torch.equal(other.linear.weight, student.linear.weight)
 
 
-def test_copies_share_the_network_and_dtypes_do_not_reach_it(teacher):
+def test_copies_share_the_network_and_casts_skip_it(teacher):
     student = Student(teacher)
     twin = copy.deepcopy(student)
     assert twin.teacher.network is teacher.network and twin.linear.weight is not student.linear.weight
-    pixels = as_tensor(picture(64, 64))
+    pixels = as_tensor(draw_image(64, 64))
     expected = teacher.encode_image(pixels)
     student.half()
     assert student.linear.weight.dtype == torch.float16
@@ -140,16 +140,16 @@ def test_copies_share_the_network_and_dtypes_do_not_reach_it(teacher):
 
 
 @pytest.mark.parametrize('precision', ['bf16', 'fp16'])
-def test_low_precision_gives_nearly_the_same_float32_vectors(teacher, precision):
+def test_vectors_in_low_precision_are_close(teacher, precision):
     low = OpenCLIPTeacher('toy-clip', precision=precision)
-    pixels = torch.cat([as_tensor(picture(64, 64, seed)) for seed in range(3)])
+    pixels = torch.cat([as_tensor(draw_image(64, 64, seed)) for seed in range(3)])
     for found, expected in ((low.encode_image(pixels), teacher.encode_image(pixels)),
                             (low.encode_text(['a red chair']), teacher.encode_text(['a red chair']))):
         assert found.dtype == torch.float32
         assert torch.cosine_similarity(found, expected).min() > 0.98
 
 
-def test_weights_from_a_file_are_those_of_the_package(teacher, tmp_path):
+def test_weights_load_from_a_file(teacher, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         from_file = OpenCLIPTeacher('toy-clip', str(WEIGHTS))
@@ -167,7 +167,7 @@ def test_weights_from_a_file_are_those_of_the_package(teacher, tmp_path):
 
 @pytest.fixture
 def offline(monkeypatch):
-    """Downloads fail, and are counted."""
+    """Make downloads fail and record them."""
     calls = []
 
     def download(config, **kwargs):
@@ -177,11 +177,11 @@ def offline(monkeypatch):
     return calls
 
 
-def test_any_architecture_of_open_clip_without_a_download(offline):
+def test_architecture_without_weights_is_random_and_warns(offline):
     with pytest.warns(UserWarning, match=r"'ViT-B-32'\) has random weights; .*laion2b_s34b_b79k"):
         teacher = MODELS.build(dict(type='OpenCLIPTeacher', model='ViT-B-32'))
     assert teacher.embed_dim == 512 and not offline
-    assert teacher.encode_image(as_tensor(picture(60, 60))).shape == (1, 512)
+    assert teacher.encode_image(as_tensor(draw_image(60, 60))).shape == (1, 512)
     assert teacher.encode_text(['a', 'b']).shape == (2, 512)
     with pytest.raises(ValueError, match='ViT-B-32 is an architecture without weights'):
         teacher.require_weights()
@@ -189,14 +189,14 @@ def test_any_architecture_of_open_clip_without_a_download(offline):
 
 @pytest.mark.parametrize('model, pretrained', [('ViT-B-32', 'openai'), ('vit-b-32-openai', None),
                                                ('ViT-B-32-openai', None)])
-def test_a_tag_that_cannot_be_downloaded_says_how_to_name_a_file(offline, model, pretrained):
+def test_error_of_a_failed_download_names_the_remedy(offline, model, pretrained):
     with pytest.raises(FileNotFoundError, match=r"'ViT-B-32' with tag 'openai' .*no route.*pretrained='/path/to"):
         OpenCLIPTeacher(model, pretrained)
     assert len(offline) == 1
 
 
 @pytest.mark.parametrize('model, tag, quick', [('ViT-B-32', 'openai', True), ('ViT-B-32', 'laion2b_s34b_b79k', False)])
-def test_activation_of_a_tag_is_the_one_it_was_trained_with(monkeypatch, model, tag, quick):
+def test_activation_matches_the_training_of_the_tag(monkeypatch, model, tag, quick):
     options = {}
 
     def create_model(name, pretrained, **kwargs):
@@ -209,8 +209,8 @@ def test_activation_of_a_tag_is_the_one_it_was_trained_with(monkeypatch, model, 
     assert options['force_quick_gelu'] is quick
 
 
-def test_a_file_gets_the_preprocessing_all_tags_of_its_model_share():
-    from clipgs_plugin.models.teachers.open_clip_teacher import _common_preprocess
+def test_file_gets_the_preprocessing_shared_by_all_tags():
+    from clipgs_plugin.models.teachers.sources import _common_preprocess
     assert _common_preprocess('ViT-B-16-SigLIP')['mean'] == (0.5, 0.5, 0.5)
     assert _common_preprocess('ViT-B-16-SigLIP')['resize_mode'] == 'squash'
     assert _common_preprocess('toy-clip') == {}
@@ -225,7 +225,7 @@ def test_a_file_gets_the_preprocessing_all_tags_of_its_model_share():
     (('toy-clip', None, 'fp8'), "precision='fp8'"),
     (('toy-clip', None, 'fp32', 0), 'batch_size=0'),
 ])
-def test_wrong_arguments_are_named(arguments, message):
+def test_error_names_the_wrong_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
         OpenCLIPTeacher(*arguments)
 
@@ -233,15 +233,15 @@ def test_wrong_arguments_are_named(arguments, message):
 @pytest.mark.parametrize('pixels, message', [
     (torch.zeros(64, 64, 3), r'shape \(64, 64, 3\)'),
     (torch.zeros(2, 64, 64, 3, dtype=torch.uint8), 'permute'),
-    (torch.zeros(1, 3, 8, 8), r'float pixels of \(8, 8\), expected \(64, 64\)'),
+    (torch.zeros(1, 3, 8, 8), r'float pixels have size \(8, 8\), expected \(64, 64\)'),
     (torch.zeros(1, 3, 8, 8, dtype=torch.int64), 'int64, expected uint8'),
 ])
-def test_pixels_of_the_wrong_kind_are_refused(teacher, pixels, message):
+def test_wrong_pixels_are_refused(teacher, pixels, message):
     with pytest.raises(ValueError, match=message):
         teacher.encode_image(pixels)
 
 
-def test_a_single_string_is_not_a_list_of_letters(teacher):
+def test_single_string_is_refused(teacher):
     with pytest.raises(TypeError, match='list of str'):
         teacher.encode_text('a red chair')
 
@@ -254,7 +254,7 @@ def test_catalogue_agrees_with_open_clip(teacher):
         assert 'weights' in entry or (entry['model'], entry['tag']) in open_clip.list_pretrained(), name
 
 
-def test_open_clip_is_untouched_until_a_teacher_is_built():
+def test_open_clip_is_not_imported_before_a_teacher_is_built():
     code = ("import sys, clipgs_plugin.models.teachers; assert 'open_clip' not in sys.modules; import open_clip; "
             "assert 'toy-clip' not in open_clip.list_models()")
     subprocess.run([sys.executable, '-c', code], check=True)
@@ -270,10 +270,10 @@ def test_toy_clip_is_small_and_has_a_card():
     assert 'tools/dev/train_toy_clip.py' in card and 'held-out' in card
 
 
-def test_toy_clip_knows_the_toy_world(teacher):
+def test_toy_clip_classifies_the_toy_world(teacher):
     from clipgs_plugin.toy_world import CATEGORIES, object_specs, render_views
     names = list(CATEGORIES)
-    specs = object_specs(len(names), seed=77, split='test')  # looks that training did not show
+    specs = object_specs(len(names), seed=77, split='test')  # appearances outside the training split
     views = torch.stack([torch.from_numpy(render_views(spec, 4)).permute(0, 3, 1, 2) for spec in specs])
     features = teacher.encode_image(views.flatten(0, 1))
     prompts = teacher.encode_text([f'a {name}' for name in names])

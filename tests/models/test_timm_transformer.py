@@ -1,10 +1,10 @@
-"""Image transformers over tokens, against timm's own models, and what becomes of their weights."""
+"""Image transformers over tokens, compared with timm's own models, and the loading of their weights."""
 import functools
-import math
 
 import pytest
 import timm
 import torch
+from formulas import gelu, randomise_parameters, tokens
 from mmengine.runner import Runner
 from safetensors.torch import save_file
 
@@ -12,9 +12,9 @@ from clipgs_plugin.models import GSEncoder, GSTokenizer, Tokens
 from clipgs_plugin.models.backbones.timm_transformer import TimmTransformer
 from clipgs_plugin.registry import MODELS
 
-# Name and blocks kept. What they have: a class token that is read; registers, layer scale, no class token, the norm
-# after the mean; attention pooling; RMS norms; EVA with gated MLPs, the norm after the mean, and a class token that
-# is not read; EVA with a norm before the blocks; all of EVA's other forms at once, with rotary attention.
+# Name and number of blocks kept. They cover: a class token as the feature; registers, layer scale, no class token and
+# the norm after the mean; attention pooling; RMS norms; EVA with gated MLPs, the norm after the mean and an unused
+# class token; EVA with a norm before the blocks; all other variants of EVA at once, with rotary attention.
 MODEL_NAMES = {'test_vit': None, 'test_vit2': None, 'test_vit3': 2, 'test_vit4': 2, 'vit_tiny_patch16_224': 2,
                'eva02_tiny_patch14_224': 2, 'vit_pe_core_tiny_patch16_384': 2, 'vit_small_plus_patch16_dinov3': 2}
 SMALL = ('test_vit', 'test_vit2')
@@ -22,14 +22,8 @@ SMALL = ('test_vit', 'test_vit2')
 
 @functools.cache
 def image_model(name):
-    """timm's model with weights that all matter."""
-    model = timm.create_model(name).eval()
-    generator = torch.Generator().manual_seed(len(name))
-    with torch.no_grad():
-        for value in model.parameters():
-            scale = value[0].numel() ** -0.5 if value.ndim == 2 else 0.3
-            value.copy_(torch.randn(value.shape, generator=generator) * scale)
-    return model
+    """Build timm's model with random weights."""
+    return randomise_parameters(timm.create_model(name), seed=len(name))
 
 
 def weights_of(name):
@@ -38,7 +32,7 @@ def weights_of(name):
 
 @pytest.fixture
 def file_of(tmp_path):
-    """A file with the weights of a model of timm, some of them changed or left out."""
+    """Write a file with the weights of a model of timm, some of them changed or left out."""
     def write(name, but=(), **changed):
         path = tmp_path / f'{name}.safetensors'
         state = {**weights_of(name), **changed}
@@ -55,23 +49,16 @@ def backbone_of(name, **options):
 
 @functools.cache
 def shared(name):
-    """A backbone that no test changes."""
+    """Build a backbone that no test changes."""
     return backbone_of(name)
 
 
-def tokens(b=2, g=10, masked=None, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    mask = None if masked is None else torch.arange(g) < torch.tensor(masked)[:, None]
-    return Tokens(torch.randn(b, g, 24, generator=generator), torch.randn(b, g, 3, generator=generator), mask)
-
-
 def formula(module, tokens, depth):
-    """What the image model makes of the sequence, in float64; of ours only what is new."""
+    """Compute the feature with timm's image model in float64, and only the new layers from the backbone."""
     model = image_model(module.name)
     w = {key: value.double() for key, value in module.state_dict().items()}
     image = {key: value.double() for key, value in model.state_dict().items()}
-    hidden = tokens.centers.double() @ w['pos_embed.0.weight'].T + w['pos_embed.0.bias']
-    hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
+    hidden = gelu(tokens.centers.double() @ w['pos_embed.0.weight'].T + w['pos_embed.0.bias'])
     x = tokens.features.double() @ w['lift.weight'].T + w['lift.bias']
     x = x + hidden @ w['pos_embed.2.weight'].T + w['pos_embed.2.bias']
     b, first = len(x), []
@@ -99,7 +86,7 @@ def formula(module, tokens, depth):
 
 
 @pytest.mark.parametrize('name', MODEL_NAMES)
-def test_blocks_and_norms_are_those_of_timm(name):
+def test_blocks_and_norms_match_timm(name):
     module = shared(name)
     found, expected = module(tokens()), formula(module, tokens(), MODEL_NAMES[name])
     assert found.shape == (2, module.out_channels) and expected.std() > 0.05
@@ -119,7 +106,7 @@ def test_masked_tokens_change_nothing(name):
 
 
 @pytest.mark.parametrize('name', SMALL)
-def test_prompts_are_seen_and_not_pooled(name):
+def test_prompts_are_attended_and_not_pooled(name):
     module = backbone_of(name, num_prompts=3)
     torch.nn.init.normal_(module.prompt_tokens)
     torch.testing.assert_close(module(tokens()), formula(module, tokens(), None), atol=3e-5, rtol=0)
@@ -130,14 +117,14 @@ def test_prompts_are_seen_and_not_pooled(name):
 
 
 @pytest.mark.parametrize('name', MODEL_NAMES)
-def test_patches_are_told_apart_by_their_centres_alone(name):
+def test_order_of_patches_changes_nothing_but_centres_do(name):
     module, some, order = shared(name), tokens(), torch.randperm(10)
     shuffled = Tokens(some.features[:, order], some.centers[:, order], None)
     torch.testing.assert_close(module(shuffled), module(some), atol=1e-5, rtol=0)
     assert (module(some._replace(centers=some.centers[:, order])) - module(some)).abs().max() > 1e-4
 
 
-def test_it_has_the_common_interface():
+def test_backbone_has_the_common_interface():
     module = shared('vit_small_plus_patch16_dinov3')
     features = module.forward_features(tokens())
     assert module.input == 'tokens' and module.in_channels == 24
@@ -146,7 +133,7 @@ def test_it_has_the_common_interface():
 
 
 @pytest.mark.parametrize('name', SMALL)
-def test_recomputing_gives_the_same_gradients(name):
+def test_recomputed_blocks_have_the_same_gradients(name):
     gradients = []
     for recompute in (False, True):
         torch.manual_seed(0)
@@ -162,7 +149,7 @@ def test_recomputing_gives_the_same_gradients(name):
 
 
 @pytest.mark.parametrize('depth', [None, 3])
-def test_drop_path_grows_to_the_last_block_that_is_kept(depth):
+def test_drop_path_grows_to_the_last_kept_block(depth):
     module = TimmTransformer('test_vit', drop_path_rate=0.3, depth=depth)
     rates = [getattr(block.drop_path2, 'drop_prob', 0.0) for block in module.blocks]
     count = depth or 6
@@ -172,7 +159,7 @@ def test_drop_path_grows_to_the_last_block_that_is_kept(depth):
 
 
 @pytest.mark.parametrize('name', ['test_vit', 'test_vit4', 'vit_pe_core_tiny_patch16_384'])
-def test_every_parameter_is_of_one_part(name):
+def test_every_parameter_belongs_to_one_part(name):
     parts = GSEncoder(GSTokenizer(channels=24), TimmTransformer(name, 24, depth=1, num_prompts=1), 8).parts()
     names = {name.removeprefix('backbone.') for part in ('position', 'blocks', 'norm') for name in parts[part]}
     assert {key for key in weights_of(name) if key.startswith(('blocks.0.', 'norm', 'fc_norm', 'cls_', 'reg_'))} \
@@ -180,11 +167,11 @@ def test_every_parameter_is_of_one_part(name):
     assert {'backbone.lift.weight', 'backbone.lift.bias'} <= set(parts['patch_encoder'])
 
 
-# Where weights come from
+# Loading
 
 
 def kept(name, depth=None):
-    """The tensors that a backbone takes of a model."""
+    """Return the tensors that an image model contributes to a backbone."""
     return {key: value for key, value in weights_of(name).items()
             if key.startswith(('cls_token', 'reg_token', 'norm', 'fc_norm'))
             or (key.startswith('blocks.') and (depth is None or int(key.split('.')[1]) < depth))}
@@ -196,9 +183,9 @@ def assert_holds(module, expected, prefix=''):
         assert torch.equal(state[prefix + key], value), key
 
 
-@pytest.mark.parametrize('way', ['model', 'runner'])
+@pytest.mark.parametrize('caller', ['model', 'runner'])
 @pytest.mark.parametrize('name', ['test_vit', 'eva02_tiny_patch14_224'])
-def test_weights_are_those_of_the_file_after_everything_has_been_initialised(name, way, file_of, tmp_path):
+def test_weights_of_the_file_survive_other_initialisation(name, caller, file_of, tmp_path):
     overwriting = dict(type='Constant', layer=['Linear', 'Conv1d', 'LayerNorm', 'BatchNorm1d'], val=0.5, bias=0.5)
     model = dict(
         type='CLIPGS', init_cfg=overwriting,
@@ -207,7 +194,7 @@ def test_weights_are_those_of_the_file_after_everything_has_been_initialised(nam
             tokenizer=dict(type='GSTokenizer', num_groups=8, group_size=6, channels=24),
             backbone=dict(type='TimmTransformer', name=name, in_channels=24, depth=2, init_cfg=overwriting,
                           checkpoint_path=str(file_of(name)))))
-    if way == 'model':
+    if caller == 'model':
         model = MODELS.build(model)
         model.init_weights()
     else:
@@ -216,10 +203,10 @@ def test_weights_are_those_of_the_file_after_everything_has_been_initialised(nam
         runner._init_model_weights()
         model = runner.model
     assert_holds(model.encoder.backbone, kept(name, 2))
-    assert (model.encoder.backbone.lift.weight == 0.5).all()  # the initialiser did run
+    assert (model.encoder.backbone.lift.weight == 0.5).all()  # the initialiser ran
 
 
-def test_a_second_call_leaves_trained_weights_alone(file_of):
+def test_second_initialisation_keeps_trained_weights(file_of):
     module = TimmTransformer('test_vit', 24, checkpoint_path=file_of('test_vit'))
     module.init_weights()
     assert_holds(module, kept('test_vit'))
@@ -228,7 +215,7 @@ def test_a_second_call_leaves_trained_weights_alone(file_of):
     assert (module.cls_token == 1).all()
 
 
-def test_a_trained_model_is_built_without_the_file(tmp_path):
+def test_trained_model_builds_without_the_file(tmp_path):
     module = TimmTransformer('test_vit', 24, checkpoint_path=tmp_path / 'gone.pth')
     module.load_state_dict(shared('test_vit').state_dict())
     assert_holds(module, kept('test_vit'))
@@ -236,7 +223,7 @@ def test_a_trained_model_is_built_without_the_file(tmp_path):
         module.init_weights()
 
 
-def test_low_rank_updates_do_not_stand_in_the_way(file_of):
+def test_weights_load_beside_low_rank_updates(file_of):
     encoder = GSEncoder(GSTokenizer(channels=24), TimmTransformer('test_vit', 24, checkpoint_path=file_of('test_vit')),
                         8, lora=dict(rank=2))
     encoder.init_weights()
@@ -245,7 +232,7 @@ def test_low_rank_updates_do_not_stand_in_the_way(file_of):
 
 
 @pytest.mark.parametrize('wrapper', [None, 'state_dict', 'model'])
-def test_files_of_torch_are_read(wrapper, tmp_path):
+def test_weights_load_from_files_of_torch(wrapper, tmp_path):
     path = tmp_path / 'model.pth'
     torch.save(weights_of('test_vit2') if wrapper is None else {wrapper: weights_of('test_vit2')}, path)
     module = TimmTransformer('test_vit2', 24, checkpoint_path=path)
@@ -255,16 +242,16 @@ def test_files_of_torch_are_read(wrapper, tmp_path):
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    """No network, and nothing downloaded before."""
+    """No network and an empty download cache."""
     from huggingface_hub import constants
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
     monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
 
 
-def test_weights_of_timm_are_those_it_loads(file_of, monkeypatch, offline):
+def test_pretrained_weights_match_those_of_timm(file_of, monkeypatch, offline):
     create, path = timm.create_model, str(file_of('test_vit'))
 
-    def from_the_file(name, pretrained=False, **options):  # in the place of the download
+    def from_the_file(name, pretrained=False, **options):  # instead of a download
         overlay = dict(pretrained_cfg_overlay=dict(file=path)) if pretrained else {}
         return create(name, pretrained=pretrained, **overlay, **options)
 
@@ -274,13 +261,13 @@ def test_weights_of_timm_are_those_it_loads(file_of, monkeypatch, offline):
     assert_holds(module, kept('test_vit', 3))
 
 
-def test_a_download_that_fails_names_the_way_out(offline):
+def test_error_of_a_failed_download_names_the_remedy(offline):
     module = TimmTransformer('test_vit.r160_in1k', 24, pretrained=True)
-    with pytest.raises(FileNotFoundError, match=r'weights of test_vit\.r160_in1k .*give it by checkpoint_path'):
+    with pytest.raises(FileNotFoundError, match=r'weights of test_vit\.r160_in1k .*set checkpoint_path'):
         module.init_weights()
 
 
-# Refusals
+# Errors
 
 
 def refused(path, match, name='test_vit', **options):
@@ -307,7 +294,7 @@ def test_weights_that_do_not_fit_are_refused(file_of, tmp_path):
     refused(tmp_path / 'other.safetensors', r'missing: cls_token, blocks\.0\.norm1\.weight')
 
 
-def test_blocks_that_are_left_out_may_be_in_the_file_or_not(file_of):
+def test_file_may_hold_or_lack_blocks_beyond_the_depth(file_of):
     for path in (file_of('test_vit'), file_of('test_vit', but=('blocks.3.', 'blocks.5.'))):
         module = TimmTransformer('test_vit', 24, checkpoint_path=path, depth=3)
         module.init_weights()
@@ -321,12 +308,12 @@ def test_blocks_that_are_left_out_may_be_in_the_file_or_not(file_of):
     ('qqqqqqqqqqqq', r"see timm\.list_models"),
     ('test_resnet', r"name='test_resnet' is a ResNet: expected a VisionTransformer or an Eva"),
 ])
-def test_names_that_are_no_vit_are_refused(name, match):
+def test_names_of_other_models_are_refused(name, match):
     with pytest.raises(ValueError, match=match):
         TimmTransformer(name)
 
 
-def test_options_that_contradict_are_refused():
+def test_contradicting_options_are_refused():
     with pytest.raises(ValueError, match='depth=7: test_vit has 6 blocks, expected 1 to 6'):
         TimmTransformer('test_vit', depth=7)
     with pytest.raises(ValueError, match='depth=0'):

@@ -1,8 +1,9 @@
-"""The GS tokenizer and its parts."""
+"""GS tokenizer and its components."""
 import numpy as np
 import pytest
 import torch
 from conftest import duplicated, grid, relabelled
+from formulas import randomise
 
 from clipgs_plugin import GaussianBatch, ops
 from clipgs_plugin.models.tokenizers import GSTokenizer, OrderedConvs, PatchEncoder
@@ -11,20 +12,8 @@ NARROW = dict(num_groups=24, group_size=12, channels=20,
               patch_encoder=dict(widths=(8, 12, 16)), refine_widths=(8, 12, 16))
 
 
-def randomise(module, seed=0):
-    """Weights, biases and running statistics that no symmetry or zero can hide behind."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                draw = torch.randn(value.shape, generator=generator)
-                fan_in = value[0].numel() if value.ndim > 1 else 1
-                value.copy_(draw.abs() + 0.5 if name.endswith('running_var') else draw / fan_in ** 0.5)
-    return module
-
-
 def tokenizer(seed=0, **options):
-    return randomise(GSTokenizer(**{**NARROW, **options}), seed).eval()
+    return randomise(GSTokenizer(**{**NARROW, **options}), seed)
 
 
 def tokens_of(module, *clouds):
@@ -36,7 +25,7 @@ def tokens_of(module, *clouds):
 
 
 def patch_encoder_float64(state, patches):
-    """The mini-PointNet of the Point-BERT family as a loop over patches in float64 numpy."""
+    """Compute the mini-PointNet of the Point-BERT family by a loop over patches in float64 numpy."""
     w = {key: value.double().numpy() for key, value in state.items()}
 
     def conv(x, name):
@@ -54,12 +43,12 @@ def patch_encoder_float64(state, patches):
     return torch.from_numpy(np.stack(tokens)).float()
 
 
-def test_patch_encoder_is_the_published_formula_in_its_plain_and_its_fast_form():
-    encoder = randomise(PatchEncoder(6, 40, (16, 24, 32))).eval()
+def test_reference_and_fast_patch_encoder_match_the_published_formula():
+    encoder = randomise(PatchEncoder(6, 40, (16, 24, 32)))
     patches = torch.randn(700, 9, 6)  # more than one chunk
     expected = patch_encoder_float64(encoder.state_dict(), patches)
     with torch.no_grad():
-        torch.testing.assert_close(encoder.plain(patches), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(encoder.reference(patches), expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(encoder(patches), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(encoder(patches), expected, atol=1e-5, rtol=0)  # with gradients: not folded
 
@@ -76,16 +65,16 @@ def test_patch_encoder_has_the_names_and_shapes_of_published_checkpoints():
         'second_conv.3.weight': (256, 512, 1), 'second_conv.3.bias': (256,), **norms}
 
 
-def test_patch_encoder_trains_like_its_plain_form():
-    plain, fast = (randomise(PatchEncoder(6, 20, (8, 12, 16))).train() for _ in range(2))
+def test_patch_encoder_trains_like_its_reference():
+    reference, fast = (randomise(PatchEncoder(6, 20, (8, 12, 16))).train() for _ in range(2))
     patches = torch.randn(30, 7, 6)
-    outputs = plain.plain(patches), fast(patches)
+    outputs = reference.reference(patches), fast(patches)
     torch.testing.assert_close(*outputs, atol=1e-5, rtol=0)
     for output in outputs:
         output.square().sum().backward()
-    for (name, a), b in zip(plain.named_parameters(), fast.parameters()):
+    for (name, a), b in zip(reference.named_parameters(), fast.parameters()):
         torch.testing.assert_close(a.grad, b.grad, atol=1e-3, rtol=1e-4, msg=lambda m, n=name: f'{n}: {m}')
-    for (name, a), b in zip(plain.named_buffers(), fast.buffers()):
+    for (name, a), b in zip(reference.named_buffers(), fast.buffers()):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0, msg=lambda m, n=name: f'{n}: {m}')
 
 
@@ -93,7 +82,7 @@ def test_patch_encoder_trains_like_its_plain_form():
 
 
 def ordered_convs_float64(state, sequences, strides, pooling):
-    """1x3 convolutions as loops over positions and taps in float64 numpy."""
+    """Compute 1x3 convolutions by loops over positions and taps in float64 numpy."""
     w = {key: value.double().numpy() for key, value in state.items()}
     x = sequences.double().numpy()
     for row, stride in enumerate(strides):
@@ -112,20 +101,20 @@ def ordered_convs_float64(state, sequences, strides, pooling):
 
 @pytest.mark.parametrize('pooling', ['max', 'mean'])
 @pytest.mark.parametrize(('length', 'strides'), [(12, (1, 1, 2)), (13, (1, 1, 2, 2)), (1, (1, 2))])
-def test_ordered_convolutions_are_the_loop_in_their_plain_and_their_fast_form(length, strides, pooling):
-    convs = randomise(OrderedConvs(5, (8, 6, 9, 7)[:len(strides)], strides, pooling)).eval()
+def test_reference_and_fast_ordered_convolutions_match_the_loop(length, strides, pooling):
+    convs = randomise(OrderedConvs(5, (8, 6, 9, 7)[:len(strides)], strides, pooling))
     sequences = torch.randn(400, length, 5)
     expected = ordered_convs_float64(convs.state_dict(), sequences, strides, pooling)
     with torch.no_grad():
-        torch.testing.assert_close(convs.plain(sequences), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(convs.reference(sequences), expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(convs(sequences), expected, atol=1e-5, rtol=0)
 
 
-def test_closed_gate_is_the_plain_point_cloud_tokenizer(random_cloud):
+def test_closed_gate_equals_the_tokenizer_without_refinement(random_cloud):
     torch.manual_seed(0)
-    refined, plain = GSTokenizer(**NARROW).eval(), GSTokenizer(**NARROW, refine=False).eval()
-    plain.load_state_dict({k: v for k, v in refined.state_dict().items() if not k.startswith('refinement')})
-    a, b = (tokens_of(module, random_cloud(200)) for module in (refined, plain))
+    refined, unrefined = GSTokenizer(**NARROW).eval(), GSTokenizer(**NARROW, refine=False).eval()
+    unrefined.load_state_dict({k: v for k, v in refined.state_dict().items() if not k.startswith('refinement')})
+    a, b = (tokens_of(module, random_cloud(200)) for module in (refined, unrefined))
     assert torch.equal(a.features, b.features)
 
 
@@ -149,13 +138,13 @@ def test_orders_are_combined_as_documented(random_cloud, combine):
     curves = ('xyz', 'hilbert', 'z')
     module = tokenizer(orders=curves, combine=combine)
     patches = module.group(GaussianBatch.from_clouds([random_cloud(200), random_cloud(9, seed=1)]))
-    g = torch.cat([torch.arange(24), torch.arange(9)])  # place of each patch in its object
+    g = torch.cat([torch.arange(24), torch.arange(9)])  # index of each patch in its object
     attributes = module.linearise(patches, module.attributes)
     pooled = []
     for curve in curves:
         keys = ops.order_keys(patches.raw[..., :3], curve)
         ordered = torch.stack([attributes[p, np.argsort(keys[p].numpy(), kind='stable')] for p in range(len(g))])
-        pooled.append(module.refinement.convs.plain(ordered))
+        pooled.append(module.refinement.convs.reference(ordered))
     if combine == 'turn':
         expected = torch.stack([pooled[g[p] % 3][p] for p in range(len(g))])
     else:
@@ -182,7 +171,7 @@ def test_patches_are_the_nearest_gaussians_with_relative_positions_and_absolute_
     assert torch.equal(patches.centers[0, 0], cloud.means[farthest])
 
 
-def test_small_objects_have_as_many_patches_as_gaussians(random_cloud):
+def test_small_objects_have_one_patch_per_gaussian(random_cloud):
     tokens = tokens_of(tokenizer(), random_cloud(3), random_cloud(50, seed=1), random_cloud(1, seed=2))
     assert tokens.mask.sum(1).tolist() == [3, 24, 1]
     assert tokens.features[~tokens.mask].abs().max() == 0
@@ -191,7 +180,7 @@ def test_small_objects_have_as_many_patches_as_gaussians(random_cloud):
     assert tokens_of(tokenizer(), random_cloud(50)).mask is None
 
 
-def test_missing_patches_leave_the_running_statistics_alone(random_cloud):
+def test_padding_patches_do_not_change_running_statistics(random_cloud):
     few, many = (tokenizer(num_groups=g).train() for g in (5, 24))
     for module in (few, many):
         module(GaussianBatch.from_clouds([random_cloud(5)]))
@@ -213,7 +202,7 @@ def test_order_of_the_file_does_not_matter(random_cloud, kind):
         assert torch.equal(found.centers, expected.centers)
 
 
-def test_start_at_an_index_means_the_order_of_the_file(random_cloud):
+def test_start_index_refers_to_the_order_of_the_file(random_cloud):
     cloud = random_cloud(150)
     module = tokenizer(start=7)
     assert torch.equal(tokens_of(module, cloud).centers[0, 0], cloud.means[7])
@@ -239,8 +228,8 @@ def test_sign_of_a_quaternion_does_not_matter(random_cloud):
     assert torch.equal(a.features, b.features)
 
 
-def test_gauge_free_tokens_are_blind_to_the_labelling_of_axes(random_cloud):
-    # Coincident Gaussians too, whose order in a patch is decided by their shapes.
+def test_gauge_free_tokens_ignore_the_labelling_of_axes(random_cloud):
+    # Includes coincident Gaussians, whose shapes decide their order in a patch.
     cloud = duplicated(random_cloud(120, seed=5))
     cloud = cloud.replace(sh=torch.zeros_like(cloud.sh), opacity_logits=torch.zeros(len(cloud)))
     blind, paper = tokenizer(attributes='gauge_free'), tokenizer()
@@ -254,7 +243,7 @@ def test_gauge_free_tokens_are_blind_to_the_labelling_of_axes(random_cloud):
             assert (tokens_of(paper, other).features - seen).abs().max() > 1e-3
 
 
-def test_point_attributes_choose_what_the_patch_encoder_sees(random_cloud):
+def test_point_attributes_select_the_input_of_the_patch_encoder(random_cloud):
     cloud = random_cloud(100)
     grey = cloud.replace(sh=torch.zeros_like(cloud.sh))
     module = tokenizer(point_attributes=('xyz',), refine=False)
@@ -275,7 +264,7 @@ def test_tokens_in_half_precision_are_close(random_cloud):
         assert cosine.min() > 0.99
 
 
-def test_a_cloud_is_no_batch(random_cloud):
+def test_cloud_instead_of_a_batch_is_refused(random_cloud):
     with pytest.raises(TypeError, match=r'got GaussianCloud; make one with GaussianBatch.from_clouds'):
         tokenizer()(random_cloud(5))
 
@@ -285,7 +274,7 @@ def test_wrong_options_are_named():
         GSTokenizer(combine='sum')
     with pytest.raises(ValueError, match="orders=\\('peano',\\)"):
         GSTokenizer(orders='peano')
-    with pytest.raises(ValueError, match='as many of one as of the other'):
+    with pytest.raises(ValueError, match='expected one or more of each, in equal number'):
         GSTokenizer(strides=(1, 2), refine_widths=(64, 64, 64))
     with pytest.raises(ValueError, match="pooling='sum'"):
         GSTokenizer(pooling='sum')

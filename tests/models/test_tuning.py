@@ -1,4 +1,4 @@
-"""Training a part of an encoder: what is frozen stays as it is, and low-rank updates act wherever they are put."""
+"""Partial training of an encoder: frozen parts and low-rank updates."""
 import copy
 from functools import cache
 
@@ -38,7 +38,7 @@ def embed(backbone, dtype=torch.float64):
 
 
 def randomised(module, but=()):
-    """Weights and biases that all do something."""
+    """Draw random weights and biases."""
     with torch.no_grad():
         for name, value in module.named_parameters():
             if not name.endswith(but):
@@ -70,7 +70,7 @@ def batch(random_cloud):
 
 
 @pytest.mark.parametrize('name', ADAPTED)
-def test_a_new_update_changes_nothing(name):
+def test_new_update_changes_nothing(name):
     backbone = built(name)
     expected = embed(backbone)
     assert len(add_lora(backbone, rank=3)) >= 4
@@ -78,13 +78,13 @@ def test_a_new_update_changes_nothing(name):
 
 
 @pytest.mark.parametrize('name', ADAPTED)
-def test_every_adapted_layer_acts_as_its_formula_and_learns(name):
-    """Against the backbone without adaptation whose weights are W + alpha / rank B A, one layer at a time and all."""
-    plain, rank, alpha = built(name), 3, 12
-    adapted = copy.deepcopy(plain)
+def test_every_adapted_layer_matches_its_formula_and_learns(name):
+    """Compare with an unadapted backbone of weights W + alpha / rank B A, layer by layer and all together."""
+    unadapted, rank, alpha = built(name), 3, 12
+    adapted = copy.deepcopy(unadapted)
     layers = {layer: adapted.get_submodule(layer) for layer in add_lora(adapted, rank, alpha)}
-    weights = {key: value.clone() for key, value in plain.state_dict().items()}
-    at_start, changed, updates = embed(plain).detach(), {}, {}
+    weights = {key: value.clone() for key, value in unadapted.state_dict().items()}
+    at_start, changed, updates = embed(unadapted).detach(), {}, {}
     for layer, module in layers.items():
         key = f'{layer}.weight'
         out_features, in_features = weights[key].shape
@@ -95,27 +95,27 @@ def test_every_adapted_layer_acts_as_its_formula_and_learns(name):
             alpha / rank * updates[layer][:, r, None] * module.lora_a.detach()[r] for r in range(rank))
         with torch.no_grad():
             module.lora_b.copy_(updates[layer])
-        plain.load_state_dict({**weights, key: changed[key]})
+        unadapted.load_state_dict({**weights, key: changed[key]})
         found = embed(adapted)
-        torch.testing.assert_close(found, embed(plain), atol=1e-10, rtol=0, msg=lambda m, k=layer: f'{k}: {m}')
+        torch.testing.assert_close(found, embed(unadapted), atol=1e-10, rtol=0, msg=lambda m, k=layer: f'{k}: {m}')
         assert (found - at_start).abs().max() > 1e-3, layer
         assert min(gradients(adapted, module.lora_a, module.lora_b)) > 0, layer
         nn.init.zeros_(module.lora_b)
     with torch.no_grad():
         for layer, module in layers.items():
             module.lora_b.copy_(updates[layer])
-    plain.load_state_dict({**weights, **changed})
-    torch.testing.assert_close(embed(adapted), embed(plain), atol=1e-10, rtol=0)
+    unadapted.load_state_dict({**weights, **changed})
+    torch.testing.assert_close(embed(adapted), embed(unadapted), atol=1e-10, rtol=0)
 
 
 def gradients(module, *parameters):
-    """Greatest entry of the gradient of each parameter."""
+    """Return the largest absolute gradient of each parameter."""
     found = torch.autograd.grad(embed(module).square().sum(), parameters)
     return [gradient.abs().max().item() for gradient in found]
 
 
 @pytest.mark.parametrize('name', ADAPTED)
-def test_merged_layers_are_plain_and_do_the_same(name):
+def test_merged_layers_are_ordinary_and_equivalent(name):
     backbone = built(name)
     names = list(backbone.state_dict())
     add_lora(backbone, rank=2)
@@ -144,7 +144,7 @@ def test_targets_are_layers_of_the_blocks(name, attn, mlp):
     assert first_block('mlp') == mlp
     assert first_block('attn', 'mlp') == attn | mlp
     everything = add_lora(built(name))
-    assert all(layer.startswith('blocks.') for layer in everything)  # and not what leads into them
+    assert all(layer.startswith('blocks.') for layer in everything)  # not the layers before the blocks
 
 
 class SelfAttention(nn.Module):
@@ -159,8 +159,8 @@ class PreNorm(nn.Module):
         self.norm, self.fn = nn.LayerNorm(4), fn
 
 
-def test_attention_is_told_by_its_type_or_by_its_name():
-    """OpenShape's layers are numbered and only their type tells; ReCon's have names, of several kinds."""
+def test_attention_is_recognised_by_type_or_name():
+    """Layers of OpenShape have numbers, so only the type identifies them; layers of ReCon have names."""
     mlp = nn.ModuleDict({'net': nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))})
     numbered = nn.ModuleDict({'transformer': nn.ModuleDict({'layers': nn.ModuleList([nn.ModuleList(
         [PreNorm(SelfAttention()), PreNorm(mlp)])])})})
@@ -175,25 +175,25 @@ def test_attention_is_told_by_its_type_or_by_its_name():
     assert add_lora(named, targets=['mlp']) == ['mlp.fc1', 'mlp.fc2', 'mlp_contrast.fc1', 'mlp_contrast.fc2']
 
 
-def test_layers_that_cannot_be_adapted_are_refused_and_nothing_is_changed():
+def test_refused_adaptation_changes_nothing():
     with pytest.raises(ValueError, match=r"targets=\('qkv',\): expected one or more of \('attn', 'mlp'\)"):
         add_lora(built('PointBERT'), targets=('qkv',))
     with pytest.raises(ValueError, match='rank=0'):
         add_lora(built('PointBERT'), rank=0)
     with pytest.raises(ValueError, match='Statistics takes Gaussians'):
         add_lora(Statistics())
-    with pytest.raises(ValueError, match=r"LayerNorm has no linear layers of \('attn',\)"):
+    with pytest.raises(ValueError, match=r"LayerNorm has no linear layers for targets=\('attn',\)"):
         add_lora(nn.LayerNorm(4), targets='attn')
     adapted = built('PointBERT')
     add_lora(adapted, targets='attn')
     with pytest.raises(ValueError, match=r'blocks\.blocks\.0\.attn\.qkv is a LoRALinear'):
         add_lora(adapted)
     assert type(adapted.blocks.blocks[0].mlp.fc1) is nn.Linear
-    with pytest.raises(ValueError, match='out_proj is a NonDynamicallyQuantizableLinear'):  # F.linear past the layer
+    with pytest.raises(ValueError, match='out_proj is a NonDynamicallyQuantizableLinear'):  # weight read without a call
         add_lora(nn.TransformerEncoderLayer(8, 2))
 
 
-def test_names_and_other_weights_of_an_adapted_encoder_are_those_without():
+def test_adaptation_keeps_other_names_and_weights():
     torch.manual_seed(0)
     expected = encoder().state_dict()
     torch.manual_seed(0)
@@ -208,7 +208,7 @@ def test_names_and_other_weights_of_an_adapted_encoder_are_those_without():
 # Parts
 
 
-def test_every_parameter_is_in_the_part_its_name_says():
+def test_every_parameter_is_in_the_part_of_its_name():
     prefixes = {
         'patch_encoder': ('tokenizer.patch_encoder.', 'backbone.reduce_dim.', 'backbone.encoder2trans.'),
         'refinement': ('tokenizer.refinement.',),
@@ -232,7 +232,7 @@ def test_every_parameter_is_in_the_part_its_name_says():
 
 
 class Statistics(BaseModule):
-    """A backbone of Gaussians, with the parts it is given."""
+    """Backbone over Gaussians with given parts."""
 
     input, out_channels = 'gaussians', 3
 
@@ -247,7 +247,7 @@ class Statistics(BaseModule):
         return self.head(self.layers(batch.means.mean(1)))
 
 
-def test_backbones_of_gaussians_have_parts_too():
+def test_backbones_over_gaussians_have_parts():
     for backbone in (Statistics(), Statistics({'blocks': ('',)})):
         parts = GSEncoder(None, backbone, 5).parts()
         assert len(parts['blocks']) == 6 and parts['projection'] == ['projection.weight', 'projection.bias']
@@ -261,7 +261,7 @@ def test_backbones_of_gaussians_have_parts_too():
 
 
 def step(model, batch):
-    """One step of every trainable parameter; returns the names of parameters and buffers that changed."""
+    """Take one training step and return the names of changed parameters and buffers."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     model(batch).square().sum().backward()
@@ -270,7 +270,7 @@ def step(model, batch):
 
 
 @pytest.mark.parametrize('name', SMALL)
-def test_frozen_parts_keep_weights_and_statistics_and_the_others_learn(name, batch):
+def test_frozen_parts_keep_weights_and_statistics_while_others_learn(name, batch):
     frozen = ('patch_encoder', 'position', 'blocks', 'norm')
     model = randomised(encoder(name, frozen=frozen, lora=dict(rank=2)))
     changed = step(model, batch)
@@ -280,7 +280,7 @@ def test_frozen_parts_keep_weights_and_statistics_and_the_others_learn(name, bat
     assert 'tokenizer.refinement.convs.rows.0.1.running_mean' in expected
 
 
-def test_each_part_is_frozen_by_its_name(batch):
+def test_each_part_freezes_by_its_name(batch):
     for part in encoder().parts():
         model = randomised(encoder(lora=dict(rank=2), frozen=part))
         frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
@@ -297,12 +297,12 @@ def test_frozen_modules_stay_in_eval_mode():
                                                model.backbone.reduce_dim) for m in part.modules())
         assert all(m.training for part in (model.tokenizer.refinement, model.backbone.norm, model.projection)
                    for m in part.modules())
-        assert model.backbone.training and model.tokenizer.training  # they hold other parts as well
+        assert model.backbone.training and model.tokenizer.training  # they contain other parts too
     assert not any(m.training for m in model.eval().modules())
 
 
-def test_patch_dropout_and_recomputation_of_a_frozen_backbone_go_on(batch):
-    """They belong to the training of what lies before it, not to its own weights."""
+def test_frozen_backbone_keeps_patch_dropout_and_recomputation(batch):
+    """They affect the training of earlier layers, not the frozen weights."""
     model = encoder(frozen=('position', 'blocks', 'norm'))
     model.backbone.patch_dropout, model.backbone.grad_checkpointing = 0.5, True
     seen = []
@@ -311,13 +311,13 @@ def test_patch_dropout_and_recomputation_of_a_frozen_backbone_go_on(batch):
     assert seen == [1 + 4 + 3] * 2  # class token, half of 8 patches, 3 prompts; forward, and again for the gradient
 
 
-def test_blocks_with_low_rank_updates_are_in_training_though_frozen():
+def test_frozen_blocks_with_low_rank_updates_stay_in_training_mode():
     model = encoder(frozen='blocks', lora=dict(rank=2, targets=('attn',)))
     block = model.train().backbone.blocks.blocks[1]
     assert block.drop_path.training and block.attn.training and not block.mlp.training and not block.norm1.training
 
 
-def test_an_unknown_part_is_refused_by_name():
+def test_unknown_part_is_refused():
     with pytest.raises(ValueError, match=r"there is no part 'block', 'head'; expected some of "
                                          r"\('patch_encoder', 'refinement', 'position', 'blocks', 'norm', "):
         encoder(frozen=('norm', 'block', 'head'))
@@ -328,7 +328,7 @@ def test_an_unknown_part_is_refused_by_name():
 # Initialisation
 
 
-def test_mmengine_initialises_adapted_layers_as_plain_ones_and_leaves_the_rest():
+def test_mmengine_initialises_adapted_layers_like_ordinary_ones():
     constant = dict(type='Constant', layer=['Linear', 'Conv1d'], val=0.25, bias=0.5)
     model = encoder('Uni3D-b', lora=dict(rank=2), frozen='blocks', init_cfg=constant)
     before = {name: value.clone() for name, value in model.named_parameters() if 'lora' in name or 'prompt' in name}
@@ -341,10 +341,10 @@ def test_mmengine_initialises_adapted_layers_as_plain_ones_and_leaves_the_rest()
 
 
 @pytest.mark.parametrize('name', SMALL)
-def test_published_weights_fit_an_adapted_and_partly_frozen_encoder(name, tmp_path):
-    plain = randomised(encoder(name, num_prompts=0))
+def test_published_weights_load_into_an_adapted_and_frozen_encoder(name, tmp_path):
+    published = randomised(encoder(name, num_prompts=0))
     state = {key.removeprefix('tokenizer.patch_').removeprefix('backbone.'): value
-             for key, value in plain.state_dict().items() if 'refinement' not in key and 'projection' not in key}
+             for key, value in published.state_dict().items() if 'refinement' not in key and 'projection' not in key}
     if name == 'Uni3D-ti':
         state = {f'visual.{key}' if key.startswith(('blocks.', 'fc_norm.')) else key: value
                  for key, value in state.items()}
@@ -357,6 +357,6 @@ def test_published_weights_fit_an_adapted_and_partly_frozen_encoder(name, tmp_pa
         if key in adapted:
             assert torch.equal(value, adapted[key]), key
         elif 'refinement' not in key and 'projection' not in key:
-            assert torch.equal(value, plain.state_dict()[key]), key
+            assert torch.equal(value, published.state_dict()[key]), key
     assert not model.backbone.pos_embed[0].weight.grad_fn and not any(
         model.get_parameter(key).requires_grad for key in model.parts()['blocks'])

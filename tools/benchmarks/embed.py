@@ -13,7 +13,7 @@ from clipgs_plugin.tools.benchmarks.timing import Case, compare, on_threads
 def as_published(encoder: nn.Module) -> nn.Module:
     """Copy an encoder; the patch encoder of the copy computes as published."""
     encoder = copy.deepcopy(encoder)
-    encoder.tokenizer.patch_encoder.forward = encoder.tokenizer.patch_encoder.plain
+    encoder.tokenizer.patch_encoder.forward = encoder.tokenizer.patch_encoder.reference
     return encoder
 
 
@@ -64,11 +64,11 @@ def embed(points: int = 10_000, groups: int = 512, size: int = 64, clouds: int =
 
     def cases() -> list[Case]:
         found = patch_encoder(patches)
-        notes = {'fp32': f'differs by {(found - patch_encoder.plain(patches)).abs().max():.0e}',
+        notes = {'fp32': f'differs by {(found - patch_encoder.reference(patches)).abs().max():.0e}',
                  'bf16': f'{cosine(half_patch_encoder(half_patches), found)} with fp32'}
         return [*[case for name in encoders for case in embedding(name)],
                 *compare('patch encoder', {
-                    'fp32, as published': lambda: patch_encoder.plain(patches),
+                    'fp32, as published': lambda: patch_encoder.reference(patches),
                     'fp32': lambda: patch_encoder(patches),
                     'bf16': lambda: half_patch_encoder(half_patches),
                 }, clouds, 'object', budgeted(205, 75), notes, in_turn=True)]

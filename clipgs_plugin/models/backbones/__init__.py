@@ -1,4 +1,4 @@
-"""Transformers over tokens, and networks over the Gaussians themselves."""
+"""Backbones: transformers over tokens, and networks over the Gaussians themselves."""
 from clipgs_plugin.models.backbones.dgcnn import DGCNN
 from clipgs_plugin.models.backbones.openshape import OpenShapePPAT
 from clipgs_plugin.models.backbones.point_bert import ULIP, GaussianMAE, PointBERT, PointMAE

@@ -1,4 +1,8 @@
-"""Low-rank adaptation: small trainable updates beside the linear layers of a backbone's blocks."""
+"""Low-rank adaptation (LoRA): small trainable updates of the linear layers in a backbone's blocks.
+
+Written by hand rather than with peft: it needs no dependency, and the adapted layers keep their parameter names, so
+checkpoints of published models still fit.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,22 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TARGETS = ('attn', 'mlp')
-PREFIX = 'lora_'  # of the names of the parameters that adaptation adds
+PREFIX = 'lora_'  # of the names of the new parameters
 _EVERYWHERE = {'blocks': ('',)}
 
 
 class LoRALinear(nn.Linear):
-    r"""A linear layer with a low-rank update (LoRA, Hu et al., ICLR 2022, Sec. 4.1).
+    r"""Linear layer with a low-rank update (LoRA, Hu et al., ICLR 2022, Sec. 4.1).
 
     .. math:: y = W x + b + \frac{\alpha}{r} B A x
 
-    ``weight`` and ``bias`` are the parameters of the layer it takes the place of, under their names, so weights of
-    published models fit as before. B is zero at the start, when the layer gives what it gave.
+    ``weight`` and ``bias`` are the parameters of the replaced layer. B is zero at the start, so the output does not
+    change until training.
 
     Args:
-        linear: The layer whose parameters it takes.
-        rank: r, rows of A and columns of B.
-        alpha: The update is scaled by alpha / rank, so that learning rates carry over between ranks.
+        linear: Layer to replace.
+        rank: r, number of rows of A and of columns of B.
+        alpha: Scale of the update, divided by ``rank`` so that learning rates carry over between ranks.
 
     Shapes:
         - input: (..., in_features)
@@ -36,7 +40,7 @@ class LoRALinear(nn.Linear):
         self.scaling = alpha / rank
         self.lora_a = nn.Parameter(linear.weight.new_empty(rank, linear.in_features))
         self.lora_b = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
-        nn.init.kaiming_uniform_(self.lora_a, a=5 ** 0.5)  # as a Linear begins
+        nn.init.kaiming_uniform_(self.lora_a, a=5 ** 0.5)  # the initialisation of nn.Linear
         self.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +51,7 @@ class LoRALinear(nn.Linear):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """A plain layer that does the same."""
+        """Return an ``nn.Linear`` with the update folded into its weight."""
         linear = nn.Linear(self.in_features, self.out_features, self.bias is not None, device='meta')
         weight = self.weight + self.scaling * (self.lora_b @ self.lora_a)
         linear.weight, linear.bias = nn.Parameter(weight, self.weight.requires_grad), self.bias
@@ -55,37 +59,37 @@ class LoRALinear(nn.Linear):
 
 
 def add_lora(module: nn.Module, rank: int = 8, alpha: float = 16, targets: Sequence[str] = TARGETS) -> list[str]:
-    """Put a :class:`LoRALinear` in the place of linear layers, which changes nothing until it is trained.
+    """Replace linear layers by :class:`LoRALinear`; outputs do not change until training.
 
     Args:
-        module: A backbone, of which the blocks are adapted (what its ``parts`` call ``'blocks'``), or any module.
-        rank: Of each update.
-        alpha: Each update is scaled by alpha / rank.
-        targets: Which layers of the blocks: ``'attn'``, those of attention, and ``'mlp'``, all others.
+        module: Backbone, adapted in its blocks (the part ``'blocks'`` of its ``parts``), or any module.
+        rank: Rank of each update.
+        alpha: Scale of each update, divided by ``rank``.
+        targets: Layers of the blocks to adapt: ``'attn'`` for attention layers, ``'mlp'`` for all others.
 
     Returns:
         Names of the adapted layers in the module.
 
     Raises:
-        ValueError: The rank or a target is unknown, there is no such layer, one is adapted already or is of an
-            attention that reads weights past its layers, or the module is a backbone of Gaussians.
+        ValueError: The rank is below 1, a target is unknown, no layer matches, a layer is already adapted, an
+            attention reads the weight of a layer without calling it, or the module is a backbone over Gaussians.
     """
     targets = (targets,) if isinstance(targets, str) else tuple(targets)
     if not targets or not set(targets) <= set(TARGETS):
         raise ValueError(f'targets={targets}: expected one or more of {TARGETS}')
     if rank < 1:
         raise ValueError(f'rank={rank}: expected 1 or more')
-    if getattr(module, 'input', 'tokens') == 'gaussians':  # whose layers are read past their forward
-        raise ValueError(f'{type(module).__name__} takes Gaussians, and low-rank updates are for the blocks of a '
-                         'transformer; leave lora out')
+    if getattr(module, 'input', 'tokens') == 'gaussians':  # its layers are read without calling them
+        raise ValueError(f'{type(module).__name__} takes Gaussians, but low-rank updates need the blocks of a '
+                         'transformer; set lora=None')
     blocks = tuple(getattr(module, 'parts', _EVERYWHERE).get('blocks', ()))
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)
               and f'{name}.weight'.startswith(blocks) and _target(module, name) in targets}
     if not layers:
-        raise ValueError(f'{type(module).__name__} has no linear layers of {targets} in its blocks to adapt')
+        raise ValueError(f'{type(module).__name__} has no linear layers for targets={targets} in its blocks')
     for name, layer in layers.items():
-        if type(layer) is not nn.Linear:  # an adapted one, or the output of torch's own multi-head attention
-            raise ValueError(f'{name} is a {type(layer).__name__}: only a plain Linear can be adapted, and once; '
+        if type(layer) is not nn.Linear:  # already adapted, or part of nn.MultiheadAttention
+            raise ValueError(f'{name} is a {type(layer).__name__}: only an nn.Linear can be adapted, and only once; '
                              f'choose other targets than {targets}')
     for name, layer in layers.items():
         _replace(module, name, LoRALinear(layer, rank, alpha))
@@ -93,9 +97,9 @@ def add_lora(module: nn.Module, rank: int = 8, alpha: float = 16, targets: Seque
 
 
 def merge_lora(module: nn.Module) -> nn.Module:
-    """The module with every update folded into the weight beside it: plain layers again, and the same function.
+    """Fold every update into its weight in place and return the module.
 
-    Layers are replaced in place; an optimiser that was built before knows nothing of the new ones.
+    The layers are ``nn.Linear`` again and compute the same. Build optimisers afterwards: the parameters are new.
     """
     for name, layer in list(module.named_modules()):
         if isinstance(layer, LoRALinear):
@@ -104,16 +108,16 @@ def merge_lora(module: nn.Module) -> nn.Module:
 
 
 def _target(module: nn.Module, name: str) -> str:
-    """Whether a layer is of attention, by the names on the way to it or the types that it lies in."""
+    """Classify a layer as ``'attn'`` or ``'mlp'`` by its name and by the types of its ancestors."""
     steps = name.split('.')
-    owners = (module.get_submodule('.'.join(steps[:i])) for i in range(1, len(steps)))
-    attends = any('attn' in step.lower() or 'attention' in step.lower() for step in steps)
-    return 'attn' if attends or any(type(owner).__name__.endswith('Attention') for owner in owners) else 'mlp'
+    ancestors = (module.get_submodule('.'.join(steps[:i])) for i in range(1, len(steps)))
+    by_name = any('attn' in step.lower() or 'attention' in step.lower() for step in steps)
+    return 'attn' if by_name or any(type(ancestor).__name__.endswith('Attention') for ancestor in ancestors) else 'mlp'
 
 
 def _replace(module: nn.Module, name: str, layer: nn.Linear) -> None:
     owner, _, leaf = name.rpartition('.')
     owner = module.get_submodule(owner)
     setattr(owner, leaf, layer)
-    if hasattr(owner, 'qkv_bias_separate'):  # timm's attentions otherwise use the weight of qkv past its forward
+    if hasattr(owner, 'qkv_bias_separate'):  # else timm's attentions read the weight of qkv without calling it
         owner.qkv_bias_separate = isinstance(layer, LoRALinear)

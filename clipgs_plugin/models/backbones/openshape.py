@@ -1,4 +1,4 @@
-"""The transformer of OpenShape's PointBERT."""
+"""Transformer of OpenShape's PointBERT."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -7,19 +7,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from clipgs_plugin.models.backbones.base import TokenBackbone
 from clipgs_plugin.models.backbones.blocks import (
     DropPath,
-    TokenBackbone,
     attend,
-    call,
     drop_path_rates,
     init_transformer,
     key_mask,
+    split_heads,
 )
 from clipgs_plugin.models.tokenizers.tokens import Tokens
 from clipgs_plugin.registry import MODELS
 
-# Width, depth, heads and hidden width of the MLPs, by the number OpenShape gives its sizes.
+# Width, depth, heads and hidden width of the MLPs, by the number of the size in OpenShape.
 SIZES = {
     1: (256, 6, 4, 1024),
     2: (512, 6, 8, 1024),
@@ -31,7 +31,7 @@ SIZES = {
 
 
 class _Attention(nn.Module):
-    """Multi-head self-attention with OpenShape's names."""
+    """Multi-head self-attention with OpenShape's parameter names."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -42,17 +42,17 @@ class _Attention(nn.Module):
     def forward(
         self,
         x: Tensor,                          # (B, T, D)
-        attn_mask: Tensor | None = None,    # broadcasts to (B, heads, T, T) bool, True where a key may be seen
+        attn_mask: Tensor | None = None,    # broadcasts to (B, heads, T, T) bool, True for visible keys
     ) -> Tensor:
-        return self.to_out(attend(self.to_qkv(x), self.num_heads, attn_mask))
+        return self.to_out(attend(*split_heads(self.to_qkv(x), 3, self.num_heads), attn_mask))
 
 
 class _Mlp(nn.Module):
-    """Two layers with an exact GELU between them, with OpenShape's names."""
+    """Two layers with an exact GELU between them, with OpenShape's parameter names."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        # The third is a dropout of nothing in the published models.
+        # The Identity stands for a dropout of rate 0 in the published models.
         self.net = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Identity(), nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class _Mlp(nn.Module):
 
 
 class _Residual(nn.Module):
-    """A branch behind a norm, added to what it was given."""
+    """Pre-norm residual branch."""
 
     def __init__(self, dim: int, fn: nn.Module, drop_path: float) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _Residual(nn.Module):
 
 
 class _Layer(nn.ModuleList):
-    """Pre-norm transformer block: 0 is its attention, 1 its MLP."""
+    """Pre-norm transformer block; entry 0 is the attention, entry 1 the MLP."""
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         attention, mlp = self
@@ -81,7 +81,7 @@ class _Layer(nn.ModuleList):
 
 
 class _Transformer(nn.Module):
-    """Blocks, and no norm after them."""
+    """Stack of blocks without a final norm."""
 
     def __init__(self, dim: int, depth: int, num_heads: int, mlp_dim: int, drop_path_rate: float) -> None:
         super().__init__()
@@ -89,14 +89,14 @@ class _Transformer(nn.Module):
             _Layer([_Residual(dim, _Attention(dim, num_heads), rate), _Residual(dim, _Mlp(dim, mlp_dim), rate)])
             for rate in drop_path_rates(drop_path_rate, depth)])
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, run: Callable[..., Tensor] = call) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | None, run: Callable[..., Tensor]) -> Tensor:
         for layer in self.layers:
             x = run(layer, x, attn_mask)
         return x
 
 
 class _ChannelsLast(nn.Module):
-    """(B, C, G) to (B, G, C)."""
+    """Transpose from (B, C, G) to (B, G, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2)
@@ -104,19 +104,18 @@ class _ChannelsLast(nn.Module):
 
 @MODELS.register_module()
 class OpenShapePPAT(TokenBackbone):
-    """Transformer of OpenShape's PointBERT (Liu et al., NeurIPS 2023), with the names of its checkpoints.
+    """Transformer of OpenShape's PointBERT (Liu et al., NeurIPS 2023), with the parameter names of its checkpoints.
 
-    The place of a patch is its centre beside its token: both are lifted to the transformer's width together, and
-    nothing else tells positions. There is no norm after the blocks; the feature is the class token.
+    The centre of a patch is concatenated to its token before both are lifted to the transformer's width; this is the
+    only position information. No norm follows the blocks; the feature is the class token.
 
     Args:
-        scaling: 1 to 6, the size as OpenShape numbers them. 4 is that of its models in the space of CLIP's ViT-bigG,
-            3 of those in the spaces of ViT-L and ViT-B.
-        in_channels: Width of the tokens without the centre; 256 in the models of ViT-bigG, 128 in those of ViT-L
-            and ViT-B.
-        depth: Blocks; that of the size where None.
-        drop_path_rate: Of the last block; the others grow evenly towards it.
-        common: As :class:`TokenBackbone` takes them.
+        scaling: Number of the size in OpenShape, 1 to 6: 4 for the models in the space of CLIP's ViT-bigG, 3 for
+            ViT-L and ViT-B.
+        in_channels: Width of the tokens without the centre: 256 for ViT-bigG, 128 for ViT-L and ViT-B.
+        depth: Number of blocks; None takes that of the size.
+        drop_path_rate: Rate of stochastic depth at the last block; it grows linearly from 0 at the first.
+        common: Arguments of :class:`TokenBackbone`.
 
     Shapes:
         - input: :class:`Tokens` of features (B, G, in_channels)
@@ -142,7 +141,7 @@ class OpenShapePPAT(TokenBackbone):
         init_transformer(self)
 
     def forward_features(self, tokens: Tokens) -> Tensor:
-        """The class token and the patches after the last block, (B, 1 + G, D)."""
+        """Return the class token and the patches after the last block, (B, 1 + G, D)."""
         x = torch.cat([tokens.centers.to(tokens.features.dtype), tokens.features], dim=-1)
         x = self.lift(x.transpose(1, 2))
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
@@ -151,5 +150,5 @@ class OpenShapePPAT(TokenBackbone):
         return self.transformer(x, attn_mask, self.run)[:, :length]
 
     def pool(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The class token, (B, D)."""
+        """Return the class token, (B, D)."""
         return features[:, 0]

@@ -1,4 +1,4 @@
-"""The transformers of Point-BERT and of the models that share its blocks."""
+"""Transformers of Point-BERT and of the models that share its blocks: ULIP, Point-MAE and Gaussian-MAE."""
 from __future__ import annotations
 
 from typing import ClassVar
@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from clipgs_plugin.models.backbones.base import TokenBackbone
 from clipgs_plugin.models.backbones.blocks import (
     PositionedBlocks,
-    TokenBackbone,
     init_transformer,
     key_mask,
     masked_max,
@@ -20,9 +20,9 @@ from clipgs_plugin.registry import MODELS
 
 
 class _PointTransformer(TokenBackbone):
-    """Patches, a class token or none, and blocks before each of which the position is added, with a norm after them.
+    """Transformer over an optional class token and the patches, with a norm after the blocks.
 
-    Names are those of the checkpoints of the family.
+    The position is added before every block. Parameter names are those of the family's checkpoints.
     """
 
     parts: ClassVar = {
@@ -51,11 +51,11 @@ class _PointTransformer(TokenBackbone):
             nn.init.trunc_normal_(self.cls_pos, std=0.02)
 
     def lift(self, features: Tensor) -> Tensor:
-        """Tokens as wide as the transformer, (B, G, C) to (B, G, D)."""
+        """Map tokens to the width of the transformer, (B, G, C) to (B, G, D)."""
         return features
 
     def forward_features(self, tokens: Tokens) -> Tensor:
-        """The class token, where there is one, and the patches after the last norm, (B, [1 +] G, D)."""
+        """Return the class token, if any, and the patches after the last norm, (B, [1 +] G, D)."""
         x = self.lift(tokens.features)
         position = self.pos_embed(tokens.centers.to(x.dtype))
         num_prefix = 0
@@ -68,7 +68,7 @@ class _PointTransformer(TokenBackbone):
         return self.norm(self.blocks(x, position, attn_mask, self.run)[:, :length])
 
     def pool(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Class token, or else the mean, and maximum over the patches, (B, 2 D)."""
+        """Concatenate the class token (or the mean) and the maximum over the patches, (B, 2 D)."""
         if self.cls_token is None:
             return torch.cat([masked_mean(features, mask), masked_max(features, mask)], dim=-1)
         return torch.cat([features[:, 0], masked_max(features[:, 1:], mask)], dim=-1)
@@ -76,18 +76,19 @@ class _PointTransformer(TokenBackbone):
 
 @MODELS.register_module()
 class PointBERT(_PointTransformer):
-    """Transformer of Point-BERT (Yu et al., CVPR 2022), with the names of its checkpoints.
+    """Transformer of Point-BERT (Yu et al., CVPR 2022), with the parameter names of its checkpoints.
 
-    The position is added before every block. The feature is the class token beside the maximum over the patches.
+    The position is added before every block. The feature is the class token and the maximum over the patches,
+    concatenated.
 
     Args:
         embed_dims: D, width of the transformer.
-        depth: Blocks; 12 in Point-BERT.
-        num_heads: Attention heads.
-        in_channels: Width of the tokens; the patch encoder of Point-BERT has 256.
-        mlp_ratio: Hidden width of a block's MLP over D.
-        drop_path_rate: Of the last block; the others grow evenly towards it.
-        common: As :class:`TokenBackbone` takes them.
+        depth: Number of blocks.
+        num_heads: Number of attention heads.
+        in_channels: Width of the tokens; 256 in Point-BERT's patch encoder.
+        mlp_ratio: Hidden width of a block's MLP divided by D.
+        drop_path_rate: Rate of stochastic depth at the last block; it grows linearly from 0 at the first.
+        common: Arguments of :class:`TokenBackbone`.
 
     Shapes:
         - input: :class:`Tokens` of features (B, G, in_channels)
@@ -108,7 +109,7 @@ class PointBERT(_PointTransformer):
 class ULIP(PointBERT):
     """Transformer of ULIP's (Xue et al., CVPR 2023) and ULIP-2's (CVPR 2024) Point-BERT encoders.
 
-    It is :class:`PointBERT`, in ULIP-2 with 18 blocks; the models differ in what they see and in their projection.
+    It is :class:`PointBERT`, in ULIP-2 with 18 blocks. The models differ in input and projection.
     """
 
     def __init__(self, embed_dims: int = 384, depth: int = 18, num_heads: int = 6, in_channels: int = 256,
@@ -118,19 +119,15 @@ class ULIP(PointBERT):
 
 @MODELS.register_module()
 class PointMAE(_PointTransformer):
-    """Encoder of Point-MAE (Pang et al., ECCV 2022), with the names of its checkpoints.
+    """Encoder of Point-MAE (Pang et al., ECCV 2022), with the parameter names of its checkpoints.
 
-    Tokens are as wide as the transformer. A pre-training file has no class token, so the feature is the mean beside
-    the maximum over the patches; a fine-tuned file has one, and the feature of Point-BERT.
+    Pre-training checkpoints have no class token, so the feature is the mean and the maximum over the patches.
+    Fine-tuned checkpoints have one, and the feature of Point-BERT.
 
     Args:
         embed_dims: D, width of the transformer and of the tokens.
-        depth: Blocks; 12 in Point-MAE.
-        num_heads: Attention heads.
-        class_token: Whether there is one, as in fine-tuned files.
-        mlp_ratio: Hidden width of a block's MLP over D.
-        drop_path_rate: Of the last block; the others grow evenly towards it.
-        common: As :class:`TokenBackbone` takes them.
+        class_token: Add a class token, as fine-tuned checkpoints have.
+        depth, num_heads, mlp_ratio, drop_path_rate, common: See :class:`PointBERT`.
 
     Shapes:
         - input: :class:`Tokens` of features (B, G, D)
@@ -145,7 +142,7 @@ class PointMAE(_PointTransformer):
 
 @MODELS.register_module()
 class GaussianMAE(PointMAE):
-    """Encoder of Gaussian-MAE (Ma et al., 3DV 2025) and of Gaussian-JEPA (2026): that of :class:`PointMAE`.
+    """Encoder of Gaussian-MAE (Ma et al., 3DV 2025) and Gaussian-JEPA (2026): the transformer of :class:`PointMAE`.
 
-    What sets the models apart are the patch encoder (:class:`SoftPatchEncoder`) and the 14 channels it sees.
+    The models differ in the patch encoder (:class:`SoftPatchEncoder`) and its 14 input channels.
     """

@@ -1,4 +1,4 @@
-"""PointNet++ over the Gaussians themselves."""
+"""PointNet++, a backbone over the Gaussians themselves."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from clipgs_plugin import ops
+from clipgs_plugin.models.backbones.base import CloudBackbone
 from clipgs_plugin.models.backbones.blocks import masked_max
-from clipgs_plugin.models.backbones.clouds import CloudBackbone
 from clipgs_plugin.models.tokenizers.inference import in_chunks, is_inference
 from clipgs_plugin.models.tokenizers.patches import XYZ, extract
 from clipgs_plugin.ops.sampling import check_count
@@ -19,25 +19,25 @@ from clipgs_plugin.structures import GaussianBatch
 
 @MODELS.register_module()
 class PointNet2(CloudBackbone):
-    """PointNet++ with single-scale grouping, as it classifies (Qi et al., NeurIPS 2017), without the classifier.
+    """Classification network of PointNet++ (Qi et al., NeurIPS 2017), single-scale grouping, without the classifier.
 
-    A layer of set abstraction takes some points as centres, the points around each as its patch, and the maximum over
-    the patch of an MLP on positions relative to the centre beside features. The last one takes all points that are
-    left, where they are in the object, as one patch.
+    A set abstraction layer samples centres and groups the points around each centre into a patch. An MLP sees the
+    positions relative to the centre and the features; its maximum over the patch is the feature of the centre. The
+    last layer treats all remaining points as one patch, with positions in the object.
 
-    Centres are farthest point samples from the one farthest from the centroid on. Those of a later layer are the
-    first of those of the layer before, which are what sampling from these would find again. Where more than K
-    points are within the radius, the K nearest are the patch; the paper takes the first K in the order of the file,
-    which here does not matter. Where fewer are, the nearest one, that is the centre, fills the patch.
+    The first layer samples centres by farthest point sampling, starting at the Gaussian farthest from the centroid.
+    A later layer takes the first centres of the previous layer, which is what sampling them again would give. A patch
+    holds the K nearest points within the radius; the paper takes the first K in the order of the file, which does not
+    matter here. With fewer than K points within the radius, the centre fills the patch.
 
     Args:
-        num_centers: Centres of each layer but the last, never more than the layer before has. An object with fewer
-            Gaussians has all of them as centres.
-        radii: Radius of each layer's patches, in the unit of the object; a point at this very distance is within it.
-        group_sizes: K, points of a patch, of each layer.
-        widths: Widths of the MLPs, of each layer and of the last one.
-        common: As :class:`CloudBackbone` takes them. ``'xyz'`` among the attributes is the position relative to the
-            centre of the first layer's patch, ``'position'`` that in the object.
+        num_centers: Number of centres of each layer except the last, never increasing. An object with fewer Gaussians
+            uses all of them as centres.
+        radii: Radius of each layer's patches, in the unit of the object; a point at exactly this distance is inside.
+        group_sizes: K, number of points of a patch, for each layer.
+        widths: Widths of the MLPs, for each layer including the last.
+        common: Arguments of :class:`CloudBackbone`. The attribute ``'xyz'`` is the position relative to the centre of
+            the first layer's patch, ``'position'`` the position in the object.
 
     Shapes:
         - input: :class:`GaussianBatch` of (B, N) Gaussians
@@ -61,7 +61,7 @@ class PointNet2(CloudBackbone):
                 f'attributes={self.attributes}, scale={self.scale!r}')
 
     def forward_features(self, batch: GaussianBatch) -> Tensor:
-        """Features of the last centres, (B, num_centers[-1], D), zero where an object has fewer Gaussians."""
+        """Return the features of the last centres, (B, num_centers[-1], D), zero at padding."""
         points, lengths = self.canonical(batch), batch.lengths
         center_idx = ops.farthest_point_sample(points[..., XYZ], self.num_centers[0], lengths, start='farthest')
         layers = zip(self.mlps, self.num_centers, self.radii, self.group_sizes)
@@ -69,26 +69,26 @@ class PointNet2(CloudBackbone):
             center_idx = center_idx[:, :num_centers]
             neighbor_idx = nearest_within(points[..., XYZ], center_idx, radius, group_size, lengths)
             patches = extract(points, center_idx, neighbor_idx, lengths)
-            seen = self.see(patches.raw, patches.offsets[:, None]) if i == 0 else patches.raw
-            features = _to_batch(self._abstract(seen, mlp), patches.mask, center_idx.shape)
+            inputs = self.linearise(patches.raw, patches.offsets[:, None]) if i == 0 else patches.raw
+            features = patches.to_batch(self._abstract(inputs, mlp))
             points = torch.cat([patches.centers, features.float()], dim=-1)  # (B, G, 3 + C), positions stay float32
             lengths = lengths.clamp(max=num_centers)
             center_idx = torch.arange(num_centers, device=points.device).expand(len(points), -1)
         rows = points.flatten(0, 1) if patches.mask is None else points[patches.mask]
-        return _to_batch(self.mlps[-1](rows.to(self.dtype)), patches.mask, center_idx.shape)
+        return patches.to_batch(self.mlps[-1](rows.to(self.dtype)))
 
     def feature_mask(self, batch: GaussianBatch) -> Tensor:
-        """True where :meth:`forward_features` has a centre, (B, num_centers[-1]) bool."""
+        """Return the mask of centres in the result of :meth:`forward_features`, (B, num_centers[-1]) bool."""
         return torch.arange(self.num_centers[-1], device=batch.device) < batch.lengths[:, None]
 
     def pool(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Maximum over the centres, (B, D)."""
+        """Return the maximum over the centres, (B, D)."""
         return masked_max(features, mask)
 
     def _abstract(self, patches: Tensor, mlp: nn.Module) -> Tensor:
-        """The feature of each patch, (P, K, C) to (P, D)."""
+        """Return the feature of each patch, (P, K, C) to (P, D)."""
         def abstract(patches: Tensor) -> Tensor:
-            # max, not amax: the gradient of amax is shared among ties, which costs a pass over all rows.
+            # max, not amax: amax shares the gradient among ties, which costs a pass over all rows.
             return mlp(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).max(1).values
 
         patches = patches.to(self.dtype)
@@ -96,14 +96,14 @@ class PointNet2(CloudBackbone):
 
 
 def nearest_within(points: Tensor, center_idx: Tensor, radius: float, k: int, lengths: Tensor) -> Tensor:
-    """The k points nearest to each centre, of those within a radius of it.
+    """Find the k points nearest to each centre within a radius.
 
     Args:
         points: Positions, (B, N, 3).
-        center_idx: Points that are centres, (B, G).
-        radius: In the unit of the points.
-        k: Points of each patch. Where fewer are within the radius, they are followed by the nearest of them.
-        lengths: Points of each cloud, (B,).
+        center_idx: Indices of the centres, (B, G).
+        radius: Radius in the unit of the points.
+        k: Number of points of a patch. If fewer are within the radius, the nearest one fills the rest.
+        lengths: Number of points of each cloud, (B,).
 
     Returns:
         Indices, (B, G, K), int64, nearest first.
@@ -114,7 +114,7 @@ def nearest_within(points: Tensor, center_idx: Tensor, radius: float, k: int, le
 
 
 def _mlp(in_channels: int, widths: Sequence[int]) -> nn.Sequential:
-    """Layers over rows (R, in_channels): convolutions of kernel 1, batch norms and ReLUs."""
+    """Build linear layers, batch norms and ReLUs over rows (R, in_channels)."""
     layers = []
     for width in widths:
         layers += [nn.Linear(in_channels, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
@@ -122,24 +122,17 @@ def _mlp(in_channels: int, widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _to_batch(features: Tensor, mask: Tensor | None, shape: Sequence[int]) -> Tensor:
-    """A list of features (P, C) at the places they have in a batch, (B, G, C), zero elsewhere."""
-    if mask is None:
-        return features.unflatten(0, shape)
-    return features.new_zeros(*shape, features.shape[-1]).index_put((mask,), features)
-
-
 def _check_layers(num_centers: Sequence[int], radii: Sequence[float], group_sizes: Sequence[int],
                   widths: Sequence[Sequence[int]]) -> None:
     count = len(num_centers)
     if count < 1 or len(radii) != count or len(group_sizes) != count or len(widths) != count + 1:
         raise ValueError(f'num_centers={num_centers}, radii={radii}, group_sizes={group_sizes}, widths={widths}: '
-                         'expected one of the first three for each layer, and widths for one layer more')
+                         'expected num_centers, radii and group_sizes of equal length, and one more entry of widths')
     for centers, group_size in zip(num_centers, group_sizes):
         check_count('num_centers', centers)
         check_count('group_sizes', group_size)
     if any(later > earlier for earlier, later in pairwise(num_centers)):
-        raise ValueError(f'num_centers={num_centers}: expected no layer to have more than the one before')
+        raise ValueError(f'num_centers={num_centers}: expected no layer with more centres than the previous one')
     if not all(radius > 0 for radius in radii):
         raise ValueError(f'radii={radii}: expected distances above 0')
     if not all(widths):

@@ -1,4 +1,4 @@
-"""The transformer of ReCon++: patches, and queries that look at them after every block."""
+"""Transformer of ReCon++: self-attention of the patches, cross-attention of queries to them after every block."""
 from __future__ import annotations
 
 from typing import ClassVar
@@ -6,34 +6,33 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from clipgs_plugin.models.backbones.base import TokenBackbone
 from clipgs_plugin.models.backbones.blocks import (
     Attention,
+    CrossAttention,
     DropPath,
     Mlp,
-    TokenBackbone,
     drop_path_rates,
     init_transformer,
     key_mask,
     position_embedding,
 )
-from clipgs_plugin.models.backbones.recon import CrossAttention
 from clipgs_plugin.models.tokenizers.tokens import Tokens
 from clipgs_plugin.registry import MODELS
 
-# Width, depth, heads, hidden width of an MLP over the width, and whether there is LayerScale, as in the image models
-# from which the sizes begin: vit_small_patch14_dinov2, vit_base_patch32_clip_384, eva_large_patch14_336 and
-# vit_giant_patch14_clip_224.
+# Width, depth, heads, MLP ratio and use of LayerScale, from the image models that initialise the sizes:
+# vit_small_patch14_dinov2, vit_base_patch32_clip_384, eva_large_patch14_336 and vit_giant_patch14_clip_224.
 SIZES = {
     's': (384, 12, 6, 4.0, True),
     'b': (768, 12, 12, 4.0, False),
     'l': (1024, 24, 16, 4.0, False),
     'g': (1408, 40, 16, 48 / 11, False),
 }
-TEXT_QUERIES = 3  # the last of the queries; those before them are for images
+TEXT_QUERIES = 3  # the last queries; the others are image queries
 
 
 class LayerScale(nn.Module):
-    """A factor for each channel of a residual branch, small at the start (Touvron et al., ICCV 2021)."""
+    """Learned factor of each channel of a residual branch, small at the start (Touvron et al., ICCV 2021)."""
 
     def __init__(self, dim: int, init_value: float = 1e-5) -> None:
         super().__init__()
@@ -44,7 +43,7 @@ class LayerScale(nn.Module):
 
 
 class _ScaledBlock(nn.Module):
-    """Pre-norm block around a given attention, with or without LayerScale."""
+    """Pre-norm block around a given attention, with optional LayerScale."""
 
     def __init__(self, dim: int, attn: nn.Module, mlp_ratio: float, layer_scale: bool, drop_path: float) -> None:
         super().__init__()
@@ -57,12 +56,13 @@ class _ScaledBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def add(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add the output of the attention to its input, then that of the MLP."""
         x = x + self.drop_path(self.ls1(attended))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
 
 class LocalBlock(_ScaledBlock):
-    """Self-attention of the patches."""
+    """Block with self-attention of the patches."""
 
     def __init__(self, dim: int, num_heads: int, *args) -> None:
         super().__init__(dim, Attention(dim, num_heads, qkv_bias=True), *args)
@@ -72,7 +72,7 @@ class LocalBlock(_ScaledBlock):
 
 
 class GlobalBlock(_ScaledBlock):
-    """Cross-attention of the queries to the patches; one norm serves both."""
+    """Block with cross-attention of the queries to the patches; both share one norm."""
 
     def __init__(self, dim: int, num_heads: int, *args) -> None:
         super().__init__(dim, CrossAttention(dim, num_heads, qkv_bias=True), *args)
@@ -83,19 +83,19 @@ class GlobalBlock(_ScaledBlock):
 
 @MODELS.register_module()
 class ReConPlusPlus(TokenBackbone):
-    """Transformer of ReCon++ (Qi et al., "ShapeLLM", ECCV 2024), with the names of its checkpoints.
+    """Transformer of ReCon++ (Qi et al., "ShapeLLM", ECCV 2024), with the parameter names of its checkpoints.
 
-    The form trained on OpenShape's data with random masks: the position is added to the patches before every block,
-    and after every block the queries, which have no position, look at the patches and not at each other. The causal
-    forms, which order the patches, are other models. What a checkpoint holds beside this is of pre-training, or never
-    used, and not created here. The feature is the mean of the image queries beside that of the text queries.
+    This is the variant trained on OpenShape's data with random masks; the causal variants, which order the patches,
+    are different models. The position is added to the patches before every block. After every block the queries,
+    which have no position, attend to the patches and not to each other. Layers of a checkpoint that only pre-training
+    uses are not created here. The feature is the mean image query and the mean text query, concatenated.
 
     Args:
         size: ``'s'``, ``'b'``, ``'l'`` or ``'g'``.
-        depth: Blocks; that of the size where None.
-        num_queries: Queries, the last 3 of them for text, the others for images; 16 in the published models.
-        drop_path_rate: Of the last block; the others grow evenly towards it.
-        common: As :class:`TokenBackbone` takes them.
+        depth: Number of blocks; None takes that of the size.
+        num_queries: Number of queries: the last 3 are for text, the others for images; 16 in the published models.
+        drop_path_rate: Rate of stochastic depth at the last block; it grows linearly from 0 at the first.
+        common: Arguments of :class:`TokenBackbone`.
 
     Shapes:
         - input: :class:`Tokens` of features (B, G, D)
@@ -115,7 +115,7 @@ class ReConPlusPlus(TokenBackbone):
             raise ValueError(f'size={size!r}: expected one of {sorted(SIZES)}')
         if num_queries <= TEXT_QUERIES:
             raise ValueError(f'num_queries={num_queries}: expected more than {TEXT_QUERIES}, since the last '
-                             f'{TEXT_QUERIES} are for text and those before them for images')
+                             f'{TEXT_QUERIES} are for text and the others for images')
         dim, size_depth, num_heads, mlp_ratio, layer_scale = SIZES[size]
         super().__init__(dim, dim, 2 * dim, **common)
         self.num_queries = num_queries
@@ -132,7 +132,7 @@ class ReConPlusPlus(TokenBackbone):
         init_transformer(self)
 
     def forward_features(self, tokens: Tokens) -> Tensor:
-        """The queries and the patches, each after their last norm, (B, num_queries + G, D)."""
+        """Return the queries and the patches, each after its last norm, (B, num_queries + G, D)."""
         x, position = tokens.features, self.pos_embed(tokens.centers.to(tokens.features.dtype))
         queries, length = self.global_query.expand(len(x), -1, -1), x.shape[1]
         x, position, attn_mask = self.add_prompts(x, position, key_mask(tokens.mask, 0))
@@ -143,10 +143,10 @@ class ReConPlusPlus(TokenBackbone):
         return torch.cat([self.encoder['ln_f2'](queries), self.encoder['ln_f1'](x[:, :length])], dim=1)
 
     def readout(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The queries, (B, num_queries, D), which the family projects one by one."""
+        """Return the queries, (B, num_queries, D), which the published model projects one by one."""
         return features[:, :self.num_queries]
 
     def pool(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Mean of the image queries and mean of the text queries, (B, 2 D)."""
+        """Concatenate the mean of the image queries and the mean of the text queries, (B, 2 D)."""
         image, text = self.readout(features).tensor_split([self.num_queries - TEXT_QUERIES], dim=1)
         return torch.cat([image.mean(1), text.mean(1)], dim=-1)

@@ -1,4 +1,4 @@
-"""Transformers of images, by their names in timm."""
+"""Image transformers of timm as backbones over tokens."""
 from __future__ import annotations
 
 import difflib
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from clipgs_plugin.models.backbones.base import TokenBackbone
 from clipgs_plugin.models.backbones.blocks import (
-    TokenBackbone,
     drop_path_rates,
     init_transformer,
     key_mask,
@@ -22,42 +22,42 @@ from clipgs_plugin.models.backbones.lora import PREFIX as LORA
 from clipgs_plugin.models.tokenizers.tokens import Tokens
 from clipgs_plugin.registry import MODELS
 
-# What is taken of an image model, by the beginnings of its names.
+# Prefixes of the tensors that an image model contributes.
 IMAGE_PARTS = ('cls_token', 'reg_token', 'norm_pre.', 'blocks.', 'norm.', 'fc_norm.')
 
 
 @MODELS.register_module()
 class TimmTransformer(TokenBackbone):
-    """Any ViT or EVA of timm, whose blocks have learned from images (CLIP-GS, arXiv 2412.19142, Tab. 7).
+    """Any ViT or EVA of timm with blocks pretrained on images (CLIP-GS, arXiv 2412.19142, Tab. 7).
 
-    Of the image model it takes the blocks, the class token, the registers, and the norms before and after the blocks,
-    under their names. Patch embedding, learned and rotary 2D positions, attention pooling and classifier mean nothing
-    for points and are left out; blocks that were trained with rotary positions go without. New are ``lift``, which
-    brings tokens to the width of the blocks, and the positions, which are added once, before the first block.
+    The image model contributes the blocks, the class token, the registers, and the norms before and after the blocks,
+    under their names in timm. Patch embedding, 2D positions (learned or rotary), attention pooling and classifier
+    have no meaning for points and are left out; blocks trained with rotary positions run without them. ``lift``, from
+    the width of the tokens to that of the blocks, and the positions, added once before the first block, are new.
 
-    The feature is that of the image model: the class token where timm reads that, else the mean over the patches,
-    after the last norm or before it as in timm.
+    The feature is that of the image model: the class token or the mean over the patches, after or before the last
+    norm, as in timm.
 
-    Image weights are loaded by ``init_weights()``, which the Runner calls before it trains, and by nothing else. So
-    no initialiser of the model around it overwrites them, and a trained model is built without them. Without a
-    Runner, call it.
+    Only ``init_weights()`` loads image weights. The Runner calls it before training; without a Runner, call it
+    yourself. So initialisers of the enclosing model do not overwrite the image weights, and a trained model is built
+    without them.
 
     Args:
-        name: In timm, with a tag or without: ``'vit_small_patch16_224'``, ``'eva02_base_patch14_448'``.
+        name: Name in timm, with or without a tag: ``'vit_small_patch16_224'``, ``'eva02_base_patch14_448'``.
         in_channels: Width of the tokens.
-        pretrained: Load timm's weights for the name, which timm downloads.
-        checkpoint_path: Load this file instead, ``.pth`` or ``.safetensors``, with the names that timm has.
-        drop_path_rate: Of the last block; the others grow evenly towards it.
-        depth: Keep only so many blocks, the first; all where None.
-        common: As :class:`TokenBackbone` takes them.
+        pretrained: Download and load timm's weights for the name.
+        checkpoint_path: File to load instead, ``.pth`` or ``.safetensors``, with timm's tensor names.
+        drop_path_rate: Rate of stochastic depth at the last block; it grows linearly from 0 at the first.
+        depth: Number of blocks to keep, from the first; None keeps all.
+        common: Arguments of :class:`TokenBackbone`.
 
     Shapes:
         - input: :class:`Tokens` of features (B, G, in_channels)
         - output: (B, D), D the width of the image model
 
     Raises:
-        ValueError: timm has no such name, or the model is no ViT and no EVA, has fewer blocks than ``depth``, or no
-            weights to download; or both kinds of weights are asked for.
+        ValueError: timm does not know the name; the model is neither a ViT nor an EVA, has fewer blocks than
+            ``depth`` or no weights to download; or both ``pretrained`` and ``checkpoint_path`` are given.
     """
 
     parts: ClassVar = {
@@ -76,7 +76,7 @@ class TimmTransformer(TokenBackbone):
         image_model = _image_model(name, drop_path_rate=drop_path_rate)
         full_depth = len(image_model.blocks)
         if depth is not None and not 1 <= depth <= full_depth:
-            raise ValueError(f'depth={depth}: {name} has {full_depth} blocks, expected 1 to {full_depth} of them')
+            raise ValueError(f'depth={depth}: {name} has {full_depth} blocks, expected 1 to {full_depth}')
         dim = image_model.embed_dim
         super().__init__(dim, in_channels, dim, **common)
         self.name = name
@@ -93,7 +93,8 @@ class TimmTransformer(TokenBackbone):
         self.norm = image_model.norm
         self.fc_norm = image_model.fc_norm
         self._pools_class_token = image_model.global_pool == 'token'
-        self._before_mask = (None,) if isinstance(image_model, Eva) else ()  # EVA's blocks take rotary positions first
+        # EVA's blocks take rotary positions before the mask.
+        self._before_mask = (None,) if isinstance(image_model, Eva) else ()
         self._left_out = tuple(f'blocks.{i}.' for i in range(self.depth, full_depth))
         _set_drop_path(self.blocks, drop_path_rates(drop_path_rate, self.depth))
         init_transformer(self.lift)
@@ -105,10 +106,10 @@ class TimmTransformer(TokenBackbone):
         return f'{self.name!r}, depth={self.depth}, in_channels={self.in_channels}'
 
     def init_weights(self) -> None:
-        """Initialise as mmengine does, then load the image weights; a second call does nothing.
+        """Run mmengine's initialisation, then load the image weights; a second call does nothing.
 
         Raises:
-            FileNotFoundError: The file is not there, or timm cannot download.
+            FileNotFoundError: The file does not exist, or timm cannot download the weights.
             ValueError: The file is damaged or does not fit, see :meth:`load_image_weights`.
         """
         from clipgs_plugin.models.checkpoints.reading import read_checkpoint
@@ -123,15 +124,15 @@ class TimmTransformer(TokenBackbone):
             self.load_image_weights(_download(self.name), self.name)
 
     def load_image_weights(self, state: dict[str, Tensor], source: str = 'state') -> None:
-        """Load what is used of an image model.
+        """Load the blocks, norms and tokens of an image model.
 
         Args:
             state: Tensors by their names in timm.
-            source: Where they come from, for the message.
+            source: Origin of the tensors, for messages.
 
         Raises:
-            ValueError: Something used is missing or of another shape, or the state has blocks, norms or tokens that
-                the model has not. Blocks that ``depth`` leaves out may be there. Nothing is loaded then.
+            ValueError: A needed tensor is missing or has another shape, or the state has blocks, norms or tokens that
+                the model lacks. Blocks beyond ``depth`` are allowed. Nothing is loaded in case of an error.
         """
         from clipgs_plugin.models.checkpoints.report import LoadReport
 
@@ -147,24 +148,24 @@ class TimmTransformer(TokenBackbone):
         if any(faults.values()):
             listed = '; '.join(f'{fault}: {", ".join(keys[:4])}' + (f' and {len(keys) - 4} more' if keys[4:] else '')
                                for fault, keys in faults.items() if keys)
-            raise ValueError(f'{source}: not the weights of {self.name} in timm\'s names ({listed}). Nothing was '
-                             'loaded; set name to the model that they are of')
+            raise ValueError(f'{source}: not the weights of {self.name} with timm\'s names ({listed}). Nothing was '
+                             'loaded; set name to the model of these weights')
         with torch.no_grad():
             for key, value in own.items():
                 value.copy_(found[key])
         report = LoadReport(source, 'timm', list(own), {
-            key: 'of the image model, never used for points' for key in state if key not in own})
+            key: 'part of the image model, not used for points' for key in state if key not in own})
         self.load_reports = [report]
         print_log(str(report), logger='current')
 
     def forward_features(self, tokens: Tokens) -> Tensor:
-        """The class token, where there is one, and the patches, after ``norm``, (B, [1 +] G, D)."""
+        """Return the class token, if any, and the patches after ``norm``, (B, [1 +] G, D)."""
         x = self.lift(tokens.features) + self.pos_embed(tokens.centers.to(tokens.features.dtype))
         attn_mask = key_mask(tokens.mask, self._num_prefix)
         if self.cls_token is not None:
             x = torch.cat([(self.cls_token + self.cls_pos).expand(len(x), -1, -1), x], dim=1)
         length = x.shape[1]
-        if self.reg_token is not None:  # at the end, since without positions the order does not matter
+        if self.reg_token is not None:  # appended; the order is free without positions
             x = torch.cat([x, self.reg_token.expand(len(x), -1, -1)], dim=1)
             attn_mask = None if attn_mask is None else F.pad(attn_mask, (0, self.reg_token.shape[1]), value=True)
         x, _, attn_mask = self.add_prompts(self.norm_pre(x), attn_mask=attn_mask)
@@ -173,7 +174,7 @@ class TimmTransformer(TokenBackbone):
         return self.norm(x[:, :length])
 
     def pool(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Class token or mean over the patches, after ``fc_norm``, (B, D)."""
+        """Return the class token or the mean over the patches, after ``fc_norm``, (B, D)."""
         if self._pools_class_token:
             return self.fc_norm(features[:, 0])
         return self.fc_norm(masked_mean(features[:, self._num_prefix:], mask))
@@ -194,13 +195,13 @@ def _check_source(name: str, pretrained: bool, checkpoint_path: str | Path | Non
                          + (f'close matches: {", ".join(close)}' if close else "see timm.list_models('vit*')"))
     if pretrained and checkpoint_path is not None:
         raise ValueError(f'pretrained=True and checkpoint_path={str(checkpoint_path)!r} are two sources of weights; '
-                         'give one')
+                         'set one of them')
     if pretrained and not timm.is_model_pretrained(name):
-        raise ValueError(f'pretrained=True: timm has no weights for {name}; give a file by checkpoint_path')
+        raise ValueError(f'pretrained=True: timm has no weights for {name}; set checkpoint_path to a file')
 
 
 def _image_model(name: str, **options) -> nn.Module:
-    """The whole ViT or EVA."""
+    """Build the full ViT or EVA."""
     import timm
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
@@ -218,11 +219,11 @@ def _download(name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [''])[0]
         raise FileNotFoundError(f'could not download the weights of {name} ({type(error).__name__}: {reason}); without '
-                                'a network, copy the file here and give it by checkpoint_path') from error
+                                'a network, copy the file here and set checkpoint_path to it') from error
 
 
 def _set_drop_path(blocks: nn.ModuleList, rates: list[float]) -> None:
-    """Rates that fit the blocks that were kept; timm has set them for all of them."""
+    """Set the rates of the kept blocks; timm spread its rates over all blocks."""
     from timm.layers import DropPath
 
     for block, rate in zip(blocks, rates):

@@ -1,4 +1,4 @@
-"""The transformer of Uni3D: the blocks of an EVA image model over the patches of a point cloud."""
+"""Transformer of Uni3D: the blocks of an EVA image model over the patches of a point cloud."""
 from __future__ import annotations
 
 from typing import ClassVar
@@ -6,21 +6,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from clipgs_plugin.models.backbones.blocks import (
-    TokenBackbone,
-    drop_path_rates,
-    init_transformer,
-    key_mask,
-    position_embedding,
-)
+from clipgs_plugin.models.backbones.base import TokenBackbone
+from clipgs_plugin.models.backbones.blocks import drop_path_rates, init_transformer, key_mask, position_embedding
 from clipgs_plugin.models.tokenizers.tokens import Tokens
 from clipgs_plugin.registry import MODELS
 
-_GLU = dict(mlp_ratio=4 * 2 / 3, swiglu_mlp=True)                       # qkv in one, gate and value in one
+_GLU = dict(mlp_ratio=4 * 2 / 3, swiglu_mlp=True)  # one linear layer for qkv, one for gate and value
 _SWIGLU = dict(mlp_ratio=4 * 2 / 3, swiglu_mlp=True, scale_mlp=True, qkv_fused=False)
 _GELU = dict(mlp_ratio=6144 / 1408)
 
-# Width, depth, heads and the kind of block, as in the image models the sizes are named after in timm:
+# Width, depth, heads and kind of block of each size, from these image models of timm:
 # eva02_tiny_patch14_224, eva02_small_patch14_224, eva02_base_patch14_448, eva02_large_patch14_448,
 # eva_giant_patch14_560.
 SIZES = {
@@ -36,16 +31,16 @@ SIZES = {
 class Uni3D(TokenBackbone):
     """Transformer of Uni3D (Zhou et al., ICLR 2024): timm's EVA blocks, without rotary positions.
 
-    The position is added once, before the first block, and the feature is the class token after a norm. What a
-    Uni3D checkpoint holds of the image model beside its blocks is never used and not created here. Nothing is
+    The position is added once, before the first block, and the feature is the class token after a norm. A Uni3D
+    checkpoint also holds other layers of the image model, which are never used and not created here. Nothing is
     downloaded.
 
     Args:
         size: ``'ti'``, ``'s'``, ``'b'``, ``'l'`` or ``'g'``.
         in_channels: Width of the tokens; 512 in the published models.
-        depth: Blocks; that of the size where None.
-        drop_path_rate: Of the last block; the others grow evenly towards it.
-        common: As :class:`TokenBackbone` takes them; the published models were trained with ``patch_dropout=0.5``.
+        depth: Number of blocks; None takes that of the size.
+        drop_path_rate: Rate of stochastic depth at the last block; it grows linearly from 0 at the first.
+        common: Arguments of :class:`TokenBackbone`; the published models were trained with ``patch_dropout=0.5``.
 
     Shapes:
         - input: :class:`Tokens` of features (B, G, in_channels)
@@ -77,13 +72,13 @@ class Uni3D(TokenBackbone):
         self.fc_norm = _norm(dim)
         init_transformer(self)
         nn.init.trunc_normal_(self.cls_pos, std=0.02)
-        with torch.no_grad():  # EVA's rescaling of what is added to the residual stream, by depth
+        with torch.no_grad():  # EVA rescales the residual branches by depth
             for i, block in enumerate(self.blocks, start=1):
                 block.attn.proj.weight.div_((2 * i) ** 0.5)
                 block.mlp.fc2.weight.div_((2 * i) ** 0.5)
 
     def forward_features(self, tokens: Tokens) -> Tensor:
-        """The class token and the patches after the last block, before the norm, (B, 1 + G, D)."""
+        """Return the class token and the patches after the last block, before the norm, (B, 1 + G, D)."""
         x = self.encoder2trans(tokens.features) + self.pos_embed(tokens.centers.to(tokens.features.dtype))
         x = torch.cat([(self.cls_token + self.cls_pos).expand(len(x), -1, -1), x], dim=1)
         length = x.shape[1]
@@ -93,7 +88,7 @@ class Uni3D(TokenBackbone):
         return x[:, :length]
 
     def pool(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The class token after the last norm, (B, D)."""
+        """Return the class token after the last norm, (B, D)."""
         return self.fc_norm(features[:, 0])
 
 

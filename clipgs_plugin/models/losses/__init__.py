@@ -1,4 +1,4 @@
-"""Losses that align 3DGS embeddings with those of a teacher."""
+"""Losses that align 3DGS embeddings with a teacher's features."""
 from clipgs_plugin.models.losses.contrastive import ContrastiveLoss
 from clipgs_plugin.models.losses.image_voting import ImageVotingLoss
 

@@ -1,4 +1,4 @@
-"""Symmetric contrastive loss, and the core it shares with the image voting loss."""
+"""Symmetric contrastive loss, and the terms it shares with the image voting loss."""
 from __future__ import annotations
 
 from functools import reduce
@@ -18,19 +18,16 @@ def contrastive_terms(
     b: Tensor,                  # (N, K, E) unit rows; b[i, k] belongs to a[i]
     all_a: Tensor,              # (M, E) unit rows, the candidates for b; a is all_a[first:first + N]
     all_b: Tensor,              # (M, K, E) unit rows, the candidates for a
-    logit_scale: Tensor | float,
+    logit_scale: Tensor | float,  # scalar or (1,)
     first: int = 0,
     pool_slots: bool = False,
     ids: Tensor | None = None,  # (M,) int64
     collisions: str = 'keep',
 ) -> Tensor:
-    """Cross entropy of every pair (a_i, b_ik) in both directions, averaged over the two.
+    """Return the cross entropy of every pair (a_i, b_ik), averaged over both directions, (N, K).
 
-    ``a_i`` looks for ``b_ik`` among the candidates of slot k, or among those of all slots with ``pool_slots``;
-    ``b_ik`` looks for ``a_i`` among all objects. ``ids`` and ``collisions`` are those of :class:`ContrastiveLoss`.
-
-    Returns:
-        (N, K).
+    The candidates of ``a_i`` are those of slot k, or of all slots with ``pool_slots``. The candidates of ``b_ik`` are
+    all objects. See :class:`ContrastiveLoss` for ``ids`` and ``collisions``.
     """
     local = torch.arange(len(a), device=a.device)
     own = local + first
@@ -50,13 +47,17 @@ def contrastive_terms(
 
 
 def unit_rows(*tensors: Tensor) -> list[Tensor]:
-    """Tensors normalised along the last dimension, in their common precision and at least float32."""
+    """Normalise tensors along the last dimension, in their common precision and at least float32."""
     dtype = reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
     return [F.normalize(x.to(dtype), dim=-1) for x in tensors]
 
 
 class _AllGather(torch.autograd.Function):
-    """Rows of all processes, in the order of ranks; the gradient of a row is summed over the processes."""
+    """Gather rows of all processes in the order of ranks; the gradient of a row is summed over the processes.
+
+    ``torch.distributed.nn.functional.all_gather`` computes the same, but newer releases of torch deprecate it in
+    favour of a private module.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -73,18 +74,18 @@ class _AllGather(torch.autograd.Function):
 
 
 class GatheredLoss(nn.Module):
-    """A loss over the objects of all processes.
+    """Base class of losses over the objects of all processes.
 
-    With ``gather``, the objects of every process are candidates for those of every other, and gradients flow back
-    through the exchange: averaged over processes, as DistributedDataParallel does, they equal those of one process
-    that holds the whole batch. Every process must hold equally many objects.
+    With ``gather``, the objects of all processes are candidates for each other, and gradients flow back through the
+    exchange. Averaged over processes, as DistributedDataParallel does, they equal those of one process with the whole
+    batch. All processes must hold the same number of objects.
 
     Args:
-        gather: Exchange objects between processes; without it each process only sees its own. No effect in a
-            single process.
-        local_loss: Each process computes the terms of its own objects only (open_clip's option of that name): the
-            same gradients for less memory, but the value is that of its own objects. Without it every process
-            has the value over all of them.
+        gather: Exchange objects between processes; otherwise each process uses only its own. No effect in a single
+            process.
+        local_loss: Compute only the terms of the process's own objects (the option of this name in open_clip): the
+            same gradients with less memory, but the value covers only these objects. Otherwise every process has the
+            value over all objects.
         loss_weight: Factor of the result.
     """
 
@@ -95,7 +96,7 @@ class GatheredLoss(nn.Module):
         self.loss_weight = loss_weight
 
     def exchange(self, *tensors: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], int]:
-        """What this process computes terms for, what it compares with, and where the first lies in the second."""
+        """Return the tensors to compute terms for, their candidates, and the offset of the former in the latter."""
         if not (self.gather and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return tensors, tensors, 0
         gathered = tuple(_AllGather.apply(x) for x in tensors)
@@ -112,16 +113,16 @@ class ContrastiveLoss(GatheredLoss):
                                        + \\log\\frac{e^{s\\,a_i b_i}}{\\sum_j e^{s\\,a_j b_i}}
 
     Args:
-        collisions: What becomes of other objects with the same id (two objects with one caption): ``'keep'`` them
-            among the negatives, as the formula has it; ``'mask'`` them out of the candidates; or count them as
-            ``'positive'``, the target spread evenly over all objects of the id.
+        collisions: Treatment of other objects with the same id (two objects with one caption). ``'keep'`` leaves
+            them among the negatives, as in the formula. ``'mask'`` removes them from the candidates. ``'positive'``
+            spreads the target evenly over all objects of the id.
         gather, local_loss, loss_weight: See :class:`GatheredLoss`.
 
     Shapes:
         - a, b: (N, E), normalised inside
-        - logit_scale: scalar, the inverse temperature itself and not its logarithm
-        - ids: (N,) int64, needed unless ``collisions='keep'``
-        - output: scalar, at least float32 whatever the inputs
+        - logit_scale: scalar or (1,), the inverse temperature, not its logarithm
+        - ids: (N,) int64, required unless ``collisions='keep'``
+        - output: scalar, at least float32
     """
 
     def __init__(self, collisions: str = 'keep', gather: bool = True, local_loss: bool = False,

@@ -1,4 +1,4 @@
-"""The image voting loss of CLIP-GS."""
+"""Image voting loss of CLIP-GS."""
 from __future__ import annotations
 
 import torch
@@ -12,39 +12,39 @@ NORMALISATIONS = ('mean', 'softmax', 'none')
 
 @MODELS.register_module()
 class ImageVotingLoss(GatheredLoss):
-    """Contrastive loss with several views, each weighted by its agreement with the text (CLIP-GS, arXiv 2412.19142).
+    """Contrastive loss over several views, weighted by their agreement with the text (CLIP-GS, arXiv 2412.19142).
 
     .. math:: w_{ik} = \\max(0, \\cos(v_{ik}, t_i)), \\qquad
               L = -\\frac{1}{2NK} \\sum_{ik} \\hat w_{ik}
                   \\left[\\log\\frac{e^{s\\,g_i v_{ik}}}{\\sum_j e^{s\\,g_i v_{jk}}}
                        + \\log\\frac{e^{s\\,g_i v_{ik}}}{\\sum_j e^{s\\,g_j v_{ik}}}\\right]
 
-    The paper leaves the normalisation of w open: it is an option here. No gradient flows through the weights.
+    The paper does not state the normalisation of w, so it is an option. No gradient flows through the weights.
 
     Args:
-        num_views: Views used of each object, the first K of those given; 1 is the single-view baseline.
-        normalise: ``'mean'`` divides w by its mean over the K views, so that every object counts alike and the
-            weights average 1 (an object none of whose views agrees with its text keeps weight 0); ``'softmax'`` is
-            K softmax(w / tau), which averages 1 too; ``'none'`` is w itself.
+        num_views: K, number of views used, the first of each object; 1 is the single-view baseline.
+        normalise: Normalisation of w. ``'mean'`` divides by the mean over the K views, so that all objects count
+            equally and the weights average 1 (all weights stay 0 for an object without any agreement). ``'softmax'``
+            is K softmax(w / tau), which also averages 1. ``'none'`` keeps w.
         tau: Temperature of ``'softmax'``.
-        weights: ``'voting'``, or ``'uniform'`` for weights of 1, the ablation.
-        views: Candidates of an object: the M views of the ``'slot'`` k, or ``'all'`` M x K views, those of the
-            object in other slots included.
+        weights: ``'voting'``, or the ablation ``'uniform'`` with all weights 1.
+        views: Candidates of an object: the M views of ``'slot'`` k, or ``'all'`` M x K views, including the object's
+            own views in other slots.
         gather, local_loss, loss_weight: See :class:`~clipgs_plugin.models.losses.contrastive.GatheredLoss`.
 
     Shapes:
         - gaussians: (N, E), views: (N, >= K, E), text: (N, E), normalised inside
-        - logit_scale: scalar, the inverse temperature itself and not its logarithm
-        - output: scalar, at least float32 whatever the inputs
+        - logit_scale: scalar or (1,), the inverse temperature, not its logarithm
+        - output: scalar, at least float32
     """
 
     def __init__(self, num_views: int = 5, normalise: str = 'mean', tau: float = 0.05, weights: str = 'voting',
                  views: str = 'slot', gather: bool = True, local_loss: bool = False, loss_weight: float = 1.0):
         super().__init__(gather, local_loss, loss_weight)
         if num_views < 1:
-            raise ValueError(f'num_views={num_views}: at least one view is needed')
+            raise ValueError(f'num_views={num_views}: expected 1 or more')
         if tau <= 0:
-            raise ValueError(f'tau={tau}: a temperature is positive')
+            raise ValueError(f'tau={tau}: expected a temperature above 0')
         for name, value, allowed in (('normalise', normalise, NORMALISATIONS), ('weights', weights,
                                      ('voting', 'uniform')), ('views', views, ('slot', 'all'))):
             if value not in allowed:
@@ -56,7 +56,7 @@ class ImageVotingLoss(GatheredLoss):
         self.views = views
 
     def vote(self, views: Tensor, text: Tensor) -> Tensor:
-        """Weights of unit views (N, K, E) under unit texts (N, E): (N, K)."""
+        """Return the weights (N, K) of unit views (N, K, E) given unit texts (N, E)."""
         if self.weights == 'uniform':
             return views.new_ones(views.shape[:2])
         votes = torch.einsum('ike,ie->ik', views, text).clamp(min=0).detach()
@@ -72,13 +72,12 @@ class ImageVotingLoss(GatheredLoss):
             raise ValueError(f'ImageVotingLoss needs gaussians (N, E), views (N, K, E) and text (N, E), got '
                              f'{tuple(gaussians.shape)}, {tuple(views.shape)} and {tuple(text.shape)}')
         if views.shape[1] < self.num_views:
-            raise ValueError(f'num_views={self.num_views}, but objects come with {views.shape[1]} views; lower '
-                             'num_views of the loss or let the dataset draw more')
+            raise ValueError(f'num_views={self.num_views}, but the batch has {views.shape[1]} views per object; lower '
+                             'num_views of the loss, or raise num_views of the dataset')
         with torch.autocast(gaussians.device.type, enabled=False):
             gaussians, views, text = unit_rows(gaussians, views[:, :self.num_views], text)
-            own, everyone, first = self.exchange(gaussians, views, text)
-            gaussians, views, text = own
-            terms = contrastive_terms(gaussians, views, *everyone[:2], logit_scale, first,
+            (gaussians, views, text), candidates, first = self.exchange(gaussians, views, text)
+            terms = contrastive_terms(gaussians, views, *candidates[:2], logit_scale, first,
                                       pool_slots=self.views == 'all')
             return self.loss_weight * (self.vote(views, text) * terms).mean()
 

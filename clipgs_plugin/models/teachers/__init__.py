@@ -1,4 +1,4 @@
-"""The frozen CLIP side."""
+"""Frozen teachers, whose space the models learn."""
 from clipgs_plugin.models.teachers.open_clip_teacher import OpenCLIPTeacher
 
 __all__ = ['OpenCLIPTeacher']

@@ -1,4 +1,4 @@
-"""From Gaussians to tokens."""
+"""Tokenizers, and the encoders of their patches."""
 from clipgs_plugin.models.tokenizers.gs_tokenizer import GSTokenizer
 from clipgs_plugin.models.tokenizers.patch_encoder import PatchEncoder
 from clipgs_plugin.models.tokenizers.patches import Patches

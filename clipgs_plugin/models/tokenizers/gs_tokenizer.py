@@ -1,4 +1,4 @@
-"""The GS tokenizer: from Gaussians to tokens."""
+"""GS tokenizer, from Gaussians to tokens."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from clipgs_plugin.structures.attributes import SCALE_QUANTITIES, attribute_name
 COMBINATIONS = ('mean', 'concat', 'turn')
 MAX_REFINE_WIDTH = 256
 IDENTITY_AXES = (0, 1, 2)
-# Attributes that an exchange of axes leaves to be permuted; the others have an orientation, or none.
+# Attributes for which permuting the axes of positions is enough; the others have an orientation.
 PERMUTABLE = ('xyz', 'position', 'rgb', 'opacity', 'sh_dc')
 
 
@@ -32,43 +32,44 @@ class GSTokenizer(BaseModule):
 
     with positions :math:`P_g` relative to the centre of patch :math:`g`, absolute colours :math:`C_g`, all
     linearised attributes :math:`A_g`, orders :math:`\pi` along curves, and :math:`W` zero at the start. So a model
-    begins as the point-cloud model whose patch encoder it took.
+    starts as the point-cloud model that initialises its patch encoder.
 
-    An object of fewer Gaussians than ``num_groups`` has as many patches as Gaussians; the other tokens are zero and
-    masked, and no layer sees them, batch norms included. One of fewer than ``group_size`` fills each patch by
-    repeating its Gaussians, which weighs them by their repeats in the statistics of batch norms, changes no maximum,
-    and makes neighbours in the order of Gaussians that are the same.
+    An object with n < ``num_groups`` Gaussians has n patches. Its other tokens are zero and masked, and no layer sees
+    them, batch norms included. An object with fewer than ``group_size`` Gaussians repeats them to fill each patch.
+    Repeats count in the statistics of batch norms and are neighbours in the orders, but change no maximum.
 
     Args:
-        num_groups: G, patches of an object. Not known of the paper; 512 and 64 are Uni3D's, on which it builds.
-        group_size: K, Gaussians of a patch.
+        num_groups: G, number of patches of an object. The paper states neither G nor K; 512 and 64 are the values of
+            Uni3D, on which it builds.
+        group_size: K, number of Gaussians of a patch.
         channels: C, width of a token.
-        attributes: What the refinement branch sees: ``'paper'`` (19 channels), ``'gauge_free'`` (13, blind to the 24
-            labellings of a Gaussian's axes), or a tuple of names of :mod:`clipgs_plugin.structures.attributes`.
-        orders: Curves along which the Gaussians of a patch are put in order: ``'xyz'``, ``'hilbert'``, ``'z'``.
-        combine: How several orders become one feature, of which the paper does not tell: ``'mean'`` averages the
-            pooled features, ``'concat'`` lays them side by side before the gate, ``'turn'`` takes one order a patch,
-            in turn over the patches.
-        strides: Strides of the rows of convolutions; ``(1, 1, 2, 2)`` is the other reading of the paper's figure.
-        refine: Whether there is a refinement branch. Without it this is the tokenizer of the point-cloud models.
-        start: First centre of farthest point sampling. ``'farthest'`` and ``'random'`` go with sorting the Gaussians
-            by content first, so that the order of a file does not matter; an index is an index into the file's
-            order, as published checkpoints have it, which then matters.
-        rule: Of farthest point sampling: ``'exact'``, or ``'pointnet2'``, with ``start=0``, for weights that were
-            trained with that library's kernel; see :func:`clipgs_plugin.ops.farthest_point_sample`.
-        scale: Which quantity of the scale is seen: ``'sigmoid'`` of the logarithm (the paper's), ``'log'`` or
-            ``'linear'``.
-        radius: Patches are the first K Gaussians, in the order of the file, within this distance of the centre, as
-            OpenShape forms them; None makes them of the K nearest.
-        point_attributes: What the patch encoder sees: ``('xyz', 'rgb')``, or ``('xyz',)`` for weights without colour.
-        point_axes: In which order the patch encoder and the backbone see the axes of positions. ``(0, 2, 1)`` is the
-            exchange of y and z, a reflection, under which OpenShape's z-up models were trained. The refinement
-            branch sees the object's own frame.
+        attributes: Input attributes of the refinement branch: ``'paper'`` (19 channels), ``'gauge_free'`` (13
+            channels, invariant to the 24 labellings of a Gaussian's axes), or a tuple of names from
+            :mod:`clipgs_plugin.structures.attributes`.
+        orders: Curves that order the Gaussians of a patch: ``'xyz'``, ``'hilbert'``, ``'z'``.
+        combine: Reduction of several orders to one feature, which the paper does not state: ``'mean'`` averages the
+            pooled features, ``'concat'`` concatenates them before the gate, ``'turn'`` uses one order per patch, in
+            turn over the patches.
+        strides: Strides of the rows of convolutions; ``(1, 1, 2, 2)`` is another reading of the paper's figure.
+        refine: Add the refinement branch. Without it this is the tokenizer of the point-cloud models.
+        start: First centre of farthest point sampling. With ``'farthest'`` or ``'random'`` the Gaussians are first
+            sorted by content, so that the order of the file does not matter. An integer is an index into the order of
+            the file, as published checkpoints use it; then the order matters.
+        rule: Rule of farthest point sampling: ``'exact'``, or ``'pointnet2'`` (with ``start=0``) for weights trained
+            with the kernel of that library; see :func:`clipgs_plugin.ops.farthest_point_sample`.
+        scale: Quantity of the scale: ``'sigmoid'`` of the logarithm (the paper's), ``'log'`` or ``'linear'``.
+        radius: Radius of the patches: the first K Gaussians inside, in the order of the file, as in OpenShape. None
+            takes the K nearest.
+        point_attributes: Input attributes of the patch encoder: ``('xyz', 'rgb')``, or ``('xyz',)`` for weights
+            without colour.
+        point_axes: Order of the axes of positions for the patch encoder and the backbone. ``(0, 2, 1)`` swaps y and
+            z, the reflection that OpenShape's z-up models were trained under. The refinement branch keeps the
+            object's frame.
         patch_encoder: Type and options of the patch encoder: :class:`PatchEncoder` (the default),
             :class:`SetAbstraction` or :class:`SoftPatchEncoder`.
-        refine_widths: Width of each row of convolutions, one for each stride; doubling from 64 to 256 where None.
-        pooling: Of the refinement branch, ``'max'`` or ``'mean'``.
-        init_cfg: Initialisation, as mmengine reads it.
+        refine_widths: Width of each row of convolutions, one for each stride; None doubles from 64 up to 256.
+        pooling: Pooling of the refinement branch, ``'max'`` or ``'mean'``.
+        init_cfg: Initialisation config of mmengine.
 
     Shapes:
         - input: :class:`GaussianBatch` of (B, N) Gaussians
@@ -140,7 +141,7 @@ class GSTokenizer(BaseModule):
         return self.encode(self.group(batch))
 
     def group(self, batch: GaussianBatch) -> Patches:
-        """Farthest point sampled centres and the Gaussians nearest to each."""
+        """Sample the centres and gather the Gaussians of each patch."""
         if not isinstance(batch, GaussianBatch):
             raise TypeError(f'GSTokenizer takes a GaussianBatch, got {type(batch).__name__}; make one with '
                             'GaussianBatch.from_clouds([cloud, ...])')
@@ -153,19 +154,14 @@ class GSTokenizer(BaseModule):
             return extract(raw, center_idx, neighbor_idx, lengths)
 
     def encode(self, patches: Patches) -> Tokens:
-        """Tokens of patches that are already grouped."""
-        features = self.patch_encoder(self.see_points(patches))
+        """Encode grouped patches into tokens."""
+        features = self.patch_encoder(self.point_channels(patches))
         if self.refinement is not None:
             features = features + self.refinement(self.linearise(patches, self.attributes), self.order(patches))
-        b, g = patches.centers.shape[:2]
-        if patches.mask is None:
-            features = features.unflatten(0, (b, g))
-        else:
-            features = features.new_zeros(b, g, self.channels).index_put((patches.mask,), features)
-        return Tokens(features, patches.centers[..., self.point_axes], patches.mask)
+        return Tokens(patches.to_batch(features), patches.centers[..., self.point_axes], patches.mask)
 
-    def see_points(self, patches: Patches) -> Tensor:
-        """What the patch encoder sees of each Gaussian, (P, K, C)."""
+    def point_channels(self, patches: Patches) -> Tensor:
+        """Return the input of the patch encoder, (P, K, C)."""
         if self.point_axes != IDENTITY_AXES:
             raw, offsets = patches.raw.clone(), patches.offsets[..., self.point_axes]
             raw[..., XYZ] = raw[..., XYZ][..., self.point_axes]
@@ -173,14 +169,14 @@ class GSTokenizer(BaseModule):
         return self.linearise(patches, self.point_attributes)
 
     def linearise(self, patches: Patches, attributes: tuple[str, ...]) -> Tensor:
-        """The attributes of each Gaussian as numbers a layer can read, (P, K, C)."""
+        """Map the Gaussians of each patch to channels of the given attributes, (P, K, C)."""
         with torch.autocast(patches.raw.device.type, enabled=False):
             return linearise(patches.raw, attributes, self.scale, patches.offsets[:, None]).to(self.dtype)
 
     def order(self, patches: Patches) -> Tensor:
-        """Index that puts the Gaussians of each patch in each order, (orders, P, K), or (1, P, K) in turn.
+        """Return indices that sort the Gaussians of each patch, (orders, P, K), or (1, P, K) with ``'turn'``.
 
-        Gaussians with one key keep the order they have in the patch, nearest to the centre first.
+        Gaussians with equal keys stay in the order of the patch, nearest to the centre first.
         """
         points = patches.raw[..., XYZ]
         orders = torch.stack([ops.curve_order(points, curve) for curve in self.orders])
@@ -192,7 +188,11 @@ class GSTokenizer(BaseModule):
 
 
 def check_axes(axes: Sequence[int], attributes: tuple[str, ...]) -> None:
-    """Refuse what is no permutation of the axes, or one of attributes that it would not be enough for."""
+    """Check that the axes are a permutation, and one that the attributes allow.
+
+    Raises:
+        ValueError: The axes are no permutation of 0, 1 and 2, or an attribute has an orientation.
+    """
     if sorted(axes) != [0, 1, 2]:
         raise ValueError(f'point_axes={tuple(axes)}: expected the axes 0, 1 and 2 in some order')
     if tuple(axes) != IDENTITY_AXES and not set(attributes) <= set(PERMUTABLE):

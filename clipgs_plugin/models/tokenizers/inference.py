@@ -1,4 +1,4 @@
-"""What makes patches cheap to encode at inference and changes no result."""
+"""Tricks that make patch encoders fast at inference without changing results."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -6,18 +6,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-# Gaussians whose activations fit into a CPU's cache together; a GPU needs more of them to be busy.
+# Number of Gaussians in a chunk: on a CPU the activations fit into the cache; a GPU needs more to be busy.
 CHUNK_ROWS = {'cpu': 4096}
 DEFAULT_CHUNK_ROWS = 1 << 20
 
 
 def is_inference(module: nn.Module) -> bool:
-    """True where batch norms use their running statistics and nothing will be differentiated."""
+    """Return True if batch norms use their running statistics and no gradients are recorded."""
     return not module.training and not torch.is_grad_enabled()
 
 
 def fold_batch_norm(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution that does the work of one followed by a batch norm in eval mode."""
+    """Fold a batch norm in eval mode into the preceding layer and return the weight and bias."""
     scale = norm.weight.float() * (norm.running_var.float() + norm.eps).rsqrt()
     shift = -norm.running_mean.float() if conv.bias is None else conv.bias.float() - norm.running_mean.float()
     weight = conv.weight.float() * scale.view(-1, *[1] * (conv.weight.ndim - 1))
@@ -25,36 +25,36 @@ def fold_batch_norm(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], patches: Tensor) -> Tensor:
-    """``function(patches)`` for patches (P, K, C), some at a time."""
+    """Compute ``function(patches)`` for patches (P, K, C) in chunks."""
     rows = CHUNK_ROWS.get(patches.device.type, DEFAULT_CHUNK_ROWS)
     chunks = patches.split(max(1, rows // patches.shape[1]))
     return torch.cat([function(chunk) for chunk in chunks]) if len(chunks) > 1 else function(patches)
 
 
 def patch_max(x: Tensor) -> Tensor:
-    """Maximum over the points of each patch, (P, K, C) to (P, C).
+    """Return the maximum over the points of each patch, (P, K, C) to (P, C).
 
-    Where it will be differentiated, one of the points that tie takes the gradient: to share it among them, as ``amax``
-    does, costs a pass over all of x. Where not, ``amax`` is the cheaper, since it looks for no index.
+    With gradients it is ``max``, which gives the gradient to one of the tied points: ``amax`` shares it among them,
+    which costs a pass over all of x. Without gradients ``amax`` is cheaper, since it computes no index.
     """
     return x.max(1).values if torch.is_grad_enabled() else x.amax(1)
 
 
 def relu_(x: Tensor) -> Tensor:
-    """ReLU in place, where nothing will be differentiated."""
+    """Apply ReLU in place, without gradients."""
     _comparable(x).clamp_min_(0)
     return x
 
 
 def relu_max(x: Tensor) -> Tensor:
-    """Maximum over the points of each patch after a ReLU, (P, K, C) to (P, C), where nothing will be differentiated."""
+    """Return the maximum over the points of each patch after a ReLU, (P, K, C) to (P, C), without gradients."""
     return relu_(_comparable(x).amax(1).view(x.dtype))
 
 
 def _comparable(x: Tensor) -> Tensor:
-    """The numbers themselves, or integers among which zero and whatever is larger compare alike, and faster.
+    """Return x, or its bits as integers, for which comparisons of non-negative numbers give the same result faster.
 
-    On a CPU torch compares numbers of bfloat16 by way of float32, at five times the cost of comparing their bits.
-    A NaN without a sign is larger than all, one with a sign counts as negative.
+    On a CPU torch compares bfloat16 numbers by converting them to float32, at five times the cost of comparing their
+    bits. A NaN with sign bit 0 is larger than every number, a NaN with sign bit 1 counts as negative.
     """
     return x.view(torch.int16) if x.dtype == torch.bfloat16 and x.device.type == 'cpu' else x

@@ -1,4 +1,4 @@
-"""The mini-PointNet with which every model of the Point-BERT family encodes its patches."""
+"""Mini-PointNet that encodes the patches in all models of the Point-BERT family."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from clipgs_plugin.structures.attributes import num_channels
 
 
 class Layer(NamedTuple):
-    """A convolution of kernel 1 as a matrix, and the batch norm after it."""
+    """Convolution with kernel 1 as a matrix, and the batch norm after it."""
 
     weight: Tensor            # (out, in)
     bias: Tensor              # (out,)
@@ -23,31 +23,32 @@ class Layer(NamedTuple):
 
 
 def build_patch_encoder(options: dict | None, attributes: Sequence[str], channels: int) -> nn.Module:
-    """The patch encoder of a config, for points of these attributes and tokens of this width."""
+    """Build the patch encoder of a config for the given point attributes and token width."""
     return MODELS.build({'type': 'clipgs_plugin.PatchEncoder', **(options or {}),
                          'in_channels': num_channels(attributes), 'out_channels': channels})
 
 
 @MODELS.register_module()
 class PatchEncoder(BaseModule):
-    """A PointNet over the points of a patch (Point-BERT, Yu et al., CVPR 2022), with the names of its checkpoints.
+    """PointNet over the points of a patch (Point-BERT, Yu et al., CVPR 2022), with its checkpoints' parameter names.
 
-    :meth:`plain` is the formula. :meth:`forward` gives the same with matrix products over contiguous channels, and
-    with the half of the second stage that sees the pooled feature done once a patch instead of once a point. At
-    inference it also folds the batch norms into the products and goes through the patches in chunks.
+    :meth:`reference` is the formula. :meth:`forward` computes the same, faster: it uses matrix products over
+    contiguous channels, and computes the half of the second stage that sees the pooled feature once per patch instead
+    of once per point. At inference it also folds the batch norms into the products and processes the patches in
+    chunks.
 
     Args:
-        in_channels: Channels of a point: 3 for xyz, 6 with rgb.
+        in_channels: Number of channels of a point: 3 for xyz, 6 with rgb.
         out_channels: Width of a token.
         widths: Hidden width of the first stage, its output, hidden width of the second stage.
-        init_cfg: Initialisation, as mmengine reads it.
+        init_cfg: Initialisation config of mmengine.
 
     Shapes:
         - input: (P, K, in_channels)
         - output: (P, out_channels)
     """
 
-    first_layer = 'first_conv.0'  # whose input channels are the attributes of a point
+    first_layer = 'first_conv.0'  # its input channels are the attributes of a point
 
     def __init__(self, in_channels: int = 6, out_channels: int = 512, widths: Sequence[int] = (128, 256, 512),
                  init_cfg: dict | list[dict] | None = None) -> None:
@@ -60,8 +61,8 @@ class PatchEncoder(BaseModule):
         self.second_conv = nn.Sequential(
             nn.Conv1d(2 * middle, second, 1), nn.BatchNorm1d(second), nn.ReLU(), nn.Conv1d(second, out_channels, 1))
 
-    def plain(self, patches: Tensor) -> Tensor:
-        """The encoder as published."""
+    def reference(self, patches: Tensor) -> Tensor:
+        """Compute the published formula."""
         local = self.first_conv(patches.transpose(1, 2))
         pooled = local.amax(2, keepdim=True)
         return self.second_conv(torch.cat([pooled.expand_as(local), local], dim=1)).amax(2)
@@ -100,5 +101,5 @@ class PatchEncoder(BaseModule):
 
 
 def norm_relu(x: Tensor, norm: nn.Module | None) -> Tensor:
-    """ReLU after a batch norm, or alone where that is folded into the product before it."""
-    return relu_(x) if norm is None else norm(x).relu_()  # folded, so that nothing will be differentiated
+    """Apply a batch norm and a ReLU; None stands for a norm that is already folded in, at inference."""
+    return relu_(x) if norm is None else norm(x).relu_()

@@ -1,4 +1,4 @@
-"""From a cloud to patches, and from a patch to a sequence: the parts of the tokenizer without weights."""
+"""Patches of an object: the steps of a tokenizer without weights."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -13,27 +13,34 @@ XYZ = RAW_SLICES['xyz']
 
 
 class Patches(NamedTuple):
-    """The patches that exist, in one list, and the places they have in the batch."""
+    """List of the real patches of a batch, and their places in the batch."""
 
     raw: Tensor                 # (P, K, 14) raw channels, positions relative to the patch's centre
     centers: Tensor             # (B, G, 3)
-    offsets: Tensor             # (P, 3) centres of the patches that exist
-    mask: Tensor | None = None  # (B, G) bool, True for the P patches of the list; None where P = B * G
+    offsets: Tensor             # (P, 3) centres of the P patches
+    mask: Tensor | None = None  # (B, G) bool, True for the P patches of the list; None if P = B * G
+
+    def to_batch(self, features: Tensor) -> Tensor:
+        """Put the features of the patches (P, C) at their places in the batch, (B, G, C), zero at padding."""
+        shape = self.centers.shape[:2]
+        if self.mask is None:
+            return features.unflatten(0, shape)
+        return features.new_zeros(*shape, features.shape[-1]).index_put((self.mask,), features)
 
 
 def canonicalise(raw: Tensor, lengths: Tensor) -> Tensor:
-    """The Gaussians of each object sorted by what they are, so that no later tie is broken by the order of a file.
+    """Sort the Gaussians of each object by content, so that the order of the file breaks no later tie.
 
     Args:
         raw: Raw channels, (B, N, 14).
-        lengths: Gaussians of each object, (B,).
+        lengths: Number of Gaussians of each object, (B,).
 
     Returns:
-        The rows of ``raw``, sorted by position, then colour, opacity and shape; padding stays at the end. Signs of
-        quaternions do not matter, nor, up to rounding, does the labelling of a Gaussian's axes.
+        The rows of ``raw``, sorted by position, then colour, opacity and shape; padding stays at the end. The order
+        does not depend on signs of quaternions nor, up to rounding, on the labelling of a Gaussian's axes.
     """
     shape = linearise(raw, ('log_covariance',))
-    # Rounded first: relabelled axes give the same covariance but for the last bits, which must not decide.
+    # Rounded first: relabelled axes change the last bits of a covariance, which must not decide the order.
     content = torch.cat([linearise(raw, ('xyz', 'rgb', 'opacity')), shape.round(decimals=3), shape,
                          linearise(raw, ('rotation',))], dim=-1)
     order = ops.canonical_order(content, lengths)
@@ -42,12 +49,13 @@ def canonicalise(raw: Tensor, lengths: Tensor) -> Tensor:
 
 def group_points(points: Tensor, num_groups: int, group_size: int, lengths: Tensor | None = None,
                  start: int | str = 0, rule: str = 'exact', radius: float | None = None) -> tuple[Tensor, Tensor]:
-    """Centres (B, G) by farthest point sampling and the points (B, G, K) of the patch around each.
+    """Sample centres (B, G) by farthest point sampling and find the points (B, G, K) of each patch.
 
     Args:
         points: Positions, (B, N, 3).
-        num_groups, group_size, lengths, start, rule: As :func:`clipgs_plugin.ops.group` takes them.
-        radius: First K points within this distance, by :func:`clipgs_plugin.ops.ball_query`; None takes the nearest.
+        num_groups, group_size, lengths, start, rule: See :func:`clipgs_plugin.ops.group`.
+        radius: Radius for :func:`clipgs_plugin.ops.ball_query`, which takes the first K points inside; None takes the
+            K nearest points.
     """
     if radius is None:
         return ops.group(points, num_groups, group_size, lengths, start, rule=rule)
@@ -57,14 +65,14 @@ def group_points(points: Tensor, num_groups: int, group_size: int, lengths: Tens
 
 
 def extract(raw: Tensor, center_idx: Tensor, neighbor_idx: Tensor, lengths: Tensor | None = None) -> Patches:
-    """Patches at given indices.
+    """Gather the patches at given indices.
 
     Args:
         raw: Raw channels, (B, N, 14).
-        center_idx: Gaussian at the centre of each patch, (B, G).
-        neighbor_idx: Gaussians of each patch, (B, G, K).
-        lengths: Gaussians of each object, (B,). An object with fewer than G has that many patches; the others are
-            repeats and are left out. Every object has G where None.
+        center_idx: Index of the Gaussian at the centre of each patch, (B, G).
+        neighbor_idx: Indices of the Gaussians of each patch, (B, G, K).
+        lengths: Number of Gaussians of each object, (B,). An object with n < G Gaussians has n patches; its other
+            indices are repeats and are left out. None keeps all G patches of every object.
     """
     b, g = center_idx.shape
     centers = torch.take_along_dim(raw[..., XYZ], center_idx[..., None], dim=1)

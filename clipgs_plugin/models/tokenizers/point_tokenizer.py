@@ -1,4 +1,4 @@
-"""The tokenizer of the point-cloud models: patches of points, without what Gaussians add."""
+"""Tokenizer of the published point-cloud models."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,32 +10,31 @@ from torch import Tensor
 from clipgs_plugin.models.tokenizers.patch_encoder import build_patch_encoder
 from clipgs_plugin.models.tokenizers.patches import group_points
 from clipgs_plugin.models.tokenizers.tokens import Tokens
-from clipgs_plugin.ops import knn
-from clipgs_plugin.ops.neighbors import ball_query
+from clipgs_plugin.ops import ball_query, knn
 from clipgs_plugin.ops.sampling import check_count, check_start
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.structures.attributes import POSITION, attribute_names, num_channels
 
-MAX_COLOR = 1.5  # what rounding or an augmentation may leave; bytes are far above it
+MAX_COLOR = 1.5  # leaves room for rounding and augmentation; bytes are far above
 
 
 @MODELS.register_module()
 class PointTokenizer(BaseModule):
-    """Tokens of a point cloud, as published point-cloud models make them (Point-BERT, Yu et al., CVPR 2022).
+    """Tokenizer of published point-cloud models (Point-BERT, Yu et al., CVPR 2022).
 
-    It takes plain tensors in the family's own frame, and is what a :class:`GSTokenizer` is without its refinement.
+    It takes tensors in the frame of the model family, and equals a :class:`GSTokenizer` without refinement.
 
     Args:
-        num_groups: G, patches of a cloud.
-        group_size: K, points of a patch.
+        num_groups: G, number of patches of a cloud.
+        group_size: K, number of points of a patch.
         channels: C, width of a token.
-        start, rule: Of farthest point sampling, see :func:`clipgs_plugin.ops.farthest_point_sample`.
-        radius: Patches are the first K points within this distance of the centre; None: the K nearest.
-        point_attributes: What the patch encoder sees, in this order: ``'xyz'`` relative to the centre, ``'position'``
-            in the cloud, ``'rgb'``, and others of :mod:`clipgs_plugin.structures.attributes`.
-        missing_color: Grey in place of colours that are not given; None asks for them.
-        patch_encoder: Type and options of the patch encoder; :class:`PatchEncoder` where None.
-        init_cfg: Initialisation, as mmengine reads it.
+        start, rule: Options of :func:`clipgs_plugin.ops.farthest_point_sample`.
+        radius: Radius of the patches, which hold the first K points inside; None takes the K nearest.
+        point_attributes: Input attributes of the patch encoder, in this order: ``'xyz'`` relative to the centre,
+            ``'position'`` in the cloud, ``'rgb'``, and others from :mod:`clipgs_plugin.structures.attributes`.
+        missing_color: Grey level for clouds without colours; None makes colours required.
+        patch_encoder: Type and options of the patch encoder; None takes :class:`PatchEncoder`.
+        init_cfg: Initialisation config of mmengine.
 
     Shapes:
         - output: :class:`Tokens`, features (B, G, C), centers (B, G, 3)
@@ -70,7 +69,7 @@ class PointTokenizer(BaseModule):
 
     @property
     def other_attributes(self) -> tuple[str, ...]:
-        """What the patch encoder sees beside positions and colours: the columns of ``attributes``."""
+        """Names of the point attributes other than positions and colours, the columns of ``attributes``."""
         return tuple(name for name in self.point_attributes if name not in ('xyz', POSITION, 'rgb'))
 
     def extra_repr(self) -> str:
@@ -81,9 +80,9 @@ class PointTokenizer(BaseModule):
         self,
         points: Tensor,                     # (B, N, 3) in the frame of the family
         colors: Tensor | None = None,       # (B, N, 3)
-        attributes: Tensor | None = None,   # (B, N, C) other_attributes, or these after xyz
-        center_idx: Tensor | None = None,   # (B, G) points at the centres; sampled where None
-        neighbor_idx: Tensor | None = None,  # (B, G, K) points of the patches; found where None
+        attributes: Tensor | None = None,   # (B, N, C) other_attributes, or xyz and other_attributes
+        center_idx: Tensor | None = None,   # (B, G) indices of the centres; None samples them
+        neighbor_idx: Tensor | None = None,  # (B, G, K) indices of the points of patches; None finds them
     ) -> Tokens:
         center_idx, neighbor_idx = self.group(points, center_idx, neighbor_idx)
         dtype = next(self.patch_encoder.parameters()).dtype
@@ -92,26 +91,26 @@ class PointTokenizer(BaseModule):
         b, g, k = neighbor_idx.shape
         centers = torch.take_along_dim(points, center_idx[..., None], dim=1)
 
-        def patches(values: Tensor) -> Tensor:
+        def gather(values: Tensor) -> Tensor:
             return torch.take_along_dim(values, neighbor_idx.flatten(1)[..., None], dim=1).unflatten(1, (g, k))
 
-        neighbors = patches(points)
-        seen = {'xyz': neighbors - centers[:, :, None], POSITION: neighbors}
+        neighbors = gather(points)
+        channels = {'xyz': neighbors - centers[:, :, None], POSITION: neighbors}
         if 'rgb' in self.point_attributes:
-            seen['rgb'] = patches(self._colors(points, colors))
+            channels['rgb'] = gather(self._colors(points, colors))
         if self.other_attributes:
-            others = patches(self._others(points, attributes))
-            seen.update(zip(self.other_attributes,
-                            others.split([num_channels((name,)) for name in self.other_attributes], dim=-1)))
-        features = self.patch_encoder(torch.cat([seen[name] for name in self.point_attributes], dim=-1).flatten(0, 1))
+            widths = [num_channels((name,)) for name in self.other_attributes]
+            channels.update(zip(self.other_attributes, gather(self._others(points, attributes)).split(widths, dim=-1)))
+        patches = torch.cat([channels[name] for name in self.point_attributes], dim=-1).flatten(0, 1)
+        features = self.patch_encoder(patches)
         return Tokens(features.unflatten(0, (b, g)), centers)
 
     def group(self, points: Tensor, center_idx: Tensor | None = None,
               neighbor_idx: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Centres (B, G) and the points (B, G, K) of each patch, those that are given and those that are found.
+        """Return the indices of centres (B, G) and of the points of patches (B, G, K), given or computed.
 
         Raises:
-            ValueError: A shape does not fit, or an index is of no point.
+            ValueError: A shape does not fit, or an index is out of range.
         """
         if points.ndim != 3 or points.shape[-1] != 3:
             raise ValueError(f'points have shape {tuple(points.shape)}, expected (B, N, 3)')
@@ -119,7 +118,7 @@ class PointTokenizer(BaseModule):
         b, n = points.shape[:2]
         if center_idx is None:
             if neighbor_idx is not None:
-                raise ValueError('neighbor_idx came without center_idx, the centres it is about')
+                raise ValueError('neighbor_idx is given without center_idx; give the centres of these patches too')
             return group_points(points, self.num_groups, self.group_size, None, self.start, self.rule, self.radius)
         center_idx = _indices('center_idx', center_idx, (b, None), n)
         centers = torch.take_along_dim(points, center_idx[..., None], dim=1)
@@ -130,11 +129,11 @@ class PointTokenizer(BaseModule):
 
     def _colors(self, points: Tensor, colors: Tensor | None) -> Tensor:
         if colors is None and self.missing_color is None:
-            raise ValueError('the model sees colour and colors is None; give colors (B, N, 3), or set missing_color')
+            raise ValueError('colors is None, but the model needs colours; give colors (B, N, 3), or set missing_color')
         if colors is None:
             return torch.full_like(points, self.missing_color)
         if colors.shape != points.shape:
-            raise ValueError(f'colors have shape {tuple(colors.shape)}, expected that of the points, '
+            raise ValueError(f'colors have shape {tuple(colors.shape)}, expected the shape of the points, '
                              f'{tuple(points.shape)}')
         if float(colors.detach().amax()) > MAX_COLOR:
             raise ValueError(f'colors reach {float(colors.detach().amax()):g}, expected sRGB in [0, 1]; divide bytes '
@@ -146,7 +145,7 @@ class PointTokenizer(BaseModule):
         if attributes is None or attributes.shape[:2] != points.shape[:2] or attributes.shape[2] - width not in (0, 3):
             found = None if attributes is None else tuple(attributes.shape)
             raise ValueError(f'attributes have shape {found}, expected ({len(points)}, {points.shape[1]}, {width}) for '
-                             f'{", ".join(self.other_attributes)}, or 3 more with the positions first')
+                             f'{", ".join(self.other_attributes)}, or 3 more channels with the positions first')
         return attributes[..., -width:]
 
 
@@ -159,14 +158,14 @@ def _floats(name: str, values: Tensor) -> Tensor:
 
 
 def _indices(name: str, index: Tensor, shape: tuple[int | None, ...], count: int) -> Tensor:
-    """Indices of points, int64, or an error; None in ``shape`` stands for any number."""
-    fits = index.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, index.shape))
+    """Check indices of points and return them as int64; None in ``shape`` stands for any number."""
+    fits = index.ndim == len(shape) and all(size in (None, found) for size, found in zip(shape, index.shape))
     if not fits or index.is_floating_point() or index.dtype == torch.bool:
-        wanted = ', '.join('any' if want is None else str(want) for want in shape)
+        expected = ', '.join('any' if size is None else str(size) for size in shape)
         raise ValueError(f'{name} is {index.dtype} of shape {tuple(index.shape)}, expected integers of shape '
-                         f'({wanted})')
+                         f'({expected})')
     index = index.long()
     if bool(((index < 0) | (index >= count)).any()):
-        raise ValueError(f'{name} reaches from {int(index.min())} to {int(index.max())}, and the clouds have points 0 '
-                         f'to {count - 1}')
+        raise ValueError(f'{name} ranges from {int(index.min())} to {int(index.max())}, expected indices of points, '
+                         f'0 to {count - 1}')
     return index

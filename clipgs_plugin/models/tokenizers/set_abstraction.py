@@ -1,4 +1,4 @@
-"""The set abstraction with which OpenShape encodes its patches."""
+"""Set abstraction, the patch encoder of OpenShape."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,27 +14,27 @@ from clipgs_plugin.registry import MODELS
 
 @MODELS.register_module()
 class SetAbstraction(BaseModule):
-    """Layers over every point of a patch and their maximum (PointNet++, Qi et al., 2017), as OpenShape has it.
+    """MLP on every point of a patch and its maximum (PointNet++, Qi et al., 2017), in the form of OpenShape.
 
-    Its points are seen as ``('xyz', 'position', 'rgb')``: relative to the centre, in the object, and their colour.
-    Names are those of OpenShape's checkpoints (Liu et al., NeurIPS 2023).
+    The attributes of a point are ``('xyz', 'position', 'rgb')``: position relative to the centre, position in the
+    object, colour. Parameter names are those of OpenShape's checkpoints (Liu et al., NeurIPS 2023).
 
-    :meth:`plain` is the formula. :meth:`forward` gives the same with matrix products over contiguous channels. At
-    inference it also folds the batch norms into the products, takes the maximum before the last bias and ReLU, which
-    keep the order of numbers, and goes through the patches in chunks.
+    :meth:`reference` is the formula. :meth:`forward` computes the same, faster: it uses matrix products over
+    contiguous channels. At inference it also folds the batch norms into the products, takes the maximum before the
+    last bias and ReLU, which preserve the order of numbers, and processes the patches in chunks.
 
     Args:
-        in_channels: Channels of a point.
+        in_channels: Number of channels of a point.
         out_channels: Width of a token.
         widths: Hidden widths.
-        init_cfg: Initialisation, as mmengine reads it.
+        init_cfg: Initialisation config of mmengine.
 
     Shapes:
         - input: (P, K, in_channels)
         - output: (P, out_channels)
     """
 
-    first_layer = 'mlp_convs.0'  # whose input channels are the attributes of a point
+    first_layer = 'mlp_convs.0'  # its input channels are the attributes of a point
 
     def __init__(self, in_channels: int = 9, out_channels: int = 256, widths: Sequence[int] = (64, 64),
                  init_cfg: dict | list[dict] | None = None) -> None:
@@ -45,8 +45,8 @@ class SetAbstraction(BaseModule):
         self.mlp_convs = nn.ModuleList([nn.Conv2d(c_in, c_out, 1) for c_in, c_out in sizes])
         self.mlp_bns = nn.ModuleList([nn.BatchNorm2d(c_out) for _, c_out in sizes])
 
-    def plain(self, patches: Tensor) -> Tensor:
-        """The encoder as published."""
+    def reference(self, patches: Tensor) -> Tensor:
+        """Compute the published formula."""
         x = patches.transpose(1, 2).unsqueeze(-1)  # (P, C, K, 1)
         for conv, norm in zip(self.mlp_convs, self.mlp_bns):
             x = norm(conv(x)).relu()
@@ -59,8 +59,8 @@ class SetAbstraction(BaseModule):
         x = patches.flatten(0, 1)
         for conv, norm in zip(self.mlp_convs, self.mlp_bns):
             x = F.linear(x, conv.weight[..., 0, 0], conv.bias)
-            x = norm(x[..., None, None]).relu_().flatten(1)  # rows as pictures of one pixel
-        # max, not amax: the gradient of amax is shared among ties, which costs a pass over all of x.
+            x = norm(x[..., None, None]).relu_().flatten(1)  # rows as images of one pixel
+        # max, not amax: amax shares the gradient among ties, which costs a pass over all of x.
         return x.unflatten(0, patches.shape[:2]).max(1).values
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The patch encoder of Gaussian-MAE, which looks at soft neighbours."""
+"""Patch encoder of Gaussian-MAE, with soft neighbours."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from clipgs_plugin.registry import MODELS
 
 
 class SoftNeighbors(nn.Module):
-    r"""Weighted means of the features of a patch, each with weights of a temperature of its own.
+    r"""Weighted means of the features of a patch, each with its own temperature.
 
     .. math:: z_i = \sum_j \mathrm{softmax}_j(-\|x_j - q\|^2 / t_i) \, x_j, \quad t_i = e^{a_i} + b_i
 
-    A low temperature gives the feature nearest to the query, a high one the mean of all. These are the "neural
-    nearest neighbors" of Plötz and Roth (NeurIPS 2018) as Gaussian-MAE has them: not one drawn after the other, but
-    side by side. Nothing keeps a temperature from becoming negative, as published.
+    A low temperature gives the feature nearest to the query, a high one the mean of all features. These are the
+    "neural nearest neighbors" of Plötz and Roth (NeurIPS 2018) in the variant of Gaussian-MAE: computed in parallel
+    instead of drawn one after another. As published, nothing keeps a temperature from becoming negative.
 
     Args:
-        count: k, how many means.
+        count: k, number of means.
 
     Shapes:
         - features: (P, K, C)
@@ -33,7 +33,7 @@ class SoftNeighbors(nn.Module):
     def __init__(self, count: int) -> None:
         super().__init__()
         self.learnable_temp = nn.Parameter(torch.zeros(count))  # a
-        self.log_temp_bias = nn.Parameter(torch.zeros(count))   # b, added past the exponential whatever its name
+        self.log_temp_bias = nn.Parameter(torch.zeros(count))   # b, added after the exponential despite its name
 
     def forward(self, features: Tensor, query: Tensor) -> Tensor:
         distances = (features - query).to(torch.promote_types(features.dtype, torch.float32)).square().sum(-1)
@@ -44,22 +44,23 @@ class SoftNeighbors(nn.Module):
 
 @MODELS.register_module()
 class SoftPatchEncoder(PatchEncoder):
-    """The patch encoder of Gaussian-MAE (Ma et al., 3DV 2025) with the names of its checkpoints.
+    """Patch encoder of Gaussian-MAE (Ma et al., 3DV 2025), with the parameter names of its checkpoints.
 
-    It is :class:`PatchEncoder`, but its second stage sees ``num_neighbors`` soft neighbours in the place of the K
-    Gaussians of the patch: means of their features by :class:`SoftNeighbors`, with the maximum over the patch as the
-    query. The pooled feature beside them is the maximum over the soft neighbours.
+    It differs from :class:`PatchEncoder` in the second stage, which sees ``num_neighbors`` soft neighbours instead of
+    the K Gaussians of the patch: means of their features from :class:`SoftNeighbors`, with the maximum over the patch
+    as the query. Its pooled feature is the maximum over the soft neighbours.
 
-    Gaussian-MAE makes its 32 out of patches of 40, on ``('xyz', 'opacity', 'linear_scale', 'quat', 'sh_dc')``. In an
-    object of fewer Gaussians than ``group_size`` the repeats weigh in the means. Temperatures begin alike, so that
-    an encoder without a checkpoint begins with soft neighbours that are all the same.
+    Gaussian-MAE computes 32 soft neighbours from patches of 40 Gaussians with the attributes ``('xyz', 'opacity',
+    'linear_scale', 'quat', 'sh_dc')``. In an object with fewer Gaussians than ``group_size``, repeated Gaussians
+    count repeatedly in the means. All temperatures are equal at the start, so without a checkpoint all soft
+    neighbours of a patch are equal at first.
 
     Args:
-        in_channels: Channels of a Gaussian.
+        in_channels: Number of channels of a Gaussian.
         out_channels: Width of a token.
         widths: Hidden width of the first stage, its output, hidden width of the second stage.
-        num_neighbors: k, soft neighbours of a patch.
-        init_cfg: Initialisation, as mmengine reads it.
+        num_neighbors: k, number of soft neighbours of a patch.
+        init_cfg: Initialisation config of mmengine.
 
     Shapes:
         - input: (P, K, in_channels)
@@ -73,11 +74,10 @@ class SoftPatchEncoder(PatchEncoder):
             raise ValueError(f'num_neighbors={num_neighbors}: expected 1 or more')
         self.n3_agg = SoftNeighbors(num_neighbors)
 
-    # max, not amax, throughout: amax would share the gradient among ties, and soft neighbours that begin alike would
-    # stay alike.
+    # max, not amax, throughout: amax shares the gradient among ties, so equal soft neighbours would stay equal.
 
-    def plain(self, patches: Tensor) -> Tensor:
-        """The encoder as published."""
+    def reference(self, patches: Tensor) -> Tensor:
+        """Compute the published formula."""
         local = self.first_conv(patches.transpose(1, 2)).transpose(1, 2)
         soft = self.n3_agg(local, local.max(1, keepdim=True).values)
         pooled = soft.max(1, keepdim=True).values

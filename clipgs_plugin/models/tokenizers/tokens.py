@@ -1,4 +1,4 @@
-"""The seam between a tokenizer and a backbone."""
+"""Interface between tokenizers and backbones."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 class Tokens(NamedTuple):
-    """Patches of a batch of objects as a transformer takes them.
+    """Tokens of the patches of a batch of objects.
 
-    Where an object has fewer patches than the batch is wide, the others are marked in ``mask`` and hold zeros; a
-    backbone must not let them change any result.
+    An object with fewer than G patches is padded with zeros, and ``mask`` marks the real patches. A backbone must not
+    let padding change any result.
     """
 
     features: Tensor             # (B, G, C)
-    centers: Tensor              # (B, G, 3), in the frame of the object
-    mask: Tensor | None = None   # (B, G) bool, True where a patch is; None where all are
+    centers: Tensor              # (B, G, 3) in the frame of the object
+    mask: Tensor | None = None   # (B, G) bool, True for real patches; None without padding
