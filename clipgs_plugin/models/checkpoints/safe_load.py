@@ -96,7 +96,7 @@ def load_file(path: str | Path, map_location: Any = 'cpu') -> Any:
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise ValueError(f'{path}: {_what_is_wrong(path, str(error))}') from error
+        raise ValueError(f'{path}: {why_refused(path, str(error))}') from error
 
 
 def _load_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
@@ -106,7 +106,7 @@ def _load_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
         device = str(map_location) if isinstance(map_location, str | torch.device) else 'cpu'
         return load_safetensors(path, device=device)
     except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(f'{path}: {_what_is_wrong(path, str(error))}') from error
+        raise ValueError(f'{path}: {why_refused(path, str(error))}') from error
 
 
 def check_archive(path: Path) -> None:
@@ -129,7 +129,7 @@ def check_archive(path: Path) -> None:
                                  'loaded; save it again with torch.save')
             damaged = archive.testzip()
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
-        raise ValueError(f'{path}: {_what_is_wrong(path, str(error))}') from error
+        raise ValueError(f'{path}: {why_refused(path, str(error))}') from error
     if damaged is not None:
         raise ValueError(f'{path}: {damaged} in it does not match its checksum, so the file is damaged; download it '
                          'again, or take an earlier checkpoint')
@@ -205,7 +205,7 @@ def _without_stand_ins(value: Any, done: dict[int, Any]) -> Any:
     return copy
 
 
-def _what_is_wrong(path: Path, message: str) -> str:
+def why_refused(path: Path, message: str) -> str:
     """Explain why a file was not loaded and what to do, from its first bytes and from torch's message."""
     with path.open('rb') as file:
         first = file.read(64)

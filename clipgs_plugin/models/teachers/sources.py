@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from pickle import UnpicklingError
 
 from torch import nn
 
+from clipgs_plugin.models.checkpoints.safe_load import check_archive, check_finite, why_refused
 from clipgs_plugin.registry.catalogue import load_catalogue
 
 PREPROCESS_KEYS = ('mean', 'std', 'interpolation', 'resize_mode')
@@ -100,7 +102,7 @@ def load_source(source: Source, precision: str, cache_dir: str | None) -> tuple[
     """Build the network, PIL transform and tokenizer of a source.
 
     Raises:
-        ValueError: The file holds the weights of another model.
+        ValueError: The file holds the weights of another model, is damaged, or could run code.
         FileNotFoundError: The weights of a tag are neither cached nor downloadable.
     """
     import open_clip
@@ -113,13 +115,18 @@ def load_source(source: Source, precision: str, cache_dir: str | None) -> tuple[
     elif source.file is not None and source.folder is None:
         options['force_preprocess_cfg'] = _common_preprocess(source.model)
     pretrained = source.tag or (str(source.file) if source.file else None)
+    if source.file is not None:
+        check_archive(source.file)
     try:
         network = open_clip.create_model(source.model, pretrained, precision=precision, cache_dir=cache_dir, **options)
+    except UnpicklingError as error:
+        raise ValueError(f'{pretrained}: {why_refused(Path(pretrained), str(error))}') from error
     except RuntimeError as error:
         if source.file is None:
             raise
         raise ValueError(f'{source.file}: not the weights of open_clip model {source.model!r}; name the '
                          f'architecture of these weights. Error of open_clip: {error}') from error
+    check_finite(dict(network.named_parameters()), pretrained or source.model)
     preprocess = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
     merges = {} if source.folder is None else {'bpe_path': str(source.folder / 'merges.txt.gz')}
     return network, preprocess, open_clip.get_tokenizer(source.model, cache_dir=cache_dir, **merges)
