@@ -7,7 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from clipgs_plugin.models.backbones.lora import add_lora
-from clipgs_plugin.models.checkpoints.published import is_published, published_encoder
+from clipgs_plugin.models.checkpoints.catalogue import is_published, published_encoder
 from clipgs_plugin.models.checkpoints.report import LoadReport
 from clipgs_plugin.models.parts import PARTS, part_of
 from clipgs_plugin.registry import MODELS, WEIGHT_INITIALIZERS

@@ -1,4 +1,4 @@
-"""The tensors of a foreign checkpoint, by the names its model gave them."""
+"""Safe reading of checkpoint files: tensors and metadata."""
 from __future__ import annotations
 
 import argparse
@@ -13,32 +13,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# How torch names what it refuses to unpickle.
+# The wording of torch when it refuses to unpickle a type.
 _CODE = re.compile(r'(?:GLOBAL|[Uu]nsupported class|but got <class) \'?([\w.]+)')
-# Where training codes put the weights: DeepSpeed, most, Point-BERT and Point-MAE, older files of theirs.
+# Keys under which training code stores the weights: DeepSpeed, most, Point-BERT and Point-MAE, their older files.
 WRAPPERS = ('module', 'state_dict', 'base_model', 'model')
 
 
 def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, Tensor]:
-    """Tensors of a checkpoint on the CPU, unwrapped and without a leading ``module.``.
+    """Read the tensors of a checkpoint onto the CPU, without wrappers and without a leading ``module.``.
 
-    Nothing in the file is executed: beside tensors only plain containers, ``argparse.Namespace`` and numpy numbers
-    are read, which the files of Point-BERT and ULIP hold.
+    Nothing in the file is executed. Besides tensors, only plain containers, ``argparse.Namespace`` and numpy numbers
+    are accepted; the files of Point-BERT and ULIP contain them.
 
     Args:
-        path: A file of torch.save or of safetensors.
-        trust_pickle: Run whatever code the file holds. Only for files whose origin you trust.
+        path: File written by ``torch.save`` or safetensors.
+        trust_pickle: Execute the code in the file if it holds any. Use it only for files from a trusted origin.
+
+    Returns:
+        Tensors by their names in the file.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        IsADirectoryError: It is a folder.
-        ValueError: The file holds no tensors or something that is not data, or it is damaged.
+        FileNotFoundError: The file does not exist.
+        IsADirectoryError: The path is a folder.
+        ValueError: The file holds no tensors, holds code, or is damaged.
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        raise IsADirectoryError(f'{path} is a folder; name the file in it')
+        raise IsADirectoryError(f'{path} is a folder; give the path of the file in it')
     if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such checkpoint; download it and give its path')
+        raise FileNotFoundError(f'{path}: file not found; download the checkpoint and give its path')
     content = _load(path, trust_pickle)
     while isinstance(content, Mapping) and (inner := next((content[key] for key in WRAPPERS
                                                            if isinstance(content.get(key), Mapping)), None)):
@@ -46,11 +49,12 @@ def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, T
     state = {_strip(key): value for key, value in content.items() if isinstance(value, Tensor)} \
         if isinstance(content, Mapping) else {}
     if not state:
-        raise ValueError(f'{path}: holds no tensors by name, neither bare nor under one of {WRAPPERS}')
+        raise ValueError(f'{path}: holds no named tensors, neither at the top level nor under one of {WRAPPERS}')
     return state
 
 
 def _load(path: Path, trust_pickle: bool):
+    """Return the whole content of a file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -59,52 +63,52 @@ def _load(path: Path, trust_pickle: bool):
             return load_file(path)
         with torch.serialization.safe_globals(_plain_data()):
             return torch.load(path, map_location='cpu', weights_only=not trust_pickle)
-    except (ImportError, AttributeError) as error:  # of code that a trusted file names
-        raise ValueError(f'{path}: needs code that is not here ({error}); put the repository that wrote it on '
-                         'PYTHONPATH') from error
-    # What torch raises on a damaged file, beside its refusal of code, depends on where the damage lies.
+    except (ImportError, AttributeError) as error:  # a trusted file names a missing module
+        raise ValueError(f'{path}: needs code that is not installed ({error}); add the repository that wrote the file '
+                         'to PYTHONPATH') from error
+    # On a damaged file, the type of torch's error depends on the position of the damage.
     except (UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         if trust_pickle and _is_pickle(path):
             with path.open('rb') as file:
                 return pickle.load(file)
-        raise ValueError(f'{path}: {_what_is_wrong(path, str(error))}') from error
+        raise ValueError(f'{path}: {_explain(path, str(error))}') from error
 
 
-def _what_is_wrong(path: Path, message: str) -> str:
-    """Why a file was not loaded and what to do, from its first bytes and from what torch says of it."""
+def _explain(path: Path, message: str) -> str:
+    """Explain why a file was not loaded, from its first bytes and torch's error message."""
     with path.open('rb') as file:
         first = file.read(64)
     if first.startswith(b'version https://git-lfs'):
-        return 'is a pointer of git-LFS and not the file itself; fetch it with git lfs pull'
+        return 'is a git-LFS pointer, not the checkpoint itself; fetch the file with git lfs pull'
     if first.lstrip()[:1] == b'<':
-        return 'is a web page and not the file; download the file itself'
+        return 'is a web page, not a checkpoint; download the file itself'
     if path.suffix != '.safetensors' and first[8:9] == b'{':
-        return f'is a file of safetensors by another name; call it {path.stem}.safetensors'
+        return f'is a safetensors file with another extension; rename it to {path.stem}.safetensors'
     code = _CODE.search(message)
     if code or _is_pickle(path):
-        held = code[1] if code else 'a pickle of something else than tensors and plain data'
-        return (f'holds {held}, which could run code, so it was not loaded; if you trust where it comes from, convert '
-                f'it once: python tools/convert_checkpoint.py {path} {path.stem}.safetensors --trust-pickle')
-    return 'is not a checkpoint of tensors and plain data, or truncated, so it was not loaded; download it again'
+        held = code[1] if code else 'pickled objects other than tensors and plain data'
+        return (f'holds {held}, which could run code, so it was not loaded; if you trust its origin, convert it once: '
+                f'python tools/convert_checkpoint.py {path} {path.stem}.safetensors --trust-pickle')
+    return 'is truncated or not a checkpoint of tensors and plain data, so it was not loaded; download it again'
 
 
 def _is_pickle(path: Path) -> bool:
-    """Whether a file begins with a whole pickle of a protocol since 2."""
+    """Check whether a file begins with a complete pickle of protocol 2 or later."""
     with path.open('rb') as file:
         if file.read(1) != b'\x80':
             return False
         file.seek(0)
         try:
             return any(operation.name == 'STOP' for operation, _, _ in pickletools.genops(file))
-        except (ValueError, EOFError, UnicodeDecodeError):  # it breaks off
+        except (ValueError, EOFError, UnicodeDecodeError):  # truncated
             return False
 
 
 def _plain_data() -> list:
-    """Types that checkpoints hold beside tensors and that cannot execute anything."""
+    """Return harmless types that checkpoints hold besides tensors."""
     scalar = np.float64(0).__reduce__()[0]
     dtypes = [type(np.dtype(code)) for code in '?bhilqBHILQefdFD']
-    names = ('numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar')  # of numpy 1 and of numpy 2
+    names = ('numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar')  # numpy 1 and numpy 2
     return [argparse.Namespace, np.dtype, *dtypes, *[(scalar, name) for name in names]]
 
 
@@ -115,7 +119,7 @@ def _strip(key: str) -> str:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What a safetensors file says about itself; empty for other files."""
+    """Read the metadata of a safetensors file. Other files have none."""
     from safetensors import safe_open
 
     if Path(path).suffix != '.safetensors':
