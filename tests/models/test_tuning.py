@@ -318,7 +318,7 @@ def test_blocks_with_low_rank_updates_are_in_training_though_frozen():
 
 
 def test_an_unknown_part_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"there is no part 'block', 'head'; expected some of "
+    with pytest.raises(ValueError, match=r"unknown part 'block', 'head'; expected some of "
                                          r"\('patch_encoder', 'refinement', 'position', 'blocks', 'norm', "):
         encoder(frozen=('norm', 'block', 'head'))
     absent = encoder(refine=False, num_prompts=0, frozen=('refinement', 'prompts', 'lora'))
