@@ -106,7 +106,7 @@ class Contract:
         return [
             f'{self.num_points:,} points, {axes}, {scale}',
             f'{patches}, first centre {self.start}, sampling rule {self.rule}',
-            f'input {", ".join(self.point_attributes)}{color}',
+            f'point attributes {", ".join(self.point_attributes)}{color}',
             f'embeds into {self.teacher} (width {self.embed_dim})' if self.teacher
             else 'not aligned with a CLIP model',
         ]
