@@ -52,13 +52,13 @@ def point_bert_parts(in_channels=3, depth=2):
     return (randomised(PointBERT(48, depth, 1, 64)), randomised(PatchEncoder(in_channels, 64), 2))
 
 
-def point_bert_file(path, prefix='transformer_q.', wrapper='base_model', in_channels=3, depth=2, **beside):
+def point_bert_file(path, prefix='transformer_q.', wrapper='base_model', in_channels=3, depth=2, **extra):
     backbone, patches = point_bert_parts(in_channels, depth)
     model = prefixed({**prefixed(patches, 'encoder.'), **backbone, 'mask_token': torch.ones(1, 1, 48)}, prefix)
     if prefix == 'transformer_q.':
         model |= {key.replace('transformer_q', 'transformer_k'): value * 0 for key, value in model.items()}
         model |= {'dvae.encoder.first_conv.0.weight': torch.zeros(128, 3, 1), 'queue': torch.zeros(4, 4)}
-    torch.save({wrapper: prefixed(model, 'module.'), 'epoch': 3, **beside}, path)
+    torch.save({wrapper: prefixed(model, 'module.'), 'epoch': 3, **extra}, path)
     return path
 
 

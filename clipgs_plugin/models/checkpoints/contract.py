@@ -27,7 +27,7 @@ class Contract:
         point_attributes: Input attributes of a point, in order.
         point_axes: Order of the input axes; ``(0, 2, 1)`` swaps y and z.
         normalisation: ``'unit_sphere'`` centres on the mean and scales the greatest radius to 1; ``'none'`` keeps the
-            data as they are.
+            data unchanged.
         color_range: Minimum and maximum of a colour; None without colour.
         missing_color: Grey value that replaces missing colours; None without colour.
         teacher: Name of the CLIP model whose space it embeds into, if possible as in the catalogue of teachers; None

@@ -31,7 +31,7 @@ class File:
         wrap: Function from the state dict to the content of the saved file.
         prefix: Prefix of the point-cloud model's names.
         dtype: Type of the used tensors.
-        sees: Input of the model: ``'xyz'``, ``'rgb'`` or ``'gaussians'``.
+        inputs: Input of the model: ``'xyz'``, ``'rgb'`` or ``'gaussians'``.
         finetuned: True for a file fine-tuned for classification.
         patches: Groups, group size and radius of the published model; None if none was published.
         embed_dim: Width of the CLIP space; None without a projection.
@@ -46,7 +46,7 @@ class File:
     wrap: Callable[[dict[str, Tensor]], object]
     prefix: str = ''
     dtype: torch.dtype = torch.float32
-    sees: str = 'xyz'
+    inputs: str = 'xyz'
     finetuned: bool = False
     patches: tuple[int, int, float | None] | None = None
     embed_dim: int | None = None
@@ -277,7 +277,7 @@ def ulip_2(depth: int = 3) -> File:
         {**below('point_encoder', point_bert(depth, channels=6)), 'pc_projection': (768, 1280)},
         {'logit_scale': (), 'open_clip_model.logit_scale': (), **below('open_clip_model.visual', image),
          **below('open_clip_model', clip_tower(1280, 2))},
-        ulip_file, 'point_encoder.', sees='rgb', patches=(512, 32, None), embed_dim=1280,
+        ulip_file, 'point_encoder.', inputs='rgb', patches=(512, 32, None), embed_dim=1280,
         mistakes=formulas.PointBERT.mistakes)
 
 
@@ -340,7 +340,7 @@ def openshape(scaling: int, prefix: str = 'ppat.', projection: str = 'proj',
         **linear('1.fn.net.0', hidden, width), **linear('1.fn.net.3', width, hidden)})
     used = {prefix + key: shape for key, shape in model.items()}
     return File('openshape', formulas.OpenShape, heads,
-                used | (linear(projection, embed_dim, width) if projection else {}), {}, wrap, prefix, sees='rgb',
+                used | (linear(projection, embed_dim, width) if projection else {}), {}, wrap, prefix, inputs='rgb',
                 patches=published, embed_dim=embed_dim if projection else None,
                 mistakes=formulas.OpenShape.mistakes if scaling == 4 else ('other heads',))
 
@@ -389,7 +389,7 @@ def recon_plus_plus(size: str, depth: int) -> File:
     mistakes = formulas.ReConPlusPlus.mistakes if size == 's' else ('other heads',)
     return File('recon_plus_plus', formulas.ReConPlusPlus, heads,
                 {**below('model', model), **linear('img_proj', 1280, width), **linear('text_proj', 1280, width)},
-                below('model', decoder), base_model, 'model.', sees='rgb', patches=(512, 32, None), embed_dim=1280,
+                below('model', decoder), base_model, 'model.', inputs='rgb', patches=(512, 32, None), embed_dim=1280,
                 mistakes=mistakes)
 
 
@@ -404,7 +404,7 @@ def gaussian_mae(soft: bool, depth: int = 4) -> File:
         heads |= linear(f'{name}_head.0', 32 * channels, 384, 1)
     return File('gaussian_mae', formulas.SoftGaussianMAE if soft else formulas.PointMAE, 6,
                 below('MAE_encoder', model), {**point_mae_decoder(), **heads, **dead}, base_model, 'MAE_encoder.',
-                sees='gaussians', patches=(64, 40 if soft else 32, None),
+                inputs='gaussians', patches=(64, 40 if soft else 32, None),
                 mistakes=formulas.SoftGaussianMAE.mistakes if soft else ('other heads',))
 
 
@@ -418,7 +418,7 @@ def gaussian_jepa(depth: int = 4) -> File:
     return File('gaussian_mae', formulas.PointMAE, 6, below('JEPA_encoder', model),
                 {**below('teacher_encoder', model), **below('teacher_geo_proj', two),
                  **below('teacher_app_proj', two), **predictor},
-                base_model, 'JEPA_encoder.', sees='gaussians', patches=(64, 32, None))
+                base_model, 'JEPA_encoder.', inputs='gaussians', patches=(64, 32, None))
 
 
 FILES = {

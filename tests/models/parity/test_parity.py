@@ -69,11 +69,11 @@ def loaded(request, tmp_path_factory) -> Loaded:
     torch.save(file.wrap(state), path)
     found = load_point_cloud_checkpoint(path, finetuned=file.finetuned)
     path.unlink()
-    return Loaded(file, state, *found, formula(file, state)(some_cloud(file.sees), *some_patches()))
+    return Loaded(file, state, *found, formula(file, state)(some_cloud(file.inputs), *some_patches()))
 
 
 @cache
-def some_cloud(sees: str, gray: float | None = None) -> Cloud:
+def some_cloud(inputs: str, gray: float | None = None) -> Cloud:
     """Make two objects with points at six ends and near the origin. The second one starts near the origin."""
     generator = torch.Generator().manual_seed(1)
     ends = torch.cat([torch.eye(3), -torch.eye(3)])[torch.arange(N) % 6]
@@ -85,8 +85,8 @@ def some_cloud(sees: str, gray: float | None = None) -> Cloud:
         torch.rand(B, N, 1, generator=generator), torch.rand(B, N, 3, generator=generator) * 0.1,
         nn.functional.normalize(torch.randn(B, N, 4, generator=generator), dim=-1),
         torch.randn(B, N, 3, generator=generator)], dim=-1)
-    return Cloud(points.double(), colors.double() if sees == 'rgb' else None,
-                 gaussians.double() if sees == 'gaussians' else None)
+    return Cloud(points.double(), colors.double() if inputs == 'rgb' else None,
+                 gaussians.double() if inputs == 'gaussians' else None)
 
 
 @cache
@@ -119,7 +119,7 @@ def test_the_test_objects_distinguish_the_rules_of_grouping():
 @pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
 def test_outputs_equal_the_formula_of_the_family(loaded, dtype):
     assert all(0.1 < x.std() < 10 for x in loaded.expected)
-    found = loaded.run(some_cloud(loaded.file.sees), *some_patches(), dtype=dtype)
+    found = loaded.run(some_cloud(loaded.file.inputs), *some_patches(), dtype=dtype)
     assert difference(found, loaded.expected) <= TOLERANCE[dtype]
 
 
@@ -131,15 +131,15 @@ def test_outputs_with_the_models_own_patches_equal_the_formula(loaded):
     tokenizer.num_groups, tokenizer.group_size = G, K
     if is_openshape:  # it starts at a random point
         tokenizer.start = 0
-    cloud, patches = some_cloud(loaded.file.sees), own_patches(tokenizer.radius, not is_openshape)
+    cloud, patches = some_cloud(loaded.file.inputs), own_patches(tokenizer.radius, not is_openshape)
     assert difference(loaded.run(cloud), loaded.formula(cloud, *patches)) <= TOLERANCE[torch.float32]
 
 
 def test_alternative_inputs_give_the_expected_output(loaded):
-    cloud = some_cloud(loaded.file.sees)
-    if loaded.file.sees == 'rgb':  # missing colours are grey
+    cloud = some_cloud(loaded.file.inputs)
+    if loaded.file.inputs == 'rgb':  # missing colours are grey
         cloud, expected = some_cloud('xyz'), loaded.formula(some_cloud('rgb', 0.4), *some_patches())
-    elif loaded.file.sees == 'gaussians':  # positions may precede the attributes
+    elif loaded.file.inputs == 'gaussians':  # positions may precede the attributes
         cloud = cloud._replace(attributes=torch.cat([cloud.points, cloud.attributes], dim=-1))
         expected = loaded.expected
     else:  # colours are ignored
@@ -148,7 +148,7 @@ def test_alternative_inputs_give_the_expected_output(loaded):
 
 
 def test_wrong_formulas_on_the_same_tensors_are_detected(loaded):
-    cloud = some_cloud(loaded.file.sees)
+    cloud = some_cloud(loaded.file.inputs)
     found = loaded.run(cloud, *some_patches())
     differences = {wrong: difference(found, loaded.formula(cloud, *some_patches(), wrong))
                    for wrong in loaded.file.mistakes}
@@ -183,7 +183,7 @@ def content(value: Tensor) -> tuple:
 def test_the_model_is_in_eval_mode_with_a_complete_contract(loaded):
     assert not loaded.model.training
     assert loaded.contract.embed_dim == loaded.file.embed_dim
-    assert (loaded.contract.missing_color is not None) == (loaded.file.sees == 'rgb')
+    assert (loaded.contract.missing_color is not None) == (loaded.file.inputs == 'rgb')
 
 
 # Shapes of family_files against the timm models from which the families took their blocks
