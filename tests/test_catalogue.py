@@ -1,4 +1,4 @@
-"""The catalogue of published point-cloud checkpoints says what can be true."""
+"""Consistency of the catalogue of published point-cloud checkpoints."""
 import pytest
 import torch
 
@@ -13,7 +13,7 @@ BACKBONES = {
     'recon': 'ReCon', 'recon_plus_plus': 'ReConPlusPlus', 'gaussian_mae': 'GaussianMAE',
 }
 CHANNELS = {'xyz': 3, 'position': 3, 'rgb': 3, 'opacity': 1, 'linear_scale': 3, 'quat': 4, 'sh_dc': 3}
-SEEN = {
+POINT_ATTRIBUTES = {
     'point_bert': [('xyz',)],
     'point_mae': [('xyz',)],
     'ulip': [('xyz',), ('xyz', 'rgb')],
@@ -24,9 +24,9 @@ SEEN = {
     'gaussian_mae': [('xyz', 'opacity', 'linear_scale', 'quat', 'sh_dc')],
 }
 PATCH_ENCODERS = {'openshape': {'SetAbstraction'}, 'gaussian_mae': {'SoftPatchEncoder', 'PatchEncoder'}}
-# Teachers of published models that open_clip does not have.
+# Width of the teachers that open_clip does not have.
 OTHER_TEACHERS = {'SLIP ViT-B/16': 512}
-# Bytes of published files, and the bytes a parameter takes in them: a half, a float, or a float and Adam's two moments.
+# Bytes of published files and bytes per parameter: float16, float32, or float32 with the two moments of Adam.
 FILE_SIZES = {
     'ulip2-pointbert-10k-colored': (402_000_000, 12),
     'openshape-pointbert-vitg14': (388_091_433, 12),
@@ -55,7 +55,7 @@ def contract(entry):
 
 
 def built(entry):
-    """The patch encoder and the backbone of an entry, without memory for their weights."""
+    """Build the tokenizer and the backbone of an entry on the meta device."""
     contract = Contract.from_dict(entry['contract'])
     with torch.device('meta'):
         tokenizer = MODELS.build(dict(type='GSTokenizer', refine=False, **contract.tokenizer_options(),
@@ -64,9 +64,9 @@ def built(entry):
 
 
 @every_entry
-def test_an_entry_has_the_keys_it_must_and_may_have(name, entry):
-    must = {'family', 'architecture', 'file', 'page', 'licence', 'contract'}
-    assert must <= entry.keys() <= must | {'published', 'note'}
+def test_an_entry_has_all_required_and_no_unknown_keys(name, entry):
+    required = {'family', 'architecture', 'file', 'page', 'licence', 'contract'}
+    assert required <= entry.keys() <= required | {'published', 'note'}
     assert entry['architecture'].keys() == {'tokenizer', 'backbone'}
     assert {'channels'} <= entry['architecture']['tokenizer'].keys() <= {'channels', 'patch_encoder'}
     assert entry['page'].startswith('https://') and entry['licence']
@@ -75,7 +75,7 @@ def test_an_entry_has_the_keys_it_must_and_may_have(name, entry):
 
 
 @every_entry
-def test_every_number_has_a_source(name, entry):
+def test_every_result_has_a_source(name, entry):
     for result in entry.get('published', []):
         assert {'benchmark', 'top1', 'source'} <= result.keys() <= {'benchmark', 'top1', 'top5', 'source'}
         assert 0 < result['top1'] <= result.get('top5', 100) <= 100
@@ -83,7 +83,7 @@ def test_every_number_has_a_source(name, entry):
 
 
 @every_entry
-def test_a_contract_keeps_its_values(name, entry, contract):
+def test_a_contract_survives_a_round_trip(name, entry, contract):
     kept = contract.to_dict()
     assert {key: kept[key] for key in entry['contract']} == entry['contract']
     assert Contract.from_dict(kept) == contract
@@ -91,12 +91,12 @@ def test_a_contract_keeps_its_values(name, entry, contract):
 
 
 @every_entry
-def test_a_contract_is_that_of_its_family(name, entry, contract):
+def test_a_contract_agrees_with_its_family(name, entry, contract):
     family = entry['family']
-    assert contract.point_attributes in SEEN[family]
+    assert contract.point_attributes in POINT_ATTRIBUTES[family]
     assert contract.normalisation == 'unit_sphere'
     check_start(contract.start, contract.rule)
-    # OpenShape samples with dgl's kernel and takes balls; all others use pointnet2's and nearest neighbours.
+    # OpenShape uses dgl's sampling and ball queries; all others use pointnet2's sampling and nearest neighbours.
     openshape = family == 'openshape'
     assert (contract.start, contract.rule) == (('random', 'exact') if openshape else (0, 'pointnet2'))
     assert (contract.radius is not None) == openshape
@@ -109,7 +109,7 @@ def test_a_contract_is_that_of_its_family(name, entry, contract):
 
 
 @every_entry
-def test_an_entry_embeds_into_the_width_of_its_teacher(name, contract):
+def test_an_entry_has_the_embedding_width_of_its_teacher(name, contract):
     widths = {None: None, **OTHER_TEACHERS,
               **{teacher: entry['width'] for teacher, entry in load_catalogue('teachers').items()}}
     assert contract.embed_dim == widths[contract.teacher]
@@ -128,21 +128,21 @@ def test_the_parts_of_an_entry_fit(name, entry, contract):
 
 
 @pytest.mark.parametrize('name', FILE_SIZES)
-def test_an_entry_has_the_size_of_its_file(name, entry, contract):
+def test_the_parameters_of_an_entry_match_its_file_size(name, entry, contract):
     size, bytes_each = FILE_SIZES[name]
     tokenizer, backbone = built(entry)
     count = sum(p.numel() for part in (tokenizer, backbone) for p in part.parameters())
-    if name != 'openshape-pointbert-vitb32':  # whose class token is the embedding
+    if name != 'openshape-pointbert-vitb32':  # its class token is the embedding
         count += backbone.out_channels * contract.embed_dim
-    # Beside these a file has names, statistics of batch norms, biases of the projection, and Uni3D's an image model's
-    # first and last layer.
+    # A file also has names, batch-norm statistics, biases of the projection and, for Uni3D, the first and last layers
+    # of an image model.
     assert 0.965 < count * bytes_each / size < 1
 
 
-def test_files_of_a_page_differ():
+def test_every_entry_has_its_own_file():
     files = [(entry['page'], entry['file']) for entry in CATALOGUE.values()]
     assert len(set(files)) == len(files)
 
 
-def test_all_families_are_there():
+def test_every_family_has_an_entry():
     assert {entry['family'] for entry in CATALOGUE.values()} == set(BACKBONES)

@@ -1,4 +1,4 @@
-"""Convert a published point-cloud checkpoint to safetensors that say what they are."""
+"""Convert a published point-cloud checkpoint to safetensors with its architecture and contract as metadata."""
 from __future__ import annotations
 
 import json
@@ -12,19 +12,19 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.models.checkpoints import FAMILIES, convert_checkpoint
     args = parser(__doc__, TINY_TABLE, 'python tools/convert_checkpoint.py '
                   'work_dirs/tables/backbones/checkpoints/120x1/uni3d.pth work_dirs/uni3d.safetensors')
-    args.add_argument('source', metavar='SRC', type=Path, help='the published file')
-    args.add_argument('target', metavar='DST', type=Path, help='the .safetensors file to write')
+    args.add_argument('source', metavar='SRC', type=Path, help='path of the published file')
+    args.add_argument('target', metavar='DST', type=Path, help='path of the .safetensors file to write')
     args.add_argument('--family', choices=['auto', *sorted(FAMILIES)], default='auto',
-                      help='refuse the file where it is of another (%(default)s: told by the names in it)')
-    args.add_argument('--name', help='the published checkpoint that it should be, as tools/list_backbones.py names it')
-    args.add_argument('--finetuned', action='store_true', help='accept a file that was fine-tuned to classify')
+                      help='required family of the file (default: %(default)s, detected from the tensor names)')
+    args.add_argument('--name', help='catalogue entry that the file must match, as listed by tools/list_backbones.py')
+    args.add_argument('--finetuned', action='store_true', help='accept a file that was fine-tuned for classification')
     args.add_argument('--trust-pickle', action='store_true',
-                      help='run the code inside the file; only for files you trust, in a place where it can do no harm')
-    args.add_argument('--overwrite', action='store_true', help='replace a file that exists')
+                      help='execute the code in the file; only for trusted files, in an isolated environment')
+    args.add_argument('--overwrite', action='store_true', help='replace an existing file')
     args.add_argument('--json', action='store_true', help='print the result as JSON')
     options = args.parse_args(argv)
     if options.target.exists() and not options.overwrite:
-        args.error(f'{options.target} exists; say --overwrite to replace it')
+        args.error(f'{options.target} exists; add --overwrite to replace it')
     print(f'Converting {options.source} to {options.target}', file=sys.stderr)
     found = convert_checkpoint(options.source, options.target, options.family, options.name, options.trust_pickle,
                                options.finetuned)
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         backbone = dict(found.architecture.backbone)
         print(f'{backbone.pop("type")}({", ".join(f"{key}={value!r}" for key, value in backbone.items())})')
         print(*found.contract.lines(), sep='\n')
-        print(f'{len(found.sources)} tensors written to {options.target}, {len(found.unused)} left out as never used')
+        print(f'{len(found.sources)} tensors written to {options.target}, {len(found.unused)} unused tensors left out')
     return 0
 
 

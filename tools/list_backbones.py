@@ -1,4 +1,4 @@
-"""List the published point-cloud models that an encoder can begin from, or print some in full."""
+"""List the published point-cloud models that an encoder can start from, or print some of them in full."""
 from __future__ import annotations
 
 import difflib
@@ -21,9 +21,9 @@ def main(argv: list[str] | None = None) -> int:
 
     args = parser(__doc__, 'python tools/list_backbones.py --family uni3d',
                   'python tools/list_backbones.py uni3d-b recon++-l')
-    args.add_argument('names', metavar='NAME', nargs='*', help='print these in full instead of the table of all')
-    args.add_argument('--family', choices=families, help='only models of this family')
-    args.add_argument('--json', action='store_true', help='print a JSON list, with all of every model')
+    args.add_argument('names', metavar='NAME', nargs='*', help='models to print in full instead of the table')
+    args.add_argument('--family', choices=families, help='list only models of this family')
+    args.add_argument('--json', action='store_true', help='print a JSON list with all details')
     options = args.parse_args(argv)
     for name in options.names:
         if name not in catalogue:
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
                if options.family in (None, catalogue[name]['family'])}
 
     if options.json:
-        print(json.dumps([_whole(name, entry) for name, entry in entries.items()], indent=2))
+        print(json.dumps([_details(name, entry) for name, entry in entries.items()], indent=2))
     elif options.names:
         for name, entry in entries.items():
             _print_entry(name, entry)
@@ -42,12 +42,12 @@ def main(argv: list[str] | None = None) -> int:
         others = _unpublished(catalogue)
         if others and options.family is None:
             print(f'Backbones without published weights: {", ".join(others)}')
-        print('A name prints all there is to know of its model: python tools/list_backbones.py NAME')
+        print('Details of a model: python tools/list_backbones.py NAME')
     return 0
 
 
-def _whole(name: str, entry: dict) -> dict:
-    """An entry as plain data, with every field of its contract."""
+def _details(name: str, entry: dict) -> dict:
+    """Return an entry as plain data, with every field of its contract."""
     return {'name': name, **entry, 'contract': _contract(entry).to_dict()}
 
 
@@ -55,13 +55,13 @@ def _print_table(entries: dict[str, dict]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text  # as which brackets are not read as markup
+    from rich.text import Text  # does not read brackets as markup
 
     from clipgs_plugin.structures.attributes import num_channels
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
                   title='Published models: width x blocks; points x channels, patches x points; CLIP model, width',
-                  caption='* of the code; the weights state none. NAME prints the whole contract')
+                  caption='* licence of the code; the weights state none')
     table.add_column('name', no_wrap=True)
     for column in ('size', 'input', 'CLIP model', 'licence'):
         table.add_column(column, overflow='fold')
@@ -87,23 +87,23 @@ def _print_entry(name: str, entry: dict) -> None:
     columns = shutil.get_terminal_size().columns
 
     def show(title: str, *lines: str) -> None:
-        for line in lines:  # names of files and pages stay whole, to be copied
+        for line in lines:  # file names and page addresses stay whole, for copying
             print(textwrap.fill(line, columns, initial_indent=f'  {title:<11}', subsequent_indent=' ' * 13,
                                 break_long_words=False, break_on_hyphens=False))
             title = ''
 
     print(f'{name} ({entry["family"]})')
-    show('backbone', f'{_call(backbone)}, {depth} blocks of width {width}, behind a '
-                     f'{_call(tokenizer.get("patch_encoder", {"type": "PatchEncoder"}))} that makes tokens of '
+    show('backbone', f'{_format_call(backbone)}, {depth} blocks of width {width}, behind a '
+                     f'{_format_call(tokenizer.get("patch_encoder", {"type": "PatchEncoder"}))} with tokens of '
                      f'{tokenizer["channels"]} channels')
     show('input', *contract.lines())
     lines = []
     for source, results in groupby(entry.get('published', []), key=lambda result: result['source']):
         lines += [f'{result["benchmark"]}: {result["top1"]} %'
-                  + (f', {result["top5"]} % among 5' if 'top5' in result else '') for result in results]
+                  + (f' (top 5: {result["top5"]} %)' if 'top5' in result else '') for result in results]
         lines.append(source)
     show('published', *lines)
-    show('file', *([entry['file'], f'to be saved as {name}.pt in ./checkpoints or in $CLIPGS_CHECKPOINTS']
+    show('file', *([entry['file'], f'save it as {name}.pt in ./checkpoints or in $CLIPGS_CHECKPOINTS']
                    if entry['file'] else ['not released']))
     show('page', entry['page'])
     show('licence', entry['licence'])
@@ -115,11 +115,11 @@ def _print_entry(name: str, entry: dict) -> None:
 
 
 def config_line(name: str, embed_dim: int | None) -> str:
-    """The line of a config by which an encoder begins from a published model.
+    """Return the line of a config for an encoder that starts from a published model.
 
     Args:
-        name: Of the catalogue.
-        embed_dim: Width of the space that the model embeds into, or None.
+        name: Name of the model in the catalogue.
+        embed_dim: Width of the model's embedding space, or None.
     """
     line = f"encoder=dict(type='GSEncoder', backbone={name!r}, embed_dim={embed_dim or 512})"
     return line if embed_dim else f'{line}  # the width of your teacher'
@@ -131,7 +131,7 @@ def _contract(entry: dict) -> Contract:
 
 
 def _size(backbone: dict) -> tuple[int, int]:
-    """Width and number of blocks of a backbone by its options."""
+    """Return the width and the number of blocks of a backbone."""
     from clipgs_plugin.models.backbones import openshape, recon_plus_plus, uni3d
 
     if 'embed_dims' in backbone:
@@ -142,8 +142,8 @@ def _size(backbone: dict) -> tuple[int, int]:
 
 
 def _unpublished(catalogue: dict[str, dict]) -> list[str]:
-    """Registered backbones that no published model has."""
-    import clipgs_plugin.models  # noqa: F401  registers them
+    """Return the registered backbones without a published model."""
+    import clipgs_plugin.models  # noqa: F401  registers the backbones
     from clipgs_plugin.registry import MODELS
 
     published = {entry['architecture']['backbone']['type'] for entry in catalogue.values()}
@@ -151,7 +151,7 @@ def _unpublished(catalogue: dict[str, dict]) -> list[str]:
                   if getattr(kind, 'input', None) in ('tokens', 'gaussians') and name not in published)
 
 
-def _call(options: dict) -> str:
+def _format_call(options: dict) -> str:
     options = dict(options)
     return f'{options.pop("type")}({", ".join(f"{key}={value!r}" for key, value in options.items())})'
 

@@ -1,11 +1,13 @@
 """Atomic file writing, and conversion between clouds and numpy arrays."""
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -30,6 +32,14 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Return the SHA-256 of an open file's remaining bytes, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,9 +1,9 @@
-"""What the tensors of an encoder belong to: the one place that tells, for loading, freezing and the log."""
+"""Parts of an encoder: the single mapping from tensor names to parts, for loading, freezing and logging."""
 from __future__ import annotations
 
 from torch import nn
 
-# Parts that a published model has, in their order; and those that only an encoder here has.
+# Parts of a published model, in order, and all parts of an encoder.
 PUBLISHED_PARTS = ('patch_encoder', 'position', 'blocks', 'norm', 'projection')
 PARTS = (*PUBLISHED_PARTS[:1], 'refinement', *PUBLISHED_PARTS[1:], 'prompts', 'lora')
 
@@ -12,14 +12,14 @@ _FIXED = {'tokenizer.patch_encoder.': 'patch_encoder', 'tokenizer.refinement.': 
 
 
 def part_of(name: str, backbone: nn.Module) -> str:
-    """The part that a parameter or buffer of an encoder belongs to.
+    """Return the part of a parameter or buffer of an encoder.
 
     Args:
-        name: As the encoder's state dict has it.
-        backbone: Its backbone, whose ``parts`` tells the beginnings of names by part.
+        name: Name in the encoder's state dict.
+        backbone: Backbone of the encoder. Its ``parts`` maps each part to prefixes of names.
 
     Raises:
-        ValueError: The backbone claims no part for it.
+        ValueError: The name matches no part of the backbone.
     """
     if 'lora_' in name:
         return 'lora'

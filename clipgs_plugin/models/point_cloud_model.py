@@ -1,4 +1,4 @@
-"""A published point-cloud model as it is, without what CLIP-GS adds."""
+"""Published point-cloud models in their original form, without the additions of CLIP-GS."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -12,20 +12,20 @@ from clipgs_plugin.registry import MODELS
 
 
 class PointCloudOutput(NamedTuple):
-    """What a point-cloud model says about a batch of clouds."""
+    """Outputs of a point-cloud model for a batch of clouds."""
 
     patch_tokens: Tensor  # (B, G, C) after the patch encoder, before any reduction or lift
-    feature: Tensor       # (B, D) the family's own pooled feature; (B, 16, D) of ReCon++
-    embedding: Tensor     # (B, E) after the projection, not normalised; the feature where there is none
+    feature: Tensor       # (B, D) the family's own pooled feature; (B, 16, D) for ReCon++
+    embedding: Tensor     # (B, E) after the projection, not normalised; the feature without a projection
 
 
 class QueryProjection(nn.Module):
-    """The two projections of ReCon++: one for its queries of images, one for those of texts.
+    """Projections of ReCon++: one for its image queries, one for its text queries.
 
     Args:
         in_features: D, width of a query.
         out_features: E, width of the teacher's space.
-        num_text: How many of the queries, the last, are of texts.
+        num_text: Number of text queries, which come last.
 
     Shapes:
         - input: (B, Q, D)
@@ -45,15 +45,15 @@ class QueryProjection(nn.Module):
 
 @MODELS.register_module()
 class PointCloudModel(BaseModule):
-    """A point-cloud model: patches, transformer, and the projection into a CLIP space where it has one.
+    """Point-cloud model: patches, transformer, and an optional projection into a CLIP space.
 
-    Its parameters have the names that they have in a :class:`GSEncoder`.
+    Its parameters have the same names as in a :class:`GSEncoder`.
 
     Args:
         tokenizer: A :class:`PointTokenizer` or its config.
         backbone: A backbone over tokens or its config.
-        projection: Module from the backbone's readout to the embedding, or None.
-        init_cfg: Initialisation, as mmengine reads it.
+        projection: Module that maps the backbone's readout to the embedding, or None.
+        init_cfg: Initialisation config of mmengine.
     """
 
     def __init__(self, tokenizer: nn.Module | dict, backbone: nn.Module | dict, projection: nn.Module | None = None,
@@ -71,7 +71,10 @@ class PointCloudModel(BaseModule):
         center_idx: Tensor | None = None,     # (B, G)
         neighbor_idx: Tensor | None = None,   # (B, G, K)
     ) -> PointCloudOutput:
-        """Clouds in the frame and range of the family's contract; see :class:`PointTokenizer` for the arguments."""
+        """Embed clouds in the frame and colour range of the family's contract.
+
+        :class:`PointTokenizer` describes the arguments.
+        """
         tokens = self.tokenizer(points, colors, attributes, center_idx, neighbor_idx)
         feature = self.backbone.readout(self.backbone.forward_features(tokens), tokens.mask)
         return PointCloudOutput(tokens.features, feature,

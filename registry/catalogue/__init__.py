@@ -1,4 +1,4 @@
-"""What can be plugged in, as data: one YAML file a kind, one entry a thing."""
+"""Catalogue of checkpoints, teachers, models and datasets: one YAML file per kind."""
 from __future__ import annotations
 
 from functools import cache
@@ -9,5 +9,5 @@ import yaml
 
 @cache
 def load_catalogue(kind: str) -> dict[str, dict]:
-    """The entries of ``KIND.yml`` by name."""
+    """Return the entries of ``KIND.yml`` by name."""
     return yaml.safe_load(files(__name__).joinpath(f'{kind}.yml').read_text(encoding='utf-8'))

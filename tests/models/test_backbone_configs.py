@@ -4,7 +4,6 @@ import torch.nn.functional as F
 
 from clipgs_plugin import GaussianBatch, get_config
 from clipgs_plugin.models.checkpoints import Contract
-from clipgs_plugin.models.checkpoints.loading import disagreements
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.registry.catalogue import load_catalogue
 
@@ -72,7 +71,7 @@ def test_published_configs_match_their_catalogue_entry(published):
     if isinstance(name, str):
         entry = load_catalogue('checkpoints')[name]
         contract = Contract.from_dict(entry['contract'])
-        assert not disagreements(contract, encoder)
+        assert not contract.disagreements(encoder)
         assert contract.teacher in (None, cfg.teacher.model)
         assert cfg.num_gaussians >= contract.num_points
         assert encoder.init_cfg['checkpoint'] == name

@@ -322,7 +322,7 @@ def test_encoder_builds_from_a_config_and_trains(kind, random_cloud):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_tokenizer_with_a_cloud_backbone_is_refused(kind):
-    with pytest.raises(ValueError, match=f'{kind} takes Gaussians, so it goes without the GSTokenizer'):
+    with pytest.raises(ValueError, match=f'{kind} takes Gaussians, not the tokens of a GSTokenizer'):
         GSEncoder(GSTokenizer(num_groups=8, group_size=4, channels=32), make(kind), embed_dim=16)
 
 

@@ -1,4 +1,4 @@
-"""The encoder as a whole: what must not change an embedding, and what it refuses."""
+"""GSEncoder: invariances of the embedding, gradients, configs and errors."""
 import pytest
 import torch
 from conftest import duplicated, grid, relabelled
@@ -14,8 +14,8 @@ TOKENIZER = dict(num_groups=24, group_size=12, channels=32,
 BACKBONES = {'PointBERT': lambda: PointBERT(48, 2, 4, 32), 'Uni3D': lambda: Uni3D('ti', 32, 2)}
 
 
-def opened(encoder):
-    """The encoder in eval mode with its gate open and batch norms that do something."""
+def with_open_gate(encoder):
+    """Return the encoder in eval mode with random gate weights and batch statistics."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         gate = encoder.tokenizer.refinement.gate.weight
@@ -31,7 +31,7 @@ def opened(encoder):
 @pytest.fixture(params=BACKBONES)
 def encoder(request):
     torch.manual_seed(0)
-    return opened(GSEncoder(GSTokenizer(**TOKENIZER), BACKBONES[request.param](), embed_dim=16))
+    return with_open_gate(GSEncoder(GSTokenizer(**TOKENIZER), BACKBONES[request.param](), embed_dim=16))
 
 
 def embed(encoder, *clouds):
@@ -43,17 +43,17 @@ def assert_close(a, b):
     torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
-def test_batch_mates_and_padding_change_nothing(encoder, random_cloud):
+def test_other_objects_and_padding_do_not_change_an_embedding(encoder, random_cloud):
     clouds = [random_cloud(1), random_cloud(3, 1), random_cloud(11, 2), random_cloud(23, 3), random_cloud(200, 4),
               grid(4), grid(5), duplicated(random_cloud(60, 5))]
     together = embed(encoder, *clouds)
     for i, cloud in enumerate(clouds):
         assert_close(embed(encoder, cloud)[0], together[i])
         assert_close(embed(encoder, cloud, random_cloud(300, 9))[0], together[i])
-    assert torch.pdist(together).min() > 1e-3  # the embedding does depend on the object
+    assert torch.pdist(together).min() > 1e-3  # the embedding depends on the object
 
 
-def test_what_lies_in_the_padding_changes_nothing(encoder, random_cloud):
+def test_values_in_the_padding_do_not_change_an_embedding(encoder, random_cloud):
     batch = GaussianBatch.from_clouds([random_cloud(40), random_cloud(90, 1)])
     with torch.no_grad():
         expected = encoder(batch)
@@ -63,7 +63,7 @@ def test_what_lies_in_the_padding_changes_nothing(encoder, random_cloud):
 
 
 @pytest.mark.parametrize('kind', ['random', 'grid', 'duplicated'])
-def test_order_of_the_gaussians_changes_nothing(encoder, random_cloud, kind):
+def test_the_order_of_the_gaussians_does_not_change_an_embedding(encoder, random_cloud, kind):
     cloud = {'random': random_cloud(200), 'grid': grid(6), 'duplicated': duplicated(random_cloud(150))}[kind]
     expected = embed(encoder, cloud)
     for seed in range(3):
@@ -71,14 +71,14 @@ def test_order_of_the_gaussians_changes_nothing(encoder, random_cloud, kind):
         assert_close(embed(encoder, shuffled), expected)
 
 
-def test_sign_of_quaternions_changes_nothing(encoder, random_cloud):
+def test_the_sign_of_quaternions_does_not_change_an_embedding(encoder, random_cloud):
     cloud = random_cloud(200)
     assert_close(embed(encoder, cloud.replace(quats=-cloud.quats)), embed(encoder, cloud))
 
 
-def test_gauge_free_embeddings_are_blind_to_the_24_labellings_of_axes(random_cloud):
+def test_gauge_free_embeddings_are_equal_for_all_24_labellings_of_axes(random_cloud):
     torch.manual_seed(0)
-    encoder = opened(GSEncoder(GSTokenizer(**TOKENIZER, attributes='gauge_free'), PointBERT(48, 2, 4, 32), 16))
+    encoder = with_open_gate(GSEncoder(GSTokenizer(**TOKENIZER, attributes='gauge_free'), PointBERT(48, 2, 4, 32), 16))
     cloud = random_cloud(200)
     others = relabelled(cloud)
     assert len(others) == 24
@@ -86,7 +86,7 @@ def test_gauge_free_embeddings_are_blind_to_the_24_labellings_of_axes(random_clo
     assert_close(embed(encoder, *others), expected.expand(24, -1))
 
 
-def test_a_zero_radius_is_an_object_too(encoder, random_cloud):
+def test_an_object_of_zero_radius_is_embedded(encoder, random_cloud):
     cloud = random_cloud(30).replace(means=torch.zeros(30, 3)).normalise()
     assert embed(encoder, cloud).isfinite().all()
     assert embed(encoder, random_cloud(1).normalise()).isfinite().all()
@@ -94,23 +94,23 @@ def test_a_zero_radius_is_an_object_too(encoder, random_cloud):
 
 def test_a_very_large_object_is_embedded(random_cloud):
     torch.manual_seed(0)
-    encoder = opened(GSEncoder(GSTokenizer(**TOKENIZER), PointBERT(48, 2, 4, 32), embed_dim=16))
+    encoder = with_open_gate(GSEncoder(GSTokenizer(**TOKENIZER), PointBERT(48, 2, 4, 32), embed_dim=16))
     large, small = random_cloud(300_000), random_cloud(50, 1)
     together = embed(encoder, large, small)
     assert together.isfinite().all()
     assert_close(embed(encoder, small)[0], together[1])
 
 
-def test_inference_path_is_the_plain_one(encoder, random_cloud):
+def test_the_inference_path_equals_the_training_path(encoder, random_cloud):
     batch = GaussianBatch.from_clouds([random_cloud(200), random_cloud(7, 1)])
-    plain = encoder(batch)  # gradients are on, so nothing is folded
+    plain = encoder(batch)  # with gradients, batch norms are not folded
     assert plain.requires_grad
     assert_close(embed(encoder, random_cloud(200), random_cloud(7, 1)), plain.detach())
     with torch.inference_mode():
         assert_close(encoder(batch), plain.detach())
 
 
-def test_half_precision_is_close(encoder, random_cloud):
+def test_bfloat16_is_close_to_float32(encoder, random_cloud):
     cloud = random_cloud(200)
     expected = embed(encoder, cloud)
     with torch.autocast('cpu', torch.bfloat16):
@@ -135,7 +135,7 @@ def test_encoder_is_built_from_configs(random_cloud):
 
 
 class MeanBackbone(BaseModule):
-    """A backbone that takes Gaussians."""
+    """Backbone that takes Gaussians."""
 
     input = 'gaussians'
     out_channels = 3
@@ -144,17 +144,17 @@ class MeanBackbone(BaseModule):
         return batch.means.sum(1) / batch.lengths[:, None]
 
 
-def test_a_backbone_of_gaussians_gets_them(random_cloud):
+def test_a_backbone_receives_gaussians_if_it_asks_for_them(random_cloud):
     cloud = random_cloud(30)
     encoder = GSEncoder(None, MeanBackbone(), embed_dim=5)
     nn.init.zeros_(encoder.projection.bias)
     torch.testing.assert_close(embed(encoder, cloud)[0], encoder.projection.weight.detach() @ cloud.means.mean(0))
 
 
-def test_seams_that_do_not_fit_are_refused_by_name():
-    with pytest.raises(ValueError, match=r'GSTokenizer makes tokens of channels=32, PointBERT takes in_channels=256'):
+def test_a_mismatch_of_tokenizer_and_backbone_is_refused():
+    with pytest.raises(ValueError, match=r'GSTokenizer has channels=32, but PointBERT has in_channels=256'):
         GSEncoder(GSTokenizer(**TOKENIZER), PointBERT(), embed_dim=16)
-    with pytest.raises(ValueError, match='PointBERT takes tokens, and there is no tokenizer'):
+    with pytest.raises(ValueError, match='PointBERT takes tokens, but tokenizer is None'):
         GSEncoder(None, PointBERT(), embed_dim=16)
-    with pytest.raises(ValueError, match='MeanBackbone takes Gaussians, so it goes without the GSTokenizer'):
+    with pytest.raises(ValueError, match='MeanBackbone takes Gaussians, not the tokens of a GSTokenizer'):
         GSEncoder(GSTokenizer(**TOKENIZER), MeanBackbone(), embed_dim=16)

@@ -318,7 +318,7 @@ def test_frozen_blocks_with_low_rank_updates_stay_in_training_mode():
 
 
 def test_unknown_part_is_refused():
-    with pytest.raises(ValueError, match=r"there is no part 'block', 'head'; expected some of "
+    with pytest.raises(ValueError, match=r"unknown part 'block', 'head'; expected some of "
                                          r"\('patch_encoder', 'refinement', 'position', 'blocks', 'norm', "):
         encoder(frozen=('norm', 'block', 'head'))
     absent = encoder(refine=False, num_prompts=0, frozen=('refinement', 'prompts', 'lora'))

@@ -1,4 +1,4 @@
-"""The program that converts published checkpoints."""
+"""tools/convert_checkpoint.py."""
 import json
 
 import pytest
@@ -29,21 +29,21 @@ def test_a_file_is_converted_and_described(source, tmp_path, capsys):
         assert file.metadata()['family'] == 'point_bert'
     assert load_point_cloud_checkpoint(target).report.complete
     assert convert_checkpoint.main([str(source), str(target), '--overwrite', '--json']) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said['family'] == 'point_bert' and said['contract']['num_points'] == 1024
-    assert said['used'] == len(torch.load(source)['base_model']) and said['unused'] == {}
+    result = json.loads(capsys.readouterr().out)
+    assert result['family'] == 'point_bert' and result['contract']['num_points'] == 1024
+    assert result['used'] == len(torch.load(source)['base_model']) and result['unused'] == {}
 
 
-def test_wrong_use_is_told(source, tmp_path, capsys):
-    target = tmp_path / 'there.safetensors'
+def test_wrong_arguments_are_refused(source, tmp_path, capsys):
+    target = tmp_path / 'existing.safetensors'
     target.write_bytes(b'mine')
     with pytest.raises(SystemExit) as exit_:
         convert_checkpoint.main([str(source), str(target)])
     assert exit_.value.code == 2 and '--overwrite' in capsys.readouterr().err and target.read_bytes() == b'mine'
-    with pytest.raises(FileNotFoundError, match='no such checkpoint'):
+    with pytest.raises(FileNotFoundError, match='file not found'):
         convert_checkpoint.main([str(tmp_path / 'absent.pth'), str(tmp_path / 'a.safetensors')])
     with pytest.raises(ValueError, match="not of family 'uni3d' but of 'point_bert'"):
         convert_checkpoint.main([str(source), str(tmp_path / 'a.safetensors'), '--family', 'uni3d'])
-    with pytest.raises(ValueError, match='not point-bert; embed_dims of its backbone: 64 in the file, 384'):
+    with pytest.raises(ValueError, match='not point-bert; embed_dims of the backbone: 64 in the file, 384'):
         convert_checkpoint.main([str(source), str(tmp_path / 'a.safetensors'), '--name', 'point-bert'])
     assert not (tmp_path / 'a.safetensors').exists()

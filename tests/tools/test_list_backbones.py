@@ -1,4 +1,4 @@
-"""The program that lists the published models, as a user calls it."""
+"""tools/list_backbones.py."""
 import json
 
 import pytest
@@ -10,7 +10,7 @@ from clipgs_plugin.tools import list_backbones
 CATALOGUE = load_catalogue('checkpoints')
 
 
-def test_the_table_has_every_model_on_one_line_of_112_columns(capsys, monkeypatch):
+def test_the_table_has_one_line_per_model_within_112_columns(capsys, monkeypatch):
     monkeypatch.setenv('COLUMNS', '112')
     assert list_backbones.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -25,7 +25,7 @@ def test_the_table_has_every_model_on_one_line_of_112_columns(capsys, monkeypatc
     assert 'PointNet2' in others and 'DGCNN' in others and 'Uni3D' not in others
 
 
-def test_the_table_of_a_family_has_no_other(capsys):
+def test_the_table_of_a_family_has_only_its_models(capsys):
     assert list_backbones.main(['--family', 'ulip', '--json']) == 0
     names = [entry['name'] for entry in json.loads(capsys.readouterr().out)]
     assert names == ['ulip-pointbert', 'ulip2-pointbert-10k-colored', 'ulip2-pointbert-xyz']
@@ -35,7 +35,7 @@ def test_the_table_of_a_family_has_no_other(capsys):
 
 
 @pytest.mark.parametrize('name', CATALOGUE)
-def test_a_name_prints_all_of_its_model(name, capsys, monkeypatch):
+def test_a_name_prints_all_details_of_its_model(name, capsys, monkeypatch):
     monkeypatch.setenv('COLUMNS', '112')
     entry = CATALOGUE[name]
     assert list_backbones.main([name]) == 0
@@ -50,7 +50,7 @@ def test_a_name_prints_all_of_its_model(name, capsys, monkeypatch):
         return
     assert entry['file'] in words
     line = next(line.partition('config')[2].strip() for line in out.splitlines() if 'GSEncoder' in line)
-    encoder = eval(f'dict({line.partition("  #")[0]})')['encoder']  # a line of a config is Python
+    encoder = eval(f'dict({line.partition("  #")[0]})')['encoder']  # the config line is Python
     width = entry['contract'].get('embed_dim')
     assert (encoder['type'], encoder['backbone']) == ('GSEncoder', name)
     assert encoder['embed_dim'] == width if width else 'your teacher' in line
@@ -65,7 +65,7 @@ def test_json_has_every_field_of_the_contract(capsys):
                                                    'depth': 12}
 
 
-def test_an_unknown_name_is_wrong_use_and_meets_close_ones(capsys):
+def test_an_unknown_name_gets_suggestions(capsys):
     with pytest.raises(SystemExit) as stopped:
         list_backbones.main(['uni3d-B'])
     error = capsys.readouterr().err

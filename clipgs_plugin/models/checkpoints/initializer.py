@@ -1,4 +1,4 @@
-"""The mmengine initialiser that applies published weights, and what it says when a config disagrees with them."""
+"""mmengine initialiser that loads published weights into an encoder."""
 from __future__ import annotations
 
 import logging
@@ -8,29 +8,26 @@ from pathlib import Path
 from mmengine.logging import print_log
 from torch import nn
 
-from clipgs_plugin.models.checkpoints.loading import (
-    DEFAULT_PARTS,
-    load_point_cloud_weights,
-    open_point_cloud_checkpoint,
-)
+from clipgs_plugin.models.checkpoints.load import DEFAULT_PARTS, load_point_cloud_weights
+from clipgs_plugin.models.checkpoints.open import open_point_cloud_checkpoint
 from clipgs_plugin.registry import WEIGHT_INITIALIZERS
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class PointCloudPretrained:
-    """Initialises the patch encoder and the backbone of a GSEncoder from a point-cloud model.
+    """Initialiser of a GSEncoder's patch encoder and backbone from a point-cloud model.
 
     ``GSEncoder(..., init_cfg=dict(type='PointCloudPretrained', checkpoint='uni3d-b'))``
 
-    Where the tokenizer forms patches otherwise than the model was trained with, it says so and names both sides.
+    It warns if the tokenizer forms patches differently from the training of the model.
 
     Args:
         checkpoint: Path of the published file, or its name in the catalogue (``tools/list_backbones.py``).
-        family: Family that the file is held to; ``'auto'`` tells it by the names in the file.
-        parts: Which parts to take: ``'patch_encoder'``, ``'position'``, ``'blocks'``, ``'norm'``, by default all of
-            these, and ``'projection'``, which only makes sense for the teacher that the file was trained with.
-        name: The entry of the catalogue that a path is said to be.
-        finetuned: Accept a file that was fine-tuned to classify.
+        family: Required family of the file; ``'auto'`` detects it.
+        parts: Parts to load. The default is ``'patch_encoder'``, ``'position'``, ``'blocks'`` and ``'norm'``. Add
+            ``'projection'`` only to train towards the teacher of the file.
+        name: Name of the catalogue entry that the file must match.
+        finetuned: Accept a file that was fine-tuned for classification.
     """
 
     def __init__(self, checkpoint: str | Path, family: str = 'auto', parts: Sequence[str] = DEFAULT_PARTS,
@@ -43,10 +40,11 @@ class PointCloudPretrained:
 
     def __call__(self, module: nn.Module) -> None:
         found = open_point_cloud_checkpoint(self.checkpoint, self.family, self.name, self.finetuned)
-        if 'projection' in self.parts and found.contract.embed_dim not in (None, module.embed_dim):
-            raise ValueError(f'{found.path}: embeds into {found.contract.teacher} of width {found.contract.embed_dim}, '
-                             f'the encoder into embed_dim={module.embed_dim}; leave out the part \'projection\', or '
-                             'train towards the teacher of the file')
+        contract = found.contract
+        if 'projection' in self.parts and contract.embed_dim not in (None, module.embed_dim):
+            raise ValueError(f'{found.path}: embeds into {contract.teacher} of width {contract.embed_dim}, but the '
+                             f'encoder has embed_dim={module.embed_dim}; leave out the part \'projection\', or train '
+                             'towards the teacher of the file')
         report = load_point_cloud_weights(module, found, parts=self.parts)
         module.load_reports.append(report)
         print_log(str(report), logger='current')

@@ -1,4 +1,4 @@
-"""What became of the tensors of a checkpoint."""
+"""Report on the loading of a checkpoint."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the tensors of a checkpoint.
+    """Result of loading a checkpoint into an encoder, tensor by tensor.
 
     Attributes:
-        path: The file.
+        path: Path of the file.
         family: Name of its family.
-        loaded: Names in the encoder.
-        unused: Names in the file that were not used, and why.
-        missing: Names in the encoder that the file should have and has not.
-        unplaced: Names in the encoder's terms that the file has and the encoder has not.
-        mismatched: Names in the encoder, with both shapes or types, or what is wrong with the values.
-        notes: What else a reader should know.
-        disagreements: Where the encoder differs from what the model was trained with, naming both sides.
+        loaded: Names in the encoder of the loaded tensors.
+        unused: Reasons for the tensors of the file that were not used, by their names in the file.
+        missing: Names in the encoder of tensors that the file lacks.
+        unplaced: Names, translated for an encoder, of tensors that this encoder lacks.
+        mismatched: Tensors with a wrong shape, type or value: the name in the encoder and the fault.
+        notes: Other remarks for the reader.
+        disagreements: Differences between the encoder and the contract of the model, with both sides.
     """
 
     path: str
@@ -40,16 +40,16 @@ class LoadReport:
         for key, reason in self.unused.items():
             reasons.setdefault(reason, []).append(key)
         faults = {'missing in the file': self.missing, 'not in the encoder': self.unplaced,
-                  'of another form': self.mismatched}
+                  'wrong shape, type or value': self.mismatched}
         return '\n  '.join([
-            f'{self.path} ({self.family}): {len(self.loaded)} tensors {"loaded" if self.complete else "fit"}, '
-            f'{len(self.unused)} are not used',
-            *(f'{name}: {some(keys)}' for name, keys in faults.items() if keys),
-            *(f'not used, {reason}: {some(keys)}' for reason, keys in reasons.items()),
+            f'{self.path} ({self.family}): {len(self.loaded)} tensors {"loaded" if self.complete else "match"}, '
+            f'{len(self.unused)} unused',
+            *(f'{name}: {first_few(keys)}' for name, keys in faults.items() if keys),
+            *(f'unused, {reason}: {first_few(keys)}' for reason, keys in reasons.items()),
             *self.notes])
 
 
-def some(keys: Iterable[str], most: int = 4) -> str:
-    """The first few of many names."""
-    keys = list(keys)
-    return ', '.join(keys[:most]) + (f' and {len(keys) - most} more' if len(keys) > most else '')
+def first_few(names: Iterable[str], count: int = 4) -> str:
+    """Join the first names with commas and count the rest."""
+    names = list(names)
+    return ', '.join(names[:count]) + (f' and {len(names) - count} more' if len(names) > count else '')

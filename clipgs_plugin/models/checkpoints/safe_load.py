@@ -12,7 +12,6 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -82,10 +81,7 @@ def load_file(path: str | Path, map_location: Any = 'cpu') -> Any:
         ValueError: The file is damaged or holds something that could run code.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
-        raise IsADirectoryError(f'{path} is a folder; name the file in it')
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such checkpoint; download it and give its path')
+    check_path(path)
     if path.suffix == '.safetensors':
         return _load_safetensors(path, map_location)
     check_archive(path)
@@ -97,6 +93,14 @@ def load_file(path: str | Path, map_location: Any = 'cpu') -> Any:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ValueError(f'{path}: {why_refused(path, str(error))}') from error
+
+
+def check_path(path: Path) -> None:
+    """Check that a path is that of a file."""
+    if path.is_dir():
+        raise IsADirectoryError(f'{path} is a folder; give the path of the file in it')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: file not found; download the checkpoint and give its path')
 
 
 def _load_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
@@ -206,30 +210,30 @@ def _without_stand_ins(value: Any, done: dict[int, Any]) -> Any:
 
 
 def why_refused(path: Path, message: str) -> str:
-    """Explain why a file was not loaded and what to do, from its first bytes and from torch's message."""
+    """Explain why a file was not loaded, from its first bytes and torch's error message."""
     with path.open('rb') as file:
         first = file.read(64)
     if first.startswith(b'version https://git-lfs'):
-        return 'is a pointer of git-LFS and not the file itself; fetch it with git lfs pull'
+        return 'is a git-LFS pointer, not the checkpoint itself; fetch the file with git lfs pull'
     if first.lstrip()[:1] == b'<':
-        return 'is a web page and not the file; download the file itself'
+        return 'is a web page, not a checkpoint; download the file itself'
     if path.suffix != '.safetensors' and first[8:9] == b'{':
-        return f'is a file of safetensors by another name; call it {path.stem}.safetensors'
+        return f'is a safetensors file with another extension; rename it to {path.stem}.safetensors'
     code = _REFUSED.search(message)
     if code or is_pickle(path):
-        held = code[1] if code else 'a pickle of something else than tensors and plain data'
-        return (f'holds {held}, which could run code, so it was not loaded; if you trust where it comes from, convert '
-                f'it once: python tools/convert_checkpoint.py {path} {path.stem}.safetensors --trust-pickle')
-    return 'is not a checkpoint of tensors and plain data, or truncated, so it was not loaded; download it again'
+        held = code[1] if code else 'pickled objects other than tensors and plain data'
+        return (f'holds {held}, which could run code, so it was not loaded; if you trust its origin, convert it once: '
+                f'python tools/convert_checkpoint.py {path} {path.stem}.safetensors --trust-pickle')
+    return 'is truncated or not a checkpoint of tensors and plain data, so it was not loaded; download it again'
 
 
 def is_pickle(path: Path) -> bool:
-    """Check if a file begins with a whole pickle of protocol 2 or newer."""
+    """Check whether a file begins with a complete pickle of protocol 2 or later."""
     with path.open('rb') as file:
         if file.read(1) != b'\x80':
             return False
         file.seek(0)
         try:
             return any(operation.name == 'STOP' for operation, _, _ in pickletools.genops(file))
-        except (ValueError, EOFError, UnicodeDecodeError, UnpicklingError):  # it breaks off
+        except (ValueError, EOFError, UnicodeDecodeError):  # truncated
             return False

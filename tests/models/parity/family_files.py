@@ -1,6 +1,6 @@
-"""Checkpoints of every family as its training code saves them, with random tensors of the published shapes.
+"""Checkpoints of every family in the format of its training code, with random tensors of the published shapes.
 
-What a model uses has random values; large tensors beside it are there by name and shape, and take no room.
+Used tensors have random values. Large unused tensors have only a name and a shape, and take no memory.
 """
 import argparse
 import math
@@ -14,28 +14,28 @@ import torch
 from torch import Tensor
 
 Shapes = dict[str, tuple[int, ...]]
-SMALL = 4096  # numbers of a tensor that may as well be there
-GAIN = 0.7  # of random matrices, with which sums over many blocks stay of the order of 1
+SMALL = 4096  # maximum size of unused tensors with random values
+GAIN = 0.7  # of random matrices; keeps sums over many blocks of the order of 1
 
 
 @dataclass(frozen=True)
 class File:
-    """One checkpoint and what is known about its model from elsewhere.
+    """One checkpoint and independent facts about its model.
 
     Args:
-        family: As the library names it.
-        formula: What the family computes.
-        heads: Attention heads, which no shape tells.
-        used: Shapes of what the model uses, by whole names.
-        dead: Shapes of what it does not.
-        wrap: From the state dict to what training code saves.
-        prefix: Before the names of the point-cloud model.
-        dtype: Of the used tensors.
-        sees: ``'xyz'``, ``'rgb'`` or ``'gaussians'``.
-        finetuned: Whether it was fine-tuned to classify.
-        patches: Groups, points of each and radius of the published model; None where none was published.
-        embed_dim: Width of the CLIP space; None without a projection into one.
-        mistakes: Which of the formula's the test makes on this file, to see that they would be seen.
+        family: Name of the family in the library.
+        formula: Formula of the family.
+        heads: Number of attention heads, which no shape reveals.
+        used: Shapes of the tensors that the model uses, by whole names.
+        dead: Shapes of the tensors that the model does not use.
+        wrap: Function from the state dict to the content of the saved file.
+        prefix: Prefix of the point-cloud model's names.
+        dtype: Type of the used tensors.
+        inputs: Input of the model: ``'xyz'``, ``'rgb'`` or ``'gaussians'``.
+        finetuned: True for a file fine-tuned for classification.
+        patches: Groups, group size and radius of the published model; None if none was published.
+        embed_dim: Width of the CLIP space; None without a projection.
+        mistakes: Wrong variants of the formula that the test must detect on this file.
     """
 
     family: str
@@ -46,14 +46,14 @@ class File:
     wrap: Callable[[dict[str, Tensor]], object]
     prefix: str = ''
     dtype: torch.dtype = torch.float32
-    sees: str = 'xyz'
+    inputs: str = 'xyz'
     finetuned: bool = False
     patches: tuple[int, int, float | None] | None = None
     embed_dim: int | None = None
     mistakes: tuple[str, ...] = ('other heads',)
 
     def state(self, seed: int = 0) -> dict[str, Tensor]:
-        """All tensors by their names, without ``module.``."""
+        """Return all tensors by their names, without ``module.``."""
         generator, counter = torch.Generator().manual_seed(seed), count(1)
         return {name: random_tensor(name, shape, self.dtype, generator, counter)
                 if name in self.used or math.prod(shape) <= SMALL else torch.zeros((), dtype=self.dtype).expand(shape)
@@ -62,7 +62,7 @@ class File:
 
 def random_tensor(name: str, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator,
                   counter: count) -> Tensor:
-    """Values with which numbers keep their size from layer to layer."""
+    """Draw values that keep activations of the same size from layer to layer."""
     if name.endswith('num_batches_tracked'):
         return torch.tensor(next(counter))
     value = torch.rand(shape, generator=generator)
@@ -86,7 +86,7 @@ def below(name: str, shapes: Shapes) -> Shapes:
 
 
 def linear(name: str, out: int, inner: int, *kernel: int, bias: bool = True) -> Shapes:
-    """A Linear, or a convolution of the given kernel."""
+    """Return the shapes of a Linear, or of a convolution with the given kernel."""
     return {f'{name}.weight': (out, inner, *kernel)} | ({f'{name}.bias': (out,)} if bias else {})
 
 
@@ -151,7 +151,7 @@ def point_mae_decoder(name: str = 'MAE_decoder', width: int = 384) -> Shapes:
 
 
 def deep_head(width: int, classes: int = 40) -> Shapes:
-    """The classifier of Point-MAE and its kin."""
+    """Return the shapes of the classifier of Point-MAE and related families."""
     return below('cls_head_finetune', {
         **linear('0', 256, width), **batch_norm('1', 256), **linear('4', 256, 256), **batch_norm('5', 256),
         **linear('8', classes, 256)})
@@ -173,11 +173,11 @@ def dvae() -> Shapes:
                 **batch_norm('4', 512), **linear('6', 3, 512, 1)})}
 
 
-# What training code puts around a state dict
+# Wrappers that training code puts around a state dict
 
 
 def parallel(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As the module inside a DistributedDataParallel is named from outside."""
+    """Add the prefix of DistributedDataParallel to the names."""
     return {f'module.{key}': value for key, value in state.items()}
 
 
@@ -192,7 +192,7 @@ def base_model(state: dict[str, Tensor]) -> dict:
 
 
 def bare_base_model(state: dict[str, Tensor]) -> dict:
-    """Of a training on one GPU."""
+    """Wrap the state dict of a training run on one GPU."""
     return {'base_model': state, 'optimizer': optimizer(), 'epoch': 7, 'metrics': {'acc': 91.5}, 'best_metrics': {}}
 
 
@@ -251,7 +251,7 @@ def point_mae_finetuned(depth: int = 4) -> File:
 
 
 def clip_tower(width: int, layers: int) -> Shapes:
-    """Names of a text transformer of CLIP."""
+    """Return the shapes of a text transformer of CLIP."""
     block = {'attn.in_proj_weight': (3 * width, width), 'attn.in_proj_bias': (3 * width,),
              **linear('attn.out_proj', width, width), **norm('ln_1', width), **norm('ln_2', width),
              **linear('mlp.c_fc', 4 * width, width), **linear('mlp.c_proj', width, 4 * width)}
@@ -277,11 +277,11 @@ def ulip_2(depth: int = 3) -> File:
         {**below('point_encoder', point_bert(depth, channels=6)), 'pc_projection': (768, 1280)},
         {'logit_scale': (), 'open_clip_model.logit_scale': (), **below('open_clip_model.visual', image),
          **below('open_clip_model', clip_tower(1280, 2))},
-        ulip_file, 'point_encoder.', sees='rgb', patches=(512, 32, None), embed_dim=1280,
+        ulip_file, 'point_encoder.', inputs='rgb', patches=(512, 32, None), embed_dim=1280,
         mistakes=formulas.PointBERT.mistakes)
 
 
-# Width, heads, hidden width of an MLP, form of a block, positions and classes of the image model beside it.
+# Width, heads, hidden width of an MLP, form of a block, positions and classes of the image model in the file.
 UNI3D_SIZES = {
     'ti': (192, 3, 512, 'glu', 257, 0),
     's': (384, 6, 1024, 'glu', 257, 0),
@@ -317,8 +317,7 @@ def uni3d(size: str, depth: int) -> File:
                 torch.float16, 'rgb', patches=(512, 64, None), embed_dim=1024, mistakes=mistakes)
 
 
-# Width, blocks (most have 12), heads, hidden width of an MLP, width of a token and of the CLIP space, patches where
-# published.
+# Width, depth, heads, hidden width of an MLP, width of a token, width of the CLIP space, and published patches if any.
 OPENSHAPE_SCALINGS = {
     1: (256, 6, 4, 1024, 96, 1280, (64, 256, 0.4)),
     2: (512, 4, 8, 1024, 128, 1280, None),
@@ -341,7 +340,7 @@ def openshape(scaling: int, prefix: str = 'ppat.', projection: str = 'proj',
         **linear('1.fn.net.0', hidden, width), **linear('1.fn.net.3', width, hidden)})
     used = {prefix + key: shape for key, shape in model.items()}
     return File('openshape', formulas.OpenShape, heads,
-                used | (linear(projection, embed_dim, width) if projection else {}), {}, wrap, prefix, sees='rgb',
+                used | (linear(projection, embed_dim, width) if projection else {}), {}, wrap, prefix, inputs='rgb',
                 patches=published, embed_dim=embed_dim if projection else None,
                 mistakes=formulas.OpenShape.mistakes if scaling == 4 else ('other heads',))
 
@@ -356,7 +355,7 @@ def recon_model(depth: int) -> Shapes:
 
 
 def recon_pretrained(depth: int = 4) -> File:
-    """As ``ckpt-last``, which keeps the frozen towers."""
+    """Make a file like ``ckpt-last``, which keeps the frozen towers."""
     return File(
         'recon', formulas.ReCon, 6, below('MAE_encoder', recon_model(depth)),
         {**point_mae_decoder(), **linear('img_proj', 768, 384), **linear('text_proj', 512, 384),
@@ -390,7 +389,7 @@ def recon_plus_plus(size: str, depth: int) -> File:
     mistakes = formulas.ReConPlusPlus.mistakes if size == 's' else ('other heads',)
     return File('recon_plus_plus', formulas.ReConPlusPlus, heads,
                 {**below('model', model), **linear('img_proj', 1280, width), **linear('text_proj', 1280, width)},
-                below('model', decoder), base_model, 'model.', sees='rgb', patches=(512, 32, None), embed_dim=1280,
+                below('model', decoder), base_model, 'model.', inputs='rgb', patches=(512, 32, None), embed_dim=1280,
                 mistakes=mistakes)
 
 
@@ -405,7 +404,7 @@ def gaussian_mae(soft: bool, depth: int = 4) -> File:
         heads |= linear(f'{name}_head.0', 32 * channels, 384, 1)
     return File('gaussian_mae', formulas.SoftGaussianMAE if soft else formulas.PointMAE, 6,
                 below('MAE_encoder', model), {**point_mae_decoder(), **heads, **dead}, base_model, 'MAE_encoder.',
-                sees='gaussians', patches=(64, 40 if soft else 32, None),
+                inputs='gaussians', patches=(64, 40 if soft else 32, None),
                 mistakes=formulas.SoftGaussianMAE.mistakes if soft else ('other heads',))
 
 
@@ -419,7 +418,7 @@ def gaussian_jepa(depth: int = 4) -> File:
     return File('gaussian_mae', formulas.PointMAE, 6, below('JEPA_encoder', model),
                 {**below('teacher_encoder', model), **below('teacher_geo_proj', two),
                  **below('teacher_app_proj', two), **predictor},
-                base_model, 'JEPA_encoder.', sees='gaussians', patches=(64, 32, None))
+                base_model, 'JEPA_encoder.', inputs='gaussians', patches=(64, 32, None))
 
 
 FILES = {
@@ -435,7 +434,7 @@ FILES = {
     'uni3d-l': uni3d('l', 2),
     'uni3d-g': uni3d('g', 1),
     **{f'openshape-{scaling}': openshape(scaling) for scaling in OPENSHAPE_SCALINGS},
-    # The files for ViT-L/14 and ViT-B/32 are state dicts of something larger, the second without a projection.
+    # The files for ViT-L/14 and ViT-B/32 have an additional prefix; the second has no projection.
     'openshape-vitl14': openshape(3, 'pc_encoder.ppat.', 'pc_encoder.proj', dict),
     'openshape-vitb32': openshape(3, 'pc_encoder.', '', dict),
     'recon': recon_pretrained(),

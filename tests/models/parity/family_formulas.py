@@ -1,4 +1,4 @@
-"""What every family computes, written plainly on the tensors of its files by their own names, in float64."""
+"""Plain float64 formula of every family, on the tensors of its files by their original names."""
 import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor
 
 RECON_TOKENS = ('cls', 'img', 'text')
 
-# Mistakes that are easily made with the same tensors: with any transformer, and with the patch encoder of most.
+# Plausible mistakes with the same tensors: in any transformer, and in the patch encoder of most families.
 TRANSFORMER = ('tanh gelu', 'other eps', 'other heads')
 PATCHES = ('local before global',)
 
@@ -27,7 +27,7 @@ class Output(NamedTuple):
 
 
 class Weights(Mapping):
-    """The tensors of a file in float64, without the prefix of the point-cloud model."""
+    """Tensors of a file in float64, by names without the prefix of the point-cloud model."""
 
     def __init__(self, state: Mapping[str, Tensor], prefix: str) -> None:
         self.names = {key.removeprefix(prefix): key for key in sorted(state, key=lambda key: key.startswith(prefix))}
@@ -44,7 +44,7 @@ class Weights(Mapping):
 
 
 class Formula:
-    """Layers by name; ``wrong`` makes one of ``mistakes``."""
+    """Layers by name. ``wrong`` introduces one of ``mistakes``."""
 
     eps = 1e-5  # of layer norms
     mistakes: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Formula:
             self.eps = {1e-5: 1e-6, 1e-6: 1e-5}[self.eps]
 
     def linear(self, x, name):
-        """Also a convolution of kernel 1 over the last axis."""
+        """Apply a linear layer, or a convolution with kernel 1, over the last axis."""
         x = x @ self.w[f'{name}.weight'].flatten(1).T
         return x + self.w[f'{name}.bias'] if f'{name}.bias' in self.w else x
 
@@ -96,12 +96,12 @@ class Formula:
         return self.linear(self.attend(q, k, v), f'{name}.proj')
 
     def beside_pooled(self, local):
-        """Every local feature behind the maximum over its patch."""
+        """Concatenate the maximum over each patch and every local feature."""
         pooled = local.amax(-2, keepdim=True).expand_as(local)
         return torch.cat([local, pooled] if self.wrong == 'local before global' else [pooled, local], dim=-1)
 
     def point_net(self, patches, name='encoder'):
-        """(B, G, K, C) to (B, G, E)."""
+        """Map patches (B, G, K, C) to tokens (B, G, E)."""
         x = self.batch_norm(self.linear(patches, f'{name}.first_conv.0'), f'{name}.first_conv.1').relu()
         x = self.between(self.linear(x, f'{name}.first_conv.3'), name)
         x = self.linear(self.beside_pooled(x), f'{name}.second_conv.0')
@@ -109,7 +109,7 @@ class Formula:
         return self.linear(x, f'{name}.second_conv.3').amax(-2)
 
     def between(self, local, name):
-        """What stands between the two stages of a patch encoder: nothing."""
+        """Transform features between the two stages of a patch encoder. The default is the identity."""
         return local
 
     def depth(self, name):
@@ -117,7 +117,7 @@ class Formula:
 
 
 class PointBERT(Formula):
-    """Point-BERT, and ULIP with a projection behind it."""
+    """Point-BERT, and ULIP with its projection."""
 
     mistakes = (*TRANSFORMER, *PATCHES, 'position once')
 
@@ -175,7 +175,7 @@ class SoftGaussianMAE(PointMAE):
 
 
 class Uni3D(Formula):
-    """Uni3D, whose blocks differ by size."""
+    """Uni3D. Its blocks differ between sizes."""
 
     eps = 1e-6
     mistakes = (*TRANSFORMER, *PATCHES, 'position at every block', 'gate and value exchanged', 'mean in place of cls')
@@ -245,7 +245,7 @@ class OpenShape(Formula):
 
 
 class ReCon(Formula):
-    """ReCon, whose residuals are taken on the normalised tensors."""
+    """ReCon. Its residuals start from the normalised tensors."""
 
     mistakes = (*TRANSFORMER, *PATCHES, 'position once', 'pre-norm', 'patches after their self-attention')
 
@@ -275,7 +275,7 @@ class ReCon(Formula):
 
 
 class ReConPlusPlus(Formula):
-    """ReCon++ in the form trained on OpenShape's data."""
+    """ReCon++ as trained on OpenShape's data."""
 
     mistakes = (*TRANSFORMER, *PATCHES, 'position once', 'patches before their block', 'model.norm in place of ln_f2',
                 'no LayerScale', 'twelve image queries')
@@ -308,23 +308,24 @@ class ReConPlusPlus(Formula):
 
 
 def take(values, index):
-    """Rows of (B, N, C) at (B, ...)."""
+    """Index the rows of (B, N, C) with (B, ...)."""
     return torch.stack([rows[i] for rows, i in zip(values, index)])
 
 
 def patches(cloud, center_idx, neighbor_idx):
-    """Positions relative to the centre, then colours or attributes as they are, (B, G, K, C)."""
+    """Concatenate positions relative to the centre and unchanged colours or attributes, (B, G, K, C)."""
     relative = take(cloud.points, neighbor_idx) - take(cloud.points, center_idx)[:, :, None]
     others = [take(values, neighbor_idx) for values in cloud[1:] if values is not None]
     return torch.cat([relative, *others], dim=-1)
 
 
-# How the families form patches, as loops over one cloud (N, 3) in float32.
+# Patches of the families, as loops over one cloud (N, 3) in float32.
 
 
 def farthest_points(points: np.ndarray, count: int, skips_origin: bool) -> list[int]:
-    """Each point farthest from those before it, from the first on; pointnet2's kernel never comes to what lies within
-    1e-3 (squared) of the origin, except that it starts there if the first point does.
+    """Sample farthest points, starting at index 0.
+
+    pointnet2's kernel skips points within 1e-3 (squared) of the origin, except for its start.
     """
     chosen, nearest = [0], np.full(len(points), np.inf, np.float32)
     while len(chosen) < count:
@@ -344,14 +345,14 @@ def nearest_points(points: np.ndarray, center: np.ndarray, count: int) -> list[i
 
 
 def first_points_within(points: np.ndarray, center: np.ndarray, count: int, radius: float) -> list[int]:
-    """The first by index; where there are fewer, the first of all stands for the rest."""
+    """Return the first points by index. If they are too few, repeat the first one."""
     within = [i for i, point in enumerate(points) if ((point - center) ** 2).sum() <= radius ** 2][:count]
     return within + [within[0]] * (count - len(within))
 
 
 def group(points: Tensor, num_groups: int, group_size: int, radius: float | None,
           skips_origin: bool) -> tuple[Tensor, Tensor]:
-    """Centres (B, G) and neighbours (B, G, K)."""
+    """Return centres (B, G) and neighbours (B, G, K)."""
     centers, neighbors = [], []
     for cloud in points.numpy():
         centers.append(farthest_points(cloud, num_groups, skips_origin))

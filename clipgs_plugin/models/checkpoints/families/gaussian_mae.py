@@ -5,17 +5,17 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from clipgs_plugin.models.checkpoints.families.family import PATCH_ENCODER, Architecture, Family
 from clipgs_plugin.models.checkpoints.families.point_mae import MAE_RULES, MAE_UNUSED, point_mae_architecture
-from clipgs_plugin.models.checkpoints.family import PATCH_ENCODER, Architecture, Family
 
 
 def gaussian_mae_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
-    """Sizes of a Gaussian-MAE, with the soft patch encoder or the plain one."""
-    found = point_mae_architecture(tensors, 'GaussianMAE')
+    """Read the sizes of a Gaussian-MAE with the soft or the plain patch encoder."""
+    architecture = point_mae_architecture(tensors, 'GaussianMAE')
     temperatures = tensors.get(PATCH_ENCODER + 'n3_agg.learnable_temp')
     if temperatures is not None:
-        found.tokenizer['patch_encoder'] |= dict(type='SoftPatchEncoder', num_neighbors=len(temperatures))
-    return found
+        architecture.tokenizer['patch_encoder'] |= dict(type='SoftPatchEncoder', num_neighbors=len(temperatures))
+    return architecture
 
 
 GAUSSIAN_MAE = Family(
@@ -26,16 +26,17 @@ GAUSSIAN_MAE = Family(
     architecture=gaussian_mae_architecture,
     rules=MAE_RULES,
     absent=('reduce_dim.', 'norm1_contrast'),
+    same_layers=('PointMAE',),
     attributes={3: ('xyz',), 14: ('xyz', 'opacity', 'linear_scale', 'quat', 'sh_dc')},
     unused={
         **MAE_UNUSED,
-        'encoder.n3_agg.nnn.log_temp': 'never used by the model itself',
-        'opacity_head.': 'of pre-training only',
-        'scale_head.': 'of pre-training only',
-        'rotation_head.': 'of pre-training only',
-        'sh_head.': 'of pre-training only',
-        'teacher_': 'the teacher of pre-training',
-        'pred': 'the predictor of pre-training',
-        'query_token': 'the predictor of pre-training',
+        'encoder.n3_agg.nnn.log_temp': 'never used in the forward pass',
+        'opacity_head.': 'used only in pre-training',
+        'scale_head.': 'used only in pre-training',
+        'rotation_head.': 'used only in pre-training',
+        'sh_head.': 'used only in pre-training',
+        'teacher_': 'teacher of pre-training',
+        'pred': 'predictor of pre-training',
+        'query_token': 'predictor of pre-training',
     },
 )

@@ -1,7 +1,7 @@
-"""OpenShape (Liu et al., NeurIPS 2023) with its PointBERT, which its code calls ``ppat``.
+"""OpenShape (Liu et al., NeurIPS 2023) with its PointBERT, called ``ppat`` in its code.
 
-A file has the encoder as ``ppat.`` and beside it the projection ``proj.``, under ``state_dict``; the older ones for
-ViT-L/14 and ViT-B/32 have ``pc_encoder.`` before both, and the last no projection.
+A file stores the encoder as ``ppat.`` and the projection as ``proj.``, both under ``state_dict``. The older files for
+ViT-L/14 and ViT-B/32 put ``pc_encoder.`` before these names. The file for ViT-B/32 has no projection.
 """
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from clipgs_plugin.models.checkpoints.family import (
+from clipgs_plugin.models.checkpoints.families.family import (
     PATCH_ENCODER,
     Architecture,
     Family,
@@ -18,10 +18,11 @@ from clipgs_plugin.models.checkpoints.family import (
     linear_projection,
     shape,
 )
+from clipgs_plugin.models.tokenizers.set_abstraction import SetAbstraction
 
 
 def openshape_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
-    """Sizes of OpenShape's PointBERT, by its widths."""
+    """Read the sizes of OpenShape's PointBERT from its widths."""
     from clipgs_plugin.models.backbones.openshape import SIZES
 
     width, = shape(tensors, 'backbone.lift.2.weight')
@@ -29,8 +30,8 @@ def openshape_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     depth = count_blocks(tensors, 'backbone.transformer.layers.')
     fits = [scaling for scaling, (dim, _, _, mlp) in SIZES.items() if (dim, mlp) == (width, hidden)]
     if not fits:
-        raise ValueError(f'has widths of {width} and {hidden}, which no size of OpenShape has: they are '
-                         f'{", ".join(f"{scaling}: {dim} and {mlp}" for scaling, (dim, _, _, mlp) in SIZES.items())}')
+        raise ValueError(f'has widths {width} and {hidden}; the sizes of OpenShape are '
+                         f'{", ".join(f"{scaling} ({dim}, {mlp})" for scaling, (dim, _, _, mlp) in SIZES.items())}')
     scaling = next((scaling for scaling in fits if SIZES[scaling][1] == depth), fits[0])
     convs = [shape(tensors, f'{PATCH_ENCODER}mlp_convs.{i}.weight')[0] for i in range(3)]
     return Architecture(
@@ -55,4 +56,6 @@ OPENSHAPE = Family(
     projection_bias=True,
     unprojected=('pc_encoder.',),
     attributes={9: ('xyz', 'position', 'rgb')},
+    first_layer=SetAbstraction.first_layer,
+    wrapper='state_dict',
 )

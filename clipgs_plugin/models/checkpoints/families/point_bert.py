@@ -1,7 +1,7 @@
 """Point-BERT (Yu et al., CVPR 2022).
 
-A pre-training file has the model as ``transformer_q.`` beside its momentum copy and the dVAE, under ``base_model``;
-a fine-tuned file has bare names.
+A pre-trained file stores the model as ``transformer_q.`` under ``base_model``, next to its momentum copy and the dVAE.
+A fine-tuned file stores the model without a prefix.
 """
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from clipgs_plugin.models.checkpoints.family import (
+from clipgs_plugin.models.checkpoints.families.family import (
     PATCH_ENCODER,
     Architecture,
     Family,
@@ -33,7 +33,7 @@ POINT_BERT_RULES = (
 
 
 def point_bert_architecture(tensors: Mapping[str, Tensor], backbone: str = 'PointBERT') -> Architecture:
-    """Sizes of a Point-BERT; its heads are taken to be 64 wide, since no shape tells them."""
+    """Read the sizes of a Point-BERT. No shape reveals the number of heads; they are assumed to be 64 wide."""
     width, in_channels = shape(tensors, 'backbone.reduce_dim.weight')
     return Architecture(mini_pointnet(tensors), dict(
         type=backbone, embed_dims=width, depth=count_blocks(tensors, 'backbone.blocks.blocks.'),
@@ -47,13 +47,14 @@ POINT_BERT = Family(
     signature=('reduce_dim.weight', 'encoder.first_conv.0.weight'),
     architecture=point_bert_architecture,
     rules=POINT_BERT_RULES,
+    same_layers=('ULIP',),
     unused={
-        'transformer_k.': 'the momentum copy of pre-training',
-        'dvae.': 'the tokenizer of pre-training',
-        'queue': 'the negatives of pre-training',
-        'mask_token': 'of pre-training only',
-        'lm_head.': 'of pre-training only',
-        'cls_head.': 'of pre-training only',
-        'cls_head_finetune.': 'the classifier of fine-tuning',
+        'transformer_k.': 'momentum copy of pre-training',
+        'dvae.': 'tokenizer of pre-training',
+        'queue': 'negatives of pre-training',
+        'mask_token': 'used only in pre-training',
+        'lm_head.': 'used only in pre-training',
+        'cls_head.': 'used only in pre-training',
+        'cls_head_finetune.': 'classifier of fine-tuning',
     },
 )

@@ -1,7 +1,7 @@
 """Point-MAE (Pang et al., ECCV 2022).
 
-A pre-training file has the encoder as ``MAE_encoder.`` and neither class token nor its position; a fine-tuned file has
-bare names and both.
+A pre-trained file stores the encoder as ``MAE_encoder.``, without a class token. A fine-tuned file stores it without a
+prefix, and has the class token and its position.
 """
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from clipgs_plugin.models.checkpoints.family import (
+from clipgs_plugin.models.checkpoints.families.family import (
     PATCH_ENCODER,
     Architecture,
     Family,
@@ -29,16 +29,16 @@ MAE_RULES = (
     Rule('norm.', 'backbone.norm.'),
 )
 MAE_UNUSED = {
-    'mask_token': 'of pre-training only',
-    'MAE_decoder.': 'the decoder of pre-training',
-    'decoder_pos_embed.': 'the decoder of pre-training',
-    'increase_dim.': 'the decoder of pre-training',
-    'cls_head_finetune.': 'the classifier of fine-tuning',
+    'mask_token': 'used only in pre-training',
+    'MAE_decoder.': 'decoder of pre-training',
+    'decoder_pos_embed.': 'decoder of pre-training',
+    'increase_dim.': 'decoder of pre-training',
+    'cls_head_finetune.': 'classifier of fine-tuning',
 }
 
 
 def point_mae_architecture(tensors: Mapping[str, Tensor], backbone: str = 'PointMAE') -> Architecture:
-    """Sizes of a Point-MAE; its heads are taken to be 64 wide, since no shape tells them."""
+    """Read the sizes of a Point-MAE. No shape reveals the number of heads; they are assumed to be 64 wide."""
     width, = shape(tensors, 'backbone.norm.weight')
     return Architecture(mini_pointnet(tensors), dict(
         type=backbone, embed_dims=width, depth=count_blocks(tensors, 'backbone.blocks.blocks.'),
@@ -52,6 +52,7 @@ POINT_MAE = Family(
     signature=('blocks.blocks.0.norm1.weight', 'encoder.first_conv.0.weight', 'norm.weight'),
     architecture=point_mae_architecture,
     rules=MAE_RULES,
+    same_layers=('GaussianMAE',),
     absent=('reduce_dim.', 'norm1_contrast', 'n3_agg.', 'ls1.'),
     unused=MAE_UNUSED,
 )

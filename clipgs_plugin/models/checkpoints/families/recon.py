@@ -1,7 +1,7 @@
 """ReCon (Qi et al., ICML 2023).
 
-A file is named as Point-MAE's, with three global tokens and, in every block, the layers by which they look at the
-patches. Its residuals are taken on the normalised tensors, so its weights mean nothing in a block of Point-BERT.
+A file uses Point-MAE's names and adds three global tokens, which attend to the patches in every block. Residuals start
+from the normalised tensors, so the weights do not work in a block of Point-BERT.
 """
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from clipgs_plugin.models.checkpoints.families.family import Architecture, Family, Rule
 from clipgs_plugin.models.checkpoints.families.point_mae import MAE_RULES, MAE_UNUSED, point_mae_architecture
-from clipgs_plugin.models.checkpoints.family import Architecture, Family, Rule
 
 
 def recon_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
-    """Sizes of a ReCon; its heads are taken to be 64 wide, since no shape tells them."""
-    found = point_mae_architecture(tensors, 'ReCon')
-    del found.backbone['class_token']
-    return found
+    """Read the sizes of a ReCon. No shape reveals the number of heads; they are assumed to be 64 wide."""
+    architecture = point_mae_architecture(tensors, 'ReCon')
+    del architecture.backbone['class_token']
+    return architecture
 
 
 RECON = Family(
@@ -28,14 +28,14 @@ RECON = Family(
     architecture=recon_architecture,
     rules=(
         *MAE_RULES,
-        *(Rule(f'{kind}_{what}', f'backbone.{kind}_{what}') for kind in ('img', 'text') for what in ('token', 'pos')),
+        *(Rule(name, f'backbone.{name}') for name in ('img_token', 'img_pos', 'text_token', 'text_pos')),
     ),
     unused={
         **MAE_UNUSED,
-        'img_proj': 'the way to the image teacher of pre-training',
-        'text_proj': 'the way to the text teacher of pre-training',
-        'img_encoder.': 'a teacher of pre-training',
-        'text_encoder.': 'a teacher of pre-training',
-        'clip_model.': 'a teacher of pre-training',
+        'img_proj': 'projection towards the image teacher of pre-training',
+        'text_proj': 'projection towards the text teacher of pre-training',
+        'img_encoder.': 'teacher of pre-training',
+        'text_encoder.': 'teacher of pre-training',
+        'clip_model.': 'teacher of pre-training',
     },
 )

@@ -1,11 +1,11 @@
-"""ReCon++ (Qi et al., "ShapeLLM", ECCV 2024), called ReConV2 in its code, in the form trained on OpenShape's data."""
+"""ReCon++ (Qi et al., "ShapeLLM", ECCV 2024), called ReConV2 in its code, as trained on OpenShape's data."""
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from clipgs_plugin.models.checkpoints.family import (
+from clipgs_plugin.models.checkpoints.families.family import (
     PATCH_ENCODER,
     Architecture,
     Family,
@@ -13,22 +13,19 @@ from clipgs_plugin.models.checkpoints.family import (
     count_blocks,
     mini_pointnet,
     shape,
+    size_of_width,
 )
 
 
 def recon_plus_plus_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
-    """Sizes of a ReCon++, by its width."""
+    """Read the sizes of a ReCon++ from its width."""
     if 'backbone.encoder.sos' in tensors or PATCH_ENCODER + 'first_conv.6.weight' in tensors:
-        raise ValueError('is of the causal ReCon++ (a start token, sine positions and re-ordered patches), which was '
-                         "trained on the hybrid or 1k data; only its 'openshape' form is supported")
+        raise ValueError('is a causal ReCon++ (start token, sine positions, re-ordered patches), trained on the hybrid '
+                         "or 1k data; only the 'openshape' form is supported")
     from clipgs_plugin.models.backbones.recon_plus_plus import SIZES
 
     _, queries, width = shape(tensors, 'backbone.global_query')
-    size = next((size for size, (dim, *_) in SIZES.items() if dim == width), None)
-    if size is None:
-        raise ValueError(f'has a width of {width}, which no ReCon++ has: they are '
-                         f'{", ".join(f"{size} {dim}" for size, (dim, *_) in SIZES.items())}')
-    projection = None
+    size, projection = size_of_width(SIZES, width, 'ReCon++'), None
     if any(name.startswith('projection.') for name in tensors):
         projection = dict(type='QueryProjection', out_features=shape(tensors, 'projection.image.weight')[0])
     return Architecture(mini_pointnet(tensors), dict(
@@ -51,8 +48,8 @@ RECON_PLUS_PLUS = Family(
     projection_bias=True,
     outside=(Rule('img_proj.', 'projection.image.'), Rule('text_proj.', 'projection.text.')),
     unused={
-        'norm.': 'never used by the model itself',
-        'mask_token': 'of pre-training only',
-        'decoder': 'the decoder of pre-training',
+        'norm.': 'never used in the forward pass',
+        'mask_token': 'used only in pre-training',
+        'decoder': 'decoder of pre-training',
     },
 )

@@ -1,7 +1,7 @@
 """Uni3D (Zhou et al., ICLR 2024).
 
-A file is a DeepSpeed state. It holds a whole EVA image model under ``visual.``, of which only the blocks and
-``fc_norm`` are used; ``trans2embed`` leads into the space of EVA02-E-14-plus (1024).
+A file is a DeepSpeed state. It holds a whole EVA image model under ``visual.``, but the point-cloud model uses only its
+blocks and ``fc_norm``. ``trans2embed`` projects into the space of EVA02-E-14-plus (width 1024).
 """
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from clipgs_plugin.models.checkpoints.family import (
+from clipgs_plugin.models.checkpoints.families.family import (
     PATCH_ENCODER,
     Architecture,
     Family,
@@ -18,23 +18,20 @@ from clipgs_plugin.models.checkpoints.family import (
     linear_projection,
     mini_pointnet,
     shape,
+    size_of_width,
 )
 
-_IMAGE = 'of the image model, never used for points'
+_IMAGE = 'part of the image model, never used for points'
 
 
 def uni3d_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
-    """Sizes of a Uni3D, by its width."""
+    """Read the sizes of a Uni3D from its width."""
     from clipgs_plugin.models.backbones.uni3d import SIZES
 
     width, in_channels = shape(tensors, 'backbone.encoder2trans.weight')
-    size = next((size for size, (dim, *_) in SIZES.items() if dim == width), None)
-    if size is None:
-        raise ValueError(f'has a width of {width}, which no Uni3D has: they are '
-                         f'{", ".join(f"{size} {dim}" for size, (dim, *_) in SIZES.items())}')
-    return Architecture(mini_pointnet(tensors), dict(
-        type='Uni3D', size=size, in_channels=in_channels, depth=count_blocks(tensors, 'backbone.blocks.')),
-        linear_projection(tensors, bias=True))
+    backbone = dict(type='Uni3D', size=size_of_width(SIZES, width, 'Uni3D'), in_channels=in_channels,
+                    depth=count_blocks(tensors, 'backbone.blocks.'))
+    return Architecture(mini_pointnet(tensors), backbone, linear_projection(tensors, bias=True))
 
 
 UNI3D = Family(
@@ -55,11 +52,12 @@ UNI3D = Family(
     ),
     projection_bias=True,
     unused={
-        'logit_scale': 'the temperature of training',
+        'logit_scale': 'temperature of training',
         'visual.cls_token': _IMAGE,
         'visual.pos_embed': _IMAGE,
         'visual.patch_embed.': _IMAGE,
         'visual.head.': _IMAGE,
         'visual.rope.': _IMAGE,
     },
+    wrapper='module',
 )
