@@ -12,24 +12,17 @@ Rendering", 2023), in the numbers of gsplat 1.5 where the two differ:
 """
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from clipgs_plugin.ops.backends import available_backends
+from clipgs_plugin.ops.backends import load_backend
 
 if TYPE_CHECKING:
     from clipgs_plugin.structures import GaussianCloud
-
-# Where each backend's clouds lie, and how to get what it needs.
-_DEVICES = {'cpu': 'cpu', 'gsplat': 'cuda', 'reference': None}
-_MODULES = {'cpu': 'numba'}
-_INSTALL = {'cpu': 'pip install numba', 'gsplat': 'pip install "clipgs_plugin[gpu]", or pip install gsplat'}
 
 
 def render(
@@ -70,7 +63,7 @@ def render(
     degree = cloud.sh_degree if sh_degree is None else sh_degree
     if not 0 <= degree <= cloud.sh_degree:
         raise ValueError(f'sh_degree={sh_degree}: expected 0 to {cloud.sh_degree}, the degree of the cloud')
-    colors, alphas = _load(backend, cloud.device).rasterise(
+    colors, alphas = load_backend('render', backend, cloud.device).rasterise(
         cloud.means, cloud.quats, cloud.log_scales, cloud.opacity_logits, cloud.sh[:, :(degree + 1) ** 2],
         viewmats.to(cloud.device), intrinsics.to(cloud.device), width, height, near, blur)
     return _on(background, colors, alphas)
@@ -117,7 +110,7 @@ def render_batch(
     _check_cameras(viewmats, intrinsics, (len(clouds),), width, height, near)
     device, degree = devices.pop(), max(cloud.sh_degree for cloud in clouds)
     fields = [[x for _, x in (c if c.sh_degree == degree else c.with_sh_degree(degree)).fields()] for c in clouds]
-    module = _load(backend, device)
+    module = load_backend('render', backend, device)
     rasterise_batch = getattr(module, 'rasterise_batch', partial(_one_by_one, module.rasterise))
     return _on(background, *rasterise_batch(fields, viewmats.to(device), intrinsics.to(device), width, height, near,
                                             blur))
@@ -149,19 +142,3 @@ def _on(background: Tensor | tuple[float, float, float], colors: Tensor, alphas:
     if background.shape != (3,):
         raise ValueError(f'background has shape {tuple(background.shape)}, expected (3,)')
     return colors + (1 - alphas)[..., None] * background, alphas
-
-
-def _load(backend: str, device: torch.device) -> ModuleType:
-    """The module of a backend that draws on ``device``."""
-    if backend == 'auto':
-        backend = {'cpu': 'cpu', 'cuda': 'gsplat'}.get(device.type, 'reference')
-    if backend not in _DEVICES:
-        raise ValueError(f"backend={backend!r}: expected 'auto' or one of {sorted(_DEVICES)}")
-    needed = _DEVICES[backend]
-    if needed not in (None, device.type):
-        raise ValueError(f'backend={backend!r} takes a cloud on {needed}, got one on {device}; move it with '
-                         f"cloud.to({needed!r}), or use backend='auto'")
-    if backend not in available_backends('render'):
-        raise ModuleNotFoundError(f'backend={backend!r}, which draws on {device}, is not installed: '
-                                  f"{_INSTALL[backend]}; backend='reference' works without it, slowly")
-    return importlib.import_module(f'clipgs_plugin.ops.kernels.raster_{_MODULES.get(backend, backend)}')

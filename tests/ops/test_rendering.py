@@ -11,6 +11,7 @@ from gsplat_stand_in import stand_in
 
 from clipgs_plugin import GaussianCloud, ops, read_gaussians
 from clipgs_plugin.ops import rendering
+from clipgs_plugin.ops.backends import load_backend
 from clipgs_plugin.ops.spherical_harmonics import C0, C1
 
 BACKENDS = [name for name in ops.available_backends('render') if name != 'gsplat']
@@ -394,12 +395,11 @@ def test_auto_is_numba_on_the_cpu(random_cloud):
 
 
 def test_missing_gsplat_is_named_with_its_install_command():
-    from clipgs_plugin.ops.rendering import _load
     if 'gsplat' in ops.available_backends('render'):
         pytest.skip('gsplat is installed')
     for backend in ('auto', 'gsplat'):
         with pytest.raises(ModuleNotFoundError, match='pip install gsplat'):
-            _load(backend, torch.device('cuda'))
+            load_backend('render', backend, torch.device('cuda'))
 
 
 def test_gsplat_is_called_by_its_documented_signature(monkeypatch, random_cloud):
@@ -456,7 +456,7 @@ def test_clouds_of_a_batch_look_as_they_do_alone(monkeypatch, random_cloud, back
         if backend == 'gsplat':
             from clipgs_plugin.ops.kernels import raster_gsplat
             patch.setitem(sys.modules, 'gsplat', gsplat)
-            patch.setattr(rendering, '_load', lambda *_: raster_gsplat)
+            patch.setattr(rendering, 'load_backend', lambda *_: raster_gsplat)
         found = batch_and_gradients(lambda *x: rendering.render_batch(*x, 20, 16, (0.2, 0.5, 1.0), backend), *scene)
     expected = batch_and_gradients(by_themselves, *scene)
     assert found[0].shape == (3, 2, 16, 20, 3) and found[1].shape == (3, 2, 16, 20)
@@ -507,7 +507,7 @@ def test_gsplat_agrees_with_the_reference(random_cloud):
     (dict(sh_degree=2), 'sh_degree=2: expected 0 to 1'),
     (dict(background=(1.0, 1.0)), r'background has shape \(2,\)'),
     (dict(backend='opengl'), "backend='opengl': expected 'auto' or one of"),
-    (dict(backend='gsplat'), 'takes a cloud on cuda, got one on cpu'),
+    (dict(backend='gsplat'), 'works on cuda, got tensors on cpu'),
 ])
 def test_misuse_is_explained(random_cloud, change, message):
     viewmats, cameras = views(2, 8, 8)
