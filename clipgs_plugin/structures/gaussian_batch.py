@@ -43,7 +43,7 @@ class GaussianBatch:
         clouds = [cloud.with_sh_degree(degree) for cloud in clouds]
         lengths = torch.tensor([len(cloud) for cloud in clouds], device=clouds[0].device)
         if int(lengths.min()) == 0:
-            raise ValueError(f'object {int(lengths.argmin())} of the batch holds no Gaussians')
+            raise ValueError(f'object {int(lengths.argmin())} of the batch has no Gaussians')
         padded = {name: torch.nn.utils.rnn.pad_sequence([getattr(c, name) for c in clouds], batch_first=True)
                   for name in FIELDS}
         batch = cls(**padded, lengths=lengths)

@@ -1,3 +1,4 @@
+"""Rotations against closed forms and one another."""
 import pytest
 import torch
 
@@ -51,3 +52,13 @@ def test_product_of_quaternions_is_the_product_of_matrices():
     product = ops.quaternion_multiply(a, b)
     assert torch.allclose(ops.quaternion_to_matrix(product), ops.quaternion_to_matrix(a) @ ops.quaternion_to_matrix(b))
     assert torch.allclose(product.norm(dim=-1), a.norm(dim=-1) * b.norm(dim=-1))
+
+
+def test_matrix_and_quaternion_invert_each_other():
+    quats = torch.nn.functional.normalize(torch.randn(500, 4, dtype=torch.float64), dim=-1)
+    half_turns = torch.eye(4, dtype=torch.float64)
+    quats = torch.cat([quats, half_turns])
+    matrices = ops.quaternion_to_matrix(quats)
+    back = ops.matrix_to_quaternion(matrices)
+    assert torch.allclose(ops.quaternion_to_matrix(back), matrices, atol=1e-12)
+    assert (back[:, 0] >= 0).all()
