@@ -27,17 +27,17 @@ MAX_THREADS = 4  # every band visits every Gaussian: more bands cost more set-up
 
 @lru_cache(maxsize=1)
 def _pool(pid: int) -> ThreadPoolExecutor:
-    """Threads that wait without spinning; those of a parent process are not there after a fork, hence ``pid``."""
+    """Return threads that wait without spinning; ``pid`` makes new ones after a fork, which does not copy threads."""
     return ThreadPoolExecutor(MAX_THREADS - 1, thread_name_prefix='clipgs-render')
 
 
-def _parts() -> int:
-    """How many threads work at once: as many as torch would use, which is one in a data loader's worker."""
+def _num_parts() -> int:
+    """Return the number of threads: that of torch, which is 1 in a data loader's worker, up to ``MAX_THREADS``."""
     return min(torch.get_num_threads(), MAX_THREADS)
 
 
 def _run(parts: int, work: Callable[[int], None]) -> None:
-    """Call ``work(part)`` for every part at once, the first of them in this thread."""
+    """Call ``work(part)`` for all parts concurrently, the first one in this thread."""
     others = [_pool(os.getpid()).submit(work, part) for part in range(1, parts)]
     work(0)
     for other in others:
@@ -45,7 +45,7 @@ def _run(parts: int, work: Callable[[int], None]) -> None:
 
 
 def _ranges(count: int, parts: int) -> list[tuple[int, int]]:
-    """``count`` Gaussians in equal shares."""
+    """Split ``count`` Gaussians into ranges of equal size."""
     return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
 
@@ -57,30 +57,30 @@ def _camera(viewmat: Tensor, intrinsic: Tensor) -> np.ndarray:
 
 
 class _View:
-    """One view of a cloud: drawn into ``color`` (H, W, 3) and ``alpha`` (H, W), and kept for the way back."""
+    """View of a cloud, drawn into ``color`` (H, W, 3) and ``alpha`` (H, W); it keeps the state of the backward pass."""
 
     def __init__(self, cloud: list[np.ndarray], camera: np.ndarray, near: float, blur: float, color: np.ndarray,
                  alpha: np.ndarray) -> None:
-        (height, width), count, parts = alpha.shape, len(cloud[0]), _parts()
+        (height, width), count, parts = alpha.shape, len(cloud[0]), _num_parts()
         self.cloud, self.camera, self.color, self.alpha = cloud, camera, color, alpha
         self.fields, self.rows = np.empty((count, NUM_FIELDS)), np.empty((count, 2), np.int32)
         self.depths = np.empty(count, np.float32)
         ranges = _ranges(count, parts)
         _run(parts, lambda part: project(*ranges[part], *cloud, camera, width, height, near, blur, self.fields,
-                                          self.rows, self.depths))
+                                         self.rows, self.depths))
         order, scratch = np.empty(count, np.int32), np.empty(count, np.int32)
-        self.order = scratch[:sort_by_depth(self.depths, order, scratch)]  # an odd number of passes ends in the scratch
+        self.order = scratch[:sort_by_depth(self.depths, order, scratch)]
         _run(parts, lambda part: composite(part, parts, self.order, self.fields, self.rows, color, alpha))
 
     def backward(self, grad_color: np.ndarray, grad_alpha: np.ndarray, grad_cloud: list[np.ndarray]) -> None:
         """Add the gradients of the cloud's parameters to ``grad_cloud``."""
-        (height, width), count, parts = self.alpha.shape, len(self.depths), _parts()
+        (height, width), count, parts = self.alpha.shape, len(self.depths), _num_parts()
         gradients = np.empty((parts, count, NUM_GRADIENTS), np.float32)
         _run(parts, lambda part: composite_backward(part, parts, self.order, self.fields, self.rows, self.color,
-                                                     self.alpha, grad_color, grad_alpha, gradients[part]))
+                                                    self.alpha, grad_color, grad_alpha, gradients[part]))
         ranges = _ranges(count, parts)
         _run(parts, lambda part: project_backward(*ranges[part], *self.cloud, self.camera, width, height, self.fields,
-                                                   self.depths, gradients, *grad_cloud))
+                                                  self.depths, gradients, *grad_cloud))
 
 
 class _Rasterise(torch.autograd.Function):
@@ -94,7 +94,7 @@ class _Rasterise(torch.autograd.Function):
             view = _View(cloud, camera, near, blur, color, alpha)
             if any(ctx.needs_input_grad):
                 ctx.views.append(view)
-        ctx.save_for_backward(*tensors, colors, alphas)  # so that autograd notices when they are changed in place
+        ctx.save_for_backward(*tensors, colors, alphas)  # autograd then detects in-place changes
         return colors, alphas
 
     @staticmethod
@@ -112,9 +112,9 @@ def rasterise(
     means: Tensor, quats: Tensor, log_scales: Tensor, opacity_logits: Tensor, sh: Tensor, viewmats: Tensor,
     intrinsics: Tensor, width: int, height: int, near: float, blur: float,
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`clipgs_plugin.ops.kernels.raster_reference.rasterise` in float32; cameras get no gradients."""
+    """Compute :func:`clipgs_plugin.ops.kernels.raster_reference.rasterise` in float32, without camera gradients."""
     if viewmats.requires_grad or intrinsics.requires_grad:
-        raise ValueError("backend='cpu' gives cameras no gradients; detach them, or use backend='reference'")
+        raise ValueError("backend='cpu' has no gradients of cameras; detach them, or use backend='reference'")
     dtype = means.dtype
     cloud = [x.float() for x in (means, quats, log_scales, opacity_logits, sh)]
     cameras = [_camera(viewmat, intrinsic) for viewmat, intrinsic in zip(viewmats, intrinsics)]

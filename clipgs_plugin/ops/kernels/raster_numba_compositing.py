@@ -48,9 +48,10 @@ pixel_kernel = kernel(error_model='numpy', fastmath={'reassoc', 'contract', 'nsz
 
 @raster_kernel
 def sort_by_depth(depths, order, scratch):
-    """Indices of the drawn Gaussians, nearest first, ties in their own order; returns how many there are.
+    """Sort the indices of drawn Gaussians, nearest first and stable, and return their number.
 
-    ``order`` and ``scratch`` are (N,) int32. A radix sort of the bits, which order positive floats as the floats do.
+    ``order`` and ``scratch`` are (N,) int32; ``scratch`` holds the result. A radix sort uses the bits of the depths,
+    which have the order of the depths because these are positive.
     """
     keys = depths.view(np.uint32)
     counts = np.zeros((3, 2048), np.int32)
@@ -77,7 +78,7 @@ def sort_by_depth(depths, order, scratch):
 
 @pixel_kernel
 def _span(field, top, across):
-    """Blocks first..last-1 that a footprint touches in a strip whose first row lies ``top`` below the centre."""
+    """Return the range of blocks that a footprint touches in a strip whose first row is ``top`` below the centre."""
     xx, xy, reach, tall = field[CONIC_XX], field[CONIC_XY], field[REACH], field[TALL]
     low, high = max(top, -tall), min(top + SIDE - 1, tall)
     # sigma = xx dx^2 / 2 + xy dx dy + yy dy^2 / 2 <= reach, solved for dx where the ellipse is widest in the strip.
@@ -91,7 +92,7 @@ def _span(field, top, across):
 
 @pixel_kernel
 def _is_finished(block):
-    """Whether no pixel of a block takes more light; its first plane is the transmittance."""
+    """Return True if all pixels of a block are finished; its first plane is the transmittance."""
     alive = ZERO
     for k in range(LANES):
         alive += block[k]
@@ -100,7 +101,7 @@ def _is_finished(block):
 
 @pixel_kernel
 def _falloff(sigma):
-    """exp(-sigma) for sigma in [0, ln 255], float32."""
+    """Return exp(-sigma) for sigma in [0, ln 255], float32."""
     s = F(sigma)
     e = P0 + s * (P1 + s * (P2 + s * (P3 + s * (P4 + s * P5))))
     e *= e
@@ -117,6 +118,7 @@ def composite(
     colors,        # (H, W, 3) out
     alphas,        # (H, W) out
 ):
+    """Blend Gaussians front to back in every ``bands``-th strip."""
     height, width = alphas.shape
     down, across = (height + SIDE - 1) // SIDE, (width + SIDE - 1) // SIDE
     size = FORWARD_PLANES * LANES
@@ -171,8 +173,12 @@ def composite_backward(
     alphas,         # (H, W)
     color_grads,    # (H, W, 3)
     alpha_grads,    # (H, W)
-    gradients,      # (N, NUM_GRADIENTS) out, this band's share; only rows of drawn Gaussians are written
+    gradients,      # (N, NUM_GRADIENTS) out, sums over this band; only rows of drawn Gaussians are written
 ):
+    """Sum the gradients of projected Gaussians over the pixels of a band.
+
+    The columns are the gradients of red, green and blue, then the gradient of sigma times 1, dx, dy, dx^2, dx dy, dy^2.
+    """
     height, width = alphas.shape
     down, across = (height + SIDE - 1) // SIDE, (width + SIDE - 1) // SIDE
     size = BACKWARD_PLANES * LANES
@@ -190,8 +196,7 @@ def composite_backward(
                 block[at + LANES] = to_come
                 block[at + 5 * LANES] = alpha_grads[y, x]
 
-    # Sums over pixels of the gradients of red, green and blue, and of sigma's times 1, dx, dy, dx^2, dx dy, dy^2;
-    # lane by lane until a Gaussian is done.
+    # Sums are kept lane by lane until a Gaussian is done.
     sums = np.empty(NUM_GRADIENTS * LANES, np.float32)
     for i in range(len(order)):
         field = fields[order[i]]

@@ -42,14 +42,14 @@ def _rotation(quat, matrix):
 
 @raster_kernel
 def _slope(ratio, focal, center, size):
-    """Where the projection is linearised: x / z, but no farther out than a margin beyond the picture."""
+    """Limit x / z, where the projection is linearised, to a margin around the image."""
     margin = VIEW_MARGIN * size
     return min(max(ratio, (-center - margin) / focal), (size - center + margin) / focal)
 
 
 @raster_kernel
 def _axes(quat, log_scale, camera, x, y, z, width, height, rotation, turned, scales, axes):
-    """Principal axes, times their standard deviations, as the linearised projection shows them in pixels."""
+    """Project the principal axes, times their standard deviations, to pixels by the linearised projection."""
     _rotation(quat, rotation)
     slope_x, slope_y = _slope(x / z, camera[FX], camera[CX], width), _slope(y / z, camera[FY], camera[CY], height)
     for k in range(3):
@@ -63,7 +63,7 @@ def _axes(quat, log_scale, camera, x, y, z, width, height, rotation, turned, sca
 
 @raster_kernel
 def _sh_basis(x, y, z, count, basis):
-    """The first ``count`` spherical harmonics of a unit direction."""
+    """Evaluate the first ``count`` spherical harmonics of a unit direction."""
     basis[0] = C0
     if count > 1:
         basis[1], basis[2], basis[3] = -C1 * y, C1 * z, -C1 * x
@@ -80,7 +80,7 @@ def _sh_basis(x, y, z, count, basis):
 
 @raster_kernel
 def _sh_slopes(x, y, z, count, dx, dy, dz):
-    """Partial derivatives of :func:`_sh_basis`, as polynomials of x, y and z."""
+    """Evaluate the partial derivatives of :func:`_sh_basis`, as polynomials of x, y and z."""
     dx[0] = dy[0] = dz[0] = 0.0
     if count > 1:
         dx[1], dy[1], dz[1] = 0.0, -C1, 0.0
@@ -117,6 +117,7 @@ def project(
     rows,            # (N, 2) int32 out; first and last row of the footprint
     depths,          # (N,) float32 out; 0 if the Gaussian is not drawn
 ):
+    """Project a range of Gaussians to one view."""
     fx, fy, cx, cy = camera[FX], camera[FY], camera[CX], camera[CY]
     rotation, turned, scales, axes = np.empty((3, 3)), np.empty((3, 3)), np.empty(3), np.empty((2, 3))
     basis = np.empty(16)
@@ -169,12 +170,13 @@ def project_backward(
     fields,          # (N, NUM_FIELDS)
     depths,          # (N,) 0 where not drawn
     gradients,       # (bands, N, NUM_GRADIENTS)
-    grad_means,      # (N, 3), and so on: added to
+    grad_means,      # (N, 3) in and out: gradients are added; likewise below
     grad_quats,
     grad_log_scales,
     grad_opacity_logits,
     grad_sh,
 ):
+    """Add the gradients of a range of Gaussians, given those of its projection."""
     fx, fy = camera[FX], camera[FY]
     rotation, turned, scales, axes = np.empty((3, 3)), np.empty((3, 3)), np.empty(3), np.empty((2, 3))
     basis, basis_x, basis_y, basis_z = np.empty(16), np.empty(16), np.empty(16), np.empty(16)
@@ -192,7 +194,7 @@ def project_backward(
         y = camera[4] * mx + camera[5] * my + camera[6] * mz + camera[7]
         z = camera[8] * mx + camera[9] * my + camera[10] * mz + camera[11]
 
-        # Colour: the coefficients, and the direction they are seen from.
+        # Colour: coefficients and viewing direction.
         dx, dy, dz = mx - camera[EYE], my - camera[EYE + 1], mz - camera[EYE + 2]
         distance = math.sqrt(dx * dx + dy * dy + dz * dz)
         dx, dy, dz = dx / distance, dy / distance, dz / distance
@@ -215,13 +217,13 @@ def project_backward(
             grad_means[n, 1] += (turn_y - along * dy) / distance
             grad_means[n, 2] += (turn_z - along * dz) / distance
 
-        # alpha = opacity exp(-sigma), so the sums over sigma's gradient give the opacity's too.
+        # alpha = opacity exp(-sigma), so the sum of sigma's gradients also determines the opacity's gradient.
         grad_opacity_logits[n] -= g[3] * (1 - fields[n, OPACITY])
 
         # sigma = (xx dx^2 + yy dy^2) / 2 + xy dx dy, where (dx, dy) point from the centre to the pixel
         xx, xy, yy = fields[n, CONIC_XX], fields[n, CONIC_XY], fields[n, CONIC_YY]
         grad_center_x, grad_center_y = -(xx * g[4] + xy * g[5]), -(xy * g[4] + yy * g[5])
-        # The conic is the covariance's inverse: d cov = -conic (d conic) conic, with d conic = 1/2 of the moments.
+        # The conic is the inverse of the covariance: d cov = -conic (d conic) conic, with d conic = 1/2 of the moments.
         p, q, t = xx * g[6] + xy * g[7], xx * g[7] + xy * g[8], xy * g[7] + yy * g[8]
         s = xy * g[6] + yy * g[7]
         cov_xx, cov_yy, cov_xy = -0.5 * (p * xx + q * xy), -0.5 * (s * xy + t * yy), -0.5 * (p * xy + q * yy)
@@ -241,7 +243,7 @@ def project_backward(
             grad_slope_x -= grad_u * turned[2, k]
             grad_slope_y -= grad_v * turned[2, k]
 
-        # The mean in the camera's frame, through the centre, the depth and the slopes where they are not clamped.
+        # Mean in the camera's frame, through the centre, the depth, and the slopes unless clamped.
         grad_x, grad_y = grad_center_x * fx / z, grad_center_y * fy / z
         grad_x += grad_slope_x / z if slope_x == x / z else 0.0
         grad_y += grad_slope_y / z if slope_y == y / z else 0.0
@@ -249,7 +251,7 @@ def project_backward(
         for j in range(3):
             grad_means[n, j] += camera[j] * grad_x + camera[4 + j] * grad_y + camera[8 + j] * grad_z
 
-        # The rotation and its quaternion, through R(quat) of the normalised quaternion.
+        # Rotation and quaternion, through R(quat) of the normalised quaternion.
         for j in range(3):
             for k in range(3):
                 r[j, k] = (camera[j] * grad_turned[0, k] + camera[4 + j] * grad_turned[1, k]
