@@ -264,15 +264,6 @@ def test_shapes_are_checked():
         ops.farthest_point_sample(torch.rand(10, 3), 4)
     with pytest.raises(ValueError, match=r'expected \(2, G, 3\)'):
         ops.knn(torch.rand(2, 10, 3), torch.rand(3, 4, 3), 2)
-    with pytest.raises(ValueError, match="op='raster'"):
-        ops.available_backends('raster')
-
-
-def test_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr('clipgs_plugin.ops.backends._installed', lambda package: package != 'pytorch3d')
-    assert 'pytorch3d' not in ops.available_backends('knn')
-    with pytest.raises(ModuleNotFoundError, match='needs the package pytorch3d'):
-        ops.knn(torch.rand(1, 4, 3), torch.rand(1, 2, 3), 1, backend='pytorch3d')
 
 
 class FakePytorch3d:
