@@ -1,6 +1,6 @@
-"""What tests share: real data where it lies, small clouds, processes, and two rules.
+"""Shared fixtures: real data, small clouds and processes.
 
-Real data cannot drop out unseen, and every test draws the same numbers whatever ran before it.
+A test of real data may not skip while the data is present, and every test starts from the same random seed.
 """
 import multiprocessing
 import os
@@ -20,18 +20,18 @@ DATA = Path(os.environ.get('CLIPGS_TEST_DATA', ROOT.parent / 'shared' / 'data'))
 
 def pytest_configure():
     if 'CLIPGS_TEST_DATA' in os.environ and not DATA.is_dir():
-        raise pytest.UsageError(f'CLIPGS_TEST_DATA names {DATA}, which is no folder; correct it or unset it')
+        raise pytest.UsageError(f'CLIPGS_TEST_DATA names {DATA}, which is not a folder; correct it or unset it')
 
 
 @pytest.fixture(scope='session')
 def root() -> Path:
-    """The checkout."""
+    """Root of the checkout."""
     return ROOT
 
 
 @pytest.fixture(scope='session')
 def data(request) -> Path:
-    """The folder of real files; tests that take it skip where it is absent."""
+    """Folder of real files; tests that use it skip if it is absent."""
     if not DATA.is_dir():
         pytest.skip(f'real data not found at {DATA}; set CLIPGS_TEST_DATA')
     return DATA
@@ -39,7 +39,7 @@ def data(request) -> Path:
 
 @pytest.fixture(scope='session')
 def splats(data) -> Path:
-    """The folder of real splat files."""
+    """Folder of real splat files."""
     return data / 'splats'
 
 
@@ -50,16 +50,16 @@ def seeded():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A test of real data that skips although the data lies there fails."""
+    """Fail a test of real data that skips although the data is present."""
     report = yield
     if report.skipped and DATA.is_dir() and 'data' in getattr(item, 'fixturenames', ()):
         report.outcome = 'failed'
-        report.longrepr = f'{item.nodeid} skipped although real data lies at {DATA}: {report.longrepr}'
+        report.longrepr = f'{item.nodeid} skipped although {DATA} has the real data: {report.longrepr}'
     return report
 
 
 def random_cloud(n: int, seed: int = 0, sh_degree: int = 0, dtype: torch.dtype = torch.float32) -> GaussianCloud:
-    """Gaussians around a sphere's surface with random attributes."""
+    """Return Gaussians near a sphere's surface with random attributes."""
     g = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(*shape, generator=g, dtype=dtype)  # noqa: E731
     means = torch.nn.functional.normalize(draw(n, 3), dim=-1) + 0.05 * draw(n, 3)
@@ -73,7 +73,7 @@ def random_cloud_fixture():
 
 
 def grid(side: int = 6) -> GaussianCloud:
-    """Alike Gaussians in different colours at the points of a grid: distances tie everywhere."""
+    """Return equal Gaussians of different colours on a grid, where distances tie everywhere."""
     axis = torch.linspace(-1, 1, side)
     means = torch.cartesian_prod(axis, axis, axis)
     n = len(means)
@@ -83,12 +83,12 @@ def grid(side: int = 6) -> GaussianCloud:
 
 
 def duplicated(cloud: GaussianCloud) -> GaussianCloud:
-    """Every position three times, with different attributes."""
+    """Return a cloud with every position three times and different attributes."""
     return cloud.replace(means=cloud.means[torch.arange(len(cloud)) // 3])
 
 
 def relabelled(cloud: GaussianCloud) -> list[GaussianCloud]:
-    """The same Gaussians under the 24 proper labellings of their axes, their own first."""
+    """Return the same Gaussians under the 24 proper labellings of their axes, the original first."""
     clouds = []
     for permutation, signs in product(permutations(range(3)), product((1.0, -1.0), repeat=3)):
         matrix = torch.eye(3)[list(permutation)].T * torch.tensor(signs)  # column i is plus or minus axis p_i
@@ -98,20 +98,20 @@ def relabelled(cloud: GaussianCloud) -> list[GaussianCloud]:
     return clouds
 
 
-# Ways to start a process that this system has, of those that data loaders use.
+# Start methods of data loader workers that this system supports.
 START_METHODS = [method for method in ('fork', 'spawn') if method in multiprocessing.get_all_start_methods()]
 
 
 @pytest.fixture
 def set_threads():
-    """``torch.set_num_threads``, undone after the test."""
+    """``torch.set_num_threads``, reset after the test."""
     threads = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(threads)
 
 
 def run_python(code: str, cwd: Path | None = None, **env: str) -> str:
-    """What a new process prints; it must succeed."""
+    """Run code in a new process, which must succeed, and return its output."""
     done = subprocess.run([sys.executable, '-c', code], cwd=cwd, env={**os.environ, **env}, capture_output=True,
                           text=True, timeout=300)
     assert done.returncode == 0, done.stderr

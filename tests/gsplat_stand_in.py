@@ -1,4 +1,4 @@
-"""A stand-in for gsplat where there is no GPU: its signature and its shapes, drawn by the reference rasteriser."""
+"""Stand-in for gsplat without a GPU: its signature and shapes, rendered by the reference rasteriser."""
 import types
 
 import torch
@@ -8,10 +8,10 @@ from clipgs_plugin.ops.spherical_harmonics import C0
 
 
 def stand_in():
-    """A module with gsplat's ``rasterization``, and the list of the batch shapes it was called with."""
+    """Return a module with gsplat's ``rasterization``, and the list of batch shapes of its calls."""
     calls = []
 
-    # The signature that gsplat 1.5 and 1.6 share; of colours only what both take for a batch: one for each camera.
+    # Common signature of gsplat 1.5 and 1.6. Both accept colours of a batch for each camera only.
     def rasterization(means, quats, scales, opacities, colors, viewmats, Ks, width, height, near_plane=0.01,
                       far_plane=1e10, radius_clip=0.0, eps2d=0.3, sh_degree=None, packed=True, tile_size=16,
                       backgrounds=None, render_mode='RGB', sparse_grad=False, absgrad=False,
@@ -25,7 +25,7 @@ def stand_in():
                      Ks=Ks)
         for name, shape in shapes.items():
             assert given[name].shape == (*batch, *shape) and given[name].dtype == torch.float32, name
-        assert sh_degree is None or not batch, 'gsplat 1.6 has one set of SH coefficients for a whole batch'
+        assert sh_degree is None or not batch, 'gsplat 1.6 takes one set of SH coefficients for a whole batch'
         assert rasterize_mode == 'classic' and backgrounds is None and render_mode == 'RGB'
         calls.append(tuple(batch))
         drawn = []
@@ -37,7 +37,7 @@ def stand_in():
             drawn.append(raster_reference.rasterise(
                 means[at], quats[at], scales[at].log(), opacities[at].logit(), sh, viewmats[(*at, camera)][None],
                 Ks[(*at, camera)][None], width, height, near_plane, eps2d))
-        picture, alpha = (torch.cat(values).reshape(*batch, cameras, height, width, -1) for values in zip(*drawn))
-        return picture, alpha, {}
+        image, alpha = (torch.cat(values).reshape(*batch, cameras, height, width, -1) for values in zip(*drawn))
+        return image, alpha, {}
 
     return types.SimpleNamespace(rasterization=rasterization), calls

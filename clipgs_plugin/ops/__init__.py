@@ -1,4 +1,7 @@
-"""Operations on points and Gaussians; every fast kernel stands beside a plain one."""
+"""Operations on points, cameras, images and Gaussians.
+
+A test compares each fast kernel with its plain reference in torch.
+"""
 from clipgs_plugin.ops.backends import available_backends
 from clipgs_plugin.ops.cameras import flip_camera_axes, intrinsics, look_at, sphere_cameras
 from clipgs_plugin.ops.image_metrics import psnr, ssim

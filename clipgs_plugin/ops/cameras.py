@@ -1,8 +1,7 @@
-"""Cameras of pictures of objects.
+"""Cameras that view objects.
 
-Convention, the same everywhere in the library: a view matrix (4, 4) takes world points, as column vectors, to the
-camera's frame in OpenCV axes (x right, y down, z forward); intrinsics (3, 3) are in pixels, with the centre of the
-first pixel at (0.5, 0.5).
+Convention of the whole library: a view matrix (4, 4) maps world points, as column vectors, to the camera's frame in
+OpenCV axes (x right, y down, z forward). Intrinsics (3, 3) are in pixels; the centre of the first pixel is (0.5, 0.5).
 """
 from __future__ import annotations
 
@@ -16,7 +15,14 @@ from clipgs_plugin.ops.rotations import AXES, axis_vector
 
 
 def up_vector(up: str | Sequence[float] | Tensor) -> Tensor:
-    """The unit vector, (3,) float32, of ``'x'``, ``'y'``, ``'z'``, ``'-x'``, ``'-y'``, ``'-z'`` or three numbers."""
+    """Return the unit vector, (3,) float32, of an axis name or of three numbers.
+
+    Args:
+        up: One of ``'x'``, ``'y'``, ``'z'``, ``'-x'``, ``'-y'``, ``'-z'``, or a vector (3,).
+
+    Raises:
+        ValueError: Unknown axis, or a vector of length 0.
+    """
     if isinstance(up, str):
         if up not in AXES:
             raise ValueError(f'up={up!r}: expected one of {AXES}, or three numbers')
@@ -32,19 +38,19 @@ def look_at(
     target: Tensor | Sequence[float] = (0.0, 0.0, 0.0),  # (..., 3)
     up: str | Tensor | Sequence[float] = 'y',
 ) -> Tensor:
-    """View matrices of cameras at ``eye`` that see ``target`` in the middle of the picture.
+    """Return view matrices of cameras at ``eye`` with ``target`` in the centre of the image.
 
     Args:
-        eye: Positions, (..., 3), world.
-        target: Points looked at, broadcast against ``eye``.
-        up: The direction that points up in the picture: an axis by name or a vector (3,). A camera that looks
-            along it takes another axis in its place.
+        eye: Camera positions, (..., 3), world.
+        target: Points in the image centre, broadcast against ``eye``.
+        up: Up direction of the image, an axis name or a vector (3,). A camera that looks along it uses another axis
+            instead.
 
     Returns:
         World to camera, OpenCV axes, (..., 4, 4).
 
     Raises:
-        ValueError: A camera stands on its target.
+        ValueError: A camera is at its target.
     """
     eye = torch.as_tensor(eye)
     eye = eye if eye.is_floating_point() else eye.float()
@@ -52,10 +58,10 @@ def look_at(
     eye, target = torch.broadcast_tensors(eye, target)
     forward = target - eye
     if not bool((forward.norm(dim=-1) > 0).all()):
-        raise ValueError('a camera stands on its target, so it has no direction; move the eye')
+        raise ValueError('a camera is at its target, so its direction is undefined; move the eye')
     forward = torch.nn.functional.normalize(forward, dim=-1)
     up = up_vector(up).to(eye)
-    # Seen straight from above or below, any direction across `up` is as good as another and keeps the matrix proper.
+    # A camera that looks along `up` needs another direction, to keep its matrix a rotation.
     parallel = torch.linalg.cross(forward, up.expand_as(forward)).norm(dim=-1, keepdim=True) < 1e-4
     up = torch.where(parallel, _across(up), up)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
@@ -69,15 +75,18 @@ def look_at(
 
 
 def intrinsics(fov_degrees: float, width: int, height: int) -> Tensor:
-    """Pinhole intrinsics with square pixels and the principal point in the middle.
+    """Return pinhole intrinsics with square pixels and the principal point in the image centre.
 
     Args:
-        fov_degrees: Angle across the picture's shorter side, in (0, 180).
-        width: Pixels.
-        height: Pixels.
+        fov_degrees: Field of view across the shorter side of the image, in (0, 180).
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
 
     Returns:
         (3, 3) float32, pixels.
+
+    Raises:
+        ValueError: The field of view is out of range.
     """
     if not 0 < fov_degrees < 180:
         raise ValueError(f'fov_degrees={fov_degrees}: expected an angle between 0 and 180 degrees')
@@ -91,18 +100,21 @@ def sphere_cameras(
     elevation: float | Sequence[float] | None = None,
     up: str | Sequence[float] | Tensor = 'y',
 ) -> Tensor:
-    """Cameras on a sphere around the origin, looking at it; the same for the same arguments.
+    """Return cameras on a sphere around the origin that look at the origin.
 
     Args:
         num_views: Number of cameras V.
         distance: Radius of the sphere, world units.
         elevation: ``None`` spreads the views evenly over the whole sphere, on a Fibonacci spiral from the top down.
-            A number places them evenly around one ring at that elevation in degrees, and several numbers make
-            several rings, over which the views are dealt in turn.
-        up: The axis of the rings and the upper side of the pictures.
+            One number in degrees places them evenly around a ring of that elevation. Several numbers alternate
+            between rings.
+        up: Axis of the rings and up direction of the images.
 
     Returns:
         World to camera, OpenCV axes, (V, 4, 4) float32.
+
+    Raises:
+        ValueError: A number is out of range, or the axis is unknown.
     """
     if num_views < 1 or not distance > 0:
         raise ValueError(f'num_views={num_views}, distance={distance}: expected at least 1 and more than 0')
@@ -115,7 +127,7 @@ def sphere_cameras(
         height = torch.sin(torch.deg2rad(rings))[torch.arange(num_views) % len(rings)]
         azimuth = 2 * math.pi * index / num_views
     axis = up_vector(up).double()
-    # Two directions across the axis; azimuth 0 is z for y up, x for z up, y for x up.
+    # Azimuth 0 is z for y up, x for z up, y for x up.
     front = _across(axis)
     side = torch.linalg.cross(axis, front)
     ring = (1 - height ** 2).clamp_min(0).sqrt()
@@ -124,7 +136,7 @@ def sphere_cameras(
 
 
 def _across(axis: Tensor) -> Tensor:
-    """A unit vector perpendicular to a unit vector, both (3,); for a coordinate axis the next one."""
+    """Return a unit vector perpendicular to a unit vector, both (3,); for a coordinate axis the next axis."""
     if int((axis != 0).sum()) == 1:
         return axis.abs().roll(1)
     other = torch.eye(3, dtype=axis.dtype, device=axis.device)[axis.abs().argmin()]
@@ -132,5 +144,5 @@ def _across(axis: Tensor) -> Tensor:
 
 
 def flip_camera_axes(viewmats: Tensor) -> Tensor:
-    """View matrices (..., 4, 4) from OpenCV axes to OpenGL's (x right, y up, z backward), or back."""
+    """Convert view matrices (..., 4, 4) from OpenCV axes to OpenGL axes (x right, y up, z backward), or back."""
     return viewmats.new_tensor([1.0, -1.0, -1.0, 1.0])[:, None] * viewmats

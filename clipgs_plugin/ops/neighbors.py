@@ -16,24 +16,24 @@ def knn(
     lengths: Tensor | None = None,
     backend: str = 'auto',
 ) -> tuple[Tensor, Tensor]:
-    """The k points nearest to each query, nearest first.
+    """Find the k points nearest to each query, nearest first.
 
-    Every backend gives the same indices: squared distances are float32, ``(dx * dx + dy * dy) + dz * dz``, and the
-    lower index comes first in a tie. A cloud of ``n < k`` points gives its ``n`` neighbours over and over in the same
-    order, so ``arange(k) < lengths[:, None, None]`` masks the repeats.
+    Every backend returns the same indices: squared distances are float32, ``(dx * dx + dy * dy) + dz * dz``, and ties
+    are broken by the lower index. A cloud of ``n < k`` points repeats its ``n`` neighbours cyclically;
+    ``arange(k) < lengths[:, None, None]`` masks the repeats.
 
     Args:
         points: Positions, (B, N, 3), any unit, finite; computed in float32.
-        queries: Positions, (B, G, 3), which need not be among the points.
-        k: Neighbours of each query, at least 1.
-        lengths: Points of each cloud, (B,), each 1..N; the rest is padding. All N where None.
+        queries: Query positions, (B, G, 3).
+        k: Number of neighbours of each query, at least 1.
+        lengths: Number of points of each cloud, (B,), each 1..N; the rest is padding. None means N.
         backend: ``'auto'`` or one of ``available_backends('knn')``.
 
     Returns:
-        Indices, (B, G, K), int64, and squared distances, (B, G, K), float32, without a gradient.
+        Indices, (B, G, K), int64, and squared distances, (B, G, K), float32, without gradients.
 
     Raises:
-        ValueError: A shape or length does not fit, a name is unknown, or a point is NaN or infinite.
+        ValueError: A shape, length or backend is wrong, or a point is NaN or infinite.
     """
     points, queries, lengths = _check(points, queries, k, lengths)
     return load_backend('knn', backend, points.device).knn(points, queries, lengths, k)
@@ -47,22 +47,23 @@ def ball_query(
     k: int,
     lengths: Tensor | None = None,
 ) -> Tensor:
-    """The first k points, in the order of the cloud, within a radius of each query.
+    """Find the first k points, in the order of the cloud, within a radius of each query.
 
-    Where fewer are within it the first of them is repeated, and where none is, the nearest ones stand in.
+    The first point found fills the remaining places. Without a point inside the radius, the nearest point is used.
 
     Args:
         points: Positions, (B, N, 3), any unit, finite; computed in float32.
-        queries: Positions, (B, G, 3), which need not be among the points.
-        radius: In the unit of the points, above 0. Squared distances are compared in float32, and equal is within.
-        k: Points of each query, at least 1.
-        lengths: Points of each cloud, (B,), each 1..N; the rest is padding. All N where None.
+        queries: Query positions, (B, G, 3).
+        radius: Radius in the unit of the points, above 0; a point at the radius is inside. Squared distances are
+            compared in float32.
+        k: Number of points of each query, at least 1.
+        lengths: Number of points of each cloud, (B,), each 1..N; the rest is padding. None means N.
 
     Returns:
-        Indices, (B, G, K), int64, ascending but for the repeats at the end.
+        Indices, (B, G, K), int64, ascending except for the repeats at the end.
 
     Raises:
-        ValueError: A shape or length does not fit, the radius is not positive, or a point is NaN or infinite.
+        ValueError: A shape or length is wrong, the radius is not positive, or a point is NaN or infinite.
 
     Source: Qi et al., "PointNet++", 2017.
     """

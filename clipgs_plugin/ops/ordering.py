@@ -1,4 +1,4 @@
-"""Orders of points: along space-filling curves, and by content alone."""
+"""Orders of points: along space-filling curves, and by content."""
 from __future__ import annotations
 
 import torch
@@ -9,10 +9,10 @@ MAX_BITS = 20
 
 
 def order_keys(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor:
-    """Keys whose ascending order visits points along a space-filling curve.
+    """Return keys whose ascending order visits points along a space-filling curve.
 
-    Points are quantised to ``2**bits`` cells per axis of their own bounding box, so the order does not
-    depend on scale or position. Equal keys are left to the caller to break; :func:`curve_order` keeps their order.
+    Points are quantised to ``2**bits`` cells per axis of their own bounding box, so the order does not depend on scale
+    or position. Points of one cell have equal keys; :func:`curve_order` keeps their order.
 
     Args:
         points: Positions, (..., K, 3), any unit, finite.
@@ -23,7 +23,7 @@ def order_keys(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor
         Integer keys, (..., K), int64, below ``2**(3 * bits)``.
 
     Raises:
-        ValueError: Unknown curve, or bits out of range.
+        ValueError: The curve is unknown, or a number or shape is out of range.
 
     Source: Skilling, "Programming the Hilbert curve", 2004.
     """
@@ -43,14 +43,14 @@ def order_keys(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor
 
 
 def curve_order(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor:
-    """Permutation, (..., K), that visits points along a curve; points of one cell keep the order they came in.
+    """Return the permutation, (..., K) int64, that visits points along a curve.
 
-    Arguments as :func:`order_keys` takes them.
+    Points of one cell keep their order. Arguments are those of :func:`order_keys`.
     """
     keys, count = order_keys(points, curve, bits), points.shape[-2]
     if keys.device.type != 'cpu' or count << 3 * bits > torch.iinfo(torch.int64).max:
         return keys.argsort(dim=-1, stable=True)
-    # Numbers that tell both apart need no stable sort, and numpy sorts numbers several times as fast.
+    # Unique numbers need no stable sort, and numpy sorts numbers several times as fast.
     packed = (keys * count + torch.arange(count)).numpy()
     packed.sort(axis=-1)
     return torch.from_numpy(packed % count)
@@ -58,17 +58,20 @@ def curve_order(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tenso
 
 @torch.no_grad()
 def canonical_order(columns: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """Permutations that sort each cloud by content: by the first column, ties by the second, and so on.
+    """Return permutations that sort each cloud by the first column, ties by the second, and so on.
 
-    What breaks ties by index after it thereby breaks them by content, whatever order a file held. Rows equal in every
-    column keep their order, and cannot be told apart anyway.
+    Operations that break ties by index then break them by content, for any order of the rows in a file. Rows equal in
+    every column keep their order.
 
     Args:
-        columns: Values, (B, N, C), finite; positions first as a rule.
-        lengths: Rows of each cloud, (B,), each 1..N; the rest is padding and stays last. All N where None.
+        columns: Values, (B, N, C), finite; usually positions first.
+        lengths: Number of rows of each cloud, (B,), each 1..N; padding stays last. None means N.
 
     Returns:
         (B, N), int64.
+
+    Raises:
+        ValueError: The shape of ``columns`` is wrong.
     """
     if columns.ndim != 3 or columns.shape[-1] < 1:
         raise ValueError(f'columns have shape {tuple(columns.shape)}, expected (B, N, C) with C at least 1')
@@ -79,7 +82,7 @@ def canonical_order(columns: Tensor, lengths: Tensor | None = None) -> Tensor:
     first = columns[..., 0].masked_fill(index >= lengths.to(columns.device)[:, None], torch.inf)
     first, order = first.sort(dim=-1, stable=True)
 
-    # Runs of equal rows, numbered through the batch; those longer than one are resolved by the next column.
+    # Runs of equal rows, numbered through the batch. The next column sorts runs of more than one row.
     starts = torch.ones(b, n, dtype=torch.bool, device=columns.device)
     starts[:, 1:] = (first[:, 1:] != first[:, :-1]) | (first[:, 1:] == torch.inf)
     run = starts.flatten().cumsum(0)
@@ -96,7 +99,7 @@ def canonical_order(columns: Tensor, lengths: Tensor | None = None) -> Tensor:
         members = flat_order[slots]
         values = rows[members, column]
         if bool(((values[1:] < values[:-1]) & (run[1:] == run[:-1])).any()):
-            # Sorted by (run, value): runs stay in their slots.
+            # Sorting by (run, value) keeps each run in its slots.
             by_value = values.argsort(stable=True)
             by_run = by_value[run[by_value].argsort(stable=True)]
             flat_order[slots] = members[by_run]
@@ -108,7 +111,7 @@ def canonical_order(columns: Tensor, lengths: Tensor | None = None) -> Tensor:
 
 
 def _cells(points: Tensor, bits: int) -> list[Tensor]:
-    """Cell of each point along x, y and z of its set's bounding box, (..., K) int32 each; 0 along a flat axis."""
+    """Return the cell of each point along x, y and z of the bounding box, (..., K) int32; 0 along a flat axis."""
     cells = []
     for values in points.to(torch.float64 if bits > 16 else torch.float32).unbind(-1):
         values = values.contiguous()
@@ -119,13 +122,13 @@ def _cells(points: Tensor, bits: int) -> list[Tensor]:
 
 
 def _interleave(axes: list[Tensor]) -> Tensor:
-    """Bits of three numbers, the first the most significant: x_top y_top z_top ... x_0 y_0 z_0."""
-    x, y, z = (_spread(axis.long()) for axis in axes)
+    """Interleave the bits of three numbers, first number first: x_top y_top z_top ... x_0 y_0 z_0."""
+    x, y, z = (_space_bits(axis.long()) for axis in axes)
     return x << 2 | y << 1 | z
 
 
-def _spread(x: Tensor) -> Tensor:
-    """The lowest 21 bits, each two places from the next, by halves that move apart."""
+def _space_bits(x: Tensor) -> Tensor:
+    """Insert two zeros between the lowest 21 bits, by moving halves apart."""
     for shift, mask in ((32, 0x001F00000000FFFF), (16, 0x001F0000FF0000FF), (8, 0x100F00F00F00F00F),
                         (4, 0x10C30C30C30C30C3), (2, 0x1249249249249249)):
         x = (x | x << shift) & mask
@@ -133,11 +136,11 @@ def _spread(x: Tensor) -> Tensor:
 
 
 def _hilbert_transpose(axes: list[Tensor], bits: int) -> list[Tensor]:
-    """Skilling's AxesToTranspose: coordinates to the Hilbert index, its bits dealt out to three numbers."""
+    """Map coordinates to the Hilbert index, distributed over the bits of three numbers (Skilling, AxesToTranspose)."""
     x, y, z = axes
     for bit in reversed(range(1, bits)):
         low = (1 << bit) - 1
-        # Where an axis has the bit, invert the first axis below it; elsewhere exchange the two below it.
+        # If an axis has the bit, invert the lower bits of the first axis; otherwise exchange the lower bits of both.
         x = x ^ (x >> bit & 1) * low
         x, y = _invert_or_exchange(x, y, bit, low)
         x, z = _invert_or_exchange(x, z, bit, low)

@@ -1,35 +1,28 @@
-"""Pictures of Gaussians, differentiable.
+"""Differentiable rendering of Gaussians.
 
-Rasterisation as INRIA's 3DGS and gsplat define it (Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field
-Rendering", 2023), in the numbers of gsplat 1.5 where the two differ:
+Rasterisation follows INRIA's 3DGS (Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering", 2023)
+and gsplat, with the constants of gsplat 1.5 where the two differ:
 
-- EWA projection, linearised at the mean, with 0.3 square pixels added to the 2D covariance and no compensation of
-  opacity for it (``rasterize_mode='classic'``); pixel centres at 0.5; Gaussians nearer than the near plane are cut.
-- Sorted by depth, blended front to back. Alpha is clipped to 0.999 (INRIA: 0.99) and skipped under 1/255, which
-  bounds the footprint exactly (INRIA: three standard deviations, whole tiles). A pixel takes no Gaussian that would
-  leave it less transmittance than 1e-4.
-- The colour of a Gaussian is max(0, 0.5 + SH(direction from the camera)). Nothing clips pictures at 1.
+- EWA projection, linearised at the mean. The 2D covariance grows by 0.3 square pixels, and opacity is not compensated
+  for it (``rasterize_mode='classic'``). Pixel centres are at 0.5. Gaussians in front of the near plane are dropped.
+- Sorted by depth, blended front to back. Alpha is clipped to 0.999 (INRIA: 0.99) and skipped below 1/255, which bounds
+  the footprint exactly (INRIA: three standard deviations, whole tiles). A pixel skips every Gaussian that would reduce
+  its transmittance below 1e-4.
+- The colour of a Gaussian is max(0, 0.5 + SH(direction from the camera)). Images are not clipped at 1.
 """
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from clipgs_plugin.ops.backends import available_backends
+from clipgs_plugin.ops.backends import load_backend
 
 if TYPE_CHECKING:
     from clipgs_plugin.structures import GaussianCloud
-
-# Where each backend's clouds lie, and how to get what it needs.
-_DEVICES = {'cpu': 'cpu', 'gsplat': 'cuda', 'reference': None}
-_MODULES = {'cpu': 'numba'}
-_INSTALL = {'cpu': 'pip install numba', 'gsplat': 'pip install "clipgs_plugin[gpu]", or pip install gsplat'}
 
 
 def render(
@@ -44,36 +37,36 @@ def render(
     near: float = 0.01,
     blur: float = 0.3,
 ) -> tuple[Tensor, Tensor]:
-    """Render a cloud from several cameras.
+    """Render an object from several cameras.
 
     Args:
-        cloud: N Gaussians; gradients reach all five raw parameters.
+        cloud: N Gaussians; all five raw parameters receive gradients.
         viewmats: World to camera in OpenCV axes (x right, y down, z forward), (V, 4, 4).
-        intrinsics: Pinhole cameras, pixels, (V, 3, 3).
-        width: Of the pictures, pixels.
-        height: Of the pictures, pixels.
-        background: Colour behind the object, (3,).
-        sh_degree: Highest SH band to use; all the cloud has by default.
+        intrinsics: Intrinsics of pinhole cameras in pixels, (V, 3, 3).
+        width: Width of the images in pixels.
+        height: Height of the images in pixels.
+        background: Background colour, (3,).
+        sh_degree: Highest SH band to use; None uses all bands.
         backend: ``'cpu'`` (numba, float32), ``'gsplat'`` (CUDA, float32), ``'reference'`` (plain torch, float64, any
             device, slow, cameras differentiable too), or ``'auto'``: ``'cpu'`` or ``'gsplat'`` by device.
         near: Distance of the near plane, world units.
-        blur: Added to the diagonal of 2D covariances, square pixels.
+        blur: Variance added to the diagonal of 2D covariances, square pixels.
 
     Returns:
-        Pictures (V, H, W, 3), sRGB, and alpha (V, H, W), in the dtype of the cloud.
+        Images (V, H, W, 3), sRGB, and alpha (V, H, W), in the dtype of the cloud.
 
     Raises:
-        ValueError: Shapes, degree or backend do not fit.
+        ValueError: A shape, the degree or the backend is wrong.
         ModuleNotFoundError: The backend's package is not installed.
     """
     _check_cameras(viewmats, intrinsics, (), width, height, near)
     degree = cloud.sh_degree if sh_degree is None else sh_degree
     if not 0 <= degree <= cloud.sh_degree:
         raise ValueError(f'sh_degree={sh_degree}: expected 0 to {cloud.sh_degree}, the degree of the cloud')
-    colors, alphas = _load(backend, cloud.device).rasterise(
+    colors, alphas = load_backend('render', backend, cloud.device).rasterise(
         cloud.means, cloud.quats, cloud.log_scales, cloud.opacity_logits, cloud.sh[:, :(degree + 1) ** 2],
         viewmats.to(cloud.device), intrinsics.to(cloud.device), width, height, near, blur)
-    return _on(background, colors, alphas)
+    return _compose(background, colors, alphas)
 
 
 def render_batch(
@@ -87,27 +80,27 @@ def render_batch(
     near: float = 0.01,
     blur: float = 0.3,
 ) -> tuple[Tensor, Tensor]:
-    """Render several clouds, each from cameras of its own.
+    """Render several objects, each from its own cameras.
 
-    What :func:`render` draws, cloud by cloud. On CUDA it is one call of the rasteriser for all of them, which is what
-    fills a GPU where clouds and pictures are small; elsewhere they are drawn one after another.
+    The images equal those of :func:`render`. On CUDA one call of the rasteriser renders all objects, which fills a GPU
+    if objects and images are small. Elsewhere objects are rendered one by one.
 
     Args:
-        clouds: B clouds on one device, of any number of Gaussians; bands that others have and one lacks are zero.
+        clouds: B objects on one device, of any number of Gaussians. Lower SH degrees are padded with zero bands.
         viewmats: World to camera in OpenCV axes, (B, V, 4, 4).
-        intrinsics: Pinhole cameras, pixels, (B, V, 3, 3).
-        width: Of the pictures, pixels.
-        height: Of the pictures, pixels.
-        background: Colour behind the objects, (3,).
-        backend: As :func:`render` takes.
+        intrinsics: Intrinsics of pinhole cameras in pixels, (B, V, 3, 3).
+        width: Width of the images in pixels.
+        height: Height of the images in pixels.
+        background: Background colour, (3,).
+        backend: Backend of :func:`render`.
         near: Distance of the near plane, world units.
-        blur: Added to the diagonal of 2D covariances, square pixels.
+        blur: Variance added to the diagonal of 2D covariances, square pixels.
 
     Returns:
-        Pictures (B, V, H, W, 3), sRGB, and alpha (B, V, H, W), in the dtype of the clouds.
+        Images (B, V, H, W, 3), sRGB, and alpha (B, V, H, W), in the dtype of the clouds.
 
     Raises:
-        ValueError: Shapes, devices or backend do not fit.
+        ValueError: A shape, a device or the backend is wrong.
         ModuleNotFoundError: The backend's package is not installed.
     """
     devices = {cloud.device for cloud in clouds}
@@ -117,21 +110,21 @@ def render_batch(
     _check_cameras(viewmats, intrinsics, (len(clouds),), width, height, near)
     device, degree = devices.pop(), max(cloud.sh_degree for cloud in clouds)
     fields = [[x for _, x in (c if c.sh_degree == degree else c.with_sh_degree(degree)).fields()] for c in clouds]
-    module = _load(backend, device)
+    module = load_backend('render', backend, device)
     rasterise_batch = getattr(module, 'rasterise_batch', partial(_one_by_one, module.rasterise))
-    return _on(background, *rasterise_batch(fields, viewmats.to(device), intrinsics.to(device), width, height, near,
-                                            blur))
+    colors, alphas = rasterise_batch(fields, viewmats.to(device), intrinsics.to(device), width, height, near, blur)
+    return _compose(background, colors, alphas)
 
 
 def _one_by_one(rasterise: Callable, clouds: list[list[Tensor]], viewmats: Tensor, intrinsics: Tensor,
-                *how) -> tuple[Tensor, Tensor]:
-    drawn = [rasterise(*cloud, *cameras, *how) for *cameras, cloud in zip(viewmats, intrinsics, clouds)]
+                *settings) -> tuple[Tensor, Tensor]:
+    drawn = [rasterise(*cloud, *cameras, *settings) for *cameras, cloud in zip(viewmats, intrinsics, clouds)]
     return torch.stack([colors for colors, _ in drawn]), torch.stack([alphas for _, alphas in drawn])
 
 
 def _check_cameras(viewmats: Tensor, intrinsics: Tensor, batch: tuple[int, ...], width: int, height: int,
                    near: float) -> None:
-    """Refuse cameras that are not (*batch, V, 4, 4) and (*batch, V, 3, 3)."""
+    """Check that cameras have shapes (*batch, V, 4, 4) and (*batch, V, 3, 3), and images a size."""
     found = tuple(viewmats.shape)
     leading = ''.join(f'{size}, ' for size in batch) + 'V'
     if len(found) != len(batch) + 3 or found[:-3] != batch or found[-2:] != (4, 4):
@@ -143,25 +136,9 @@ def _check_cameras(viewmats: Tensor, intrinsics: Tensor, batch: tuple[int, ...],
         raise ValueError(f'width={width}, height={height}, near={near}: expected positive numbers')
 
 
-def _on(background: Tensor | tuple[float, float, float], colors: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures on a background, and their alpha."""
+def _compose(background: Tensor | tuple[float, float, float], colors: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+    """Return images on a background, and their alpha."""
     background = torch.as_tensor(background, dtype=colors.dtype, device=colors.device)
     if background.shape != (3,):
         raise ValueError(f'background has shape {tuple(background.shape)}, expected (3,)')
     return colors + (1 - alphas)[..., None] * background, alphas
-
-
-def _load(backend: str, device: torch.device) -> ModuleType:
-    """The module of a backend that draws on ``device``."""
-    if backend == 'auto':
-        backend = {'cpu': 'cpu', 'cuda': 'gsplat'}.get(device.type, 'reference')
-    if backend not in _DEVICES:
-        raise ValueError(f"backend={backend!r}: expected 'auto' or one of {sorted(_DEVICES)}")
-    needed = _DEVICES[backend]
-    if needed not in (None, device.type):
-        raise ValueError(f'backend={backend!r} takes a cloud on {needed}, got one on {device}; move it with '
-                         f"cloud.to({needed!r}), or use backend='auto'")
-    if backend not in available_backends('render'):
-        raise ModuleNotFoundError(f'backend={backend!r}, which draws on {device}, is not installed: '
-                                  f"{_INSTALL[backend]}; backend='reference' works without it, slowly")
-    return importlib.import_module(f'clipgs_plugin.ops.kernels.raster_{_MODULES.get(backend, backend)}')

@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def quaternion_to_matrix(quats: Tensor) -> Tensor:
-    """Rotation matrices of quaternions.
+    """Return the rotation matrices of quaternions.
 
     Args:
-        quats: wxyz, (..., 4), any non-zero norm. ``q`` and ``-q`` give bitwise the same matrix.
+        quats: Quaternions wxyz of any non-zero norm, (..., 4). ``q`` and ``-q`` return bitwise equal matrices.
 
     Returns:
         Proper rotation matrices, (..., 3, 3).
     """
-    # The length does not matter, but squares of very small or large components would leave the range of float32.
+    # Squares of very small or large components would leave the range of float32.
     w, x, y, z = (quats / quats.detach().abs().amax(-1, keepdim=True)).unbind(-1)
     two_s = 2.0 / (w * w + x * x + y * y + z * z)
     matrix = torch.stack([
@@ -28,11 +28,11 @@ def quaternion_to_matrix(quats: Tensor) -> Tensor:
 
 
 def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:
-    """Hamilton product, wxyz: the rotation of ``a`` after that of ``b``.
+    """Return the Hamilton product: the rotation ``b`` followed by the rotation ``a``.
 
     Args:
-        a: (..., 4)
-        b: (..., 4), broadcast against ``a``.
+        a: Quaternions wxyz, (..., 4).
+        b: Quaternions wxyz, (..., 4), broadcast against ``a``.
 
     Returns:
         (..., 4), with norm ``|a| |b|``.
@@ -48,16 +48,17 @@ def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:
 
 
 def matrix_to_quaternion(matrices: Tensor) -> Tensor:
-    """Unit quaternions, wxyz with w >= 0, of proper rotation matrices.
+    """Return unit quaternions, wxyz with w >= 0, of proper rotation matrices.
 
-    The largest of the four components is computed from the diagonal and the others from it, which is stable for
-    every angle (Shepperd, "Quaternion from rotation matrix", 1978).
+    The largest component is computed from the diagonal and the others from it, which is stable for every angle.
 
     Args:
-        matrices: (..., 3, 3), determinant +1.
+        matrices: Rotation matrices of determinant +1, (..., 3, 3).
 
     Returns:
         (..., 4)
+
+    Source: Shepperd, "Quaternion from rotation matrix", 1978.
     """
     m = matrices
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
@@ -80,10 +81,10 @@ AXES = ('x', 'y', 'z', '-x', '-y', '-z')
 
 
 def axis_vector(name: str) -> Tensor:
-    """The unit vector along a coordinate axis, (3,) float64.
+    """Return the unit vector along a coordinate axis, (3,) float64.
 
     Args:
-        name: One of ``AXES``.
+        name: Axis, one of ``AXES``.
 
     Raises:
         ValueError: Unknown axis.
@@ -96,15 +97,15 @@ def axis_vector(name: str) -> Tensor:
 
 
 def axis_change(source: str, target: str = 'y') -> Tensor:
-    """The rotation that brings one coordinate axis onto another, to change which way is up.
+    """Return the rotation from one coordinate axis to another, to change the up axis.
 
     Args:
-        source: Axis to turn, one of ``AXES``.
-        target: Axis it becomes, likewise.
+        source: Axis to rotate, one of ``AXES``.
+        target: Axis after the rotation, one of ``AXES``.
 
     Returns:
-        Proper rotation matrix of exact integers, (3, 3) float64: the quarter turn about the third axis, the half
-        turn about x (about y, if ``source`` lies along x) for opposite axes, the identity for equal ones.
+        Proper rotation matrix of exact integers, (3, 3) float64. Perpendicular axes need a quarter turn about the third
+        axis, opposite axes a half turn about x (about y if ``source`` lies along x), equal axes the identity.
 
     Raises:
         ValueError: Unknown axis.

@@ -1,4 +1,4 @@
-"""Farthest point sampling, and the grouping of a cloud into patches that is built on it."""
+"""Farthest point sampling, and grouping of a cloud into patches."""
 from __future__ import annotations
 
 import numpy as np
@@ -11,7 +11,7 @@ PointStart = int | str | Tensor
 STARTS = ('farthest', 'random')
 RULES = ('exact', 'pointnet2')
 POINTNET2_MIN_SQUARED_NORM = 1e-3
-LARGEST_COORDINATE = 1e18  # of which the square is still a float32
+LARGEST_COORDINATE = 1e18  # its square is still a float32
 
 
 @torch.no_grad()
@@ -24,31 +24,31 @@ def farthest_point_sample(
     rule: str = 'exact',
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Indices of points that each lie farthest from those picked before.
+    """Pick points one by one, each farthest from the points picked before.
 
-    Every backend gives the same indices: squared distances are float32, ``(dx * dx + dy * dy) + dz * dz``, and the
-    lowest index wins a tie. A cloud of ``n < num_samples`` points gives its ``n`` picks over and over in the same
-    order, so ``arange(num_samples) < lengths[:, None]`` masks the repeats.
+    Every backend returns the same indices: squared distances are float32, ``(dx * dx + dy * dy) + dz * dz``, and ties
+    are broken by the lowest index. A cloud of ``n < num_samples`` points repeats its ``n`` picks cyclically;
+    ``arange(num_samples) < lengths[:, None]`` masks the repeats.
 
     Args:
         points: Positions, (B, N, 3), any unit, finite; computed in float32.
-        num_samples: G, at least 1.
-        lengths: Points of each cloud, (B,), each 1..N; the rest is padding. All N where None.
-        start: The first pick: an index for all clouds, one index per cloud (B,), ``'farthest'`` (the point farthest
-            from the centroid, which is summed in float64) or ``'random'`` (uniform, from ``generator``).
+        num_samples: Number of picks G, at least 1.
+        lengths: Number of points of each cloud, (B,), each 1..N; the rest is padding. None means N.
+        start: First pick: an index for all clouds, one index per cloud (B,), ``'farthest'`` (the point farthest from
+            the centroid, which is summed in float64) or ``'random'`` (uniform, from ``generator``).
         backend: ``'auto'`` or one of ``available_backends('fps')``.
-        rule: ``'exact'``, or ``'pointnet2'`` for weights trained with that library's kernel, which starts at 0 and
-            picks no other point of squared norm up to 1e-3.
-        generator: Source of ``start='random'``; torch's default generator where None.
+        rule: ``'exact'``, or ``'pointnet2'`` for weights trained with the kernel of PointNet++, which starts at 0 and
+            never picks another point of squared norm up to 1e-3.
+        generator: Random generator of ``start='random'``; None uses torch's default generator.
 
     Returns:
-        (B, G), int64.
+        Indices, (B, G), int64.
 
     Raises:
-        ValueError: A shape, length or start does not fit, a name is unknown, or a point is NaN or infinite.
+        ValueError: A shape, length, start, rule or backend is wrong, or a point is NaN or infinite.
 
-    Source: Eldar et al., "The farthest point strategy for progressive image sampling", 1997; rule ``'pointnet2'``
-    from the kernels of Qi et al., "PointNet++", 2017.
+    Source: Eldar et al., "The farthest point strategy for progressive image sampling", 1997. Rule
+    ``'pointnet2'``: kernels of Qi et al., "PointNet++", 2017.
     """
     points, lengths = check_points(points, lengths)
     check_count('num_samples', num_samples)
@@ -67,20 +67,23 @@ def group(
     rule: str = 'exact',
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Patches: centres by :func:`farthest_point_sample` and the points nearest to each as :func:`knn` finds them.
+    """Group a cloud into patches: centres by :func:`farthest_point_sample`, their neighbours by :func:`knn`.
 
-    The same indices as the two calls one after the other, but the CPU backend builds its spatial index once.
+    The indices equal those of the two calls, but the CPU backend builds its spatial index only once.
 
     Args:
         points: Positions, (B, N, 3), any unit, finite; computed in float32.
-        num_groups: G, at least 1.
-        group_size: K, at least 1.
-        lengths, start, rule, generator: As :func:`farthest_point_sample` takes them.
-        backend: ``'auto'`` or a name in both ``available_backends('fps')`` and ``available_backends('knn')``.
+        num_groups: Number of patches G, at least 1.
+        group_size: Number of points of each patch K, at least 1.
+        lengths, start, rule, generator: Arguments of :func:`farthest_point_sample`.
+        backend: ``'auto'`` or one of ``available_backends('fps')``.
 
     Returns:
-        Centres, (B, G), and their neighbours, nearest first, (B, G, K), both int64. Where a cloud has fewer points
-        than G or K, both repeat cyclically.
+        Centres, (B, G), and their neighbours, nearest first, (B, G, K), both int64. A cloud of fewer points than G or K
+        repeats them cyclically.
+
+    Raises:
+        ValueError: A shape, length, start, rule or backend is wrong, or a point is NaN or infinite.
     """
     points, lengths = check_points(points, lengths)
     check_count('num_groups', num_groups)
@@ -90,11 +93,13 @@ def group(
 
 
 def check_count(name: str, value: int) -> None:
+    """Check that a count is at least 1."""
     if value < 1:
         raise ValueError(f'{name}={value}: expected at least 1')
 
 
 def check_start(start: PointStart, rule: str) -> None:
+    """Check the names of a start and a rule, and their combination."""
     if isinstance(start, str) and start not in STARTS:
         raise ValueError(f"start={start!r}: expected an index, 'farthest' or 'random'")
     if rule not in RULES:
@@ -104,7 +109,7 @@ def check_start(start: PointStart, rule: str) -> None:
 
 
 def check_points(points: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Float32 points and int64 lengths on the points' device, checked."""
+    """Check points and lengths, and return them as float32 and int64 on the points' device."""
     if points.ndim != 3 or points.shape[-1] != 3 or not points.is_floating_point():
         raise ValueError(f'points are {points.dtype} of shape {tuple(points.shape)}, '
                          'expected floats of shape (B, N, 3)')
@@ -116,7 +121,7 @@ def check_points(points: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor
                          f'expected integers of shape ({b},)')
     lengths = lengths.to(points.device, torch.int64)
     points = points.to(torch.float32).contiguous()
-    if points.device.type == 'cpu':  # elsewhere the checks would make the host wait for the device
+    if points.device.type == 'cpu':  # elsewhere the check would synchronise host and device
         bad = (lengths < 1) | (lengths > n)
         if bool(bad.any()):
             raise ValueError(f'cloud {int(bad.nonzero()[0])} has length {int(lengths[bad][0])}, expected 1..{n}')
@@ -125,8 +130,8 @@ def check_points(points: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor
 
 
 def check_finite(name: str, points: Tensor, lengths: Tensor | None = None) -> None:
-    """Refuse points whose squared distances are not finite floats."""
-    # In numpy: a parallel loop of torch would leave its threads spinning, on the cores that the kernels need next.
+    """Check that squared distances of points are finite floats."""
+    # In numpy: torch's threads would keep spinning on the cores that the kernels need next.
     if points.numel() == 0 or np.abs(points.numpy()).max() < LARGEST_COORDINATE:  # false for NaN
         return
     bad = ~(points.abs() < LARGEST_COORDINATE).all(-1)
@@ -145,12 +150,12 @@ def resolve_start(
     rule: str,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The first pick of each cloud, (B,), and the points that may not be picked after it, (B, N) bool or None."""
+    """Return the first pick of each cloud, (B,), and the mask of points never picked later, (B, N) bool or None."""
     check_start(start, rule)
     skip = None
     if rule == 'pointnet2':
         x, y, z = points.unbind(-1)
-        # The kernel compares a float with a double constant.
+        # The original kernel compares a float with a double constant.
         skip = (x * x + y * y + z * z).double() <= POINTNET2_MIN_SQUARED_NORM
     return _first_picks(points, lengths, start, generator), skip
 
@@ -176,8 +181,8 @@ def _first_picks(points: Tensor, lengths: Tensor, start: PointStart, generator: 
 
 
 def _farthest_from_centroid(cloud: Tensor) -> Tensor:
-    # Without its padding, so that a cloud's sum is the same in every batch; rounded to float32, so that neither
-    # does the last bit of the sum decide between points that are equally far.
+    # Padding is excluded, so that the sum of a cloud is the same in every batch. The mean is rounded to float32, so
+    # that the last bit of the sum does not decide between points at equal distance.
     offset = cloud - cloud.double().mean(0).float()
     dx, dy, dz = offset.unbind(-1)
     return ((dx * dx + dy * dy) + dz * dz).argmax()

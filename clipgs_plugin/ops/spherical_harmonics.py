@@ -1,6 +1,6 @@
-"""Real spherical harmonics of degree 0 to 3, as splat files mean them.
+"""Real spherical harmonics of degree 0 to 3, in the convention of splat files.
 
-Convention: that of the INRIA code (Kerbl et al., "3D Gaussian Splatting", 2023), i.e. orthonormal, band by band,
+The convention is that of the INRIA code (Kerbl et al., "3D Gaussian Splatting", 2023): orthonormal, band by band,
 orders -l to l, with the Condon-Shortley sign. The colour seen along the unit direction d from the camera to a
 Gaussian is ``0.5 + sum_k basis_k(d) sh_k``, clamped at 0.
 """
@@ -25,7 +25,7 @@ MAX_DEGREE = 3
 
 
 def eval_sh_basis(directions: Tensor, degree: int) -> Tensor:
-    """Values of the basis functions.
+    """Evaluate the basis functions.
 
     Args:
         directions: Unit vectors, (..., 3), from the camera to the Gaussian.
@@ -35,7 +35,7 @@ def eval_sh_basis(directions: Tensor, degree: int) -> Tensor:
         (..., (degree + 1) ** 2), in the dtype of ``directions``.
 
     Raises:
-        ValueError: Degree out of range.
+        ValueError: The degree is out of range.
     """
     if not 0 <= degree <= MAX_DEGREE:
         raise ValueError(f'SH degree {degree} is not in 0..{MAX_DEGREE}')
@@ -54,7 +54,7 @@ def eval_sh_basis(directions: Tensor, degree: int) -> Tensor:
 
 
 def eval_sh(sh: Tensor, directions: Tensor) -> Tensor:
-    """sRGB colours seen along directions, not clamped.
+    """Evaluate sRGB colours seen along directions, without clamping.
 
     Args:
         sh: Coefficients, (..., K, 3).
@@ -69,7 +69,7 @@ def eval_sh(sh: Tensor, directions: Tensor) -> Tensor:
 
 @cache
 def _samples() -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Directions spread over the sphere, (S, 3), and each band's pseudo-inverse there, (2 l + 1, S); float64."""
+    """Return 32 directions over the sphere, (S, 3), and the pseudo-inverse of each band, (2 l + 1, S); float64."""
     n = 32
     i = torch.arange(n, dtype=torch.float64) + 0.5
     z = 1 - 2 * i / n
@@ -82,40 +82,40 @@ def _samples() -> tuple[Tensor, tuple[Tensor, ...]]:
 
 
 def sh_rotation(matrix: Tensor, degree: int) -> list[Tensor]:
-    """Matrices that turn the coefficients of each band (real Wigner matrices).
+    """Return matrices that rotate the coefficients of each band (real Wigner matrices).
 
-    A band is closed under rotation, so its matrix follows exactly from the values of the turned basis at a few
-    fixed directions. A reflection flips odd bands in addition.
+    A band is closed under rotation, so values of the rotated basis at a few fixed directions determine its matrix. A
+    reflection also flips odd bands.
 
     Args:
-        matrix: Orthogonal, determinant 1 or -1, (3, 3).
+        matrix: Orthogonal matrix of determinant 1 or -1, (3, 3).
         degree: Highest band, 0 to 3.
 
     Returns:
-        For each band l a matrix (2 l + 1, 2 l + 1), float64, acting on columns of coefficients.
+        Matrix (2 l + 1, 2 l + 1) of each band l, float64; it acts on columns of coefficients.
     """
     directions, inverses = _samples()
     matrix = matrix.detach().to('cpu', torch.float64)
-    turned = eval_sh_basis(directions @ matrix, degree)  # rows are M^T d: what is now seen along d
+    turned = eval_sh_basis(directions @ matrix, degree)  # rows of the argument are M^T d
     return [inverses[d] @ turned[:, d * d:(d + 1) ** 2] for d in range(degree + 1)]
 
 
 def rotate_sh(sh: Tensor, matrix: Tensor) -> Tensor:
-    """Turn SH colours with their object: seen along M d they are what they were along d.
+    """Rotate SH colours with their object: the new colour along M d is the old colour along d.
 
     Args:
         sh: Coefficients, (..., K, 3), K one of 1, 4, 9, 16.
-        matrix: Orthogonal, determinant 1 or -1, (3, 3).
+        matrix: Orthogonal matrix of determinant 1 or -1, (3, 3).
 
     Returns:
-        (..., K, 3), in the dtype of ``sh``; the constant band is passed through.
+        (..., K, 3), in the dtype of ``sh``; the constant band is unchanged.
 
     Raises:
         ValueError: The matrix is not orthogonal within 1e-4.
     """
     check = matrix.detach().to('cpu', torch.float64)
     if check.shape != (3, 3) or not torch.allclose(check @ check.T, torch.eye(3, dtype=torch.float64), atol=1e-4):
-        raise ValueError(f'matrix {check.tolist()} is not orthogonal (3, 3); divide its scale out first')
+        raise ValueError(f'matrix {check.tolist()} is not orthogonal (3, 3); divide it by its scale first')
     degree = round(sh.shape[-2] ** 0.5) - 1
     bands = [sh[..., :1, :]]
     for d, rotation in enumerate(sh_rotation(matrix, degree)[1:], start=1):

@@ -1,7 +1,8 @@
-"""The channels a network sees of a Gaussian: the one place that knows an index.
+"""Channels of a Gaussian as input of a network.
 
-The paper's 14 raw channels, in its order, and what "linearising" them (CLIP-GS, Sec. 4.1, "Linear & Norm.") makes of
-each: the quaternion becomes a 3x3 rotation matrix, opacity and scale go through a sigmoid, 19 channels in all.
+The 14 raw channels have the order of the paper. Linearising them (CLIP-GS, Sec. 4.1, "Linear & Norm.") replaces the
+quaternion by a 3x3 rotation matrix and applies a sigmoid to opacity and scale, which makes 19 channels. Indices of
+channels occur only in this module.
 """
 from __future__ import annotations
 
@@ -22,20 +23,20 @@ for _name, _width in RAW_WIDTHS.items():
     RAW_SLICES[_name] = slice(_start, _start + _width)
 
 SCALE_QUANTITIES: dict[str, Callable[[Tensor], Tensor]] = {
-    'sigmoid': torch.sigmoid,          # of the log scale: the paper's words; nearly constant on small objects
+    'sigmoid': torch.sigmoid,          # of the log scale, as in the paper; nearly constant on small objects
     'log': lambda log_scale: log_scale,
     'linear': torch.exp,
 }
 
 
 def pack(gaussians: GaussianBatch | GaussianCloud) -> Tensor:
-    """The raw channels of every Gaussian, (..., N, 14): position, sRGB, opacity logit, log scale, quaternion."""
+    """Return raw channels (..., N, 14): position, sRGB, opacity logit, log scale, quaternion."""
     return torch.cat([gaussians.means, gaussians.rgb, gaussians.opacity_logits[..., None], gaussians.log_scales,
                       gaussians.quats], dim=-1)
 
 
 def _log_covariance(raw: Tensor) -> Tensor:
-    """Upper triangle of log covariance R diag(2 log s) R^T, (..., 6): blind to the labelling of the axes."""
+    """Return the upper triangle of the log covariance R diag(2 log s) R^T, (..., 6), independent of axis labels."""
     rotation = quaternion_to_matrix(raw[..., RAW_SLICES['quat']])
     matrix = (rotation * (2 * raw[..., None, RAW_SLICES['scale']])) @ rotation.transpose(-1, -2)
     rows, columns = torch.triu_indices(3, 3, device=raw.device)
@@ -43,7 +44,7 @@ def _log_covariance(raw: Tensor) -> Tensor:
 
 
 def _unit_quaternion(raw: Tensor) -> Tensor:
-    """Quaternions of length 1 with w >= 0, (..., 4)."""
+    """Return unit quaternions with w >= 0, (..., 4)."""
     quats = torch.nn.functional.normalize(raw[..., RAW_SLICES['quat']], dim=-1)
     return torch.where(quats[..., :1] < 0, -quats, quats)
 
@@ -56,12 +57,12 @@ _LINEAR: dict[str, tuple[int, Callable[[Tensor, str], Tensor]]] = {
     'scale': (3, lambda raw, quantity: SCALE_QUANTITIES[quantity](raw[..., RAW_SLICES['scale']])),
     'rotation': (9, lambda raw, _: quaternion_to_matrix(raw[..., RAW_SLICES['quat']]).flatten(-2)),
     'log_covariance': (6, lambda raw, _: _log_covariance(raw)),
-    # What Gaussian-MAE sees.
+    # Input of Gaussian-MAE.
     'linear_scale': (3, lambda raw, _: raw[..., RAW_SLICES['scale']].exp()),
     'quat': (4, lambda raw, _: _unit_quaternion(raw)),
     'sh_dc': (3, lambda raw, _: (raw[..., RAW_SLICES['rgb']] - 0.5) / SH_C0),
 }
-# The one attribute that needs to know what positions are relative to: where the Gaussian is in the object.
+# Position in the object; the only attribute that depends on the origin of the positions.
 POSITION = 'position'
 
 ATTRIBUTE_SETS = {
@@ -71,7 +72,11 @@ ATTRIBUTE_SETS = {
 
 
 def attribute_names(attributes: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The linearised attributes of a named set, or of a tuple of names, checked."""
+    """Return the names of linearised attributes, given the name of a set or a tuple of names.
+
+    Raises:
+        ValueError: Unknown name, or no name.
+    """
     names = ATTRIBUTE_SETS.get(attributes, attributes) if isinstance(attributes, str) else tuple(attributes)
     if isinstance(names, str) or not names or set(names) - {*_LINEAR, POSITION}:
         raise ValueError(f'attributes={attributes!r}: expected one of {sorted(ATTRIBUTE_SETS)} or a tuple of names '
@@ -80,26 +85,30 @@ def attribute_names(attributes: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def num_channels(attributes: str | tuple[str, ...]) -> int:
-    """Width of the linearised attributes: 19 for ``'paper'``, 13 for ``'gauge_free'``."""
+    """Return the width of linearised attributes: 19 for ``'paper'``, 13 for ``'gauge_free'``."""
     return sum(3 if name == POSITION else _LINEAR[name][0] for name in attribute_names(attributes))
 
 
 def linearise(raw: Tensor, attributes: str | tuple[str, ...] = 'paper', scale: str = 'sigmoid',
               origin: Tensor | None = None) -> Tensor:
-    """Raw channels as numbers a linear layer can read.
+    """Linearise raw channels for a linear layer.
 
     Args:
-        raw: Channels as :func:`pack` orders them, (..., 14).
+        raw: Raw channels in the order of :func:`pack`, (..., 14).
         attributes: ``'paper'``, ``'gauge_free'`` or a tuple of names.
-        scale: Which quantity of the scale: ``'sigmoid'`` of the log scale, ``'log'`` or ``'linear'``.
-        origin: What the positions are relative to, broadcasting to (..., 3), for the attribute ``'position'``; they
-            are the object's own where None.
+        scale: Quantity of the scale: ``'sigmoid'`` of the log scale, ``'log'`` or ``'linear'``.
+        origin: Origin of the positions in the object, broadcast to (..., 3), for the attribute ``'position'``; None
+            is 0.
 
     Returns:
-        (..., num_channels(attributes)). ``q`` and ``-q`` give the same values.
+        (..., num_channels(attributes)). ``q`` and ``-q`` return equal values.
+
+    Raises:
+        ValueError: Unknown attribute or scale.
     """
     if scale not in SCALE_QUANTITIES:
         raise ValueError(f'scale={scale!r}: expected one of {sorted(SCALE_QUANTITIES)}')
+
     def channels(name: str) -> Tensor:
         if name != POSITION:
             return _LINEAR[name][1](raw, scale)

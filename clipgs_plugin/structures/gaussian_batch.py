@@ -12,10 +12,10 @@ from clipgs_plugin.structures.gaussian_cloud import FIELDS, SH_C0, GaussianCloud
 
 @dataclass(eq=False, repr=False)
 class GaussianBatch:
-    """B objects padded to the longest of them.
+    """B objects padded to the largest.
 
-    Convention: entries at and beyond ``lengths`` are padding with value 0 (identity for quaternions). No result
-    may depend on them.
+    Convention: entries at and beyond ``lengths`` are padding with value 0 (identity for quaternions). No result may
+    depend on padding.
     """
 
     means: Tensor           # (B, N, 3)
@@ -36,14 +36,14 @@ class GaussianBatch:
 
     @classmethod
     def from_clouds(cls, clouds: Sequence[GaussianCloud]) -> GaussianBatch:
-        """Pad clouds into a batch; lower SH degrees are filled up with zero bands."""
+        """Pad clouds into a batch; lower SH degrees are padded with zero bands."""
         if not clouds:
             raise ValueError('a GaussianBatch needs at least one GaussianCloud, got an empty list')
         degree = max(cloud.sh_degree for cloud in clouds)
         clouds = [cloud.with_sh_degree(degree) for cloud in clouds]
         lengths = torch.tensor([len(cloud) for cloud in clouds], device=clouds[0].device)
         if int(lengths.min()) == 0:
-            raise ValueError(f'object {int(lengths.argmin())} of the batch holds no Gaussians')
+            raise ValueError(f'object {int(lengths.argmin())} of the batch has no Gaussians')
         padded = {name: torch.nn.utils.rnn.pad_sequence([getattr(c, name) for c in clouds], batch_first=True)
                   for name in FIELDS}
         batch = cls(**padded, lengths=lengths)
@@ -63,7 +63,7 @@ class GaussianBatch:
 
     @property
     def mask(self) -> Tensor:
-        """True where a Gaussian is, False at padding, (B, N) bool."""
+        """Mask of Gaussians, False at padding, (B, N) bool."""
         return torch.arange(self.means.shape[1], device=self.device) < self.lengths[:, None]
 
     @property
@@ -72,11 +72,11 @@ class GaussianBatch:
         return (0.5 + SH_C0 * self.sh[:, :, 0]).clamp(0, 1)
 
     def fields(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and padded tensor of each Gaussian field, in the order of ``FIELDS``."""
+        """Iterate over name and padded tensor of each Gaussian field, in the order of ``FIELDS``."""
         return ((name, getattr(self, name)) for name in FIELDS)
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> GaussianBatch:
-        """A batch with ``fn`` applied to every tensor, ``lengths`` included."""
+        """Return a batch with ``fn`` applied to every tensor, ``lengths`` included."""
         return type(self)(**{name: fn(value) for name, value in self.fields()}, lengths=fn(self.lengths))
 
     def to(self, device=None, non_blocking: bool = False) -> GaussianBatch:
@@ -90,5 +90,5 @@ class GaussianBatch:
         return GaussianCloud(**{name: value[index, :n] for name, value in self.fields()})
 
     def to_clouds(self) -> list[GaussianCloud]:
-        """The objects without their padding."""
+        """Return the objects without padding."""
         return [self[i] for i in range(len(self))]

@@ -1,4 +1,4 @@
-"""One 3D Gaussian Splatting object as raw parameters, in the names of the field."""
+"""Raw parameters of a 3D Gaussian Splatting object."""
 from __future__ import annotations
 
 import math
@@ -15,18 +15,18 @@ from clipgs_plugin.ops.spherical_harmonics import MAX_DEGREE as MAX_SH_DEGREE
 from clipgs_plugin.ops.spherical_harmonics import rotate_sh
 
 FIELDS = ('means', 'quats', 'log_scales', 'opacity_logits', 'sh')
-MISSING_COLOR = 0.4  # grey, sRGB, of what has no colour: the convention of OpenShape, ULIP-2 and Uni3D
+MISSING_COLOR = 0.4  # sRGB grey of points without colour, the convention of OpenShape, ULIP-2 and Uni3D
 
 
 @dataclass(eq=False, repr=False)
 class GaussianCloud:
-    """A set of 3D Gaussians (Kerbl et al., "3D Gaussian Splatting", 2023), unactivated as files store them.
+    """3D Gaussians of one object (Kerbl et al., "3D Gaussian Splatting", 2023), before activation as in files.
 
-    Convention: quaternions are wxyz and need not be unit; scales are natural logarithms; opacities are logits;
-    SH coefficients come band by band, DC first, with the factor of the INRIA code (colour = 0.5 + C0 * DC + ...),
+    Convention: quaternions are wxyz and need not be unit. Scales are natural logarithms, opacities are logits. SH
+    coefficients are ordered band by band, DC first, with the factor of the INRIA code (colour = 0.5 + C0 * DC + ...),
     sRGB. The frame is that of the file.
 
-    Shapes are checked at construction, values by :meth:`validate`.
+    The constructor checks shapes, :meth:`validate` checks values.
     """
 
     means: Tensor           # (N, 3)
@@ -47,7 +47,7 @@ class GaussianCloud:
         if len(found) != 3 or found[0] != n or found[1] not in bands or found[2] != 3:
             raise ValueError(f'sh has shape {found}, expected ({n}, K, 3) with K one of {bands}')
 
-    # Size and form
+    # Size and fields
 
     def __len__(self) -> int:
         return self.means.shape[0]
@@ -64,25 +64,25 @@ class GaussianCloud:
         return self.means.device
 
     def fields(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and raw tensor of each field, in the order of ``FIELDS``."""
+        """Iterate over name and raw tensor of each field, in the order of ``FIELDS``."""
         return ((name, getattr(self, name)) for name in FIELDS)
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> GaussianCloud:
-        """A cloud with ``fn`` applied to every raw tensor."""
+        """Return a cloud with ``fn`` applied to every raw tensor."""
         return type(self)(**{name: fn(value) for name, value in self.fields()})
 
     def replace(self, **fields: Tensor) -> GaussianCloud:
-        """A cloud with some raw tensors replaced."""
+        """Return a cloud with some raw tensors replaced."""
         return type(self)(**{**dict(self.fields()), **fields})
 
     def to(self, *args, **kwargs) -> GaussianCloud:
         return self.apply(lambda x: x.to(*args, **kwargs))
 
     def __getitem__(self, index) -> GaussianCloud:
-        """The Gaussians at a number, slice, mask or index tensor, in its order.
+        """Select Gaussians by number, slice, mask or index tensor, in its order.
 
         Raises:
-            IndexError: There is no Gaussian of that number.
+            IndexError: The number is out of range.
         """
         if isinstance(index, int | np.integer):
             if not -len(self) <= index < len(self):
@@ -92,7 +92,7 @@ class GaussianCloud:
         return self.apply(lambda x: x[index])
 
     def with_sh_degree(self, degree: int) -> GaussianCloud:
-        """Cut higher bands, or add bands of zeros; either keeps the DC colour."""
+        """Drop higher bands, or add bands of zeros; the DC colour stays."""
         if not 0 <= degree <= MAX_SH_DEGREE:
             raise ValueError(f'SH degree {degree} is not in 0..{MAX_SH_DEGREE}')
         bands = (degree + 1) ** 2
@@ -123,32 +123,32 @@ class GaussianCloud:
 
     @property
     def covariances(self) -> Tensor:
-        """R diag(scales^2) R^T, (N, 3, 3)."""
+        """Covariances R diag(scales^2) R^T, (N, 3, 3)."""
         axes = self.rotations * self.scales[:, None, :]
         return axes @ axes.transpose(-1, -2)
 
     # Checks
 
     def invalid(self) -> Tensor:
-        """Mask of Gaussians that no renderer could draw: non-finite values or a zero quaternion, (N,) bool."""
+        """Return the mask of Gaussians with non-finite values or a zero quaternion, (N,) bool."""
         finite = torch.ones(len(self), dtype=torch.bool, device=self.device)
         for _, value in self.fields():
             finite &= value.isfinite().flatten(1).all(1) if value.ndim > 1 else value.isfinite()
         return ~finite | (self.quats.abs().amax(-1) == 0 if len(self) else ~finite)
 
     def validate(self, name: str = 'cloud') -> GaussianCloud:
-        """Return the cloud, or refuse it.
+        """Check the values, and return the cloud.
 
         Args:
-            name: What the error calls the cloud, a path as a rule.
+            name: Name of the cloud in errors, usually a path.
 
         Raises:
-            ValueError: The cloud is empty, or holds NaN, infinite values or zero quaternions; the message names
-                the first bad field and counts its Gaussians.
+            ValueError: The cloud is empty, or holds NaN, infinite values or zero quaternions. The message names the
+                first bad field and counts its Gaussians.
         """
         if len(self) == 0:
             raise ValueError(f'{name}: holds no Gaussians')
-        # In numpy, and row by row only on failure: torch would wake its threads, which costs more than the check.
+        # In numpy, because waking torch's threads costs more than the check; row by row only on failure.
         arrays = {field: (value if value.dtype == torch.float64 else value.float()).detach().cpu().numpy()
                   for field, value in self.fields()}
         for field, array in arrays.items():
@@ -159,22 +159,22 @@ class GaussianCloud:
                                  'drop them with GaussianCloud.clean()')
         count = int((~arrays['quats'].any(1)).sum())
         if count:
-            raise ValueError(f'{name}: quats are zero in {count} of {len(self)} Gaussians, which is no rotation; '
+            raise ValueError(f'{name}: quats are zero in {count} of {len(self)} Gaussians, and define no rotation; '
                              'drop them with GaussianCloud.clean()')
         return self
 
     def clean(self) -> tuple[GaussianCloud, int]:
-        """Drop invalid Gaussians; returns the cloud and how many went."""
+        """Drop invalid Gaussians, and return the cloud and the number dropped."""
         bad = self.invalid()
         return self[~bad], int(bad.sum())
 
     # Geometry
 
     def translate_scale(self, offset: Tensor, factor: float | Tensor) -> GaussianCloud:
-        """The cloud moved by ``offset`` (3,), then scaled by ``factor``, its Gaussians' extents included.
+        """Move the cloud by ``offset`` (3,), then scale positions and extents by ``factor``.
 
         Raises:
-            ValueError: The factor is not a positive number.
+            ValueError: The factor is not a positive finite number.
         """
         if not 0 < factor < math.inf:
             raise ValueError(f'factor={float(factor)}: expected a positive number; mirror with transform()')
@@ -182,9 +182,9 @@ class GaussianCloud:
         return self.replace(means=(self.means + offset) * factor, log_scales=self.log_scales + factor.log())
 
     def normalise(self) -> GaussianCloud:
-        """Centred on the mean of the means (summed in float64) and scaled into the unit sphere.
+        """Centre the cloud on the mean of the means (summed in float64), and scale it into the unit sphere.
 
-        Extents scale with positions. A cloud of zero radius is centred only.
+        Extents scale with positions. A cloud of zero radius is only centred.
         """
         if len(self) == 0:
             return self
@@ -194,25 +194,25 @@ class GaussianCloud:
         return self.replace(means=means.to(self.means.dtype), log_scales=self.log_scales + log_factor)
 
     def bounding_sphere(self) -> tuple[Tensor, float]:
-        """The mean of the means, (3,) float64, and how far the farthest lies from there, 1 if all are in one place.
+        """Return the mean of the means, (3,) float64, and the largest distance from it, or 1 if all means coincide.
 
-        Of at least one Gaussian.
+        The cloud needs at least one Gaussian.
         """
         means = self.means.double()
         centre = means.mean(0)
         radius = float((means - centre).norm(dim=-1).max())
-        # Of Gaussians in one place rounding leaves a radius that is none.
+        # Rounding can leave a tiny radius although all means coincide.
         return centre, radius if radius > 1e-12 * float(means.abs().max()) else 1.0
 
     def transform(self, matrix: Tensor, translation: Tensor | None = None) -> GaussianCloud:
-        """The cloud under a similarity: x becomes ``matrix @ x + translation``, its look turning with it.
+        """Apply a similarity: x becomes ``matrix @ x + translation``, and the appearance rotates along.
 
-        Means, extents, orientations and all SH bands change. A reflection is a rotation times the point inversion,
-        which leaves covariances alone: orientations turn by the rotation and stay proper.
+        Means, extents, orientations and all SH bands change. A reflection is a rotation times the point inversion. The
+        inversion does not change covariances, so orientations follow the rotation and stay proper.
 
         Args:
-            matrix: Scale times orthogonal matrix, of either handedness, (3, 3).
-            translation: (3,), none by default.
+            matrix: Scale times orthogonal matrix, proper or a reflection, (3, 3).
+            translation: Translation, (3,); None is 0.
 
         Raises:
             ValueError: The matrix is singular, shears, or scales axes differently.

@@ -1,4 +1,4 @@
-"""What several objects have of one kind, as one value."""
+"""Values of several objects as one batched value."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,14 +10,17 @@ from torch import Tensor
 
 
 def stack_values(key: str, values: Sequence) -> Tensor | Sequence:
-    """Tensors and arrays of numbers stacked, whole numbers as int64, other numbers as float32; else what was given.
+    """Stack tensors, arrays or numbers of several objects.
 
     Args:
-        key: What the values are, for the error.
-        values: One of each object, at least one.
+        key: Name of the values, for the error.
+        values: One value per object, at least one.
+
+    Returns:
+        Stacked tensor; whole numbers become int64, other numbers float32. Other values are returned unchanged.
 
     Raises:
-        ValueError: Tensors of different shapes.
+        ValueError: Tensors have different shapes.
     """
     if all(isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in 'biuf')
            for value in values):

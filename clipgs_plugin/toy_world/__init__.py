@@ -1,8 +1,8 @@
-"""The toy world: objects made of solids, with looks and captions, a function of a seed and of nothing else.
+"""The toy world: procedural objects with looks and captions, determined by a seed alone.
 
     specs = object_specs(1200, seed=0, split='train')
     toy = make_object(specs[0])           # toy.gaussians, toy.category, toy.captions, toy.attributes
-    pictures = render_views(specs[0])     # (8, 64, 64, 3) uint8
+    views = render_views(specs[0])        # (8, 64, 64, 3) uint8
 """
 from clipgs_plugin.toy_world.appearances import TONES, WEARS
 from clipgs_plugin.toy_world.patterns import COLORS, PATTERNS

@@ -1,4 +1,4 @@
-"""Colours, and surface patterns of two of them."""
+"""Colours, materials, and patterns of two colours."""
 from __future__ import annotations
 
 import math
@@ -6,8 +6,8 @@ import math
 import numpy as np
 from numpy import ndarray
 
-# sRGB of a colour and of what a pattern sets beside it. Partners of black, white and grey keep the object's brightness,
-# so that a checked black object and a checked white one stay apart.
+# sRGB of each colour and of its partner in patterns. Partners of black, white and grey keep the brightness, so that a
+# checkered black object and a checkered white one stay distinguishable.
 COLORS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     'red': ((0.84, 0.10, 0.11), (0.97, 0.95, 0.92)),
     'orange': ((0.96, 0.50, 0.06), (0.98, 0.95, 0.90)),
@@ -23,7 +23,7 @@ COLORS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]]
     'white': ((0.96, 0.96, 0.95), (0.66, 0.71, 0.77)),
 }
 
-# Materials that keep their colour whatever the object's look is.
+# Materials keep their colour in every look.
 MATERIALS: dict[str, tuple[float, float, float]] = {
     'wood': (0.62, 0.42, 0.23), 'darkwood': (0.40, 0.25, 0.14), 'rubber': (0.13, 0.13, 0.14),
     'metal': (0.68, 0.70, 0.73), 'steel': (0.45, 0.47, 0.51), 'glass': (0.60, 0.80, 0.91),
@@ -33,8 +33,8 @@ MATERIALS: dict[str, tuple[float, float, float]] = {
     'blue': (0.16, 0.34, 0.72), 'brick': (0.66, 0.31, 0.24), 'yellow': (0.97, 0.81, 0.20), 'stone': (0.62, 0.61, 0.58),
 }
 
-# Each pattern gives the share of the partner's colour, (n,) in [0, 1], from
-#   uv (n, 2): lengths along the surface in units of the pattern's size, u closing after whole units on round solids
+# A pattern returns the share of the partner's colour, (n,) in [0, 1], from
+#   uv (n, 2): lengths along the surface in units of the tile; on round solids u closes after whole units
 #   height (n,): 0 at the object's foot, 1 at its top
 
 
@@ -73,15 +73,15 @@ PATTERNS = {'plain': _plain, 'striped': _striped, 'ringed': _ringed, 'checkered'
 
 
 def paint(color: str, pattern: str, uv: ndarray, around: float, tile: float, height: ndarray) -> ndarray:
-    """Colours of a patterned surface.
+    """Return the colours of a patterned surface.
 
     Args:
-        color: A name of ``COLORS``.
-        pattern: A name of ``PATTERNS``.
+        color: Key of ``COLORS``.
+        pattern: Key of ``PATTERNS``.
         uv: Lengths along the surface, (n, 2).
-        around: Length after which u closes, or 0; the pattern is stretched to close with it.
-        tile: Size of the pattern, in the same unit.
-        height: 0 at the object's foot to 1 at its top, (n,).
+        around: Length after which u closes, or 0. The pattern is stretched to close with it.
+        tile: Size of the pattern, in the unit of ``uv``.
+        height: Height from 0 at the object's foot to 1 at its top, (n,).
 
     Returns:
         sRGB, (n, 3).
@@ -96,5 +96,5 @@ LIGHT = np.array([0.38, 0.80, 0.46]) / math.sqrt(0.38 ** 2 + 0.80 ** 2 + 0.46 **
 
 
 def shade(rgb: ndarray, normals: ndarray) -> ndarray:
-    """Colours as a soft light from above leaves them on a surface, (n, 3): scans carry their light baked in."""
+    """Return colours (n, 3) with a soft light from above baked in, as in scans."""
     return np.clip(rgb * (0.76 + 0.26 * (normals @ LIGHT))[:, None], 0, 1)

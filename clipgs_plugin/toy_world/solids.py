@@ -1,13 +1,13 @@
-"""Solids: surfaces that can be sampled evenly and tell inside from outside.
+"""Solids: surfaces to sample evenly, with a test of inside and outside.
 
-Convention: y is up, a solid is centred on its own origin (a :class:`Lathe` keeps the heights of its profile), and
-lengths are the author's; the world is scaled into the unit sphere at the end. Every solid has
+Convention: y is up, and a solid is centred on its own origin (a :class:`Lathe` keeps the heights of its profile).
+Lengths are in any unit; objects are scaled into the unit sphere at the end. A solid has
 
-- ``area``; ``reach``, the radius of a ball around its origin that holds it; and ``around``, the length after which
-  ``u`` comes back to its start (0 where it never does);
-- ``sample(draws)``, which maps evenly spread numbers (n, 3) in [0, 1) to a :class:`Surface`, evenly spread by area
-  (the third number decides rejections, so fewer than n points may come back);
-- ``contains(points)`` for points (n, 3) of its own frame.
+- ``area``; ``reach``, the radius of a ball around the origin that holds it; and ``around``, the length after which
+  ``u`` returns to its start (0 if it never returns);
+- ``sample(draws)``, which maps evenly spread numbers (n, 3) in [0, 1) to a :class:`Surface` evenly spread by area
+  (the third number decides rejections, so the sample may have fewer than n points);
+- ``contains(points)``, the mask of points (n, 3) of its own frame that lie inside.
 """
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Surface(NamedTuple):
 
     points: ndarray   # (n, 3)
     normals: ndarray  # (n, 3) unit, outward
-    uv: ndarray       # (n, 2) lengths along the surface: u around or across, v upwards where there is an up
-    rank: ndarray     # (n,) in [0, 1): any part of a sample below a rank is evenly spread too
+    uv: ndarray       # (n, 2) lengths along the surface: u around or across, v upwards on upright faces
+    rank: ndarray     # (n,) in [0, 1): the points below any rank are evenly spread too
 
 
 def even_draws(n: int, shift: ndarray) -> ndarray:
-    """Evenly spread numbers in [0, 1), (n, 3); every prefix is evenly spread as well.
+    """Return evenly spread numbers in [0, 1), (n, 3); every prefix is evenly spread as well.
 
     Args:
-        n: How many.
-        shift: Offset of the whole set modulo 1, (3,).
+        n: Number of rows.
+        shift: Offset of all rows modulo 1, (3,).
 
-    Source: the additive recurrence of Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018: the
-    two-dimensional one for the surface, the golden ratio for the third number.
+    Source: additive recurrence of Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018, in two
+    dimensions for the surface; the golden ratio for the third number.
     """
     steps = np.array([0.7548776662466927, 0.5698402909980532, 0.6180339887498949])
     return (shift + np.arange(1, n + 1)[:, None] * steps) % 1.0
@@ -50,14 +50,14 @@ def _ranks(n: int) -> ndarray:
 
 
 def _choose(weights: ndarray, draw: ndarray) -> tuple[ndarray, ndarray]:
-    """A choice by weight and what is left of the draw, again even in [0, 1)."""
+    """Return an index chosen by weight, and the rest of the draw, which is again even in [0, 1)."""
     edges = np.concatenate([[0.0], np.cumsum(weights / weights.sum())])
     index = np.clip(np.searchsorted(edges, draw, side='right') - 1, 0, len(weights) - 1)
     return index, np.clip((draw - edges[index]) / np.maximum(edges[index + 1] - edges[index], 1e-12), 0, 1)
 
 
 def _inside_polygon(polygon: ndarray, x: ndarray, y: ndarray) -> ndarray:
-    """Even-odd rule for points against a closed polygon (m, 2), (n,) bool."""
+    """Return the mask of points (n,) inside a closed polygon (m, 2), by the even-odd rule."""
     inside = np.zeros(len(x), dtype=bool)
     for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0)):
         if y0 != y1:
@@ -66,7 +66,7 @@ def _inside_polygon(polygon: ndarray, x: ndarray, y: ndarray) -> ndarray:
 
 
 class Solid:
-    """A solid and, in its methods, the way to place it."""
+    """Base class of solids, with methods to place them."""
 
     area: float
     reach: float
@@ -79,11 +79,11 @@ class Solid:
         raise NotImplementedError
 
     def at(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Part:
-        """The solid as a part of an object, its origin at a place."""
+        """Place the solid with its origin at a point."""
         return Part(self, position=np.array([x, y, z], dtype=float))
 
     def between(self, start: Sequence[float], end: Sequence[float]) -> Part:
-        """The solid with its origin halfway between two places and its y axis pointing at the second."""
+        """Place the solid with its origin halfway between two points and its y axis towards the second."""
         start, end = np.asarray(start, dtype=float), np.asarray(end, dtype=float)
         up = (end - start) / np.linalg.norm(end - start)
         side = np.cross(up, [0.0, 0.0, 1.0] if abs(up[2]) < 0.9 else [1.0, 0.0, 0.0])
@@ -93,20 +93,20 @@ class Solid:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A solid in its place, with its paint."""
+    """Placed and painted solid."""
 
     solid: Solid
     rotation: ndarray = field(default_factory=lambda: np.eye(3))   # (3, 3), columns are the solid's axes
     position: ndarray = field(default_factory=lambda: np.zeros(3))
     colour: str | Callable[[Surface], ndarray] = 'main'            # the object's look, a material, or a painter
-    density: float = 1.0                                           # Gaussians per area, against other parts
+    density: float = 1.0                                           # Gaussians per area, relative to other parts
 
     def turn(self, axis: str, degrees: float) -> Part:
-        """Turned about its own origin, around an axis of the world."""
+        """Turn the part about its own origin, around an axis of the world."""
         return replace(self, rotation=turning(axis, degrees) @ self.rotation)
 
     def orbit(self, axis: str, degrees: float) -> Part:
-        """Turned about the origin of the world."""
+        """Turn the part about the origin of the world."""
         turned = turning(axis, degrees)
         return replace(self, rotation=turned @ self.rotation, position=turned @ self.position)
 
@@ -117,16 +117,16 @@ class Part:
         return replace(self, colour=colour)
 
     def fine(self, density: float) -> Part:
-        """With more Gaussians per area, for small parts that matter."""
+        """Set the density, for small parts that matter."""
         return replace(self, density=density)
 
     def contains(self, points: ndarray) -> ndarray:
-        """Whether points (n, 3) of the world are inside, (n,) bool."""
+        """Return the mask (n,) of points (n, 3) of the world that lie inside."""
         return self.solid.contains((points - self.position) @ self.rotation)
 
 
 def turning(axis: str, degrees: float) -> ndarray:
-    """The rotation matrix around ``'x'``, ``'y'`` or ``'z'``, counter-clockwise seen from its tip."""
+    """Return the rotation matrix around ``'x'``, ``'y'`` or ``'z'``, counter-clockwise seen from its tip."""
     i = 'xyz'.index(axis)
     j, k = (i + 1) % 3, (i + 2) % 3
     matrix = np.eye(3)
@@ -138,7 +138,7 @@ def turning(axis: str, degrees: float) -> ndarray:
 
 
 class Box(Solid):
-    """A box of width x, height y and depth z."""
+    """Box of width x, height y and depth z."""
 
     def __init__(self, width: float, height: float, depth: float) -> None:
         self.size = np.array([width, height, depth], dtype=float)
@@ -158,7 +158,7 @@ class Box(Solid):
         points[rows, axis] = sign * self.size[axis] / 2
         points[rows, across] = (a - 0.5) * self.size[across]
         points[rows, along] = (draws[:, 1] - 0.5) * self.size[along]
-        # u to the right and v up as seen from outside; the picture's up is -z on top and z below.
+        # Seen from outside, u points right and v up; on the top face up is -z, on the bottom face z.
         to_right = np.where(axis == 0, -sign, np.where(axis == 1, 1.0, sign))
         upwards = np.where(axis == 1, -sign, 1.0)
         uv = np.stack([points[rows, across] * to_right, points[rows, along] * upwards], 1)
@@ -169,7 +169,7 @@ class Box(Solid):
 
 
 class Ellipsoid(Solid):
-    """An ellipsoid by its three radii; one radius makes a ball."""
+    """Ellipsoid of three radii; a single radius makes a ball."""
 
     def __init__(self, rx: float, ry: float | None = None, rz: float | None = None) -> None:
         self.radii = np.array([rx, rx if ry is None else ry, rx if rz is None else rz], dtype=float)
@@ -194,7 +194,7 @@ class Ellipsoid(Solid):
 
 
 class Capsule(Solid):
-    """A cylinder around y with round ends; ``height`` is that of the straight part."""
+    """Cylinder around y with round ends; ``height`` is the length of the straight part."""
 
     def __init__(self, radius: float, height: float) -> None:
         self.radius, self.height = radius, height
@@ -203,7 +203,7 @@ class Capsule(Solid):
         self.reach = height / 2 + radius
 
     def sample(self, draws: ndarray) -> Surface:
-        # Archimedes: the area of a ball between two heights is that of the cylinder around it.
+        # Archimedes: between two heights, a ball and the cylinder around it have equal areas.
         y, angle = (draws[:, 1] - 0.5) * (self.height + 2 * self.radius), TAU * draws[:, 0]
         up = (y - np.clip(y, -self.height / 2, self.height / 2)) / self.radius
         ring = np.sqrt(np.maximum(1 - up ** 2, 0))
@@ -218,11 +218,11 @@ class Capsule(Solid):
 
 
 class Lathe(Solid):
-    """A profile turned around y.
+    """Profile turned around y.
 
     Args:
-        profile: Corners (radius, height), (m, 2), from the lowest to the highest along the outside; the way back to
-            the first corner lies on the axis, or closes a hollow vessel or ring.
+        profile: Corners (radius, height), (m, 2), from the lowest to the highest along the outside. The last edge,
+            back to the first corner, lies on the axis or closes a hollow vessel or ring.
     """
 
     def __init__(self, profile: Sequence[tuple[float, float]]) -> None:
@@ -255,7 +255,7 @@ class Lathe(Solid):
 
 
 class Prism(Solid):
-    """A polygon of the xy plane extruded along z.
+    """Polygon of the xy plane extruded along z.
 
     Args:
         polygon: Corners counter-clockwise, (m, 2); each must see the mean of the corners.
@@ -297,7 +297,7 @@ class Prism(Solid):
 
 
 class Torus(Solid):
-    """A ring around z, or an arc of one, whose open ends belong inside other parts.
+    """Ring around z, or an arc of one; the open ends of an arc belong inside other parts.
 
     Args:
         ring: Radius of the ring's centre line.
@@ -331,7 +331,7 @@ class Torus(Solid):
 # Common profiles
 
 def frustum(bottom: float, top: float, height: float) -> Lathe:
-    """A cylinder whose radius goes from ``bottom`` to ``top``; centred."""
+    """Return a centred cylinder whose radius changes from ``bottom`` to ``top``."""
     return Lathe([(0, -height / 2), (bottom, -height / 2), (top, height / 2), (0, height / 2)])
 
 
@@ -340,12 +340,12 @@ def cylinder(radius: float, height: float) -> Lathe:
 
 
 def cone(radius: float, height: float) -> Lathe:
-    """Base down, tip up, centred on half its height."""
+    """Return a cone with the tip up, centred on half its height."""
     return Lathe([(0, -height / 2), (radius, -height / 2), (0, height / 2)])
 
 
 def curve(knots: Sequence[tuple[float, float]], steps: int = 6) -> list[tuple[float, float]]:
-    """A smooth line through knots (Catmull-Rom), ``steps`` pieces between two of them."""
+    """Return a smooth line through knots (Catmull-Rom), with ``steps`` pieces between neighbours."""
     p = np.asarray([knots[0], *knots, knots[-1]], dtype=float)
     t = (np.arange(steps) / steps)[:, None]
     pieces = [0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t ** 2 + (3 * b - a - 3 * c + d) * t ** 3)
@@ -354,7 +354,7 @@ def curve(knots: Sequence[tuple[float, float]], steps: int = 6) -> list[tuple[fl
 
 
 def vessel(knots: Sequence[tuple[float, float]], wall: float) -> Lathe:
-    """A hollow vessel, open at its top, by the knots of its outside from the edge of the foot to the rim."""
+    """Return a hollow vessel, open at the top; knots run along the outside from the foot's edge to the rim."""
     outside = curve(knots)
     floor = outside[0][1] + wall
     inside = [(max(x - wall, 0.0), max(y, floor)) for x, y in reversed(outside)]

@@ -1,9 +1,9 @@
-"""Which objects there are, and which of them are kept for testing.
+"""Specifications of objects, and their splits.
 
 A look is a pair: colour and pattern for categories of shape, tone and wear for categories of appearance. A quarter of
-the looks of each category is held out, the same for every seed: train and test share categories, colours and patterns,
-and no combination of the three. The split for choosing a checkpoint, val, has other objects of the looks of train, so
-that nothing is ever chosen by the test objects.
+the looks of each category is held out, the same for every seed. Train and test share categories, colours and patterns,
+but no combination of the three. Val, the split for model selection, has other objects of the looks of train, so that
+test objects never influence a choice.
 """
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ CATEGORIES = {**SHAPES, **APPEARANCES}
 
 @dataclass(frozen=True)
 class ObjectSpec:
-    """Everything an object follows from.
+    """Specification that determines an object.
 
     Attributes:
-        uid: Its name in a dataset.
+        uid: Name in a dataset.
         split: ``'train'``, ``'val'`` or ``'test'``.
-        category: A key of ``CATEGORIES``.
-        look: A key of ``COLORS`` and one of ``PATTERNS``; of ``TONES`` and ``WEARS`` for categories of a group.
-        seed: Whole numbers, at least 0, that its proportions follow from.
+        category: Key of ``CATEGORIES``.
+        look: Keys of ``COLORS`` and ``PATTERNS``; for categories of a group, keys of ``TONES`` and ``WEARS``.
+        seed: Random seed of the proportions, whole numbers of at least 0.
     """
 
     uid: str
@@ -45,29 +45,30 @@ class ObjectSpec:
             raise ValueError(f'category={self.category!r}: expected one of {", ".join(CATEGORIES)}')
         for word, table in zip(self.look, _tables(self.category), strict=True):
             if word not in table:
-                raise ValueError(f'look={self.look!r}: a {self.category} is one of {", ".join(table)}, not {word!r}')
+                raise ValueError(f'look={self.look!r} of {self.category}: expected one of {", ".join(table)}, '
+                                 f'not {word!r}')
 
     @property
     def attributes(self) -> dict[str, str]:
-        """The look by the names of its two sides."""
+        """Look as a dictionary: color and pattern, or tone and wear."""
         names = ('color', 'pattern') if CATEGORIES[self.category].group is None else ('tone', 'wear')
         return dict(zip(names, self.look))
 
     @property
     def name(self) -> str:
-        """A file name: ``'red_striped_chair'``."""
+        """File name without suffix, as ``'red_striped_chair'``."""
         return describe(self.look, self.category).replace(' ', '_')
 
 
 def _tables(category: str) -> tuple[dict, dict]:
-    """Where the two sides of a category's look come from."""
+    """Return the tables of the two words of a category's looks."""
     return (COLORS, PATTERNS) if CATEGORIES[category].group is None else (TONES, WEARS)
 
 
 def looks(category: str, split: str) -> list[tuple[str, str]]:
-    """The looks of a category in a split.
+    """Return the looks of a category in a split.
 
-    The held-out ones lie on diagonals of the table of looks, which every row and column crosses without being used up.
+    Held-out looks lie on diagonals of the table of looks, so each row and each column keeps looks for training.
     """
     first, second = _tables(category)
     offset = zlib.crc32(category.encode())
@@ -76,11 +77,13 @@ def looks(category: str, split: str) -> list[tuple[str, str]]:
 
 
 def object_specs(num_objects: int, seed: int = 0, split: str = 'train') -> list[ObjectSpec]:
-    """A list of objects, categories in turn, no look of a category twice before all of them were used.
+    """Return specifications of objects, with categories in turn.
+
+    No look of a category repeats before all its looks have occurred.
 
     Args:
-        num_objects: How many; the first n of a longer list are the list of n.
-        seed: Other seeds give other proportions and another order of looks.
+        num_objects: Number of objects; a shorter list is a prefix of a longer one.
+        seed: Random seed of the proportions and of the order of looks.
         split: ``'train'``, ``'val'`` or ``'test'``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From specs to Gaussians and pictures."""
+"""Gaussians and views of objects."""
 from __future__ import annotations
 
 import math
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy import ndarray
 
+from clipgs_plugin.ops import intrinsics, look_at, render
 from clipgs_plugin.structures import GaussianCloud, surface_discs
 from clipgs_plugin.toy_world.appearances import TONES, WEARS
 from clipgs_plugin.toy_world.captions import captions
@@ -16,14 +17,14 @@ from clipgs_plugin.toy_world.patterns import MATERIALS, paint, shade
 from clipgs_plugin.toy_world.solids import Part, Surface, even_draws
 from clipgs_plugin.toy_world.specs import CATEGORIES, ObjectSpec
 
-CLEARANCE = 2e-3  # a point is on the object's surface if a step of this length along its normal leaves all parts
+CLEARANCE = 2e-3  # a point is visible if a step of this length along its normal leaves all parts
 TILE = 0.36       # size of a pattern, in radii of the object
-THICKNESS = 0.08  # of a disc, in its radii
+THICKNESS = 0.08  # of a disc, in its standard deviations
 
 
 @dataclass(frozen=True, eq=False)
 class ToyObject:
-    """One object: its Gaussians in the unit sphere, y up, and what is said of it."""
+    """Gaussians of an object in the unit sphere, y up, with its category, captions and attributes."""
 
     gaussians: GaussianCloud
     category: str
@@ -38,17 +39,17 @@ class Skin:
     points: ndarray   # (n, 3)
     normals: ndarray  # (n, 3) unit, outward
     rgb: ndarray      # (n, 3) without light
-    centre: ndarray   # (3,) of the unit sphere, in the author's units
-    radius: float     # likewise
+    centre: ndarray   # (3,) of the unit sphere, in the units of the parts
+    radius: float     # of the unit sphere, in the units of the parts
 
 
 def build_parts(spec: ObjectSpec) -> list[Part]:
-    """The parts of an object, in its author's units."""
+    """Return the parts of an object, in the units of its category."""
     return CATEGORIES[spec.category].build(Vary(np.random.default_rng([*spec.seed, 0])))
 
 
 def _hidden(points: ndarray, normals: ndarray, parts: list[Part]) -> ndarray:
-    """Points that a small step along the normal leaves inside some part, (n,) bool."""
+    """Return the mask of points (n,) whose step along the normal ends inside a part."""
     stepped = points + CLEARANCE * normals
     hidden = np.zeros(len(points), dtype=bool)
     for part in parts:
@@ -58,7 +59,7 @@ def _hidden(points: ndarray, normals: ndarray, parts: list[Part]) -> ndarray:
 
 
 def _sample_visible(parts: list[Part], count: int, rng: np.random.Generator) -> tuple[ndarray, ndarray, list[Surface]]:
-    """``count`` points of the parts' common surface: places and normals (count, 3), and each part's own surface."""
+    """Sample the visible surface: points and normals (count, 3), and each part's share in its own frame."""
     weights = np.array([part.solid.area * part.density for part in parts])
     shifts = rng.random((len(parts), 3))
     total = 1.5 * count
@@ -72,7 +73,7 @@ def _sample_visible(parts: list[Part], count: int, rng: np.random.Generator) -> 
         if found >= count:
             break
         total *= 1.1 * count / max(found, count // 8)
-    # Below one rank, every part is as densely covered as its weight says.
+    # Points below a common rank cover each part in proportion to its density.
     ranks = np.where(visible, np.concatenate([s.rank for s in surfaces]), np.inf)
     chosen = np.zeros(len(ranks), dtype=bool)
     chosen[np.argsort(ranks, kind='stable')[:count]] = True
@@ -81,20 +82,20 @@ def _sample_visible(parts: list[Part], count: int, rng: np.random.Generator) -> 
 
 
 def make_skin(spec: ObjectSpec, count: int) -> Skin:
-    """Points, normals and unlit colours of an object's visible surface.
+    """Return points, normals and unlit colours of an object's visible surface.
 
     Args:
-        spec: The object.
-        count: How many points.
+        spec: Specification of the object.
+        count: Number of points.
 
     Returns:
-        A :class:`Skin` centred on the mean of its points, the farthest at distance 1.
+        Skin centred on the mean of its points; the farthest point has distance 1.
     """
     parts = build_parts(spec)
     rng = np.random.default_rng([*spec.seed, 1])
     points, normals, surfaces = _sample_visible(parts, count, rng)
     centre = points.mean(0)
-    radius = float(np.linalg.norm(points - centre, axis=1).max()) or 1.0  # a single point has none
+    radius = float(np.linalg.norm(points - centre, axis=1).max()) or 1.0  # 0 for a single point
     low, high = points[:, 1].min(), points[:, 1].max()
     heights = np.split((points[:, 1] - low) / max(high - low, 1e-9), np.cumsum([len(s.points) for s in surfaces])[:-1])
     rgb = []
@@ -112,7 +113,7 @@ def make_skin(spec: ObjectSpec, count: int) -> Skin:
 
 
 def skin_discs(skin: Skin, rng: np.random.Generator) -> GaussianCloud:
-    """Cover a skin with lit Gaussians that are thin discs, of random opacity and turn about the normal."""
+    """Cover a skin with lit thin discs of random opacity, randomly turned about their normals."""
     opacity = rng.uniform(0.90, 0.99, len(skin.points))
     twist = rng.uniform(0, 2 * math.pi, len(skin.points))
     return surface_discs(skin.points, skin.normals, shade(skin.rgb, skin.normals), opacity=opacity,
@@ -120,18 +121,18 @@ def skin_discs(skin: Skin, rng: np.random.Generator) -> GaussianCloud:
 
 
 def make_object(spec: ObjectSpec, num_gaussians: int = 1024) -> ToyObject:
-    """An object as Gaussians, with captions; a function of its arguments alone.
+    """Make the Gaussians and captions of an object; equal arguments return equal bytes.
 
     Args:
-        spec: One of :func:`object_specs`.
-        num_gaussians: Size of the cloud, at least 1.
+        spec: Specification of the object.
+        num_gaussians: Number of Gaussians, at least 1.
 
     Returns:
-        A :class:`ToyObject`; its cloud is centred, y up, in the unit sphere, SH degree 0, with a soft light from above
-        baked into its colours, as a scan has.
+        Object with centred Gaussians of SH degree 0 in the unit sphere, y up. A soft light from above is baked into
+        the colours, as in a scan.
 
     Raises:
-        ValueError: ``num_gaussians`` below 1.
+        ValueError: ``num_gaussians`` is below 1.
     """
     if num_gaussians < 1:
         raise ValueError(f'num_gaussians={num_gaussians}: an object needs at least 1 Gaussian')
@@ -140,35 +141,35 @@ def make_object(spec: ObjectSpec, num_gaussians: int = 1024) -> ToyObject:
     return ToyObject(cloud, spec.category, sentences, spec.attributes)
 
 
-# Pictures
+# Views
 
-VIEW_FOV = 37.0                  # degrees; from VIEW_DISTANCE radii away an object just fits
-VIEW_DISTANCE = 3.2
+VIEW_FOV = 37.0                  # degrees; an object at VIEW_DISTANCE just fits
+VIEW_DISTANCE = 3.2              # radii of the object
 VIEW_ELEVATIONS = (-10.0, 50.0)  # degrees
-VIEW_GAUSSIANS = 6000            # pictures show a denser cloud of the object, with sharp edges and patterns
+VIEW_GAUSSIANS = 6000            # views show a denser object, with sharp edges and patterns
 BACKGROUND = (0.93, 0.93, 0.93)
 
 
 def viewpoints(spec: ObjectSpec, num_views: int = 8) -> ndarray:
-    """Azimuth, evenly around from an angle of the object's own, and elevation of each view, (V, 2) degrees."""
+    """Return azimuth and elevation of each view, (V, 2) degrees; azimuths are evenly spaced from a random start."""
     turn, rise = np.random.default_rng([*spec.seed, 5]).random(2)
     index = np.arange(num_views)
     low, high = VIEW_ELEVATIONS
-    # Steps of the golden ratio give neighbouring views different heights.
+    # Steps of the golden ratio give neighbouring views different elevations.
     return np.stack([360 * (index + turn) / num_views, low + (high - low) * ((0.6180339887 * index + rise) % 1)], 1)
 
 
 def view_cameras(cloud: GaussianCloud, azimuth_elevation: ndarray) -> torch.Tensor:
-    """Cameras that see all of a cloud: they look at the middle of its bounding box.
+    """Return cameras that see a whole object; they look at the centre of its bounding box.
 
     Args:
-        cloud: An object, y up.
-        azimuth_elevation: Of each view, (V, 2) degrees; azimuth 0 looks at the front, from +z, and 90 from +x.
+        cloud: Gaussians of the object, y up.
+        azimuth_elevation: Angles of each view, (V, 2) degrees. Azimuth 0 views the front from +z, azimuth 90 views
+            from +x.
 
     Returns:
         World to camera, OpenCV axes, (V, 4, 4).
     """
-    from clipgs_plugin.ops.cameras import look_at
     target = (cloud.means.amin(0) + cloud.means.amax(0)) / 2
     radius = (cloud.means - target).norm(dim=-1).max()
     azimuth, elevation = np.radians(azimuth_elevation).T
@@ -177,18 +178,17 @@ def view_cameras(cloud: GaussianCloud, azimuth_elevation: ndarray) -> torch.Tens
 
 
 def render_views(spec: ObjectSpec, num_views: int = 8, size: int = 64) -> ndarray:
-    """Pictures of an object on light grey.
+    """Render views of an object on light grey.
 
     Args:
-        spec: The object.
-        num_views: Number of pictures V.
+        spec: Specification of the object.
+        num_views: Number of views V.
         size: Width and height in pixels.
 
     Returns:
         sRGB, (V, size, size, 3) uint8.
     """
-    from clipgs_plugin.ops import intrinsics, render
     cloud = skin_discs(make_skin(spec, VIEW_GAUSSIANS), np.random.default_rng([*spec.seed, 6]))
-    pictures, _ = render(cloud, view_cameras(cloud, viewpoints(spec, num_views)),
+    images, _ = render(cloud, view_cameras(cloud, viewpoints(spec, num_views)),
                          intrinsics(VIEW_FOV, size, size).expand(num_views, 3, 3), size, size, BACKGROUND)
-    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()

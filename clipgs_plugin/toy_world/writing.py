@@ -1,4 +1,4 @@
-"""The toy world on disk: triplet shards, and single splat files."""
+"""Toy world on disk: triplet shards, and single splat files."""
 from __future__ import annotations
 
 import multiprocessing
@@ -24,7 +24,7 @@ from clipgs_plugin.toy_world.world import (
 )
 from clipgs_plugin.triplets import ShardWriter
 
-VERSION = '1'  # of the world: raised whenever the same seed would give other bytes
+VERSION = '1'  # of the world; a change of the bytes for one seed raises it
 
 
 def write_world(
@@ -39,27 +39,27 @@ def write_world(
     workers: int = 2,
     track: Callable[[Iterable], Iterable] = iter,
 ) -> int:
-    """Write triplet shards of the toy world; run again after an interruption, it goes on.
+    """Write triplet shards of the toy world, or resume an interrupted run.
 
-    The same arguments give the same bytes, whatever ``workers`` is.
+    Equal arguments write equal bytes for any number of workers.
 
     Args:
         out_dir: Folder of the dataset.
-        num_train: Objects of the split ``'train'``.
-        num_val: Objects of the split ``'val'``, other objects of the looks that training has.
-        num_test: Objects of the split ``'test'``, whose combinations of category and look training does not have.
-        num_views: Pictures an object.
-        size: Of the pictures, pixels.
-        num_gaussians: An object.
-        seed: Of the whole world.
-        workers: Processes; 1 stays in this one.
-        track: Wraps the list of objects that are to be made, as ``rich.progress.track`` does.
+        num_train: Number of objects of the split ``'train'``.
+        num_val: Number of objects of the split ``'val'``, other objects of the looks of training.
+        num_test: Number of objects of the split ``'test'``, of looks that training lacks.
+        num_views: Number of views per object.
+        size: Width and height of the views in pixels.
+        num_gaussians: Number of Gaussians per object.
+        seed: Random seed of the world.
+        workers: Number of processes; 1 uses the current process.
+        track: Function that wraps the list of remaining objects, as ``rich.progress.track``.
 
     Returns:
-        The number of objects made in this run.
+        Number of objects made in this run.
 
     Raises:
-        ValueError: A number out of range, or the folder holds a world with other settings.
+        ValueError: A number is out of range, or the folder holds a world with other settings.
     """
     for name, value in dict(num_train=num_train, num_val=num_val, num_test=num_test).items():
         if value < 0:
@@ -88,19 +88,19 @@ def write_world(
 
 
 def _make(spec: ObjectSpec, num_gaussians: int, num_views: int, size: int):
-    """An object in the form that crosses processes: arrays, whose bytes are copied, instead of shared tensors."""
+    """Make an object as arrays, whose bytes are copied between processes; tensors would be shared."""
     toy = make_object(spec, num_gaussians)
     fields: dict[str, np.ndarray] = {name: value.numpy() for name, value in toy.gaussians.fields()}
     return fields, toy.category, toy.captions, render_views(spec, num_views, size)
 
 
 def _make_all(specs: list[ObjectSpec], num_gaussians: int, num_views: int, size: int, workers: int) -> Iterator:
-    """What :func:`_make` gives for each spec, in their order."""
+    """Yield the result of :func:`_make` for each specification, in order."""
     make = partial(_make, num_gaussians=num_gaussians, num_views=num_views, size=size)
     if workers == 1 or len(specs) < 2 * workers:
         yield from map(make, specs)
         return
-    # Spawned, since a fork copies the locks of torch's threads without the threads. One thread a process is fastest.
+    # A fork would copy the locks of torch's threads without the threads. One thread per process is fastest.
     with multiprocessing.get_context('spawn').Pool(workers, torch.set_num_threads, (1,)) as pool:
         yield from pool.imap(make, specs, chunksize=4)
 
@@ -111,11 +111,11 @@ EXPORT_FORMATS = ('.ply', '.splat', '.spz')
 
 
 def export_specs(num_objects: int, seed: int = 0) -> list[ObjectSpec]:
-    """Test objects of well-known categories, as varied in colour as can be, for a look at the world as files.
+    """Return test objects of well-known categories in varied colours, for export as files.
 
     Args:
-        num_objects: At most the number of ``EXPORTED``.
-        seed: Of the world; the objects are not among its test objects.
+        num_objects: Number of objects, at most the length of ``EXPORTED``.
+        seed: Random seed of the world; its test objects are not exported.
     """
     if not 0 <= num_objects <= len(EXPORTED):
         raise ValueError(f'num_objects={num_objects}: expected 0 to {len(EXPORTED)} files')
@@ -129,10 +129,10 @@ def export_specs(num_objects: int, seed: int = 0) -> list[ObjectSpec]:
 
 
 def export_files(folder: str | Path, num_objects: int = 9, num_gaussians: int = 1024, seed: int = 0) -> list[Path]:
-    """Write objects as splat files named by what they are, the formats in turn.
+    """Write objects as splat files named after their contents, with formats in turn.
 
     Returns:
-        The files, as ``red_striped_chair.ply``.
+        Paths of the files, as ``red_striped_chair.ply``.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

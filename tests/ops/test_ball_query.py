@@ -6,7 +6,7 @@ from clipgs_plugin import ops
 
 
 def plain_ball_query(points, queries, radius, k):
-    """The first k within the radius, the first of them again where they are fewer, the nearest where none is."""
+    """Return the first k points within the radius, padded with the first; without any, the nearest point."""
     rows = []
     for query in queries.double().tolist():
         squared = [sum((a - b) ** 2 for a, b in zip(point, query)) for point in points.double().tolist()]
@@ -21,7 +21,7 @@ def cube(n=400, seed=0):
 
 @pytest.mark.parametrize('k', [1, 8, 64, 500])
 @pytest.mark.parametrize('radius', [0.05, 0.2, 2.0])
-def test_ball_query_is_the_loop(radius, k):
+def test_ball_query_matches_the_plain_loop(radius, k):
     points = cube()
     queries = torch.cat([points[::40], cube(5, seed=1)])
     found = ops.ball_query(points[None], queries[None], radius, k)
@@ -29,27 +29,27 @@ def test_ball_query_is_the_loop(radius, k):
     assert torch.equal(found[0], plain_ball_query(points, queries, radius, k))
 
 
-def test_a_point_at_the_radius_is_within_it():
-    # Steps of 1/4, whose squares float32 has exactly.
+def test_points_at_the_radius_are_inside():
+    # Squares of multiples of 1/4 are exact in float32.
     axis = torch.arange(5) / 4
     points = torch.cartesian_prod(axis, axis, axis)
     found = ops.ball_query(points[None], points[None], 0.25, 7)[0]
     assert torch.equal(found, plain_ball_query(points, points, 0.25, 7))
-    assert len(found[62].unique()) == 7  # the middle and its six neighbours, each at the very radius
+    assert len(found[62].unique()) == 7  # the centre and its six neighbours, exactly at the radius
     alone = ops.ball_query(points[None], points[None], 0.2499, 7)[0]
     assert torch.equal(alone, torch.arange(125)[:, None].expand(-1, 7))
 
 
-def test_the_order_of_the_cloud_decides_and_not_the_distance():
+def test_points_are_taken_in_the_order_of_the_cloud_not_by_distance():
     points = torch.tensor([[9.0, 0, 0], [0.3, 0, 0], [0.2, 0, 0], [0.1, 0, 0]])
     query = torch.zeros(1, 1, 3)
     assert ops.ball_query(points[None], query, 1.0, 2).tolist() == [[[1, 2]]]
     assert ops.ball_query(points[None].flip(1), query, 1.0, 2).tolist() == [[[0, 1]]]
     assert ops.ball_query(points[None], query, 1.0, 5).tolist() == [[[1, 2, 3, 1, 1]]]
-    assert ops.ball_query(points[None], query, 0.05, 3).tolist() == [[[3, 3, 3]]]  # none within: the nearest
+    assert ops.ball_query(points[None], query, 0.05, 3).tolist() == [[[3, 3, 3]]]  # none inside: the nearest
 
 
-def test_ball_query_does_not_see_padding():
+def test_ball_query_ignores_padding():
     lengths = torch.tensor([60, 3, 1, 33])
     points, queries = (torch.stack([cube(n, seed) for seed in range(4)]) for n in (60, 7))
     for row, query, n in zip(points, queries, lengths):
@@ -66,6 +66,6 @@ def test_no_queries():
 
 
 @pytest.mark.parametrize('radius', [0.0, -1.0, float('nan')])
-def test_a_radius_that_is_none_is_named(radius):
+def test_nonpositive_radius_is_named(radius):
     with pytest.raises(ValueError, match=f'radius={radius}: expected a distance above 0'):
         ops.ball_query(cube()[None], torch.rand(1, 2, 3), radius, 4)

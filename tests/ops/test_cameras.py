@@ -1,4 +1,4 @@
-"""Cameras: where they stand, what they see, and the axes of other libraries."""
+"""Cameras: position, view, and axes of other libraries."""
 import math
 
 import pytest
@@ -8,18 +8,18 @@ from clipgs_plugin.ops import flip_camera_axes, intrinsics, look_at, sphere_came
 
 
 def pixel(viewmat, camera, point):
-    """Where a point lands, by the pinhole formula."""
+    """Project a point by the pinhole formula."""
     x, y, z = (viewmat @ torch.tensor([*point, 1.0]))[:3].tolist()
     return camera[0, 0].item() * x / z + camera[0, 2].item(), camera[1, 1].item() * y / z + camera[1, 2].item(), z
 
 
-def test_look_at_puts_target_in_the_middle_and_up_above():
+def test_look_at_centres_the_target_with_up_above():
     viewmat, camera = look_at((2.0, 1.0, 3.0), (0.5, 0.2, -0.3)), intrinsics(50, 80, 60)
     x, y, z = pixel(viewmat, camera, (0.5, 0.2, -0.3))
     assert (x, y) == pytest.approx((40, 30), abs=1e-4)
     assert z == pytest.approx(math.dist((2, 1, 3), (0.5, 0.2, -0.3)), rel=1e-6)
     above = pixel(viewmat, camera, (0.5, 0.4, -0.3))
-    assert above[0] == pytest.approx(40, abs=1e-4) and above[1] < 30 - 1  # pictures' rows count downwards
+    assert above[0] == pytest.approx(40, abs=1e-4) and above[1] < 30 - 1  # image rows count downwards
 
 
 def test_camera_on_positive_z_sees_x_to_the_right():
@@ -28,7 +28,7 @@ def test_camera_on_positive_z_sees_x_to_the_right():
 
 
 @pytest.mark.parametrize('up', ['x', 'y', 'z', '-y', (1.0, 2.0, -0.5), (1.0, 1.0, 1.0), (-1.0, 1.0, -1.0)])
-def test_matrices_are_rigid_even_straight_from_above(up):
+def test_matrices_are_rigid_even_along_the_up_axis(up):
     eyes = torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, -2.0], [-1.5, 0.0, 0.0], [1.0, 2.0, -0.5], [0.3, -0.7, 1.1],
                          [1.0, 1.0, 1.0], [1.0, -1.0, 1.0]])
     rotation = look_at(eyes, up=up)[:, :3, :3].double()
@@ -36,14 +36,14 @@ def test_matrices_are_rigid_even_straight_from_above(up):
     assert torch.allclose(torch.linalg.det(rotation), torch.ones(7, dtype=torch.float64), atol=1e-6)
 
 
-def test_seen_from_straight_above_an_axis_the_next_axis_is_up():
+def test_along_an_up_axis_the_next_axis_is_up():
     for up, instead in (('y', [0.0, 0, 1]), ('z', [1.0, 0, 0]), ('-y', [0.0, 0, 1])):
         eye = torch.tensor({'y': [0.0, 3, 0], 'z': [0.0, 0, 3], '-y': [0.0, -3, 0]}[up])
         assert torch.allclose(look_at(eye, up=up)[:3, :3] @ torch.tensor(instead), torch.tensor([0.0, -1, 0]))
 
 
-def test_camera_on_its_target_is_refused():
-    with pytest.raises(ValueError, match='stands on its target'):
+def test_camera_at_its_target_raises():
+    with pytest.raises(ValueError, match='is at its target'):
         look_at((1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
 
 
@@ -57,7 +57,7 @@ def test_field_of_view_spans_the_shorter_side(width, height):
 
 
 @pytest.mark.parametrize('fov', [0, -10, 180])
-def test_impossible_field_of_view_is_refused(fov):
+def test_impossible_field_of_view_raises(fov):
     with pytest.raises(ValueError, match='between 0 and 180'):
         intrinsics(fov, 64, 64)
 
@@ -68,7 +68,7 @@ def eyes_of(viewmats):
 
 @pytest.mark.parametrize('up', ['y', 'z', '-x'])
 @pytest.mark.parametrize('num_views', [1, 2, 13, 48])
-def test_sphere_cameras_stand_apart_at_their_distance(num_views, up):
+def test_sphere_cameras_are_spread_at_their_distance(num_views, up):
     viewmats = sphere_cameras(num_views, 2.5, up=up)
     eyes = eyes_of(viewmats)
     assert viewmats.shape == (num_views, 4, 4) and viewmats.dtype == torch.float32
@@ -76,7 +76,7 @@ def test_sphere_cameras_stand_apart_at_their_distance(num_views, up):
     assert torch.equal(viewmats, sphere_cameras(num_views, 2.5, up=up))
     if num_views > 10:
         assert eyes.mean(0).norm() < 0.1
-        # Nearest neighbours of n points spread evenly over a sphere are about sqrt(4 pi r^2 / n) apart.
+        # Nearest neighbours of n points spread evenly over a sphere have distances of about sqrt(4 pi r^2 / n).
         gaps = (torch.cdist(eyes, eyes) + 10 * torch.eye(num_views)).min(1).values
         assert gaps.min() > 0.6 * math.sqrt(4 * math.pi * 2.5 ** 2 / num_views)
 

@@ -1,4 +1,4 @@
-"""The kernels inside data loader workers, forked and spawned, and in processes of many kinds."""
+"""Kernels in data loader workers, forked and spawned, and in other processes."""
 import multiprocessing
 
 import pytest
@@ -30,7 +30,7 @@ class Patches(Dataset):
 
 @pytest.fixture
 def two_threads(set_threads):
-    """The parent's kernels and torch's own loops have run on several threads before workers start."""
+    """Run kernels and torch's loops on several threads of the parent before workers start."""
     set_threads(2)
     torch.rand(200_000).sort()
     ops.group(torch.rand(4, 2000, 3), 64, 16)
@@ -40,7 +40,7 @@ def two_threads(set_threads):
 def test_loader_workers_survive_and_agree(method, two_threads):
     loader = DataLoader(Patches(), batch_size=None, num_workers=2, multiprocessing_context=method, timeout=120)
     found = list(loader)
-    ops.group(torch.rand(4, 2000, 3), 64, 16)  # and the parent goes on
+    ops.group(torch.rand(4, 2000, 3), 64, 16)  # the parent still works
     expected = [patches(index) for index in range(6)]
     assert all(torch.equal(a, b) for a, b in zip(found, expected)) and len(found) == 6
 
@@ -50,8 +50,8 @@ def _group_on_two_threads(result):
     result.put([x.sum().item() for x in ops.group(object_points(0).repeat(3, 1, 1), 32, 8)])
 
 
-@pytest.mark.skipif('fork' not in START_METHODS, reason='no fork here')
-def test_a_forked_process_may_start_threads_of_its_own(two_threads):
+@pytest.mark.skipif('fork' not in START_METHODS, reason='this system does not fork')
+def test_forked_process_can_start_its_own_threads(two_threads):
     context = multiprocessing.get_context('fork')
     result = context.SimpleQueue()
     process = context.Process(target=_group_on_two_threads, args=(result,), daemon=True)
@@ -67,8 +67,8 @@ def test_numba_is_imported_when_first_used():
     assert run_python(code).split() == ['False', 'True']
 
 
-def test_a_kernel_compiles_where_nothing_can_be_written(tmp_path):
-    # The folder of the source, and the user's cache folder, are both beyond reach.
+def test_kernel_compiles_without_a_writable_cache(tmp_path):
+    # Neither the folder of the source nor the user's cache folder is writable.
     module = tmp_path / 'locked' / 'increment.py'
     module.parent.mkdir()
     module.write_text('from clipgs_plugin.ops.kernels.jit import kernel\n\n\n'

@@ -42,7 +42,7 @@ def test_knn_matches_the_sorted_distances(backend, name, k):
     assert np.array_equal(squared[0], expected_squared)
 
 
-def test_distances_are_those_of_float64(backend):
+def test_distances_agree_with_float64(backend):
     g = torch.Generator().manual_seed(0)
     points, queries = torch.rand(1, 900, 3, generator=g), torch.rand(1, 40, 3, generator=g)
     found, squared = ops.knn(points, queries, 16, backend=backend)
@@ -51,7 +51,7 @@ def test_distances_are_those_of_float64(backend):
     torch.testing.assert_close(exact.gather(-1, found), exact.sort().values[..., :16], rtol=1e-6, atol=1e-9)
 
 
-def test_knn_does_not_see_padding_and_repeats_what_it_found(backend):
+def test_knn_ignores_padding_and_repeats_neighbours(backend):
     lengths = torch.tensor([128, 3, 1, 65])
     g = torch.Generator().manual_seed(0)
     points, queries = torch.rand(4, 128, 3, generator=g), torch.rand(4, 9, 3, generator=g)
@@ -64,7 +64,7 @@ def test_knn_does_not_see_padding_and_repeats_what_it_found(backend):
         assert np.array_equal(squared[b], expected_squared)
 
 
-def test_reference_works_in_blocks(monkeypatch):
+def test_blocks_of_queries_do_not_change_the_reference(monkeypatch):
     g = torch.Generator().manual_seed(0)
     points, queries = torch.rand(2, 100, 3, generator=g), torch.rand(2, 30, 3, generator=g)
     whole = ops.knn(points, queries, 5, backend='reference')

@@ -1,4 +1,4 @@
-"""Curves against their definitions on a full grid, and content order against numpy's lexsort."""
+"""Curves against their definitions on a full grid, and order by content against numpy's lexsort."""
 import numpy as np
 import pytest
 import torch
@@ -8,7 +8,7 @@ from clipgs_plugin.ops.ordering import CURVES
 
 
 def grid(bits: int) -> torch.Tensor:
-    """Every cell of a cube once, shuffled, (8 ** bits, 3)."""
+    """Return all cells of a cube, shuffled, (8 ** bits, 3)."""
     cells = torch.cartesian_prod(*[torch.arange(2 ** bits)] * 3)
     return cells[torch.randperm(len(cells), generator=torch.Generator().manual_seed(bits))]
 
@@ -33,7 +33,7 @@ def test_hilbert_steps_to_a_neighbouring_cell(bits):
 
 
 def test_hilbert_is_nested():
-    # The first three bits of a key are the octant at every depth: cells of a coarse grid are visited in one go.
+    # The first three bits of a key are the octant at every depth, so each coarse cell is visited without leaving it.
     cells = grid(4)
     path = cells[ops.curve_order(cells.float(), 'hilbert', 4)]
     blocks = (path // 2).unique_consecutive(dim=0)
@@ -50,7 +50,7 @@ def test_z_interleaves_many_bits(bits):
     g = torch.Generator().manual_seed(0)
     cells = torch.cat([torch.randint(2 ** bits, (200, 3), generator=g), torch.tensor([[0] * 3, [2 ** bits - 1] * 3])])
     centers = (cells.double() + 0.5) / 2 ** bits
-    centers[-2:] = torch.tensor([[0.0] * 3, [1.0] * 3])  # the box
+    centers[-2:] = torch.tensor([[0.0] * 3, [1.0] * 3])  # corners of the box
     assert ops.order_keys(centers, 'z', bits).tolist() == [morton(*cell, bits) for cell in cells.tolist()]
 
 
@@ -61,7 +61,7 @@ def test_xyz_is_lexicographic():
 
 
 @pytest.mark.parametrize('curve', CURVES)
-def test_each_set_is_quantised_to_its_own_box(curve):
+def test_each_cloud_is_quantised_to_its_own_box(curve):
     g = torch.Generator().manual_seed(1)
     points = torch.rand(4, 5, 32, 3, generator=g)
     keys = ops.order_keys(points, curve)
@@ -69,11 +69,11 @@ def test_each_set_is_quantised_to_its_own_box(curve):
     assert torch.equal(keys[2, 3], ops.order_keys(points[2, 3], curve))
     moved = points * torch.tensor([0.25, 8.0, 2.0]) + torch.tensor([4.0, -2.0, 0.0])
     order, moved_order = ops.curve_order(points, curve, 6), ops.curve_order(moved.double(), curve, 6)
-    assert (order == moved_order).float().mean() > 0.99  # a point may round across a cell's border
+    assert (order == moved_order).float().mean() > 0.99  # rounding moves some points across a cell border
 
 
 @pytest.mark.parametrize('curve', CURVES)
-def test_flat_and_empty_boxes_work(curve):
+def test_flat_and_empty_boxes_are_accepted(curve):
     plane = grid(3).float()
     plane[:, 1] = 0.7
     keys = ops.order_keys(plane, curve, 3)
@@ -124,7 +124,7 @@ def test_canonical_order_is_lexsort_with_padding_last(kind, dtype):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_canonical_order_forgets_the_order_of_a_file(kind):
+def test_canonical_order_does_not_depend_on_the_input_order(kind):
     columns = columns_of(kind, 1)
     shuffled = columns[:, torch.randperm(400, generator=torch.Generator().manual_seed(2))]
     pick = lambda c: c.gather(1, ops.canonical_order(c)[..., None].expand_as(c))  # noqa: E731

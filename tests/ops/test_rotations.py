@@ -1,3 +1,4 @@
+"""Rotations against closed forms and one another."""
 import pytest
 import torch
 
@@ -22,7 +23,7 @@ def test_axis_change_is_the_shortest_proper_rotation_of_integers(source, target)
     assert matrix.trace() == 1 + 2 * (unit(source) @ unit(target))  # 1 + 2 cos(angle)
 
 
-def test_z_up_to_y_up_is_the_turn_everybody_uses():
+def test_z_up_to_y_up_is_the_usual_rotation():
     assert torch.equal(ops.axis_change('z') @ torch.tensor([1.0, 2, 3]).double(), torch.tensor([1.0, 3, -2]).double())
 
 
@@ -33,14 +34,14 @@ def test_unknown_axis_is_named(axis):
 
 
 @pytest.mark.parametrize('length', [1e-44, 1e-30, 1e-12, 1e12, 1e30])
-def test_length_of_a_quaternion_does_not_matter(length):
+def test_matrix_does_not_depend_on_the_length_of_the_quaternion(length):
     # A quarter turn about x: y becomes z, and z becomes -y.
     quats = torch.tensor([1.0, 1.0, 0.0, 0.0]) * length
     quats.requires_grad_()
     matrix = ops.quaternion_to_matrix(quats)
     assert torch.allclose(matrix, torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]), atol=1e-6)
-    if length > 1e-30:  # of which the gradient's size, one over it, is a float
-        # Turning further about x by d takes z to -sin(d) y, and d is twice the change of the component across q.
+    if length > 1e-30:  # otherwise the gradient, of size 1 / length, overflows
+        # A further turn about x by d takes z to -sin(d) y, and d is twice the change of the component across q.
         gradient, = torch.autograd.grad(matrix[1, 1], quats)
         assert torch.allclose(gradient * length, torch.tensor([1.0, -1.0, 0, 0]), atol=1e-5)
 
@@ -51,3 +52,13 @@ def test_product_of_quaternions_is_the_product_of_matrices():
     product = ops.quaternion_multiply(a, b)
     assert torch.allclose(ops.quaternion_to_matrix(product), ops.quaternion_to_matrix(a) @ ops.quaternion_to_matrix(b))
     assert torch.allclose(product.norm(dim=-1), a.norm(dim=-1) * b.norm(dim=-1))
+
+
+def test_matrix_and_quaternion_invert_each_other():
+    quats = torch.nn.functional.normalize(torch.randn(500, 4, dtype=torch.float64), dim=-1)
+    half_turns = torch.eye(4, dtype=torch.float64)
+    quats = torch.cat([quats, half_turns])
+    matrices = ops.quaternion_to_matrix(quats)
+    back = ops.matrix_to_quaternion(matrices)
+    assert torch.allclose(ops.quaternion_to_matrix(back), matrices, atol=1e-12)
+    assert (back[:, 0] >= 0).all()

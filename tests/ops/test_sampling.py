@@ -10,7 +10,7 @@ from clipgs_plugin.ops.kernels import points_pytorch3d as pytorch3d_kernels
 
 
 def surface(n: int, seed: int) -> torch.Tensor:
-    """A noisy torus."""
+    """Points of a noisy torus."""
     g = torch.Generator().manual_seed(seed)
     u, v = torch.rand(2, n, generator=g) * 2 * torch.pi
     ring = 1 + 0.4 * v.cos()
@@ -23,7 +23,7 @@ def uniform(n: int, seed: int) -> torch.Tensor:
 
 
 def duplicated(n: int, seed: int) -> torch.Tensor:
-    """Each position several times, in no order; fewer positions than 64."""
+    """Repeated positions in random order, fewer than 64 distinct ones."""
     g = torch.Generator().manual_seed(seed)
     return uniform(40, seed)[torch.randint(40, (n,), generator=g)]
 
@@ -39,23 +39,23 @@ def lattice(n: int, seed: int) -> torch.Tensor:
 
 
 def near_ties(n: int, seed: int) -> torch.Tensor:
-    """A lattice moved by about one unit in the last place."""
+    """Lattice moved by about one unit in the last place."""
     g = torch.Generator().manual_seed(seed)
     return lattice(n, seed) + 1e-7 * torch.randn(n, 3, generator=g)
 
 
 def far_away(n: int, seed: int) -> torch.Tensor:
-    """Few digits are left for the shape."""
+    """Torus far from the origin, with few digits for its shape."""
     return surface(n, seed) + torch.tensor([1e4, -3e4, 7e3])
 
 
 def tiny(n: int, seed: int) -> torch.Tensor:
-    """Most squared distances are denormal or zero."""
+    """Torus whose squared distances are mostly denormal or zero."""
     return surface(n, seed) * 1e-22
 
 
 def stray(n: int, seed: int) -> torch.Tensor:
-    """A few points far from the object, as unfiltered splats have them."""
+    """Torus with a few outliers, as in unfiltered splats."""
     points = surface(n, seed)
     points[::100] = 1e5 * uniform(len(points[::100]), seed)
     return points
@@ -65,7 +65,7 @@ CLOUDS = [surface, uniform, duplicated, collinear, lattice, near_ties, far_away,
 
 
 def plain_fps(points: torch.Tensor, count: int, start: int = 0, pointnet2: bool = False) -> torch.Tensor:
-    """The contract, written as a loop over one cloud."""
+    """Sample one cloud with a plain loop."""
     p = points.numpy().astype(np.float32)
     excluded = (p.astype(np.float32) ** 2).sum(-1) <= 1e-3 if pointnet2 else np.zeros(len(p), bool)
     nearest = np.full(len(p), np.inf, np.float32)
@@ -99,7 +99,7 @@ def test_fps_of_every_point_picks_each_once(backend):
     assert ops.farthest_point_sample(points, 300, backend=backend).sort().values.tolist() == [list(range(300))]
 
 
-def test_fps_does_not_see_padding(backend):
+def test_fps_ignores_padding(backend):
     lengths = torch.tensor([200, 1, 63, 64, 65, 137])
     clouds = [uniform(int(n), seed) for seed, n in enumerate(lengths)]
     padded = torch.full((6, 200, 3), 1e9)  # would be the farthest of all
@@ -144,7 +144,7 @@ def test_start_farthest_is_the_point_farthest_from_the_centroid(backend):
         assert int(pick) == np.linalg.norm(one - one.mean(0), axis=-1).argmax()
 
 
-def test_start_farthest_takes_the_first_of_equals():
+def test_start_farthest_takes_the_first_of_ties():
     corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
     cube = torch.cat([torch.zeros(3, 3), corners])
     assert ops.farthest_point_sample(cube[None], 1, start='farthest').item() == 3
@@ -172,7 +172,7 @@ def test_start_can_differ_by_cloud(backend):
 
 
 @pytest.mark.parametrize('backend', [b for b in ops.available_backends('fps') if b != 'pytorch3d'])
-def test_pointnet2_rule_passes_over_the_origin(backend):
+def test_pointnet2_rule_skips_points_near_the_origin(backend):
     near_origin = uniform(400, 5) * 0.1  # norms up to 0.087, the limit is 0.0316
     assert 20 < ((near_origin ** 2).sum(-1) <= 1e-3).sum() < 380
     inside_first = torch.cat([torch.full((1, 3), 1e-3), near_origin])
@@ -186,7 +186,7 @@ def test_pointnet2_rule_passes_over_the_origin(backend):
 
 
 @pytest.mark.parametrize('backend', [b for b in ops.available_backends('fps') if b != 'pytorch3d'])
-def test_pointnet2_rule_with_nothing_else_to_pick(backend):
+def test_pointnet2_rule_without_another_point_repeats_the_start(backend):
     points = uniform(50, 1)[None] * 0.01
     assert not ops.farthest_point_sample(points, 8, backend=backend, rule='pointnet2').any()
 
@@ -209,7 +209,7 @@ def test_group_of_real_splats(splats, name):
         assert torch.equal(cpu, reference)
 
 
-def test_one_thread_and_several_agree(set_threads):
+def test_number_of_threads_does_not_change_groups(set_threads):
     points = torch.stack([surface(2000, seed) for seed in range(5)])
     results = []
     for count in (1, 3):
@@ -248,7 +248,7 @@ def test_errors_name_the_value(kwargs, words):
 
 
 @pytest.mark.parametrize('value', [torch.nan, torch.inf, 1e20])
-def test_points_that_are_not_finite_are_refused(backend, value):
+def test_non_finite_points_raise(backend, value):
     points = torch.rand(2, 10, 3)
     points[1, 4, 2] = value
     with pytest.raises(ValueError, match='1 points of cloud 1 are NaN, infinite'):
@@ -264,19 +264,10 @@ def test_shapes_are_checked():
         ops.farthest_point_sample(torch.rand(10, 3), 4)
     with pytest.raises(ValueError, match=r'expected \(2, G, 3\)'):
         ops.knn(torch.rand(2, 10, 3), torch.rand(3, 4, 3), 2)
-    with pytest.raises(ValueError, match="op='raster'"):
-        ops.available_backends('raster')
-
-
-def test_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr('clipgs_plugin.ops.backends._installed', lambda package: package != 'pytorch3d')
-    assert 'pytorch3d' not in ops.available_backends('knn')
-    with pytest.raises(ModuleNotFoundError, match='needs the package pytorch3d'):
-        ops.knn(torch.rand(1, 4, 3), torch.rand(1, 2, 3), 1, backend='pytorch3d')
 
 
 class FakePytorch3d:
-    """What pytorch3d.ops documents of its two functions: sampling starts at 0 and pads with -1, neighbours with 0."""
+    """Two functions of pytorch3d.ops as documented: sampling starts at 0 and pads with -1, neighbours pad with 0."""
 
     @staticmethod
     def sample_farthest_points(points, lengths, K):

@@ -18,7 +18,7 @@ def orthogonal(seed: int, determinant: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize('degree', [0, 1, 2, 3])
-def test_basis_is_that_of_scipy_with_the_condon_shortley_sign(degree):
+def test_basis_matches_scipy_with_the_condon_shortley_sign(degree):
     d = directions(50)
     theta, phi = np.arccos(d[:, 2].numpy()), np.arctan2(d[:, 1].numpy(), d[:, 0].numpy())
     expected = []
@@ -39,7 +39,7 @@ def test_degree_out_of_range_is_named():
 
 @pytest.mark.parametrize('determinant', [1, -1])
 @pytest.mark.parametrize('bands', [1, 4, 9, 16])
-def test_colour_seen_from_the_turned_direction_is_unchanged(bands, determinant):
+def test_colour_along_the_rotated_direction_is_unchanged(bands, determinant):
     matrix = orthogonal(3, determinant)
     sh, d = torch.randn(20, bands, 3, dtype=torch.float64), directions(20, seed=1)
     turned = ops.rotate_sh(sh, matrix)
@@ -55,7 +55,7 @@ def test_point_inversion_flips_odd_bands():
     assert torch.allclose(ops.rotate_sh(sh, -torch.eye(3)), sh * sign[:, None], atol=1e-14)
 
 
-def test_turning_twice_is_turning_by_the_product_and_keeps_the_norm():
+def test_two_rotations_equal_their_product_and_keep_the_norm():
     a, b = orthogonal(1, 1), orthogonal(2, -1)
     sh = torch.randn(5, 16, 3, dtype=torch.float64)
     assert torch.allclose(ops.rotate_sh(ops.rotate_sh(sh, a), b), ops.rotate_sh(sh, b @ a), atol=1e-13)
@@ -64,12 +64,12 @@ def test_turning_twice_is_turning_by_the_product_and_keeps_the_norm():
 
 @pytest.mark.parametrize('matrix', [2 * torch.eye(3), torch.ones(3, 3).triu(),
                                     torch.eye(2)])
-def test_a_matrix_that_is_not_orthogonal_is_refused(matrix):
+def test_non_orthogonal_matrix_raises(matrix):
     with pytest.raises(ValueError, match='not orthogonal'):
         ops.rotate_sh(torch.zeros(1, 4, 3), matrix)
 
 
-def test_gradients_turn_back():
+def test_gradients_rotate_back():
     sh, weight = torch.randn(2, 3, 9, 3, dtype=torch.float64)
     matrix = orthogonal(5, 1)
     gradient, = torch.autograd.grad((weight * ops.rotate_sh(sh.requires_grad_(), matrix)).sum(), sh)

@@ -7,10 +7,10 @@ import numba
 
 
 def kernel(*signatures: str, **options) -> Callable[[Callable], Callable]:
-    """``numba.njit`` without the interpreter's lock, its machine code kept on disk where a folder can be written.
+    """Return ``numba.njit`` that releases the interpreter's lock and caches machine code on disk if possible.
 
-    Numba keeps it beside the source or in the user's cache folder and refuses when neither can be written, as in a
-    read-only container; the kernel is then compiled anew in each process.
+    Numba caches beside the source or in the user's cache folder, and raises if neither is writable, as in a read-only
+    container. The kernel is then compiled in each process.
     """
     def decorate(function: Callable) -> Callable:
         signature = list(signatures) or None

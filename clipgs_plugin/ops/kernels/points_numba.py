@@ -1,13 +1,13 @@
-"""Point operations on the CPU in numba, over buckets of points that are close in space.
+"""Point operations on the CPU in numba, with buckets of neighbouring points.
 
 A cloud is sorted along a Morton curve and cut into buckets of consecutive points, each with its bounding box. A bucket
-whose box lies too far away to change a result is passed over whole. Rounding is monotonic, so the distance to a box,
-computed with the same operations in the same order, never exceeds the computed distance to a point in it: skipping is
+is skipped if its box is too far away to change a result. Rounding is monotonic, so the computed distance to a box,
+with the same operations in the same order, never exceeds the computed distance to a point in it. Skipping is therefore
 exact, ties included.
 
-Kernels are serial and hold no lock; clouds are spread over Python threads, as many as torch may use. Threads live
-for one call and wait passively, so nothing here breaks under a fork, and a data loader's worker, which torch limits to
-one thread, starts none.
+Kernels are serial and release the interpreter's lock. Python threads process the clouds of a batch, up to torch's
+number of threads. Threads live for one call and wait passively, so they survive a fork. A data loader's worker, which
+torch limits to one thread, starts none.
 """
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from torch import Tensor
 from clipgs_plugin.ops.kernels.jit import kernel
 
 BUCKET = 64    # points
-CELL_BITS = 5  # of the Morton curve, per axis
+CELL_BITS = 5  # bits of the Morton curve per axis
 
 
 @kernel()
-def _spread(value):
-    """Bits of a number of CELL_BITS bits, two zeros between each."""
-    spread = 0
+def _space_bits(value):
+    """Insert two zeros between the bits of a number of CELL_BITS bits."""
+    spaced = 0
     for bit in range(CELL_BITS):
-        spread |= (value >> bit & 1) << 3 * bit
-    return spread
+        spaced |= (value >> bit & 1) << 3 * bit
+    return spaced
 
 
 @kernel()
@@ -40,10 +40,10 @@ def _cell(position):
 
 @kernel()
 def _sort_into_buckets(points):
-    """The points (n, 3) by Morton code: coordinates (3, n), indices (n,), and the buckets' boxes (6, m)."""
+    """Sort points (n, 3) by Morton code: coordinates (3, n), indices (n,), and bounding boxes of buckets (6, m)."""
     n = len(points)
-    # Cells cover the bulk of the points, whose size the mean deviation tells; a bounding box would follow stray ones,
-    # which here share the outermost cells.
+    # Cells cover the bulk of the points, within 2.5 mean deviations. A bounding box would follow outliers; here they
+    # share the outermost cells.
     mean, deviation = np.zeros(3), np.zeros(3)
     for i in range(n):
         for axis in range(3):
@@ -55,13 +55,13 @@ def _sort_into_buckets(points):
     scale = (1 << CELL_BITS) / (2 * reach) if reach > 0 else 0.0
     low = mean - reach
 
-    spread = np.array([_spread(value) for value in range(1 << CELL_BITS)])
+    spaced = np.array([_space_bits(value) for value in range(1 << CELL_BITS)])
     codes = np.empty(n, np.int32)
     place = np.zeros((1 << 3 * CELL_BITS) + 1, np.int32)
     for i in range(n):
         code = 0
         for axis in range(3):
-            code |= spread[_cell((points[i, axis] - low[axis]) * scale)] << axis
+            code |= spaced[_cell((points[i, axis] - low[axis]) * scale)] << axis
         codes[i] = code
         place[code + 1] += 1
     for code in range(1, len(place)):
@@ -107,7 +107,7 @@ def _distances(xs, ys, zs, point, out):
 
 @kernel()
 def _lower(xs, ys, zs, point, distance):
-    """Lower each distance to that of a newly picked point."""
+    """Take the minimum of each distance and the distance to a new pick."""
     x, y, z = point
     for i in range(len(distance)):
         dx, dy, dz = xs[i] - x, ys[i] - y, zs[i] - z
@@ -115,8 +115,8 @@ def _lower(xs, ys, zs, point, distance):
         distance[i] = new if new < distance[i] else distance[i]
 
 
-# Bits of a non-negative float, read as an integer, grow with it, and those of a negative one lie below. Compilers
-# use vector instructions for the extrema of integers; with the index in the lower half, they rank equal distances too.
+# Bits of non-negative floats, read as integers, have the order of the floats, and bits of negative floats are lower.
+# Compilers use vector instructions for extrema of integers. An index in the lower half also ranks equal distances.
 
 @kernel()
 def _largest(bits):
@@ -144,7 +144,7 @@ def _pick(points, start, skip, sorted_points, order, boxes, picks):
             if skip[order[i]]:
                 distance[i] = -1
     bits = distance.view(np.int32)
-    nearest = np.empty(m, np.float32)   # from the new pick to each bucket, at least
+    nearest = np.empty(m, np.float32)   # lower bound of the distance from the new pick to each bucket
     farthest = np.empty(m, np.float32)  # the largest distance in each bucket
     farthest_bits = farthest.view(np.int32)
     for bucket in range(m):
@@ -173,7 +173,7 @@ def _pick(points, start, skip, sorted_points, order, boxes, picks):
 
 @kernel()
 def _search(queries, sorted_points, order, boxes, neighbors, squared):
-    """The nearest points of each query; the buckets are visited by their distance until none can hold another."""
+    """Find the nearest points of each query, visiting buckets by distance until the rest is too far away."""
     n, m = len(order), boxes.shape[1]
     k = min(neighbors.shape[1], n)
     xs, ys, zs = sorted_points[0], sorted_points[1], sorted_points[2]
@@ -181,8 +181,8 @@ def _search(queries, sorted_points, order, boxes, neighbors, squared):
     nearest_bits = nearest.view(np.int32)
     block = np.empty(BUCKET, np.float32)
     bits = block.view(np.int32)
-    visited = np.int32(2 ** 31 - 1)  # beyond the bits of any distance
-    ranks = np.empty(k, np.int64)    # of the nearest so far, ascending
+    visited = np.int32(2 ** 31 - 1)  # above the bits of any distance
+    ranks = np.empty(k, np.int64)    # of the nearest points so far, ascending
     for query in range(len(queries)):
         point = queries[query, 0], queries[query, 1], queries[query, 2]
         _distances_to_boxes(boxes, point, nearest)
@@ -242,7 +242,7 @@ def _for_each_cloud(run: Callable[[int], None], count: int) -> None:
             run(cloud)
         return
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(run, range(count)):  # raises what a kernel raised
+        for _ in pool.map(run, range(count)):  # reading the results re-raises errors of kernels
             pass
 
 
@@ -255,7 +255,7 @@ def _skips(skip: Tensor | None, lengths: Tensor) -> list[np.ndarray]:
 
 
 def fps(points: Tensor, lengths: Tensor, starts: Tensor, skip: Tensor | None, num_samples: int) -> Tensor:
-    """As :func:`clipgs_plugin.ops.kernels.points_reference.fps`."""
+    """Compute :func:`clipgs_plugin.ops.kernels.points_reference.fps`."""
     centers = torch.empty(len(points), num_samples, dtype=torch.int64)
     clouds, skips, first, out = _clouds(points, lengths), _skips(skip, lengths), starts.tolist(), centers.numpy()
     _for_each_cloud(lambda i: _fps(clouds[i], first[i], skips[i], out[i]), len(points))
@@ -263,7 +263,7 @@ def fps(points: Tensor, lengths: Tensor, starts: Tensor, skip: Tensor | None, nu
 
 
 def knn(points: Tensor, queries: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """As :func:`clipgs_plugin.ops.kernels.points_reference.knn`."""
+    """Compute :func:`clipgs_plugin.ops.kernels.points_reference.knn`."""
     neighbors = torch.empty(*queries.shape[:2], k, dtype=torch.int64)
     squared = torch.empty(neighbors.shape)
     clouds, targets, out, out_squared = _clouds(points, lengths), queries.numpy(), neighbors.numpy(), squared.numpy()
@@ -274,7 +274,7 @@ def knn(points: Tensor, queries: Tensor, lengths: Tensor, k: int) -> tuple[Tenso
 def group(
     points: Tensor, lengths: Tensor, starts: Tensor, skip: Tensor | None, num_groups: int, group_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`clipgs_plugin.ops.kernels.points_reference.group`, from one set of buckets."""
+    """Compute :func:`clipgs_plugin.ops.kernels.points_reference.group` with one set of buckets."""
     centers = torch.empty(len(points), num_groups, dtype=torch.int64)
     neighbors = torch.empty(len(points), num_groups, group_size, dtype=torch.int64)
     clouds, skips, first = _clouds(points, lengths), _skips(skip, lengths), starts.tolist()

@@ -1,7 +1,7 @@
-"""Point operations by pytorch3d, where it is installed.
+"""Point operations by pytorch3d, an optional package.
 
-The same indices as the other backends on the CPU. On CUDA its kernels are free in the last bit of a distance and in
-the order of ties.
+On the CPU the indices equal those of the other backends. On CUDA the last bit of a distance and the order of ties may
+differ.
 """
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from clipgs_plugin.ops.kernels.points_reference import repeat_cyclically
 
 
 def fps(points: Tensor, lengths: Tensor, starts: Tensor, skip: Tensor | None, num_samples: int) -> Tensor:
-    """As :func:`clipgs_plugin.ops.kernels.points_reference.fps`, without ``skip``."""
+    """Compute :func:`clipgs_plugin.ops.kernels.points_reference.fps`, without ``skip``."""
     from pytorch3d.ops import sample_farthest_points
     if skip is not None:
         raise ValueError("backend='pytorch3d' has no rule='pointnet2'; use backend='auto'")
-    # It starts at index 0: the start moves to the front, and the others keep their order and with it their ties.
+    # pytorch3d starts at index 0, so the start moves to the front. The others keep their order, and so do ties.
     index = torch.arange(points.shape[1], device=points.device)
     order = torch.where(index == 0, starts[:, None], index - (index <= starts[:, None]).long())
     _, picks = sample_farthest_points(points.gather(1, order[..., None].expand_as(points)), lengths, K=num_samples)
     centers = order.gather(1, picks.clamp(min=0))
-    centers[:, 1:][picks[:, 1:] == 0] = 0  # the front again: nothing is left but ties, which the lowest index wins
+    centers[:, 1:][picks[:, 1:] == 0] = 0  # the front again: only ties are left, and the lowest index wins
     return repeat_cyclically(centers, lengths, num_samples)
 
 
 def knn(points: Tensor, queries: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """As :func:`clipgs_plugin.ops.kernels.points_reference.knn`."""
+    """Compute :func:`clipgs_plugin.ops.kernels.points_reference.knn`."""
     from pytorch3d.ops import knn_points
-    # Nearest first as it comes on the CPU; sorting once more may exchange ties.
+    # On the CPU neighbours are already sorted; sorting again may exchange ties.
     squared, neighbors, _ = knn_points(queries, points, lengths2=lengths, K=min(k, points.shape[1]),
                                        return_sorted=points.device.type != 'cpu')
     return repeat_cyclically(neighbors, lengths, k), repeat_cyclically(squared, lengths, k)
@@ -37,7 +37,7 @@ def knn(points: Tensor, queries: Tensor, lengths: Tensor, k: int) -> tuple[Tenso
 def group(
     points: Tensor, lengths: Tensor, starts: Tensor, skip: Tensor | None, num_groups: int, group_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`clipgs_plugin.ops.kernels.points_reference.group`."""
+    """Compute :func:`clipgs_plugin.ops.kernels.points_reference.group`."""
     centers = fps(points, lengths, starts, skip, num_groups)
     queries = points.gather(1, centers[..., None].expand(-1, -1, 3))
     return centers, knn(points, queries, lengths, group_size)[0]

@@ -1,17 +1,17 @@
-"""Point operations in plain torch, on any device: what every other backend must agree with.
+"""Point operations in plain torch on any device, the reference of all backends.
 
-Arguments arrive checked: float32 points, int64 lengths and starts.
+Callers check the arguments: points are float32, lengths and starts int64.
 """
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 24  # distances of one block of queries, 64 MB
+_CHUNK = 1 << 24  # distances per block of queries, 64 MB
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """(..., 3) and (..., 3), broadcast, to (...). The order of the sum is part of the contract of every backend."""
+    """Return squared distances (...) of points (..., 3), broadcast; all backends use this order of summation."""
     dx, dy, dz = (a - b).unbind(-1)
     return (dx * dx + dy * dy) + dz * dz
 
@@ -20,10 +20,10 @@ def fps(
     points: Tensor,        # (B, N, 3)
     lengths: Tensor,       # (B,)
     starts: Tensor,        # (B,)
-    skip: Tensor | None,   # (B, N) bool, never picked after the start
+    skip: Tensor | None,   # (B, N) bool, points never picked after the start
     num_samples: int,
 ) -> Tensor:               # (B, G)
-    """Farthest point sampling, one pick of all clouds at a time."""
+    """Sample farthest points, one pick of all clouds at a time."""
     b, n, _ = points.shape
     padding = torch.arange(n, device=points.device) >= lengths[:, None]
     distance = torch.full((b, n), torch.inf, device=points.device)
@@ -34,7 +34,7 @@ def fps(
     for _ in range(1, min(num_samples, n)):
         last = points.gather(1, picks[-1][:, None, None].expand(-1, -1, 3))
         distance = torch.minimum(distance, squared_distance(points, last))
-        picks.append(distance.argmax(-1))  # the first of equals
+        picks.append(distance.argmax(-1))  # the first of equal maxima
     return repeat_cyclically(torch.stack(picks, dim=-1), lengths, num_samples)
 
 
@@ -44,14 +44,14 @@ def knn(
     lengths: Tensor,  # (B,)
     k: int,
 ) -> tuple[Tensor, Tensor]:  # (B, G, K), (B, G, K)
-    """All distances, a block of queries at a time, then the smallest."""
+    """Find nearest neighbours from all distances, one block of queries at a time."""
     b, n, _ = points.shape
     index = torch.arange(n, device=points.device)
     padding = index >= lengths[:, None, None]
     found = []
     for block in queries.split(max(1, _CHUNK // (b * n)), dim=1):
         distance = squared_distance(block[:, :, None], points[:, None]).masked_fill_(padding, torch.inf)
-        # Bits of a non-negative float grow with it: with the index below them, equal distances are ranked too.
+        # Bits of non-negative floats have the order of the floats; the index below them ranks equal distances.
         rank = distance.view(torch.int32).long() << 32 | index
         rank = rank.topk(min(k, n), largest=False).values
         nearest = rank & 0xFFFFFFFF
@@ -68,13 +68,14 @@ def group(
     num_groups: int,
     group_size: int,
 ) -> tuple[Tensor, Tensor]:  # (B, G), (B, G, K)
+    """Sample centres, and find the nearest neighbours of each."""
     centers = fps(points, lengths, starts, skip, num_groups)
     queries = points.gather(1, centers[..., None].expand(-1, -1, 3))
     return centers, knn(points, queries, lengths, group_size)[0]
 
 
 def repeat_cyclically(found: Tensor, lengths: Tensor, count: int) -> Tensor:
-    """The last axis, (B, ..., M), continued to ``count`` entries by repeating each cloud's first ``length`` ones."""
+    """Extend the last axis of (B, ..., M) to ``count`` by repeating the first ``length`` entries of each cloud."""
     entry = torch.arange(count, device=found.device) % lengths[:, None]
     entry = entry.view(len(lengths), *[1] * (found.ndim - 2), count).expand(*found.shape[:-1], count)
     return found.gather(-1, entry)

@@ -8,21 +8,21 @@ from torch import Tensor
 
 from clipgs_plugin.ops.kernels.raster_reference import view_colors
 
-# What a shorter cloud of a batch is filled up with: Gaussians too small and too transparent to be drawn.
-_FILL = dict(means=0.0, quats=1.0, log_scales=-10.0, opacity_logits=-30.0, sh=0.0)
+# Padding of shorter clouds: Gaussians too small and too transparent to be drawn.
+_PADDING = dict(means=0.0, quats=1.0, log_scales=-10.0, opacity_logits=-30.0, sh=0.0)
 
 
 def rasterise(
     means: Tensor, quats: Tensor, log_scales: Tensor, opacity_logits: Tensor, sh: Tensor, viewmats: Tensor,
     intrinsics: Tensor, width: int, height: int, near: float, blur: float,
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`clipgs_plugin.ops.kernels.raster_reference.rasterise` in float32; intrinsics get no gradients."""
+    """Compute :func:`clipgs_plugin.ops.kernels.raster_reference.rasterise` in float32; intrinsics get no gradients."""
     return _call(means, quats, log_scales, opacity_logits, sh.float(), round(sh.shape[1] ** 0.5) - 1, viewmats,
                  intrinsics, width, height, near, blur)
 
 
 def rasterise_batch(
-    clouds: Sequence[Sequence[Tensor]],  # of each object means, quats, log_scales, opacity_logits, sh
+    clouds: Sequence[Sequence[Tensor]],  # B times means, quats, log_scales, opacity_logits, sh
     viewmats: Tensor,                    # (B, V, 4, 4)
     intrinsics: Tensor,                  # (B, V, 3, 3)
     width: int,
@@ -30,18 +30,17 @@ def rasterise_batch(
     near: float,
     blur: float,
 ) -> tuple[Tensor, Tensor]:
-    """What :func:`rasterise` draws of each cloud, in one call; gsplat has batches since 1.5.3.
+    """Rasterise all clouds in one call; gsplat supports batches since 1.5.3.
 
-    Colours are evaluated here, for each camera, since SH coefficients are not taken by object in all versions (1.6
-    takes one set for the whole batch).
+    Colours are evaluated here, for each camera, because gsplat 1.6 takes only one set of SH coefficients per batch.
 
     Returns:
         Colours on black, (B, V, H, W, 3), and alpha, (B, V, H, W).
     """
     count = max(len(cloud[0]) for cloud in clouds)
     means, quats, log_scales, opacity_logits, sh = (
-        torch.stack([_filled_up(x.float(), count, fill) for x in values])
-        for values, fill in zip(zip(*clouds), _FILL.values()))
+        torch.stack([_pad(x.float(), count, fill) for x in values])
+        for values, fill in zip(zip(*clouds), _PADDING.values()))
     rotations, translations = viewmats[..., :3, :3].float(), viewmats[..., :3, 3:].float()
     cameras = -(rotations.mT @ translations).mT                        # (B, V, 1, 3)
     colors = view_colors(means[:, None], sh[:, None], cameras)         # (B, V, N, 3)
@@ -51,8 +50,8 @@ def rasterise_batch(
     return colors.to(dtype), alphas.to(dtype)
 
 
-def _filled_up(values: Tensor, count: int, fill: float) -> Tensor:
-    """A field (n, ...) as (count, ...)."""
+def _pad(values: Tensor, count: int, fill: float) -> Tensor:
+    """Pad a field (n, ...) to (count, ...)."""
     missing = count - len(values)
     return torch.cat([values, values.new_full((missing, *values.shape[1:]), fill)]) if missing else values
 

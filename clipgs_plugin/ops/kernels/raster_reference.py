@@ -1,7 +1,7 @@
-"""3D Gaussian rasterisation written plainly: what the fast kernels are held against.
+"""3D Gaussian rasterisation in plain torch, the reference of all backends.
 
-Everything is computed in float64 whatever the dtype of the cloud, so that footprints, depth order and the 1/255
-threshold do not depend on rounding; the picture returns in the cloud's dtype.
+Everything is computed in float64, so that footprints, depth order and the 1/255 threshold do not depend on rounding.
+Images have the dtype of the cloud.
 """
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from clipgs_plugin.ops.kernels.raster_constants import MAX_ALPHA, MIN_ALPHA, MIN
 from clipgs_plugin.ops.rotations import quaternion_to_matrix
 from clipgs_plugin.ops.spherical_harmonics import eval_sh
 
-TILE = 16  # pixels; only bounds how many Gaussians are looked at per pixel, never the picture
+TILE = 16  # pixels; limits the Gaussians considered per pixel, and does not change the image
 
 
 class Splats(NamedTuple):
-    """The visible Gaussians of one view, nearest first."""
+    """Visible Gaussians of one view, nearest first."""
 
     centers: Tensor    # (M, 2) pixels
     conics: Tensor     # (M, 3) xx, xy, yy of the inverse 2D covariance
@@ -29,7 +29,7 @@ class Splats(NamedTuple):
 
 
 def view_colors(means: Tensor, sh: Tensor, camera: Tensor) -> Tensor:
-    """Colours seen from a point: max(0, 0.5 + SH(direction)), (N, 3)."""
+    """Return colours seen from a point: max(0, 0.5 + SH(direction)), (N, 3)."""
     directions = torch.nn.functional.normalize(means - camera, dim=-1)
     return eval_sh(sh, directions).clamp_min(0)
 
@@ -47,10 +47,13 @@ def project(
     near: float,
     blur: float,
 ) -> Splats:
-    """EWA projection (Zwicker et al., "EWA splatting", 2002) of Gaussians to one view, sorted by depth."""
+    """Project Gaussians to one view and sort them by depth.
+
+    Source: Zwicker et al., "EWA splatting", 2002.
+    """
     rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
     depth = (means @ rotation.T + translation)[:, 2].detach()
-    # Keys in float32: Gaussians of one depth up to rounding keep their order in the cloud.
+    # Keys in float32, so that Gaussians at equal depth up to rounding keep their order in the cloud.
     order = depth.float().argsort(stable=True)
     order = order[depth[order] > near]
     means, quats, log_scales, opacity_logits, sh = (
@@ -58,7 +61,7 @@ def project(
 
     x, y, z = (means @ rotation.T + translation).unbind(-1)
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
-    # The projection is linearised at the mean, but no farther out than a margin beyond the picture.
+    # The projection is linearised at the mean, limited to a margin around the image.
     margin_x, margin_y = VIEW_MARGIN * width / fx, VIEW_MARGIN * height / fy
     slope_x = torch.clamp(x / z, -cx / fx - margin_x, (width - cx) / fx + margin_x)
     slope_y = torch.clamp(y / z, -cy / fy - margin_y, (height - cy) / fy + margin_y)
@@ -91,10 +94,10 @@ def composite(splats: Splats, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         splats: M splats, nearest first.
-        pixels: Centres of pixels, (P, 2).
+        pixels: Pixel centres, (P, 2).
 
     Returns:
-        Colours before any background (P, 3), and alpha (P,).
+        Colours on black, (P, 3), and alpha, (P,).
     """
     dx, dy = (pixels[:, None] - splats.centers).unbind(-1)  # (P, M)
     xx, xy, yy = splats.conics.unbind(-1)
@@ -103,7 +106,7 @@ def composite(splats: Splats, pixels: Tensor) -> tuple[Tensor, Tensor]:
     logs = torch.log1p(-alpha)
     after = logs.cumsum(1)
     transmittance = torch.exp(after - logs)
-    # A pixel is finished before the Gaussian that would take its transmittance under the limit.
+    # A pixel ends before the Gaussian that would reduce its transmittance below the limit.
     weights = torch.where(after.exp() > MIN_TRANSMITTANCE, alpha * transmittance, 0)
     return weights @ splats.colors, weights.sum(1)
 
@@ -121,10 +124,10 @@ def rasterise(
     near: float,
     blur: float,
 ) -> tuple[Tensor, Tensor]:
-    """What every backend draws, in the dtype of ``means``; here differentiable in every tensor, cameras included.
+    """Rasterise a cloud from several cameras, differentiable in every tensor, cameras included.
 
     Returns:
-        Colours on black, (V, H, W, 3), and alpha, (V, H, W).
+        Colours on black, (V, H, W, 3), and alpha, (V, H, W), in the dtype of ``means``.
     """
     dtype, device = means.dtype, means.device
     cloud = [x.double() for x in (means, quats, log_scales, opacity_logits, sh)]
@@ -139,19 +142,19 @@ def rasterise(
         for strip in pixels.split(TILE, 0):
             tiles = [_tile(splats, tile) for tile in strip.split(TILE, 1)]
             rows.append(torch.cat(tiles, 1))
-        picture = torch.cat(rows, 0)
-        colors.append(picture[..., :3])
-        alphas.append(picture[..., 3])
+        image = torch.cat(rows, 0)
+        colors.append(image[..., :3])
+        alphas.append(image[..., 3])
     return torch.stack(colors).to(dtype), torch.stack(alphas).to(dtype)
 
 
 def _tile(splats: Splats, pixels: Tensor) -> Tensor:
-    """Colour and alpha of a tile's pixels (h, w, 2), as (h, w, 4)."""
+    """Return colour and alpha, (h, w, 4), of a tile with pixel centres (h, w, 2)."""
     low, high = pixels[0, 0], pixels[-1, -1]
     near_tile = ((splats.centers + splats.reach >= low) & (splats.centers - splats.reach <= high)).all(-1)
     chosen = Splats(*(field[near_tile] for field in splats))
     if torch.is_grad_enabled():
-        # Recomputed on the way back: the (P, M) intermediates of all tiles together would not fit in memory.
+        # Recomputed in the backward pass: the (P, M) intermediates of all tiles would not fit in memory.
         color, alpha = checkpoint(composite, chosen, pixels.flatten(0, 1), use_reentrant=False)
     else:
         color, alpha = composite(chosen, pixels.flatten(0, 1))

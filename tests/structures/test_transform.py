@@ -1,4 +1,4 @@
-"""GaussianCloud.transform, by covariances, colours and pictures."""
+"""GaussianCloud.transform: covariances, colours and images."""
 import pytest
 import torch
 
@@ -25,7 +25,7 @@ def test_means_covariances_and_colours_follow_the_matrix(random_cloud, scale, de
     assert torch.allclose(ops.eval_sh(moved.sh, seen @ matrix.T / scale), ops.eval_sh(cloud.sh, seen), atol=1e-12)
 
 
-def test_there_and_back_is_the_same_cloud(random_cloud):
+def test_inverse_restores_the_cloud(random_cloud):
     cloud = random_cloud(20, sh_degree=2, dtype=torch.float64)
     matrix = similarity(4, 3.0, -1)
     back = cloud.transform(matrix).transform(torch.linalg.inv(matrix))
@@ -37,7 +37,7 @@ def test_there_and_back_is_the_same_cloud(random_cloud):
 
 @pytest.mark.parametrize('matrix', [torch.diag(torch.tensor([1.0, 2.0, 1.0])), torch.zeros(3, 3), torch.eye(4),
                                     torch.tensor([[1.0, 0.1, 0], [0, 1, 0], [0, 0, 1]]), torch.full((3, 3), torch.nan)])
-def test_what_is_no_similarity_is_refused(random_cloud, matrix):
+def test_matrices_other_than_similarities_raise(random_cloud, matrix):
     with pytest.raises(ValueError, match='not a similarity'):
         random_cloud(3).transform(matrix)
 
@@ -46,7 +46,7 @@ def camera(eye) -> torch.Tensor:
     return ops.look_at(torch.tensor(eye, dtype=torch.float64), up='y')
 
 
-def picture(cloud, viewmat):
+def image(cloud, viewmat):
     size = 40
     intrinsics = torch.tensor([[45.0, 0, size / 2], [0, 45.0, size / 2], [0, 0, 1]], dtype=torch.float64)
     return ops.render(cloud, viewmat[None], intrinsics[None], size, size, background=(0.2, 0.3, 0.4), near=1e-6,
@@ -54,8 +54,8 @@ def picture(cloud, viewmat):
 
 
 @pytest.mark.parametrize('determinant', [1, -1])
-def test_picture_is_the_same_when_cloud_and_camera_move_together(random_cloud, determinant):
-    """Under a reflection no camera can follow, so the one that follows but for left and right sees the mirror image."""
+def test_image_is_unchanged_if_cloud_and_camera_move_together(random_cloud, determinant):
+    """A camera cannot be reflected, so under a reflection the moved camera sees the mirror image."""
     cloud = random_cloud(60, sh_degree=3, dtype=torch.float64)
     scale, offset = 2.5, torch.tensor([4.0, -1.0, 0.5], dtype=torch.float64)
     matrix = similarity(7, scale, determinant)
@@ -64,7 +64,7 @@ def test_picture_is_the_same_when_cloud_and_camera_move_together(random_cloud, d
     after = torch.eye(4, dtype=torch.float64)
     after[:3, :3] = mirror @ before[:3, :3] @ matrix.T / scale
     after[:3, 3] = scale * mirror @ before[:3, 3] - after[:3, :3] @ offset
-    expected, found = picture(cloud, before), picture(cloud.transform(matrix, offset), after)
+    expected, found = image(cloud, before), image(cloud.transform(matrix, offset), after)
     assert expected.std() > 0.05
     assert torch.allclose(found if determinant > 0 else found.flip(1), expected, atol=1e-9)
-    assert not torch.allclose(picture(cloud.transform(matrix, offset).replace(sh=cloud.sh), after), found, atol=1e-2)
+    assert not torch.allclose(image(cloud.transform(matrix, offset).replace(sh=cloud.sh), after), found, atol=1e-2)

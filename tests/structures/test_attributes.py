@@ -1,0 +1,35 @@
+"""Channels of Gaussians as input of a network."""
+import pytest
+import torch
+from conftest import relabelled
+
+from clipgs_plugin.structures import attributes
+
+
+def test_paper_attributes_are_19_and_ignore_the_sign_of_quaternions(random_cloud):
+    cloud = random_cloud(20)
+    raw = attributes.pack(cloud)
+    assert raw.shape == (20, attributes.NUM_RAW) == (20, 14)
+    linear = attributes.linearise(raw)
+    assert linear.shape[-1] == attributes.num_channels('paper') == 19
+    assert torch.equal(linear, attributes.linearise(attributes.pack(cloud.replace(quats=-cloud.quats))))
+    assert torch.equal(linear[:, 6], cloud.opacities)
+    assert torch.equal(linear[:, 10:].reshape(-1, 3, 3), cloud.rotations)
+
+
+def test_gauge_free_attributes_ignore_the_labelling_of_axes(random_cloud):
+    cloud = random_cloud(10)
+    expected = attributes.linearise(attributes.pack(cloud), 'gauge_free')
+    variants = relabelled(cloud)
+    assert len(variants) == 24
+    for variant in variants:
+        assert torch.allclose(variant.covariances, cloud.covariances, atol=1e-6)
+        assert torch.allclose(attributes.linearise(attributes.pack(variant), 'gauge_free'), expected, atol=1e-5)
+    changed = attributes.linearise(attributes.pack(variants[5]))
+    assert not torch.allclose(changed, attributes.linearise(attributes.pack(cloud)), atol=1e-2)
+
+
+@pytest.mark.parametrize('value', ['everything', ('xyz', 'smell'), ()])
+def test_unknown_attributes_are_named(value):
+    with pytest.raises(ValueError, match='attributes='):
+        attributes.num_channels(value)
