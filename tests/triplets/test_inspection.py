@@ -16,8 +16,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from clipgs_plugin import ops
+from clipgs_plugin.generation import Execution, GenerationSettings, generate
 from clipgs_plugin.generation.rendering import ViewRule
-from clipgs_plugin.generation.run import GenerationSettings, generate
 from clipgs_plugin.toy_world.specs import object_specs
 from clipgs_plugin.toy_world.world import make_object
 from clipgs_plugin.toy_world.writing import export_files
@@ -157,7 +157,7 @@ def test_splats_at_the_stored_cameras_are_the_stored_views(whole):
 def test_what_generation_writes_is_whole_and_reproduced(tmp_path):
     export_files(tmp_path / 'files', 3, num_gaussians=200)
     settings = GenerationSettings(views=ViewRule(num_views=3, num_test=1, size=SIZE), webp_quality=None)
-    generate(dict(type='SplatSource'), tmp_path / 'files', tmp_path / 'out', settings, workers=0)
+    generate(dict(type='SplatSource'), tmp_path / 'files', tmp_path / 'out', settings, Execution(workers=0))
     found = inspect(tmp_path / 'out')
     assert found.problems == [] and found.worst == [] and len(found.random) == 3
     assert min(min(strip.psnr()) for strip in found.random) > 40
@@ -393,7 +393,7 @@ def test_points_have_no_quality_and_no_problem(tmp_path):
     sphere = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     np.save(tmp_path / 'points' / 'ball.npy', sphere / np.linalg.norm(sphere, axis=1, keepdims=True))
     settings = GenerationSettings(views=ViewRule(num_views=2, num_test=1, size=SIZE))
-    generate(dict(type='PointSource'), tmp_path / 'points', tmp_path / 'out', settings, workers=0)
+    generate(dict(type='PointSource'), tmp_path / 'points', tmp_path / 'out', settings, Execution(workers=0))
     found = inspect(tmp_path / 'out')
     assert found.problems == [] and found.worst == [] and [strip.uid for strip in found.random] == ['ball']
     assert not found.statistics().keys() & {'psnr', 'psnr_foreground', 'ssim'}
