@@ -1,4 +1,4 @@
-# 5,000 iterations, as CLIP-GS (arXiv 2412.19142) fits.
+# 5,000 iterations, as in CLIP-GS (arXiv 2412.19142).
 _base_ = './default.py'
 
 generation = dict(fit=dict(preset='paper'))

@@ -525,7 +525,7 @@ def test_the_documented_config_and_cameras_work(root, whole):
     assert settings.views.size == 224 and settings.captioner['type'] == 'TransformersCaptioner'
     exec(cameras.replace('data/triplets', str(whole)), names)
     stored = torch.from_numpy(names['reader'].read_views(0)) / 255
-    assert (names['pictures'].clamp(0, 1) - stored).abs().max() < 1.5 / 255
+    assert (names['images'].clamp(0, 1) - stored).abs().max() < 1.5 / 255
     # OpenGL: a camera looks along its -z, here at the origin, from 3 away; its y is upward.
     right, up, back, eye = names['camera_to_world'][:, :3].unbind(-1)
     assert torch.allclose(eye - 3 * back, torch.zeros(3), atol=1e-5) and (up[:, 1] > 0).all()
