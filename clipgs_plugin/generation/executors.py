@@ -129,23 +129,17 @@ def _in_order(executor: _Executor, chunks: Iterable[Chunk]) -> Iterator[Outcome]
                 submit([retries.popleft()], alone=True)
             handle, result = executor.next(in_progress)
             slots = in_progress.pop(handle)
-            if isinstance(result, Exception):
-                retries.extend(_to_retry(slots, result))
-            else:
+            if isinstance(result, list):
                 for slot, outcome in zip(slots, result):
                     slot.outcome = outcome
+            elif len(slots) == 1 and (slots[0].retried or isinstance(result, TimedOut)):
+                slots[0].outcome = failed_outcome(slots[0].listed, result)
+            else:
+                for slot in slots:
+                    slot.retried = True
+                retries.extend(slots)
             while window and all(slot.outcome for slot in window[0]):
                 yield from (slot.outcome for slot in window.popleft())
-
-
-def _to_retry(slots: list[_Slot], death: ProcessDied | TimedOut) -> list[_Slot]:
-    """Return the objects to retry after the death of their worker; fail an object that has no further chance."""
-    if len(slots) == 1 and (slots[0].retried or isinstance(death, TimedOut)):
-        slots[0].outcome = failed_outcome(slots[0].listed, death)
-        return []
-    for slot in slots:
-        slot.retried = True
-    return slots
 
 
 def _with_time_limit(make: Make, chunk: Chunk, time_limit: float | None) -> list[Outcome]:

@@ -113,12 +113,12 @@ def test_a_death_and_a_hang_on_two_workers_do_not_change_the_bytes(files, whole,
     for name in bad:
         write_gaussians(random_cloud(5), folder / f'{name}.ply')
     seen = []
-    progress = generate(Deadly(), folder, tmp_path / 'out', SMALL, Execution(2, batch_size=3, time_limit=1.5),
+    progress = generate(Deadly(), folder, tmp_path / 'out', SMALL, Execution(2, batch_size=3, time_limit=5),
                         report=lambda p: seen.append(p.left))
     assert (progress.made, progress.failed, progress.reasons) == (5, 2, dict.fromkeys(bad.values(), 1))
     assert seen == [7, 6, 5, 4, 3, 2, 1, 0]
     assert {failure['uid']: failure['error'] for failure in failures(tmp_path / 'out')} == bad
-    assert 'over 1.5 s' in failures(tmp_path / 'out')[1]['message']
+    assert 'over 5 s' in failures(tmp_path / 'out')[1]['message']
     assert failures(tmp_path / 'out')[0]['path'] == str(folder / 'chair_2_deadly.ply')
     made, expected = contents(tmp_path / 'out'), contents(whole)
     cards = [json.loads(files.pop('dataset.json')) for files in (made, expected)]
@@ -369,7 +369,7 @@ def test_a_viewer_in_opengl_axes_shows_the_stored_views(tmp_path):
     assert stored.std() > 0.05
 
 
-def test_splats_go_back_to_their_file_by_centre_and_radius(tmp_path):
+def test_centre_and_radius_map_splats_back_to_their_file(tmp_path):
     cloud = random_cloud(50).translate_scale(torch.tensor([1.0, -2.0, 3.0]), 2.5)
     triplet = make_triplet(Listed('given', tmp_path), Given(cloud, up='z'), SMALL)
     back = triplet.gaussians.means.double() * triplet.source['radius'] + torch.tensor(triplet.source['centre'])
@@ -380,7 +380,7 @@ def test_splats_go_back_to_their_file_by_centre_and_radius(tmp_path):
     assert triplet.quality == {}  # nothing lost, nothing measured
 
 
-def test_reduced_splats_are_those_that_cover_most_and_are_measured(tmp_path):
+def test_reduced_splats_keep_the_largest_gaussians_and_are_measured(tmp_path):
     cloud = random_cloud(60, sh_degree=1)
     settings = GenerationSettings(views=RULE, max_gaussians=20)
     triplet = make_triplet(Listed('given', tmp_path), Given(cloud), settings)
@@ -391,7 +391,7 @@ def test_reduced_splats_are_those_that_cover_most_and_are_measured(tmp_path):
     kept = np.sort(np.argsort(weights)[-20:])
     assert torch.equal(triplet.gaussians.opacity_logits, cloud.opacity_logits[kept])
     assert triplet.gaussians.sh_degree == 0 and '60 Gaussians reduced to 20' in triplet.source['made']
-    # Against pictures of the cloud as it came, here with the other renderer.
+    # Against images of the cloud before the reduction, here with the other renderer.
     normalised, psnr = cloud.normalise(), []
     for viewmat in torch.from_numpy(RULE.test_cameras()):
         camera = viewmat[None].double(), torch.from_numpy(RULE.intrinsics())[None].double()
@@ -416,7 +416,7 @@ def test_points_become_discs_without_a_fit(tmp_path):
 
 
 def cube():
-    """A cube whose sides differ in colour, off the middle."""
+    """Return a cube off the origin, with a colour for each side."""
     square = np.array([[-1, -1], [1, -1], [1, 1], [-1, -1], [1, 1], [-1, 1]], np.float32)
     parts = []
     for axis in range(3):
@@ -429,11 +429,11 @@ def cube():
 
 
 def psnr(a, b):
-    """Of pictures in [0, 1], dB, plainly."""
+    """Return the mean PSNR of images in [0, 1], in dB."""
     return -10 * np.log10(((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2).mean((1, 2, 3))).mean()
 
 
-def test_a_mesh_is_fitted_and_judged_by_views_that_are_held_out(tmp_path):
+def test_a_mesh_is_fitted_and_measured_on_held_out_views(tmp_path):
     rule = ViewRule(num_views=12, num_test=2, size=24)
     settings = replace(SMALL, views=rule, fit=replace(SMALL.fit, iterations=60, num_gaussians=600))
     triplet = make_triplet(Listed('given', tmp_path), Given(cube()), settings)
@@ -456,7 +456,7 @@ def test_a_mesh_is_fitted_and_judged_by_views_that_are_held_out(tmp_path):
 
 @pytest.fixture
 def posed():
-    """Pictures with masks of a blob, 40 x 30 pixels, from 16 sides; no points."""
+    """Images of a blob with masks, 40 x 30 pixels, from 16 sides; no points."""
     cloud = random_cloud(200).normalise().translate_scale(torch.tensor([0.5, 0.0, 0.0]), 3.0)
     viewmats = ops.sphere_cameras(16, 12.0)
     viewmats[:, :3, 3] -= viewmats[:, :3, :3] @ torch.tensor([1.5, 0.0, 0.0])
@@ -474,7 +474,7 @@ def test_posed_images_keep_their_cameras_in_the_frame_of_the_dataset(tmp_path, p
     white = np.ones((16, 40, 40, 3))
     white[:, 5:35] = posed.images[..., :3] * posed.images[..., 3:] + 1 - posed.images[..., 3:]
     centre, radius = np.array(triplet.source['centre']), triplet.source['radius']
-    point = np.array([0.1, -0.2, 0.3])  # of the dataset's frame
+    point = np.array([0.1, -0.2, 0.3])  # in the frame of the dataset
     used = []
     for view, viewmat, matrix in zip(triplet.views, triplet.viewmats, triplet.intrinsics):
         errors = np.abs(white * 255 - view).max((1, 2, 3))
@@ -484,11 +484,11 @@ def test_posed_images_keep_their_cameras_in_the_frame_of_the_dataset(tmp_path, p
         column, row, depth = posed.intrinsics[used[-1]] @ there[:3]
         ours = matrix.astype(np.float64) @ (viewmat.astype(np.float64) @ [*point, 1])[:3]
         assert ours[:2] / ours[2] == pytest.approx([column / depth, row / depth + 5], abs=1e-3)
-    assert len(set(used)) == 5 and not {0, 8} & set(used)  # the held-out ones are not among them
+    assert len(set(used)) == 5 and not {0, 8} & set(used)  # none is held out
     assert triplet.quality['psnr'] > 15
 
 
-def test_fewer_pictures_than_views_are_repeated(tmp_path, posed):
+def test_views_repeat_images_if_there_are_too_few(tmp_path, posed):
     few = PosedImages(posed.images[:5], posed.viewmats[:5], posed.intrinsics[:5])
     settings = replace(SMALL, views=ViewRule(num_views=6, size=20), fit=replace(SMALL.fit, iterations=2))
     triplet = make_triplet(Listed('given', tmp_path), Given(few), settings)
