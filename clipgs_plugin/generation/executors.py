@@ -1,8 +1,7 @@
-"""Who makes objects: this process, processes of this machine, or the nodes of a Ray cluster.
+"""Executors: run chunks of objects in this process, in worker processes of this machine, or on a Ray cluster.
 
-An engine takes chunks of listed objects and gives the outcome of each object, in their order, so that what is written
-does not depend on the engine. Memory does not depend on how many objects there are: a few chunks for each process are
-under way or wait for those before them.
+An executor returns the outcomes in the order of the objects, so the stored dataset does not depend on it. Memory does
+not depend on the number of objects: only a few chunks for each worker are in progress or wait for earlier ones.
 """
 from __future__ import annotations
 
@@ -25,33 +24,50 @@ from typing import Any, Protocol
 import torch
 
 from clipgs_plugin.generation.objects import Listed
-from clipgs_plugin.generation.worker import Outcome, failed
+from clipgs_plugin.generation.settings import Execution
+from clipgs_plugin.generation.worker import Outcome, failed_outcome
 
 Chunk = tuple[Listed, ...]
-Make = Callable[[Chunk, Callable[[int], None]], list[Outcome]]  # as chunks.make_chunk, but for what is the same for all
+Make = Callable[[Chunk, Callable[[int], None]], list[Outcome]]  # worker.make_chunk with its other arguments bound
 
-AHEAD = 3          # chunks in memory, as a multiple of those under way; finished ones wait for earlier ones
-TASKS_PER_CPU = 2  # of a cluster, so that its next task is there when one ends, and an autoscaler sees demand
-TASKS_PER_GPU = 4  # whose memory they share; while one fits, others load and encode
-_PARTING = 10.0    # seconds that a process has to end after its pipe has closed
+LOOKAHEAD = 3       # chunks in memory for each slot; finished chunks wait for earlier ones
+TASKS_PER_CPU = 2   # of a cluster: a CPU never waits for its next task, and an autoscaler sees demand
+TASKS_PER_GPU = 4   # share its memory; while one fits, others load and encode
+_EXIT_SECONDS = 10  # that a process may take to end after its pipe has closed
 
 
 class ProcessDied(RuntimeError):
-    """The process that made an object died."""
+    """Death of the process that made an object."""
 
     def __str__(self) -> str:
         return 'the process that made it died, twice: memory ran out, or a library crashed on the file'
 
 
 class TimedOut(RuntimeError):
-    """An object took longer than the limit, which is its argument, in seconds."""
+    """Object that took longer than the time limit, the argument in seconds."""
 
     def __str__(self) -> str:
         return f'it took over {self.args[0]:g} s; give more time with time_limit, or leave the object out'
 
 
-def make_here(make: Make, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
-    """Objects made in this process by one thread; nothing stops one that hangs or crashes."""
+def execute(make: Make, chunks: Iterable[Chunk], execution: Execution, gpu: bool) -> Iterator[Outcome]:
+    """Make chunks of objects and yield the outcome of each object, in order.
+
+    Args:
+        make: Function that makes a chunk; it is pickled.
+        chunks: Chunks of objects.
+        execution: Executor, number of workers and time limit. Executor ``'ray'`` expects that this process is
+            :func:`connected` and that the package is installed on all nodes.
+        gpu: Whether objects are fitted on GPUs.
+    """
+    if execution.executor == 'ray':
+        return _in_order(_RayExecutor(make, gpu, execution.time_limit), chunks)
+    if execution.workers:
+        return _in_order(_ProcessExecutor(make, execution.workers, execution.time_limit), chunks)
+    return _in_this_process(make, chunks)
+
+
+def _in_this_process(make: Make, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
     for chunk in chunks:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -62,109 +78,90 @@ def make_here(make: Make, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
         yield from outcomes
 
 
-def make_on_processes(make: Make, chunks: Iterable[Chunk], workers: int, time_limit: float | None) -> Iterator[Outcome]:
-    """Objects made by processes of this machine; see :func:`_in_order`."""
-    return _in_order(_Processes(make, workers, time_limit), chunks)
+class _Executor(Protocol):
+    """Workers that make chunks and may die on them."""
 
-
-def make_on_ray(make: Make, chunks: Iterable[Chunk], gpu: bool, time_limit: float | None) -> Iterator[Outcome]:
-    """Objects made by the nodes of the cluster to which this process is :func:`connected`; see :func:`_in_order`.
-
-    Args:
-        make: Is pickled; the package must be installed on all nodes.
-        chunks: Their files lie where every node has them under the same path.
-        gpu: Whether objects are fitted on GPUs.
-        time_limit: Seconds of a step of an object.
-    """
-    return _in_order(_RayTasks(make, gpu, time_limit), chunks)
-
-
-class _Crew(Protocol):
-    """Processes that make chunks."""
-
-    slots: int  # how many chunks may be under way
+    slots: int  # number of chunks that may be in progress
 
     def submit(self, chunk: Chunk, alone: bool) -> Any:
-        """Begin a chunk, ``alone`` where nothing else is under way until it ends; returns a handle."""
+        """Start a chunk and return its handle; ``alone`` says that nothing else is in progress until it ends."""
 
-    def next(self, under_way: Collection) -> tuple[Any, list[Outcome] | ProcessDied | TimedOut]:
-        """Wait for one of the handles; gives it with what became of its chunk, or of its process."""
+    def next(self, in_progress: Collection) -> tuple[Any, list[Outcome] | ProcessDied | TimedOut]:
+        """Wait for one of the handles; return it with the outcomes of its chunk or the death of its worker."""
 
     def close(self) -> None:
-        """End whatever is under way."""
+        """Kill everything in progress."""
 
 
 @dataclass(eq=False)
 class _Slot:
-    """An object's place in the order."""
+    """Place of an object in the order of outcomes."""
 
     listed: Listed
     outcome: Outcome | None = None
     retried: bool = False
 
 
-def _in_order(crew: _Crew, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
-    """What a crew makes of each object, in their order.
+def _in_order(executor: _Executor, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
+    """Yield the outcome of each object, in order.
 
-    Where a process dies (a reader that crashes, or memory that ran out), the objects of its chunk are made again one by
-    one, each with nothing else under way, and the one whose process dies again has failed. One that was by itself and
-    over the limit of time is not made again.
+    After the death of a worker (a reader that crashed, or memory that ran out), the objects of its chunk are retried
+    one by one, with nothing else in progress. An object whose worker dies again has failed. An object that exceeded
+    the time limit in a chunk of its own is not retried.
     """
-    chunks, window = iter(chunks), deque()  # of lists of slots, one a chunk
-    under_way: dict[Any, list[_Slot]] = {}
-    again: deque[_Slot] = deque()
+    chunks, window = iter(chunks), deque()  # of lists of slots, one for each chunk
+    in_progress: dict[Any, list[_Slot]] = {}
+    retries: deque[_Slot] = deque()
 
-    def begin(slots: list[_Slot], alone: bool = False) -> None:
-        under_way[crew.submit(tuple(slot.listed for slot in slots), alone)] = slots
+    def submit(slots: list[_Slot], alone: bool = False) -> None:
+        in_progress[executor.submit(tuple(slot.listed for slot in slots), alone)] = slots
 
-    with closing(crew):
+    with closing(executor):
         while True:
-            most = crew.slots
-            while (len(under_way) < most and len(window) < AHEAD * most
+            limit = executor.slots
+            while (len(in_progress) < limit and len(window) < LOOKAHEAD * limit
                    and (chunk := next(chunks, None)) is not None):
                 window.append([_Slot(listed) for listed in chunk])
-                begin(window[-1])
-            if not under_way:
-                if not again:
+                submit(window[-1])
+            if not in_progress:
+                if not retries:
                     return
-                begin([again.popleft()], alone=True)
-            handle, found = crew.next(under_way)
-            slots = under_way.pop(handle)
-            if isinstance(found, Exception):
-                again.extend(_after_death(slots, found))
-            else:
-                for slot, outcome in zip(slots, found):
+                submit([retries.popleft()], alone=True)
+            handle, result = executor.next(in_progress)
+            slots = in_progress.pop(handle)
+            if isinstance(result, list):
+                for slot, outcome in zip(slots, result):
                     slot.outcome = outcome
+            elif len(slots) == 1 and (slots[0].retried or isinstance(result, TimedOut)):
+                slots[0].outcome = failed_outcome(slots[0].listed, result)
+            else:
+                for slot in slots:
+                    slot.retried = True
+                retries.extend(slots)
             while window and all(slot.outcome for slot in window[0]):
                 yield from (slot.outcome for slot in window.popleft())
 
 
-def _after_death(slots: list[_Slot], death: ProcessDied | TimedOut) -> list[_Slot]:
-    """Which objects of a chunk whose process has died are to be made again; the others have failed."""
-    if len(slots) == 1 and (slots[0].retried or isinstance(death, TimedOut)):
-        slots[0].outcome = failed(slots[0].listed, death)
-        return []
-    for slot in slots:
-        slot.retried = True
-    return slots
-
-
-def _watched(make: Make, chunk: Chunk, time_limit: float | None) -> list[Outcome]:
-    """What ``make`` gives, in a process that ends where a step takes too long, whatever holds it up."""
+def _with_time_limit(make: Make, chunk: Chunk, time_limit: float | None) -> list[Outcome]:
+    """Make a chunk, and exit this process with status 1 when a step exceeds the limit."""
     if not time_limit:
         return make(chunk, lambda objects: None)
-    with open(os.devnull, 'w') as nowhere:
-        try:  # a thread in C, which needs no lock of the interpreter
+    with open(os.devnull, 'w') as devnull:
+        try:  # a C thread, which ends even native code that holds the interpreter lock
             return make(chunk, lambda objects: faulthandler.dump_traceback_later(
-                objects * time_limit, exit=True, file=nowhere))
+                objects * time_limit, exit=True, file=devnull))
         finally:
             faulthandler.cancel_dump_traceback_later()
 
 
 # Processes of this machine
 
-class _Processes:
-    """Spawned processes of one thread each, started when they are needed."""
+class _ProcessExecutor:
+    """Spawned processes with one thread each, started on demand.
+
+    Every process has its own pipe. A process that is killed in the middle of a message closes its pipe, and cannot
+    hold a lock that other processes wait for; with the shared pipes of common process pools, the run would hang.
+    """
 
     def __init__(self, make: Make, workers: int, time_limit: float | None) -> None:
         self.slots = workers
@@ -173,7 +170,7 @@ class _Processes:
         self._context = multiprocessing.get_context('spawn')
         self._processes: dict[Connection, multiprocessing.Process] = {}
         self._idle: list[Connection] = []
-        self._starting: dict[Connection, Chunk] = {}  # and what each is to make
+        self._starting: dict[Connection, Chunk] = {}  # with their first chunks
         self._began: dict[Connection, float] = {}
 
     def submit(self, chunk: Chunk, alone: bool) -> Connection:
@@ -182,11 +179,11 @@ class _Processes:
             try:
                 self._send(pipe, chunk)
             except OSError:  # it has died while it was idle
-                self._end(pipe)
+                self._kill(pipe)
             else:
                 return pipe
         pipe = self._start()
-        self._starting[pipe] = chunk  # sent when it reads, since a pipe holds little, and the next can start meanwhile
+        self._starting[pipe] = chunk  # sent when the process reads: a large chunk would block the next start
         return pipe
 
     def _send(self, pipe: Connection, chunk: Chunk) -> None:
@@ -201,17 +198,18 @@ class _Processes:
         self._processes[ours] = process
         return ours
 
-    def next(self, under_way: Collection[Connection]) -> tuple[Connection, list[Outcome] | ProcessDied | TimedOut]:
+    def next(self, in_progress: Collection[Connection]) -> tuple[Connection, list[Outcome] | ProcessDied | TimedOut]:
         while True:
-            pipe = wait(list(under_way))[0]
+            pipe = wait(list(in_progress))[0]
             try:
                 answer = pipe.recv()
-                if answer is None:  # it says that it has begun
+                if answer is None:  # the process is ready
                     self._send(pipe, self._starting.pop(pipe))
                     continue
             except (EOFError, OSError):
                 if pipe in self._starting:
-                    raise self._no_start() from None
+                    raise RuntimeError('a process ended before it began, for the reason above; a script that calls '
+                                       "generate with workers does so below `if __name__ == '__main__':`") from None
                 return pipe, self._death(pipe)
             if isinstance(answer, Exception):
                 raise answer
@@ -219,18 +217,14 @@ class _Processes:
             return pipe, answer
 
     def _death(self, pipe: Connection) -> ProcessDied | TimedOut:
-        """Of what a process has died: one that is out of time ends with status 1, signals give negative ones."""
+        """Return the cause of a death: the time limit ends a process with status 1, signals with negative ones."""
         seconds, process = time.monotonic() - self._began[pipe], self._processes[pipe]
-        process.join(_PARTING)
-        out_of_time = process.exitcode == 1 and self._time_limit and seconds >= self._time_limit
-        self._end(pipe)
-        return TimedOut(self._time_limit) if out_of_time else ProcessDied()
+        process.join(_EXIT_SECONDS)
+        timed_out = process.exitcode == 1 and self._time_limit and seconds >= self._time_limit
+        self._kill(pipe)
+        return TimedOut(self._time_limit) if timed_out else ProcessDied()
 
-    def _no_start(self) -> RuntimeError:
-        return RuntimeError('a process ended before it began, for the reason above; a script that calls generate with '
-                            "workers does so below `if __name__ == '__main__':`")
-
-    def _end(self, pipe: Connection) -> None:
+    def _kill(self, pipe: Connection) -> None:
         self._began.pop(pipe, None)
         process = self._processes.pop(pipe)
         process.kill()
@@ -239,25 +233,25 @@ class _Processes:
 
     def close(self) -> None:
         for pipe in list(self._processes):
-            self._end(pipe)
+            self._kill(pipe)
 
 
 def _serve(pipe: Connection, make: Make, time_limit: float | None) -> None:
-    """The life of a process: one thread, and an end with its parent's."""
+    """Make chunks from a pipe with one thread, until the parent process ends."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
-    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which kills this process
+    threading.Thread(target=_exit_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     pipe.send(None)
     while True:
         chunk = pipe.recv()
         try:
-            answer = _watched(make, chunk, time_limit)
-        except Exception as error:  # raised by the parent
+            answer = _with_time_limit(make, chunk, time_limit)
+        except Exception as error:  # raised again by the parent
             answer = error
         pipe.send(answer)
 
 
-def _end_with(parent) -> None:
+def _exit_with(parent) -> None:
     parent.join()
     os._exit(1)
 
@@ -266,29 +260,29 @@ def _end_with(parent) -> None:
 
 @contextmanager
 def connected(address: str | None, gpu: bool) -> Iterator[None]:
-    """Connect this process to a Ray cluster, unless it is connected.
+    """Connect this process to a running Ray cluster, unless it is connected already.
 
     Args:
-        address: None takes that of ``RAY_ADDRESS``, or the cluster that runs on this machine.
-        gpu: Whether it must have GPUs.
+        address: Address of the cluster; None takes ``RAY_ADDRESS``, or the cluster that runs on this machine.
+        gpu: Whether the cluster must have GPUs.
 
     Raises:
         ImportError: Ray is not installed.
-        ValueError: There is no such cluster; none is started.
+        ValueError: The cluster does not run or has no GPU.
     """
     try:
         import ray
     except ImportError:
-        raise ImportError('engine "ray" needs Ray; install it with pip install "clipgs_plugin[cluster]"') from None
+        raise ImportError('executor "ray" needs Ray; install it with pip install "clipgs_plugin[cluster]"') from None
     ours = not ray.is_initialized()
     if ours:
         address = address or os.environ.get('RAY_ADDRESS') or 'auto'
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except ConnectionError as error:
-            where = 'on this machine' if address == 'auto' else f'at {address} (does it want RAY_AUTH_MODE=token?)'
+            where = 'on this machine' if address == 'auto' else f'at {address} (does it need RAY_AUTH_MODE=token?)'
             raise ValueError(f'no Ray cluster {where} ({error}); start one with `ray start --head`, name one by its '
-                             'address or RAY_ADDRESS, or use engine "local"') from error
+                             'address or RAY_ADDRESS, or use executor "local"') from error
     try:
         if gpu and not ray.cluster_resources().get('GPU'):
             raise ValueError('the Ray cluster has no GPU; add a node with one, or use device "cpu"')
@@ -298,7 +292,7 @@ def connected(address: str | None, gpu: bool) -> Iterator[None]:
             ray.shutdown()
 
 
-class _RayTasks:
+class _RayExecutor:
     """Tasks of one CPU and one thread each."""
 
     def __init__(self, make: Make, gpu: bool, time_limit: float | None) -> None:
@@ -312,24 +306,24 @@ class _RayTasks:
 
     @property
     def slots(self) -> int:
-        """By the cluster's size of the moment."""
-        found = self._ray.cluster_resources()
-        tasks = TASKS_PER_CPU * found.get('CPU', 0)
-        return max(1, int(min(tasks, TASKS_PER_GPU * found.get('GPU', 0)) if self._gpu else tasks))
+        """Number of tasks for the present size of the cluster."""
+        resources = self._ray.cluster_resources()
+        tasks = TASKS_PER_CPU * resources.get('CPU', 0)
+        return max(1, int(min(tasks, TASKS_PER_GPU * resources.get('GPU', 0)) if self._gpu else tasks))
 
     def submit(self, chunk: Chunk, alone: bool) -> Any:
         ref = self._task.remote(self._make, chunk, self._time_limit)
-        self._began[ref] = time.monotonic() if alone else math.inf  # others wait for a CPU, nobody knows how long
+        self._began[ref] = time.monotonic() if alone else math.inf  # other tasks wait for a CPU for an unknown time
         return ref
 
-    def next(self, under_way: Collection) -> tuple[Any, list[Outcome] | ProcessDied | TimedOut]:
-        (ref,), _ = self._ray.wait(list(under_way), num_returns=1)
+    def next(self, in_progress: Collection) -> tuple[Any, list[Outcome] | ProcessDied | TimedOut]:
+        (ref,), _ = self._ray.wait(list(in_progress), num_returns=1)
         seconds = time.monotonic() - self._began.pop(ref)
         try:
             return ref, self._ray.get(ref)
         except self._deaths:
-            out_of_time = self._time_limit and seconds >= self._time_limit
-            return ref, TimedOut(self._time_limit) if out_of_time else ProcessDied()
+            timed_out = self._time_limit and seconds >= self._time_limit
+            return ref, TimedOut(self._time_limit) if timed_out else ProcessDied()
         except self._ray.exceptions.RayTaskError as error:
             raise (error.cause or error) from None
 
@@ -340,7 +334,7 @@ class _RayTasks:
 
 def _make_on_node(make: Make, chunk: Chunk, time_limit: float | None) -> list[Outcome]:
     torch.set_num_threads(1)
-    outcomes = _watched(make, chunk, time_limit)
+    outcomes = _with_time_limit(make, chunk, time_limit)
     for listed, outcome in zip(chunk, outcomes):
         if outcome.failure and not listed.path.exists():
             outcome.failure['message'] += (f' (node {socket.gethostname()} has no {listed.path}: files must lie on '

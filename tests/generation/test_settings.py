@@ -1,7 +1,7 @@
-"""What a run is told is checked before it begins."""
+"""Settings are checked before a run begins."""
 import pytest
 
-from clipgs_plugin.generation import GenerationSettings
+from clipgs_plugin.generation import Execution, GenerationSettings
 from clipgs_plugin.generation.sources import MeshSource, PointSource, SplatSource
 
 
@@ -14,12 +14,42 @@ def test_values_out_of_range_are_named(wrong):
         GenerationSettings(**wrong)
 
 
-def test_no_limit_and_no_loss_are_none():
+@pytest.mark.parametrize('wrong', [
+    dict(workers=-1), dict(executor='spark'), dict(batch_size=0), dict(time_limit=-1), dict(num_shards=0),
+    dict(shard_index=2, num_shards=2), dict(shard_index=-1)])
+def test_execution_out_of_range_is_named(wrong):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ValueError, match=f'{name}={value!r}: expected '):
+        Execution(**wrong)
+
+
+def test_none_lifts_limits_and_stores_losslessly():
+    assert Execution(batch_size=None, time_limit=None) == Execution(time_limit=None)
     settings = GenerationSettings(max_gaussians=None, webp_quality=None, device='cuda:1')
     assert settings.device_type == 'cuda'
 
 
+def test_settings_come_from_a_config():
+    settings = GenerationSettings.from_config(dict(
+        source=dict(type='MeshSource'), views=dict(size=32, background=[0, 0, 0]),
+        fit=dict(preset='draft', sh_degree=1), captions=dict(limit=2, ranker=dict(type='CaptionRanker', teacher='a')),
+        mesh=dict(light='soft', renderer='egl'), storage=dict(dtype='float32'), seed=3, device='cuda'))
+    assert (settings.views.size, settings.views.background, settings.light) == (32, (0.0, 0.0, 0.0), 'soft')
+    assert (settings.fit.num_gaussians, settings.fit.sh_degree) == (2000, 1)
+    assert (settings.renderer, settings.device, settings.captions.limit) == ('egl', 'cuda', 2)
+    assert settings.ranker == dict(type='CaptionRanker', teacher='a') and settings.captioner is None
+    assert (settings.dtype, settings.webp_quality, settings.seed) == ('float32', 90, 3)
+
+
+@pytest.mark.parametrize('part', ['views', 'fit', 'mesh', 'splats', 'storage'])
+def test_an_unknown_setting_is_named(part):
+    with pytest.raises(ValueError, match=f"{part} has no setting 'sise'; it takes"):
+        GenerationSettings.from_config({part: dict(sise=3)})
+    with pytest.raises(ValueError, match="generation has no setting 'veiws'"):
+        GenerationSettings.from_config(dict(veiws=dict()))
+
+
 @pytest.mark.parametrize('source', [MeshSource, PointSource, SplatSource])
-def test_an_axis_that_is_none_is_refused(source):
+def test_an_unknown_axis_is_refused(source):
     with pytest.raises(ValueError, match="up='q': expected one of"):
         source(up='q')

@@ -1,4 +1,4 @@
-"""One config trains on whatever triplets were made of: real splats, and points without colour or views."""
+"""One config trains on triplets from any source: real splats, and points without colour or images."""
 import json
 import math
 import shutil
@@ -16,7 +16,7 @@ from clipgs_plugin.models import OpenCLIPTeacher
 from clipgs_plugin.tools import cache_features, make_triplets
 from clipgs_plugin.tools import test as test_tool
 from clipgs_plugin.tools import train as train_tool
-from clipgs_plugin.triplets import ShardFeatures, ShardReader
+from clipgs_plugin.triplets import ShardReader
 
 CONFIG = 'clipgs_pointbert-nano_15e_triplets'
 EPOCHS = 30
@@ -33,7 +33,7 @@ def one_thread_and_nothing_left_behind():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-    mp.set_start_method(method, force=True)  # this and the scope are what a Runner changes for good
+    mp.set_start_method(method, force=True)  # a Runner changes this and the scope for the whole process
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(scopes)
 
@@ -43,8 +43,8 @@ def teacher():
     return OpenCLIPTeacher('toy-clip')
 
 
-def made(source, out, up):
-    """Triplets of small pictures with cached features, made as a user makes them."""
+def make_dataset(source, out, up):
+    """Make triplets with small views and cached features, with the tools that a user has."""
     settings = source.parent / 'settings.py'
     settings.write_text("generation = dict(views=dict(num_views=6, size=32), fit=dict(preset='draft'))")
     assert make_triplets.main([str(source), str(out), '--config', str(settings), '--up', up, '--workers', '0']) == 0
@@ -58,25 +58,25 @@ def real_splats(tmp_path_factory, splats):
     (root / 'files').mkdir()
     for name in SPLATS:
         shutil.copyfile(splats / name, root / 'files' / name)
-    return made(root / 'files', root / 'triplets', 'y')
+    return make_dataset(root / 'files', root / 'triplets', 'y')
 
 
 @pytest.fixture(scope='module')
 def points(tmp_path_factory, data):
-    """Four objects of train and two of test, a category each."""
+    """Four training and two test objects, each of its own category."""
     root = tmp_path_factory.mktemp('points')
     (root / 'files').mkdir()
     for split, rows in (('train', slice(0, None, 1000)), ('test', slice(0, None, 500))):
         with np.load(data / 'modelnet10' / f'{split}.npz') as archive:
             np.savez(root / 'files' / f'{split}.npz', classes=archive['classes'],
                      **{key: archive[key][rows] for key in ('points', 'labels', 'names')})
-    return made(root / 'files', root / 'triplets', 'z')
+    return make_dataset(root / 'files', root / 'triplets', 'z')
 
 
-@pytest.mark.parametrize('made_of', ['real_splats', 'points'])
-def test_features_are_those_of_the_views_and_captions(request, teacher, made_of):
-    reader = ShardReader(request.getfixturevalue(made_of))
-    features = ShardFeatures(reader, 'toy-clip')
+@pytest.mark.parametrize('kind', ['real_splats', 'points'])
+def test_features_match_the_views_and_captions(request, teacher, kind):
+    reader = ShardReader(request.getfixturevalue(kind))
+    features = reader.features('toy-clip')
     assert len(reader) == 6
     for i in (0, 5):
         captions = [caption['text'] for caption in reader.read_record(i)['captions']]
@@ -86,9 +86,9 @@ def test_features_are_those_of_the_views_and_captions(request, teacher, made_of)
         np.testing.assert_allclose(features.image(i), alone, atol=1e-3)
 
 
-def trained(root, work_dir):
-    """The losses of a run on a folder, its config, and what its last checkpoint is worth."""
-    for kind in (MMLogger, MessageHub, Visualizer):  # named by the second: runs of one second would share them
+def train(root, work_dir):
+    """Train on a dataset and return the losses, the config and the path of the last checkpoint."""
+    for kind in (MMLogger, MessageHub, Visualizer):  # their names have seconds: two runs in one second would share them
         kind._instance_dict.clear()
     options = ['--work-dir', str(work_dir), '--cfg-options']
     assert train_tool.main([CONFIG, *options, f'data_root={root}', *SMALLER]) == 0
@@ -99,9 +99,9 @@ def trained(root, work_dir):
 
 def test_the_same_config_trains_on_real_splats_and_on_points(real_splats, points, tmp_path, capsys):
     configs = []
-    # Of six splats one each is held out for val and test; of the four points for training one for val.
+    # One of six splats is held out for val and one for test; one of the four training clouds for val.
     for root, count in ((real_splats, 1), (points, 2)):
-        losses, config, checkpoint = trained(root, tmp_path / root.parent.name)
+        losses, config, checkpoint = train(root, tmp_path / root.parent.name)
         assert len(losses) == EPOCHS and np.isfinite(losses).all()
         assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
         capsys.readouterr()

@@ -20,14 +20,14 @@ PLY = 'ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float
 
 @pytest.fixture
 def config(tmp_path):
-    """A config of few and small views, by path."""
+    """Path of a config with few, small views."""
     path = tmp_path / 'small.py'
     path.write_text('generation = dict(views=dict(size=24, num_views=3, num_test=2),\n'
                     '                  storage=dict(objects_per_shard=2), fit=dict(num_gaussians=100, iterations=5))\n')
     return str(path)
 
 
-def test_toys_become_triplets_and_a_second_run_finds_them(tmp_path, config, capsys):
+def test_toys_become_triplets_and_a_second_run_makes_none(tmp_path, config, capsys):
     export_files(tmp_path / 'files', 3, num_gaussians=200)
     arguments = [str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--workers', '0', '--json']
     assert main(arguments) == 0
@@ -51,10 +51,10 @@ def test_failures_are_counted_by_reason(tmp_path, config, capsys):
     out = capsys.readouterr().out
     assert '1 of 2 objects made' in out and '1 failed' in out and '1 x ValueError' in out and 'failed.jsonl' in out
     (tmp_path / 'files' / 'mug.ply').unlink()
-    assert main([arguments[0], str(tmp_path / 'other'), *arguments[2:]]) == 1  # nothing was made
+    assert main([arguments[0], str(tmp_path / 'other'), *arguments[2:]]) == 1  # no object was made
 
 
-def test_what_was_not_fitted_is_said(tmp_path, config, capsys):
+def test_unfitted_points_are_reported(tmp_path, config, capsys):
     (tmp_path / 'files').mkdir()
     for name in ('a', 'b'):
         points = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
@@ -63,13 +63,13 @@ def test_what_was_not_fitted_is_said(tmp_path, config, capsys):
     assert 'not fitted: 2 (oriented discs of points)\n' in capsys.readouterr().out
 
 
-def test_unfitted_splats_are_said(tmp_path, config, capsys):
+def test_unfitted_splats_are_reported(tmp_path, config, capsys):
     write_gaussians(random_cloud(20), tmp_path / 'mug.ply')
     assert main([str(tmp_path / 'mug.ply'), str(tmp_path / 'out'), '--config', config, '--workers', '0']) == 0
     assert 'not fitted: 1 (splats kept as they came)\n' in capsys.readouterr().out
 
 
-def test_a_log_gets_a_line_now_and_then_and_warnings_are_counted(tmp_path, config, capsys, monkeypatch):
+def test_a_log_gets_progress_lines_and_warnings_are_counted(tmp_path, config, capsys, monkeypatch):
     (tmp_path / 'files').mkdir()
     (tmp_path / 'files' / 'box.obj').write_text('mtllib absent.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n'
                                                 'f 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n')
@@ -80,7 +80,7 @@ def test_a_log_gets_a_line_now_and_then_and_warnings_are_counted(tmp_path, confi
     assert '1 made with warnings: ' in printed.out and 'timings.jsonl' in printed.out
 
 
-def test_what_a_folder_holds_besides_and_its_splits_are_said(tmp_path, config, capsys):
+def test_other_files_of_a_folder_and_its_splits_are_reported(tmp_path, config, capsys):
     (tmp_path / 'test').mkdir()
     write_gaussians(random_cloud(20, sh_degree=1), tmp_path / 'test' / 'mug.ply')
     write_gaussians(random_cloud(20), tmp_path / 'test' / 'pot.spz')
@@ -94,10 +94,10 @@ def test_what_a_folder_holds_besides_and_its_splits_are_said(tmp_path, config, c
     with pytest.raises(ValueError, match='out is a folder of triplets'):
         main([str(tmp_path / 'out'), str(tmp_path / 'again')])
     assert main([str(tmp_path), str(tmp_path / 'other'), '--config', config, '--workers', '0', '--source', 'mesh']) == 0
-    assert 'splits: 1 test; none to train on' in capsys.readouterr().out
+    assert 'splits: 1 test; no train split' in capsys.readouterr().out
 
 
-def test_a_manifest_tells_the_paths_of_its_files(tmp_path, config):
+def test_paths_of_a_manifest_are_relative_to_it(tmp_path, config):
     for name in ('mug', 'chair'):
         (tmp_path / 'files' / name).mkdir(parents=True)
         write_gaussians(random_cloud(20), tmp_path / 'files' / name / 'model.ply')
@@ -110,7 +110,7 @@ def test_a_manifest_tells_the_paths_of_its_files(tmp_path, config):
                                                                           '../files/chair/model.ply']
 
 
-def test_options_go_before_the_config(tmp_path, config, capsys):
+def test_options_override_the_config(tmp_path, config, capsys):
     (tmp_path / 'box.off').write_text(OFF)
     out = tmp_path / 'out'
     assert main([str(tmp_path / 'box.off'), str(out), '--config', config, '--preset', 'draft', '--up', '-y', '--seed',
@@ -121,7 +121,7 @@ def test_options_go_before_the_config(tmp_path, config, capsys):
     assert card['generator']['source']['type'] == 'MeshSource' and card['generator']['source']['up'] == '-y'
 
 
-def test_jobs_of_an_array_are_joined(tmp_path, config, capsys):
+def test_the_parts_of_a_job_array_are_joined(tmp_path, config, capsys):
     export_files(tmp_path / 'files', 3, num_gaussians=50)
     (tmp_path / 'files' / 'broken.splat').write_bytes(b'123')
     arguments = [str(tmp_path / 'files'), str(tmp_path / 'out')]
@@ -130,20 +130,20 @@ def test_jobs_of_an_array_are_joined(tmp_path, config, capsys):
                        str(index)])
         out, folder = capsys.readouterr().out, tmp_path / 'out' / 'parts' / f'{index:05d}-of-00005'
         assert f'of {listed} objects made' in out and f'before: {folder}\n' in out
-        bad = f'{folder}/failed.jsonl; try' in out
+        bad = f'{folder}/failed.jsonl; retry' in out
         assert bad == bool((folder / 'failed.jsonl').read_text()) and status == bad
-    shutil.rmtree(tmp_path / 'files')  # which a join does not need
+    shutil.rmtree(tmp_path / 'files')  # a join does not need them
     assert main([*arguments, '--join', '--json']) == 0
     assert json.loads(capsys.readouterr().out)['objects'] == 3 and len(ShardReader(tmp_path / 'out')) == 3
 
 
 @pytest.mark.parametrize('device, cores, workers', [('cpu', 32, 32), ('cuda', 32, 4), ('cuda:1', 2, 2)])
-def test_the_processes_that_share_a_gpu_are_few(tmp_path, config, monkeypatch, device, cores, workers):
+def test_the_default_number_of_workers_is_small_on_a_gpu(tmp_path, config, monkeypatch, device, cores, workers):
     export_files(tmp_path / 'files', 1, num_gaussians=50)
     taken = []
 
-    def generate(source, root, out, settings, workers, *args, **options):
-        taken.append(workers)
+    def generate(source, root, out, settings, execution, *args):
+        taken.append(execution.workers)
         return Progress(0)
     monkeypatch.setattr('clipgs_plugin.generation.generate', generate)
     monkeypatch.setattr('clipgs_plugin.tools.make_triplets._cores', lambda: cores)
@@ -154,13 +154,13 @@ def test_the_processes_that_share_a_gpu_are_few(tmp_path, config, monkeypatch, d
 
 @pytest.mark.parametrize('wrong', [['--workers', '-1'], ['--limit', '0'], ['--batch-size', '0'], ['--time-limit', '-1'],
                                    ['--num-shards', '2', '--shard-index', '2'], ['--engine', 'spark']])
-def test_wrong_numbers_are_wrong_use(tmp_path, wrong, capsys):
+def test_numbers_out_of_range_are_usage_errors(tmp_path, wrong, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([str(tmp_path), str(tmp_path / 'out'), *wrong])
-    assert stopped.value.code == 2 and wrong[-2] in capsys.readouterr().err
+    assert stopped.value.code == 2 and f'error: {wrong[-2]}' in capsys.readouterr().err.replace('argument ', '')
 
 
-def test_the_device_is_that_of_the_option(tmp_path, config, monkeypatch):
+def test_the_device_option_is_used(tmp_path, config, monkeypatch):
     export_files(tmp_path / 'files', 1, num_gaussians=50)
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     with pytest.raises(ValueError, match="device='cuda': torch sees no GPU"):
@@ -175,11 +175,12 @@ def test_a_missing_package_is_one_line(tmp_path, config, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli()
     assert stopped.value.code == 1
-    assert re.search(r'^error: engine "ray" needs Ray; install it with .*\[cluster\]"$', capsys.readouterr().err, re.M)
+    error = r'^error: executor "ray" needs Ray; install it with .*\[cluster\]"$'
+    assert re.search(error, capsys.readouterr().err, re.M)
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_config_of_something_else_is_refused(tmp_path):
+def test_a_config_without_generation_is_refused(tmp_path):
     (tmp_path / 'other.py').write_text('model = dict()')
     with pytest.raises(ValueError, match=r'other\.py has no generation=dict'):
         main([str(tmp_path), str(tmp_path / 'out'), '--config', str(tmp_path / 'other.py')])
@@ -190,10 +191,10 @@ def test_a_config_of_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize('name, content, expected', [
     ('a.off', OFF, 'mesh'), ('a.ply', PLY, 'points'), ('a.xyz', '0 0 0\n', 'points'), ('a.csv', 'uid,path\n', None),
     ('scene/transforms.json', '{}', 'nerf'), ('scene/sparse/0/cameras.txt', '', 'colmap')])
-def test_files_tell_the_source(tmp_path, name, content, expected):
+def test_the_source_is_detected_from_the_files(tmp_path, name, content, expected):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text(content)
-    if expected is None:  # a table is a manifest where it is named, and nothing among other files
+    if expected is None:  # a table is a manifest only if it is named itself
         assert detect_source(tmp_path / name) == 'manifest'
         with pytest.raises(ValueError, match='holds nothing that tells a source'):
             detect_source(tmp_path)
@@ -201,7 +202,7 @@ def test_files_tell_the_source(tmp_path, name, content, expected):
         assert detect_source(tmp_path) == expected
 
 
-def test_a_splat_is_told_from_points_by_its_header(tmp_path):
+def test_splats_and_points_are_distinguished_by_the_header(tmp_path):
     write_gaussians(random_cloud(3), tmp_path / 'a.ply')
     assert detect_source(tmp_path) == detect_source(tmp_path / 'a.ply') == 'splats'
     with pytest.raises(FileNotFoundError, match='absent does not exist'):

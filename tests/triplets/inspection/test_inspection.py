@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from toy_dataset import OBJECTS, PSNR, SIZE, member, overwrite, shard_file, write_toys
 
+from clipgs_plugin.generation import Execution, GenerationSettings, generate
 from clipgs_plugin.generation.rendering import ViewRule
-from clipgs_plugin.generation.run import GenerationSettings, generate
 from clipgs_plugin.toy_world.writing import export_files
 from clipgs_plugin.triplets import ShardWriter
 from clipgs_plugin.triplets.inspection import inspect, write_page
@@ -78,7 +78,7 @@ def test_renders_from_the_stored_cameras_match_the_stored_views(whole):
 def test_generated_datasets_are_valid(tmp_path):
     export_files(tmp_path / 'files', 3, num_gaussians=200)
     settings = GenerationSettings(views=ViewRule(num_views=3, num_test=1, size=SIZE), webp_quality=None)
-    generate(dict(type='SplatSource'), tmp_path / 'files', tmp_path / 'out', settings, workers=0)
+    generate(dict(type='SplatSource'), tmp_path / 'files', tmp_path / 'out', settings, Execution(workers=0))
     found = inspect(tmp_path / 'out')
     assert found.problems == [] and found.worst == [] and len(found.random) == 3
     assert min(min(strip.psnr()) for strip in found.random) > 40
@@ -104,7 +104,7 @@ def test_point_clouds_have_no_quality_and_no_problem(tmp_path):
     sphere = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     np.save(tmp_path / 'points' / 'ball.npy', sphere / np.linalg.norm(sphere, axis=1, keepdims=True))
     settings = GenerationSettings(views=ViewRule(num_views=2, num_test=1, size=SIZE))
-    generate(dict(type='PointSource'), tmp_path / 'points', tmp_path / 'out', settings, workers=0)
+    generate(dict(type='PointSource'), tmp_path / 'points', tmp_path / 'out', settings, Execution(workers=0))
     found = inspect(tmp_path / 'out')
     assert found.problems == [] and found.worst == [] and [strip.uid for strip in found.random] == ['ball']
     assert not found.statistics().keys() & {'psnr', 'psnr_foreground', 'ssim'}
