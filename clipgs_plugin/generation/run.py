@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clipgs_plugin.generation.builders.build import built
+from clipgs_plugin.generation.builders import build_model
 from clipgs_plugin.generation.executors import connected, make_here, make_on_processes, make_on_ray
 from clipgs_plugin.generation.objects import Listed
 from clipgs_plugin.generation.rendering import ViewRule, choose_renderer
@@ -125,7 +125,7 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
     settings = replace(settings, renderer=_renderer(settings.renderer, out))
     for model in (settings.captioner, settings.ranker):
         if model is not None:
-            built(model)  # what is missing is said before the first object
+            build_model(model)  # what is missing is said before the first object
     listed = _list(source, root)
     numbers = range(len(listed))[:limit][shard_index::num_shards]
     cluster = connected(ray_address, gpu) if engine == 'ray' else nullcontext()

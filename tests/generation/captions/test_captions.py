@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipgs_plugin.generation.captions.rules import (
+from clipgs_plugin.generation.captions import (
     CaptionRanker,
     CaptionRules,
     TransformersCaptioner,
@@ -84,7 +84,7 @@ def test_an_object_of_which_nothing_is_known_still_has_a_caption():
 
 
 @pytest.mark.parametrize('options, error, reason', [
-    (dict(sources=['names']), ValueError, 'sources names names, expected some of manifest, name'),
+    (dict(sources=['names']), ValueError, 'sources contains names; expected some of manifest, name'),
     (dict(sources='name'), TypeError, "sources='name': expected a list"),
     (dict(templates='{category}'), TypeError, 'templates='),
     (dict(limit=0), ValueError, 'limit=0'),
@@ -238,7 +238,7 @@ def test_nothing_is_downloaded(monkeypatch, tmp_path):
     monkeypatch.setattr(socket, 'getaddrinfo', find)
     with pytest.raises(FileNotFoundError, match=r'someone/blip: no image-captioning model on .*hf download'):
         TransformersCaptioner('someone/blip')
-    with pytest.raises(ValueError, match=r'absent: no folder, and no name of a model'):
+    with pytest.raises(ValueError, match=r'absent: neither a folder nor the name of a model'):
         TransformersCaptioner(tmp_path / 'absent')
     assert asked == []
 
@@ -255,9 +255,9 @@ def test_models_that_are_damaged_or_of_another_kind_are_refused(blip, tmp_path):
     (tmp_path / 'none' / 'model.safetensors').unlink()
     transformers.BertTokenizer(str(blip / 'vocab.txt')).save_pretrained(tmp_path / 'text')
     transformers.BertConfig().save_pretrained(tmp_path / 'text')
-    for name, error, reason in (('cut', ValueError, 'weights are damaged'), ('lacking', ValueError, 'lack 2 of the'),
+    for name, error, reason in (('cut', ValueError, 'the weights are damaged'), ('lacking', ValueError, '2 weights are missing'),
                                 ('none', FileNotFoundError, 'no file named model.safetensors'),
-                                ('text', ValueError, 'has a BertTokenizer alone')):
+                                ('text', ValueError, 'has only a BertTokenizer')):
         with pytest.raises(error, match=reason):
             TransformersCaptioner(tmp_path / name)
 

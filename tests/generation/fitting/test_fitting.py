@@ -9,9 +9,8 @@ import torch
 from gsplat_stand_in import stand_in
 
 from clipgs_plugin import GaussianCloud, ops
-from clipgs_plugin.generation.fitting import optimise
+from clipgs_plugin.generation.fitting import PRESETS, FitSettings, fit, fit_many, optimise
 from clipgs_plugin.generation.fitting.densify import grow
-from clipgs_plugin.generation.fitting.optimise import PRESETS, FitSettings, fit, fit_many
 from clipgs_plugin.generation.fitting.quality import quality_of
 from clipgs_plugin.generation.objects import Surface, Views
 from clipgs_plugin.ops import rendering
@@ -320,7 +319,7 @@ def test_a_batch_may_be_empty_and_is_named_where_it_does_not_fit(trio):
     with pytest.raises(ValueError, match='have 3, 3, 3 and 1 entries'):
         fit_many(clouds, trains, tests, BACKGROUND, SHORT, [0])
     black = dataclasses.replace(trains[1], images=0 * trains[1].images)
-    with pytest.raises(ValueError, match='train of object 1: none of 5 pictures shows the object'):
+    with pytest.raises(ValueError, match='train of object 1: none of 5 images shows the object'):
         fit_many(clouds, [trains[0], black, trains[2]], tests, BACKGROUND, SHORT, [0, 0, 0])
 
 
