@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy import ndarray
 
+from clipgs_plugin.generation.arrays import unit_vectors
 from clipgs_plugin.generation.builders.base import Built, Clock, frame, select, to_pixels
 from clipgs_plugin.generation.objects import Points, PosedImages, Surface, Views
 from clipgs_plugin.generation.rendering.surfaces import normalised
@@ -57,8 +58,7 @@ def spread_views(viewmats: ndarray, count: int) -> ndarray:
     Returns:
         Indices of views, (count,).
     """
-    eyes = -np.einsum('vij,vi->vj', viewmats[:, :3, :3], viewmats[:, :3, 3])
-    directions = eyes / np.maximum(np.linalg.norm(eyes, axis=1, keepdims=True), 1e-12)
+    directions = unit_vectors(-np.einsum('vij,vi->vj', viewmats[:, :3, :3], viewmats[:, :3, 3]))  # to the cameras
     chosen, distance = [0], np.full(len(viewmats), np.inf)
     while len(chosen) < min(count, len(viewmats)):
         distance = np.minimum(distance, np.linalg.norm(directions - directions[chosen[-1]], axis=1))

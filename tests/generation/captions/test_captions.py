@@ -255,7 +255,8 @@ def test_models_that_are_damaged_or_of_another_kind_are_refused(blip, tmp_path):
     (tmp_path / 'none' / 'model.safetensors').unlink()
     transformers.BertTokenizer(str(blip / 'vocab.txt')).save_pretrained(tmp_path / 'text')
     transformers.BertConfig().save_pretrained(tmp_path / 'text')
-    for name, error, reason in (('cut', ValueError, 'the weights are damaged'), ('lacking', ValueError, '2 weights are missing'),
+    for name, error, reason in (('cut', ValueError, 'the weights are damaged'),
+                                ('lacking', ValueError, '2 weights are missing'),
                                 ('none', FileNotFoundError, 'no file named model.safetensors'),
                                 ('text', ValueError, 'has only a BertTokenizer')):
         with pytest.raises(error, match=reason):

@@ -34,7 +34,7 @@ def drawn():
 @pytest.fixture
 def fresh(monkeypatch):
     """As in a process that has not drawn yet."""
-    for name in ('_thread', '_process', '_only'):
+    for name in ('_thread', '_process', '_renderer'):
         monkeypatch.setattr(egl, name, None)
 
 
@@ -214,7 +214,7 @@ def test_what_was_made_for_a_mesh_is_released(drawn):
     with pytest.raises(ValueError, match=r'1000000 x 1 texels.*raycast'):
         digest(broken)
     digest(mesh)
-    assert egl._in_thread(alive) == before and not egl._only.context.objects
+    assert egl._in_thread(alive) == before and not egl._renderer.context.objects
 
 
 _ELSEWHERE = """
