@@ -12,32 +12,6 @@ from clipgs_plugin.generation.captions.rules import unique_captions
 from clipgs_plugin.registry import TASK_UTILS
 
 
-def rank_captions(captions: Sequence[dict], views: ndarray, teacher) -> tuple[dict, ...]:
-    """Sort captions by their similarity with the views, the best first; equal ones keep their order.
-
-    Args:
-        captions: ``dict(text=..., source=...)`` each.
-        views: sRGB, (V, H, W, 3) uint8.
-        teacher: Model with the ``encode_text`` and ``encode_image`` of
-            :class:`~clipgs_plugin.models.OpenCLIPTeacher`.
-
-    Returns:
-        The captions with ``similarity``, the mean over views of the cosine with the text, to four digits.
-
-    Raises:
-        ValueError: The views have a wrong shape or dtype, or there are none.
-    """
-    import torch
-    _check_views(views)
-    if not captions:
-        return ()
-    images = teacher.encode_image(torch.from_numpy(np.ascontiguousarray(views.transpose(0, 3, 1, 2))))
-    texts = teacher.encode_text([caption['text'] for caption in captions])
-    similarity = (texts.double() @ images.double().T).mean(1).tolist()
-    scored = [{**caption, 'similarity': round(value, 4)} for caption, value in zip(captions, similarity)]
-    return tuple(sorted(scored, key=lambda caption: -caption['similarity']))
-
-
 @TASK_UTILS.register_module()
 class CaptionRanker:
     """Ranking of an object's captions by a teacher and the object's views; the best are kept.
@@ -66,8 +40,24 @@ class CaptionRanker:
         self.keep = keep
 
     def __call__(self, captions: Sequence[dict], views: ndarray) -> tuple[dict, ...]:
-        """Return the best captions with their ``similarity``, see :func:`rank_captions`."""
-        return rank_captions(captions, views, self.teacher)[:self.keep]
+        """Sort captions by their similarity with the views, the best first; equal ones keep their order.
+
+        Args:
+            captions: ``dict(text=..., source=...)`` each.
+            views: sRGB, (V, H, W, 3) uint8.
+
+        Returns:
+            The best captions with ``similarity``, the mean over views of the cosine with the text, to four digits.
+        """
+        import torch
+        _check_views(views)
+        if not captions:
+            return ()
+        images = self.teacher.encode_image(torch.from_numpy(np.ascontiguousarray(views.transpose(0, 3, 1, 2))))
+        texts = self.teacher.encode_text([caption['text'] for caption in captions])
+        similarity = (texts.double() @ images.double().T).mean(1).tolist()
+        scored = [{**caption, 'similarity': round(value, 4)} for caption, value in zip(captions, similarity)]
+        return tuple(sorted(scored, key=lambda caption: -caption['similarity'])[:self.keep])
 
 
 class Captioner(Protocol):

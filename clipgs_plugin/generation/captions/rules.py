@@ -57,14 +57,8 @@ class CaptionRules:
             _fields(template)
 
 
-def captions_for(listed: Listed, rules: CaptionRules | Mapping | None = None) -> tuple[dict, ...]:
-    """Return the captions of an object by rules: ``dict(text=..., source=...)`` each, at least one, no text twice.
-
-    Args:
-        listed: The object.
-        rules: :class:`CaptionRules`, a dict of its arguments, or None for its defaults.
-    """
-    rules = rules if isinstance(rules, CaptionRules) else CaptionRules(**(rules or {}))
+def captions_for(listed: Listed, rules: CaptionRules) -> tuple[dict, ...]:
+    """Return the captions of an object by rules: ``dict(text=..., source=...)`` each, at least one, no text twice."""
     found = unique_captions(caption for source in rules.sources for caption in _RULES[source](listed, rules))
     return (found or unique_captions([dict(text=rules.fallback, source='template')]))[:rules.limit]
 

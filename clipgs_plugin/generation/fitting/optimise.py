@@ -62,24 +62,14 @@ def fit(cloud: GaussianCloud, train: Views, test: Views, background: tuple[float
 
 def fit_many(clouds: Sequence[GaussianCloud], trains: Sequence[Views], tests: Sequence[Views],
              background: tuple[float, float, float], settings: FitSettings, seeds: Sequence[int]) -> list[Fitted]:
-    """Fit several objects at once as :func:`fit`, which is what fills a GPU.
+    """Fit several objects at once, with the arguments of :func:`fit` for each object.
 
-    On CUDA one call renders all objects with images of one size. On a CPU the objects are rendered one after another,
-    which saves nothing.
-
-    Each object has its own view order, its own last iteration and its own learning rates, so its result does not depend
-    on the others. On a CPU the bytes are those of :func:`fit`; with SSIM in the loss the last digit may differ.
-
-    Args:
-        clouds: Initial Gaussians of B objects; each is fitted on its own device.
-        trains: Views to fit of each object.
-        tests: Held-out views of each object.
-        background: Background behind all objects, sRGB in [0, 1].
-        settings: Settings of all fits.
-        seeds: Seed of the view order of each object.
+    On CUDA one call renders all objects with images of one size. On a CPU this saves nothing. Each object has its own
+    view order, last iteration and learning rates, so its result does not depend on the others. On a CPU the bytes are
+    those of :func:`fit`; with SSIM in the loss the last digit may differ.
 
     Returns:
-        B results, in the given order.
+        The results in the given order.
 
     Raises:
         ValueError: The numbers of clouds, views and seeds differ; or the views of an object have a wrong shape or size,

@@ -353,16 +353,10 @@ class _Renderer:
 
 
 def _to_clip(to_pixels: ndarray, size: tuple[int, int], bounds: ndarray) -> ndarray | None:
-    """Return the matrix from the world to OpenGL's clip space.
+    """Return the matrix (4, 4) from the world to OpenGL's clip space; None if the mesh is behind the camera.
 
-    Args:
-        to_pixels: Matrix from the world to homogeneous pixels, (3, 4).
-        size: Width and height of the image.
-        bounds: Minimum and maximum coordinates of the mesh, (2, 3).
-
-    Returns:
-        (4, 4) with the first row of the image at y = -1, which OpenGL reads first; None if the mesh is behind the
-        camera.
+    ``to_pixels`` (3, 4) maps the world to homogeneous pixels, ``bounds`` (2, 3) are the limits of the mesh. The first
+    row of the image is at y = -1, which OpenGL reads first.
     """
     corners = np.array(list(itertools.product(*bounds.T)))
     depth = corners @ to_pixels[2, :3] + to_pixels[2, 3]

@@ -15,7 +15,6 @@ from clipgs_plugin.generation.captions import (
     model_captions,
     name_phrase,
     phrase,
-    rank_captions,
 )
 from clipgs_plugin.generation.objects import Listed
 from clipgs_plugin.registry import TASK_UTILS
@@ -60,11 +59,11 @@ def test_captions_come_in_order_with_their_source_and_once():
                     captions=(dict(text='A red  armchair.', source='manifest'), dict(text=' ', source='manifest'),
                               dict(text='a RED armchair.', source='manifest')),
                     attributes=dict(color='orange', year=1999, empty=''))
-    assert captions_for(listed) == (
+    assert captions_for(listed, CaptionRules()) == (
         dict(text='A red armchair.', source='manifest'), dict(text='arm chair', source='name'),
         dict(text='a 3D model of an arm chair', source='template'))
     templates = ['{a} {color} {category} of {year}', 'no {empty}', 'no {such}', '{a} {name}']
-    rules = dict(sources=['template', 'category', 'name'], templates=templates)
+    rules = CaptionRules(['template', 'category', 'name'], templates)
     assert captions_for(listed, rules) == (
         dict(text='an orange arm chair of 1999', source='template'), dict(text='an arm chair', source='template'),
         dict(text='arm chair', source='category'))
@@ -80,7 +79,8 @@ def test_articles(category, article):
 
 
 def test_an_object_of_which_nothing_is_known_still_has_a_caption():
-    assert captions_for(Listed('u', Path('000/0001.glb'))) == (dict(text='a 3D object', source='template'),)
+    nameless = Listed('u', Path('000/0001.glb'))
+    assert captions_for(nameless, CaptionRules()) == (dict(text='a 3D object', source='template'),)
 
 
 @pytest.mark.parametrize('options, error, reason', [
@@ -110,17 +110,26 @@ class Teacher:
         return torch.tensor([self.texts[text] for text in texts])
 
 
-def test_ranking_is_the_mean_cosine_with_the_views():
+@pytest.fixture
+def ranker(monkeypatch):
+    ranker = CaptionRanker('toy-clip')
+    monkeypatch.setattr(ranker, 'teacher', Teacher())
+    return ranker
+
+
+def test_captions_are_ranked_by_the_mean_cosine_with_the_views(ranker):
     views = np.zeros((4, 4, 5, 3), np.uint8)
     views[:, 0, 0, 0] = [0, 0, 1, 2]
     captions = [dict(text=text, source=f's{text}') for text in ('y', 'x', 'xy')]
-    # y: 1/4, x: 2/4, xy: (0.6 + 0.6 + 0.8) / 4; x and xy tie and stay in their order.
-    assert rank_captions(captions, views, Teacher()) == (
-        dict(text='x', source='sx', similarity=0.5), dict(text='xy', source='sxy', similarity=0.5),
-        dict(text='y', source='sy', similarity=0.25))
-    assert rank_captions([], views, Teacher()) == ()
+    # y: 1/4, x: 2/4, xy: (0.6 + 0.6 + 0.8) / 4; x and xy are equal and keep their order.
+    ranked = (dict(text='x', source='sx', similarity=0.5), dict(text='xy', source='sxy', similarity=0.5),
+              dict(text='y', source='sy', similarity=0.25))
+    assert ranker(captions, views) == ranked
+    ranker.keep = 2
+    assert ranker(captions, views) == ranked[:2] and ranker(captions[:1], views) == ranked[2:]
+    assert ranker([], views) == ()
     with pytest.raises(ValueError, match='at least one'):
-        rank_captions(captions, views[:0], Teacher())
+        ranker(captions, views[:0])
 
 
 def test_toy_clip_ranks_the_caption_of_an_object_before_those_of_others():
@@ -137,19 +146,6 @@ def test_toy_clip_ranks_the_caption_of_an_object_before_those_of_others():
         assert ranked[0]['similarity'] >= ranked[1]['similarity']
         first += ranked[0]['text'] == captions[i]
     assert first >= 6, f'first for {first} of 8 objects; chance is 1'
-
-
-def test_a_ranker_keeps_the_best_with_their_sources(monkeypatch):
-    ranker = CaptionRanker('toy-clip')
-    monkeypatch.setattr(ranker, 'teacher', Teacher())
-    views = np.zeros((1, 4, 5, 3), np.uint8)
-    captions = [dict(text=text, source=f's{text}') for text in ('y', 'xy', 'x')]
-    ranked = (dict(text='x', source='sx', similarity=1.0), dict(text='xy', source='sxy', similarity=0.6),
-              dict(text='y', source='sy', similarity=0.0))
-    assert ranker(captions, views) == ranked
-    ranker.keep = 2
-    assert ranker(captions, views) == ranked[:2] and ranker(captions[:1], views) == ranked[2:]
-    assert ranker([], views) == ()
 
 
 @pytest.mark.filterwarnings('ignore:OpenCLIPTeacher')
