@@ -101,7 +101,7 @@ class _Object:
         self.end, self.progress, self.psnr = settings.iterations, 0.0, -math.inf
         self.growth = growth_schedule(len(cloud), settings.max_gaussians or 0, settings.grow_every,
                                       settings.last_growth)
-        self.gradients = torch.zeros(len(cloud), device=cloud.device)  # norms for the means, summed since the last step
+        self.gradients = torch.zeros(len(cloud), device=cloud.device)  # norms, of the means, since the last growth
 
     @property
     def cloud(self) -> GaussianCloud:

@@ -46,15 +46,15 @@ def test_names_become_phrases(name, words):
     ('gso/Paint_Maker/model_0.obj', 'paint maker'), ('x/red_cup.glb', 'red cup'), ('vases/point_cloud.ply', 'vases'),
     ('scans/cup.compressed.ply', 'cup'), ('glbs/000-023/8476c4170df24cf5bbe6967222d1a42d.glb', ''),
     ('model/mesh.obj', ''), ('b/7.ply', '')])
-def test_a_file_that_says_nothing_leaves_it_to_its_folder(path, words):
+def test_the_folder_names_an_object_if_its_file_has_a_generic_name(path, words):
     assert name_phrase(Listed('u', Path(path))) == words
 
 
-def test_the_name_of_a_row_comes_before_that_of_its_file():
+def test_the_attribute_name_precedes_the_file_name():
     assert name_phrase(Listed('u', Path('train.npz'), attributes=dict(name='bathtub_0001'))) == 'bathtub'
 
 
-def test_captions_come_in_order_with_their_source_and_once():
+def test_captions_are_ordered_and_unique_and_have_their_source():
     listed = Listed('u', Path('x/Arm_Chair.glb'), category='arm_chair',
                     captions=(dict(text='A red  armchair.', source='manifest'), dict(text=' ', source='manifest'),
                               dict(text='a RED armchair.', source='manifest')),
@@ -78,7 +78,7 @@ def test_articles(category, article):
     assert captions_for(Listed('u', Path('x'), category), rules)[0]['text'].split()[0] == article
 
 
-def test_an_object_of_which_nothing_is_known_still_has_a_caption():
+def test_an_object_without_any_name_gets_the_fallback_caption():
     nameless = Listed('u', Path('000/0001.glb'))
     assert captions_for(nameless, CaptionRules()) == (dict(text='a 3D object', source='template'),)
 
@@ -98,7 +98,7 @@ def test_wrong_rules_are_refused(options, error, reason):
 
 
 class Teacher:
-    """Vectors given by hand: the first pixel's red picks that of a picture, the text that of a text."""
+    """Fixed embeddings: the red of the first pixel selects an image's, the text selects a text's."""
 
     texts = {'x': [1.0, 0, 0], 'y': [0, 1.0, 0], 'xy': [0.6, 0.8, 0]}
 
@@ -132,7 +132,7 @@ def test_captions_are_ranked_by_the_mean_cosine_with_the_views(ranker):
         ranker(captions, views[:0])
 
 
-def test_toy_clip_ranks_the_caption_of_an_object_before_those_of_others():
+def test_toy_clip_ranks_the_caption_of_an_object_first():
     from clipgs_plugin.toy_world import make_object, object_specs, render_views
     ranker = TASK_UTILS.build(dict(type='CaptionRanker', teacher='toy-clip', keep=2))
     specs = object_specs(200, seed=1, split='test')[:60:3]
@@ -149,7 +149,7 @@ def test_toy_clip_ranks_the_caption_of_an_object_before_those_of_others():
 
 
 @pytest.mark.filterwarnings('ignore:OpenCLIPTeacher')
-def test_a_ranker_without_weights_or_of_nothing_is_refused():
+def test_invalid_rankers_are_refused():
     with pytest.raises(ValueError, match='RN50 is an architecture without weights'):
         CaptionRanker('RN50')
     with pytest.raises(ValueError, match="unknown teacher model 'toy-clop'; close matches: toy-clip"):
@@ -164,7 +164,7 @@ WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '[DEC]', 'a', 'photo', 'o
 
 @pytest.fixture(scope='module')
 def blip(tmp_path_factory):
-    """The folder of a BLIP with random weights and words of its own, of pictures of 32 pixels."""
+    """Folder of a BLIP with random weights, its own vocabulary and images of 32 pixels."""
     transformers = pytest.importorskip('transformers')
     folder = tmp_path_factory.mktemp('models') / 'tiny-blip'
     folder.mkdir()
@@ -187,14 +187,14 @@ def blip(tmp_path_factory):
 
 @pytest.fixture
 def views():
-    """Seven pictures, each of one colour."""
+    """Seven images of one colour each."""
     colours = np.random.default_rng(0).integers(0, 256, (7, 1, 1, 3), dtype=np.uint8)
     return np.tile(colours, (1, 32, 32, 1))
 
 
 @torch.no_grad()
 def captions_by_hand(folder, views, begin=()):
-    """Greedy words of each view, one token after another; no view shares a batch with another."""
+    """Greedy captions of each view by itself, token by token."""
     import transformers
     network = transformers.BlipForConditionalGeneration.from_pretrained(folder).eval()
     mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
@@ -210,7 +210,7 @@ def captions_by_hand(folder, views, begin=()):
     return texts
 
 
-def test_a_captioner_captions_views_spread_over_the_object(blip, views):
+def test_a_captioner_captions_evenly_spaced_views(blip, views):
     captioner = TASK_UTILS.build(dict(type='TransformersCaptioner', model=str(blip), num_views=3, max_new_tokens=6))
     assert isinstance(captioner, TransformersCaptioner)
     expected = list(dict.fromkeys(captions_by_hand(blip, views[[0, 2, 4]])))
@@ -239,7 +239,7 @@ def test_nothing_is_downloaded(monkeypatch, tmp_path):
     assert asked == []
 
 
-def test_models_that_are_damaged_or_of_another_kind_are_refused(blip, tmp_path):
+def test_damaged_models_and_models_of_another_kind_are_refused(blip, tmp_path):
     import transformers
     from safetensors.torch import load_file, save_file
     for name in ('cut', 'lacking', 'none'):
