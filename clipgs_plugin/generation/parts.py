@@ -92,8 +92,8 @@ def _check_parts(out: Path, parts: list[Path]) -> dict:
     for folder, remedy in remedies.items():
         found = _settings(folder)
         if found != wanted:
-            raise ValueError(f'{folder} was made with other settings than {parts[0]}: {describe_differences(found, wanted)}; '
-                             f'{remedy}')
+            raise ValueError(f'{folder} was made with other settings than {parts[0]}: '
+                             f'{describe_differences(found, wanted)}; {remedy}')
         for uid in _uids(folder):
             if uid in seen:
                 raise ValueError(f'{uid!r} is in {seen[uid]} and in {folder}; {remedy}')

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clipgs_plugin.generation.builders.build import built
+from clipgs_plugin.generation.builders import build_model
 from clipgs_plugin.generation.executors import connected, execute
 from clipgs_plugin.generation.objects import Listed
 from clipgs_plugin.generation.rendering import choose_renderer
@@ -155,7 +155,7 @@ def _checked(settings: GenerationSettings, execution: Execution, out: Path) -> G
         raise ValueError(f'device={settings.device!r}: torch sees no GPU here')
     for config in (settings.captioner, settings.ranker):
         if config is not None:
-            built(config)
+            build_model(config)
     return replace(settings, renderer=_renderer(settings.renderer, out))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from clipgs_plugin.generation.captions.rules import CaptionRules
-from clipgs_plugin.generation.fitting.optimise import PRESETS, FitSettings
+from clipgs_plugin.generation.captions import CaptionRules
+from clipgs_plugin.generation.fitting import PRESETS, FitSettings
 from clipgs_plugin.generation.rendering import ViewRule
 from clipgs_plugin.generation.rendering.lights import LIGHTS
 from clipgs_plugin.generation.rendering.meshes import RENDERERS

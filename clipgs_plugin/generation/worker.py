@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from clipgs_plugin.generation.builders.build import ToFit, fit_together, prepare
+from clipgs_plugin.generation.builders import ToFit, fit_together, prepare
 from clipgs_plugin.generation.objects import Listed, Triplet
 from clipgs_plugin.generation.rendering import NoRenderer
 from clipgs_plugin.generation.settings import GenerationSettings, to_builtin

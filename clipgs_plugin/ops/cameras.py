@@ -116,8 +116,30 @@ def sphere_cameras(
     Raises:
         ValueError: A number is out of range, or the axis is unknown.
     """
-    if num_views < 1 or not distance > 0:
-        raise ValueError(f'num_views={num_views}, distance={distance}: expected at least 1 and more than 0')
+    if not distance > 0:
+        raise ValueError(f'distance={distance}: expected more than 0')
+    return look_at(distance * sphere_directions(num_views, elevation, up), up=up_vector(up)).float()
+
+
+def sphere_directions(
+    num_views: int,
+    elevation: float | Sequence[float] | None = None,
+    up: str | Sequence[float] | Tensor = 'y',
+    turn: float = 0.0,
+) -> Tensor:
+    """Return the directions from the origin to the cameras of :func:`sphere_cameras`.
+
+    Args:
+        num_views: Number of directions V.
+        elevation: Layout of the directions, as in :func:`sphere_cameras`.
+        up: Axis of the layout.
+        turn: Rotation of all directions about the axis, in radians.
+
+    Returns:
+        Unit vectors, (V, 3) float64.
+    """
+    if num_views < 1:
+        raise ValueError(f'num_views={num_views}: expected at least 1')
     index = torch.arange(num_views, dtype=torch.float64)
     if elevation is None:
         height = 1 - (2 * index + 1) / num_views
@@ -126,13 +148,13 @@ def sphere_cameras(
         rings = torch.as_tensor(elevation, dtype=torch.float64).reshape(-1)
         height = torch.sin(torch.deg2rad(rings))[torch.arange(num_views) % len(rings)]
         azimuth = 2 * math.pi * index / num_views
+    azimuth = azimuth + turn
     axis = up_vector(up).double()
     # Azimuth 0 is z for y up, x for z up, y for x up.
     front = _across(axis)
     side = torch.linalg.cross(axis, front)
     ring = (1 - height ** 2).clamp_min(0).sqrt()
-    eyes = (ring * azimuth.cos())[:, None] * front + (ring * azimuth.sin())[:, None] * side + height[:, None] * axis
-    return look_at(distance * eyes, up=axis).float()
+    return (ring * azimuth.cos())[:, None] * front + (ring * azimuth.sin())[:, None] * side + height[:, None] * axis
 
 
 def _across(axis: Tensor) -> Tensor:

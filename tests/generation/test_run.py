@@ -30,7 +30,7 @@ from clipgs_plugin.generation import (
     run,
     worker,
 )
-from clipgs_plugin.generation.captions.rules import CaptionRules
+from clipgs_plugin.generation.captions import CaptionRules
 from clipgs_plugin.generation.rendering import NoRenderer, render_mesh
 from clipgs_plugin.generation.sources.manifest import ManifestSource
 from clipgs_plugin.generation.sources.points import PointSource
@@ -494,7 +494,7 @@ def test_views_repeat_images_if_there_are_too_few(tmp_path, posed):
     triplet = make_triplet(Listed('given', tmp_path), Given(few), settings)
     assert len(np.unique(triplet.views.reshape(6, -1), axis=0)) == 4 and triplet.views.shape == (6, 20, 20, 3)
     assert triplet.intrinsics[0, 0, 0] == pytest.approx(posed.intrinsics[0, 0, 0] / 2)
-    with pytest.raises(ValueError, match='one picture alone'):
+    with pytest.raises(ValueError, match='one image alone'):
         make_triplet(Listed('given', tmp_path), Given(few._replace(images=few.images[:1])), settings)
 
 
@@ -505,7 +505,7 @@ def test_own_cameras_are_stored_with_the_object(tmp_path, posed):
 
 
 def test_other_content_is_named(tmp_path):
-    with pytest.raises(TypeError, match='Given gave a str, expected one of Mesh'):
+    with pytest.raises(TypeError, match='Given returned a str, expected one of Mesh'):
         make_triplet(Listed('given', tmp_path), Given('a mesh?'), SMALL)
 
 

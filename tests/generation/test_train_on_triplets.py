@@ -76,7 +76,7 @@ def points(tmp_path_factory, data):
 @pytest.mark.parametrize('kind', ['real_splats', 'points'])
 def test_features_match_the_views_and_captions(request, teacher, kind):
     reader = ShardReader(request.getfixturevalue(kind))
-    features = reader.features('toy-clip')
+    features = ShardFeatures(reader, 'toy-clip')
     assert len(reader) == 6
     for i in (0, 5):
         captions = [caption['text'] for caption in reader.read_record(i)['captions']]

@@ -1,9 +1,10 @@
-"""More Gaussians where a fit lacks them: the densification of 3DGS, to a count that is known beforehand.
+"""Densification of 3DGS to a predefined number of Gaussians.
 
 3DGS (Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering", 2023) splits the Gaussians whose
-positions the views pull at most: one that is drawn to and fro covers more than it can show. It takes all above a
-threshold; here the highest are taken until there are as many as the schedule says (as Mallick et al., "Taming 3DGS",
-2024, do), so that time and size are known. A Gaussian is split along its longest axis, with nothing drawn at random.
+means have the largest gradients: a Gaussian that views pull to and fro covers more than it can represent. 3DGS splits
+all above a threshold. Here the Gaussians with the largest gradients are split until the scheduled count is reached (as
+in Mallick et al., "Taming 3DGS", 2024), so time and size are known in advance. A Gaussian is split along its longest
+axis, without randomness.
 """
 from __future__ import annotations
 
@@ -14,47 +15,46 @@ from torch import Tensor
 
 from clipgs_plugin.structures import GaussianCloud
 
-SHRINK = 1.6  # of the axis that is split, as in 3DGS
-SHIFT = math.sqrt(1 - SHRINK ** -2)  # of each half along it, in its standard deviations; the two together have its own
+SHRINK = 1.6  # divisor of the longest axis of a split Gaussian, as in 3DGS
+SHIFT = math.sqrt(1 - SHRINK ** -2)  # of each half, in standard deviations; keeps the variance of the two together
 
 
-def growth_schedule(count: int, most: int, every: int, last: int) -> dict[int, int]:
-    """How many Gaussians there shall be after which iteration: twice as many each time, until there are the most.
+def growth_schedule(count: int, max_count: int, every: int, last: int) -> dict[int, int]:
+    """Map each densification step to its target count, doubling up to ``max_count``.
 
-    More events of a smaller factor split the same places again and again; they showed up to 0.4 dB less at the same
-    count.
+    More steps of a smaller factor split the same places again and again; they lost up to 0.4 dB at the same count.
 
     Args:
-        count: At the beginning.
-        most: At the end.
-        every: Iterations between two events.
-        last: Iteration of the last event at the latest.
+        count: Initial number of Gaussians.
+        max_count: Final number of Gaussians.
+        every: Iterations between two steps.
+        last: Last iteration that may densify.
 
     Returns:
-        Iteration to count, ascending; empty where nothing is to grow.
+        Iteration to count, ascending; empty if nothing grows.
     """
     schedule = {}
     for step in range(every, last + 1, every):
-        if count < most:
-            count = schedule[step] = min(2 * count, most)
+        if count < max_count:
+            count = schedule[step] = min(2 * count, max_count)
     return schedule
 
 
 def grow(cloud: GaussianCloud, score: Tensor, count: int, min_opacity: float) -> tuple[GaussianCloud, Tensor]:
-    """Split the Gaussians of the highest score until there are ``count``; those that have faded make room.
+    """Split the Gaussians of the highest score until ``count`` are reached; faint Gaussians make room.
 
     Args:
         cloud: N Gaussians.
-        score: How much each should be split, (N,); of equal ones the first goes first.
-        count: N to 2 N.
-        min_opacity: Gaussians of less are left out, the faintest first, as many as splits can replace.
+        score: Priority of each Gaussian, (N,); the first of equal ones is split first.
+        count: Target number of Gaussians, N to 2 N.
+        min_opacity: Opacity below which Gaussians are removed, the faintest first, if splits can replace them.
 
     Returns:
-        ``count`` Gaussians, first those that stay as they were, in their order; and which those were, (K,).
+        ``count`` Gaussians, unchanged ones first and in their order; and the indices of the unchanged ones, (K,).
     """
     opacities = cloud.opacities
     rank = opacities.argsort(stable=True)
-    room = len(cloud) - (count + 1) // 2  # splits double at most what is left
+    room = len(cloud) - (count + 1) // 2  # splits at most double the rest
     faded = rank[:min(room, int((opacities < min_opacity).sum()))]
     score = score.clone()
     score[faded] = -math.inf
@@ -68,7 +68,7 @@ def grow(cloud: GaussianCloud, score: Tensor, count: int, min_opacity: float) ->
 
 
 def _halves(cloud: GaussianCloud) -> tuple[GaussianCloud, GaussianCloud]:
-    """Each Gaussian as two along its longest axis, whose mean and variance are the mean and variance of the two."""
+    """Split each Gaussian along its longest axis into two of the same joint mean and variance."""
     rows = torch.arange(len(cloud), device=cloud.device)
     longest = cloud.log_scales.argmax(1)
     shift = SHIFT * cloud.scales[rows, longest, None] * cloud.rotations[rows, :, longest]

@@ -1,4 +1,4 @@
-"""How alike a cloud and views of the object look: PSNR of whole pictures and of the foreground, SSIM."""
+"""Similarity of Gaussians and views of the object: PSNR of whole images and of the foreground, and SSIM."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -12,73 +12,71 @@ from clipgs_plugin.ops import psnr, render, ssim
 from clipgs_plugin.ops.image_metrics import WINDOW
 from clipgs_plugin.structures import GaussianCloud
 
-FOREGROUND = 0.5     # alpha above which a pixel shows the object
-
-
-def quality_of(cloud: GaussianCloud, views: Views, background: tuple[float, float, float]) -> dict[str, float]:
-    """How alike a cloud and views of the object look.
-
-    Args:
-        cloud: N Gaussians.
-        views: V views, of at least 11 x 11 pixels.
-        background: Behind both, sRGB in [0, 1].
-
-    Returns:
-        Means over the views of ``psnr``, of whole pictures, in dB, at most 100; ``psnr_foreground``, of the pixels
-        where the view's alpha is over 0.5, of the views that have any; and ``ssim`` (Wang et al., "Image quality
-        assessment: from error visibility to structural similarity", 2004): 11 x 11 Gaussian window of sigma 1.5
-        pixels wherever it lies whole in the picture, each of R, G, B by itself.
-
-    Raises:
-        ValueError: Views of a wrong shape or size, or that never show the object.
-    """
-    return quality_against(cloud, targets_of(views, 'views', background, cloud.device), background)
+FOREGROUND = 0.5  # alpha above which a pixel shows the object
 
 
 class Targets(NamedTuple):
-    """Views as the pictures that a cloud should give, on its device."""
+    """Views as the images that Gaussians should reproduce, on their device."""
 
-    pictures: Tensor    # (V, H, W, 3) sRGB in [0, 1], on the background
+    images: Tensor      # (V, H, W, 3) sRGB in [0, 1], on the background
     viewmats: Tensor    # (V, 4, 4)
     intrinsics: Tensor  # (V, 3, 3)
-    shown: Tensor       # (V, H, W) bool, where the object is
+    foreground: Tensor  # (V, H, W) bool
 
 
-def targets_of(views: Views, name: str, background: tuple[float, float, float], device: torch.device) -> Targets:
-    """Views on a background, checked; ``name`` is what errors call them.
+def quality_of(cloud: GaussianCloud, views: Views, background: tuple[float, float, float]) -> dict[str, float]:
+    """Measure the similarity of Gaussians and views of the object.
+
+    Args:
+        cloud: N Gaussians.
+        views: V views of at least 11 x 11 pixels.
+        background: Background of both, sRGB in [0, 1].
+
+    Returns:
+        Means over the views: ``psnr`` of whole images, in dB, at most 100; ``psnr_foreground`` of the pixels with alpha
+        over 0.5, over the views that have any; and ``ssim``, see :func:`clipgs_plugin.ops.ssim`.
 
     Raises:
-        ValueError: Views of a wrong shape or size, or that never show the object.
+        ValueError: The views have a wrong shape or size, or never show the object.
+    """
+    return measure(cloud, make_targets(views, 'views', background, cloud.device), background)
+
+
+def make_targets(views: Views, name: str, background: tuple[float, float, float], device: torch.device) -> Targets:
+    """Check views and composite them on a background; errors call them ``name``.
+
+    Raises:
+        ValueError: The views have a wrong shape or size, or never show the object.
     """
     images = views.images
     if images.ndim != 4 or images.shape[3] != 4 or len(images) == 0:
-        raise ValueError(f'{name}: images has shape {images.shape}, expected (V, H, W, 4), at least one view')
+        raise ValueError(f'{name}: images has shape {images.shape}, expected (V, H, W, 4) with at least one view')
     if min(images.shape[1:3]) < WINDOW:
-        raise ValueError(f'{name}: pictures are {images.shape[2]} x {images.shape[1]} pixels, expected at least '
+        raise ValueError(f'{name}: images are {images.shape[2]} x {images.shape[1]} pixels, expected at least '
                          f'{WINDOW} x {WINDOW}, the window of SSIM')
     for field, shape in (('viewmats', (len(images), 4, 4)), ('intrinsics', (len(images), 3, 3))):
         found = np.shape(getattr(views, field))
         if found != shape:
-            raise ValueError(f'{name}: {field} has shape {found}, expected {shape}, one for each picture')
-    shown = images[..., 3] > FOREGROUND
-    if not shown.any():
-        raise ValueError(f'{name}: none of {len(images)} pictures shows the object (alpha is nowhere over '
-                         f'{FOREGROUND}); it is empty, out of the cameras\' sight, or too thin for its pixels')
+            raise ValueError(f'{name}: {field} has shape {found}, expected {shape}, one for each image')
+    foreground = images[..., 3] > FOREGROUND
+    if not foreground.any():
+        raise ValueError(f'{name}: none of {len(images)} images shows the object (alpha is at most {FOREGROUND} '
+                         'everywhere); it is empty, out of sight of the cameras, or thinner than a pixel')
     floats = (composite(images, background), views.viewmats, views.intrinsics)
     return Targets(*(torch.as_tensor(np.asarray(x, np.float32)).to(device) for x in floats),
-                   torch.from_numpy(shown).to(device))
+                   torch.from_numpy(foreground).to(device))
 
 
-def quality_against(cloud: GaussianCloud, targets: Targets, background: tuple[float, float, float]) -> dict[str, float]:
-    """:func:`quality_of`, against views made ready before."""
-    drawn, seen = draw(cloud, targets, background), targets.shown.flatten(1).any(1)
-    return dict(psnr=float(psnr(drawn, targets.pictures).mean()),
-                psnr_foreground=float(psnr(drawn, targets.pictures, targets.shown)[seen].mean()),
-                ssim=float(ssim(drawn, targets.pictures).mean()))
+def measure(cloud: GaussianCloud, targets: Targets, background: tuple[float, float, float]) -> dict[str, float]:
+    """Measure :func:`quality_of` against prepared targets."""
+    images, seen = render_targets(cloud, targets, background), targets.foreground.flatten(1).any(1)
+    return dict(psnr=float(psnr(images, targets.images).mean()),
+                psnr_foreground=float(psnr(images, targets.images, targets.foreground)[seen].mean()),
+                ssim=float(ssim(images, targets.images).mean()))
 
 
 @torch.no_grad()
-def draw(cloud: GaussianCloud, targets: Targets, background: tuple[float, float, float]) -> Tensor:
-    """Pictures of the cloud from the cameras of the targets, in [0, 1]."""
-    height, width = targets.pictures.shape[1:3]
+def render_targets(cloud: GaussianCloud, targets: Targets, background: tuple[float, float, float]) -> Tensor:
+    """Render Gaussians from the cameras of targets, (V, H, W, 3) in [0, 1]."""
+    height, width = targets.images.shape[1:3]
     return render(cloud, targets.viewmats, targets.intrinsics, width, height, background)[0].clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Pictures of objects: by which rule the cameras stand, and how meshes are rendered."""
+"""Images of meshes: camera poses, renderers and surfaces."""
 from clipgs_plugin.generation.rendering.cameras import ViewRule
 from clipgs_plugin.generation.rendering.egl import NoRenderer
 from clipgs_plugin.generation.rendering.meshes import choose_renderer, render_mesh

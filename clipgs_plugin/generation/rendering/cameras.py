@@ -1,36 +1,36 @@
-"""Where the cameras of an object's pictures stand."""
+"""Camera poses of rendered objects."""
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 from numpy import ndarray
 
 from clipgs_plugin import ops
-
-_GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
+from clipgs_plugin.ops.cameras import sphere_directions
 
 
 @dataclass(frozen=True)
 class ViewRule:
-    """Cameras on a sphere around the origin, which they look at with y up; the same for every object.
+    """Cameras on a sphere around the origin, which look at it with y up; the same for every object.
 
-    The views for training lie on a Fibonacci spiral from the top down (:func:`clipgs_plugin.ops.sphere_cameras`). The
-    held-out ones lie on a spiral of their own, turned about y by the whole number of degrees that keeps them farthest
-    from the others, so no camera is in both. An object in the unit sphere fits into the picture if
+    The training cameras lie on a Fibonacci spiral from the top down (:func:`clipgs_plugin.ops.sphere_cameras`). The
+    held-out cameras lie on a second spiral. It is turned about y by the whole number of degrees that keeps it farthest
+    from the first, so no camera is in both. An object in the unit sphere fits into the image if
     ``distance * sin(fov / 2) >= 1``; at the defaults 3 sin 20° = 1.03.
 
     Args:
-        num_views: Views for training and for the triplet.
-        num_test: Held-out views, on which fits are judged.
-        size: Width and height in pixels.
-        fov_degrees: Angle across the picture.
-        distance: Radius of the cameras' sphere.
-        background: sRGB in [0, 1] on which pictures are stored and fitted.
+        num_views: Number of training views, which are also the views of the triplet.
+        num_test: Number of held-out views, which measure the quality of a fit.
+        size: Width and height of the images in pixels.
+        fov_degrees: Field of view in degrees.
+        distance: Radius of the sphere of cameras.
+        background: Background of the stored and fitted images, sRGB in [0, 1].
 
     Raises:
-        ValueError: A value out of its range.
+        ValueError: A value is out of range.
     """
 
     num_views: int = 36
@@ -51,37 +51,30 @@ class ViewRule:
         background = tuple(float(value) for value in self.background)
         if len(background) != 3 or not all(0 <= value <= 1 for value in background):
             raise ValueError(f'background={self.background}: expected three numbers in [0, 1]')
-        object.__setattr__(self, 'background', background)  # a config's list becomes a tuple
+        object.__setattr__(self, 'background', background)  # a config has a list
 
     def train_cameras(self) -> ndarray:
         """World to camera, OpenCV axes, (num_views, 4, 4) float32."""
         return ops.sphere_cameras(self.num_views, self.distance).numpy()
 
     def test_cameras(self) -> ndarray:
-        """World to camera, OpenCV axes, (num_test, 4, 4) float32; none of the training cameras."""
+        """World to camera, OpenCV axes, (num_test, 4, 4) float32."""
         if self.num_test == 0:
             return np.zeros((0, 4, 4), np.float32)
-        eyes = self.distance * _turned_spiral(self.num_test, self._turn())
-        return ops.look_at(eyes.tolist()).numpy()
+        eyes = self.distance * sphere_directions(self.num_test, turn=self._turn())
+        return ops.look_at(eyes.float()).numpy()
 
     def _turn(self) -> float:
-        """Angle in rad by which the held-out spiral is turned."""
-        train = _turned_spiral(self.num_views, 0.0)
-        closest = [(train @ _turned_spiral(self.num_test, math.radians(angle)).T).max() for angle in range(360)]
-        return math.radians(int(np.round(closest, 9).argmin()))  # rounded, so that every machine takes the same
+        """Rotation of the held-out spiral about y, in radians."""
+        train = sphere_directions(self.num_views)
+        closest = torch.stack([(train @ sphere_directions(self.num_test, turn=math.radians(angle)).T).max()
+                               for angle in range(360)])
+        return math.radians(int(closest.round(decimals=9).argmin()))  # rounded, so every machine chooses the same
 
     def intrinsics(self) -> ndarray:
-        """Of every view, (3, 3) float32 in pixels."""
+        """Intrinsics of every view in pixels, (3, 3) float32."""
         return ops.intrinsics(self.fov_degrees, self.size, self.size).numpy()
 
     def to_dict(self) -> dict:
-        """The rule for ``dataset.json``; ``ViewRule(**rule)`` is the same again."""
+        """The rule as JSON; ``ViewRule(**rule.to_dict())`` is an equal rule."""
         return {**asdict(self), 'background': list(self.background)}
-
-
-def _turned_spiral(count: int, turn: float) -> ndarray:
-    """Unit vectors on a Fibonacci spiral about y from the top down, its azimuth from z shifted by ``turn``, (n, 3)."""
-    index = np.arange(count)
-    height = 1 - (2 * index + 1) / count
-    ring, azimuth = np.sqrt(1 - height ** 2), index * _GOLDEN_ANGLE + turn
-    return np.stack([ring * np.sin(azimuth), height, ring * np.cos(azimuth)], axis=1)

@@ -1,15 +1,18 @@
-"""Meshes drawn by OpenGL through EGL: headless, on the GPU where there is one, by Mesa on the CPU where there is none.
+"""Renderer of meshes by OpenGL through EGL: headless, on a GPU or by Mesa on the CPU.
 
-A picture is drawn ``samples`` times its size, each pixel of that once in its middle, which is where the ray caster's
-rays pass; a second pass takes the mean. What is left between the two renderers is the rounding of samples to 8 bits,
-corners rounded to the grid of the rasteriser (1/256 of a sample as a rule), which moves single samples across an edge,
-or all of them along one that runs with the grid, and the choice between surfaces in the same place. Composited on a
-background, a picture differs from the ray caster's by a mean of at most ``MAX_DIFFERENCE`` and agrees with it to at
-least ``MIN_PSNR`` dB. Of 48 views each of 141 scanned objects the median is 70 dB, and the worst, a box seen along its
-side, 45.5. What is nearer to the camera than 1/1000 of the mesh's farthest point is not drawn.
+It is written on moderngl because pyrender takes seven times as long for a view on a CPU (12.8 ms and 1.7 ms for 10,000
+faces at 224 px).
 
-A process has one context, made at first use, in a thread of its own that does all the drawing: a context is bound to a
-thread, and moderngl draws with whichever is current there.
+An image is drawn at ``samples`` times its size, with one sample in the middle of each pixel, where the rays of the ray
+caster pass. A second pass averages the samples. The two renderers still differ in three ways. Samples are rounded to 8
+bits. Corners are rounded to the grid of the rasteriser (usually 1/256 of a sample), which moves single samples across
+an edge, or all samples along an edge that is parallel to the grid. The choice between coincident surfaces differs.
+Composited on a background, an image differs from the ray caster's by a mean of at most ``MAX_DIFFERENCE``, and its PSNR
+is at least ``MIN_PSNR`` dB. Over 48 views each of 141 scanned objects the median is 70 dB; the minimum, a box seen
+along its side, is 45.5 dB. Surfaces nearer to the camera than 1/1000 of the mesh's farthest point are not drawn.
+
+A process has one context, created at first use in a thread of its own that does all the drawing: a context is bound to
+a thread, and moderngl draws with the context that is current there.
 """
 from __future__ import annotations
 
@@ -25,26 +28,27 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from clipgs_plugin.generation.objects import Mesh, MeshPart
-from clipgs_plugin.generation.rendering.lights import Light
+from clipgs_plugin.generation.arrays import unit_vectors
+from clipgs_plugin.generation.objects import MeshPart
+from clipgs_plugin.generation.rendering.lights import Light, Scene
 
-# How well the two renderers agree, on colours in [0, 1] composited on a background.
+# Agreement of the two renderers, for colours in [0, 1] composited on a background.
 MIN_PSNR, MAX_DIFFERENCE = 45.0, 2.5e-3
-# Sides in samples: of the sheet that pictures share, small enough for a processor's cache, and of the largest piece of
-# a picture that is drawn at once, on a sheet of its own.
+# Sides in samples of the sheet that images share, which fits into a processor's cache, and of the largest piece of an
+# image that is drawn at once, on a sheet of its own.
 _SHEET, _PIECE = 1024, 4096
-_NEAREST = 1e-3  # of the farthest point, keeps the digits of a 24-bit depth
+_NEAREST = 1e-3  # near plane relative to the farthest point, for the precision of a 24-bit depth buffer
 
 _VERTEX = """
 uniform mat4 to_clip;
 in vec3 position;
 #ifdef TEXTURED
 in vec2 uv;
-out vec2 place;
+out vec2 texel_uv;
 #endif
 #ifdef COLORED
 in vec4 color;
-out vec4 tint;
+out vec4 corner_color;
 #endif
 #ifdef LIT
 in vec4 normal;
@@ -53,10 +57,10 @@ out vec4 facing;
 void main() {
     gl_Position = to_clip * vec4(position, 1.0);
 #ifdef TEXTURED
-    place = vec2(uv.x, 1.0 - uv.y);  // the first row of a texture lies at v = 1
+    texel_uv = vec2(uv.x, 1.0 - uv.y);  // the first row of a texture is at v = 1
 #endif
 #ifdef COLORED
-    tint = color;
+    corner_color = color;
 #endif
 #ifdef LIT
     facing = normal;
@@ -67,10 +71,10 @@ _FRAGMENT = """
 uniform vec3 base;
 #ifdef TEXTURED
 uniform sampler2D texels;
-in vec2 place;
+in vec2 texel_uv;
 #endif
 #ifdef COLORED
-in vec4 tint;
+in vec4 corner_color;
 #endif
 #ifdef LIT
 uniform vec3 to_light;
@@ -81,10 +85,10 @@ out vec4 sample_color;
 void main() {
     vec3 shown = base;
 #ifdef TEXTURED
-    shown *= texture(texels, place).rgb;
+    shown *= texture(texels, texel_uv).rgb;
 #endif
 #ifdef COLORED
-    shown *= tint.rgb;
+    shown *= corner_color.rgb;
 #endif
     shown = clamp(shown, 0.0, 1.0);
 #ifdef LIT
@@ -116,42 +120,35 @@ void main() {
 
 
 class NoRenderer(RuntimeError):
-    """This machine or process cannot draw, whatever the mesh."""
+    """This machine or process cannot render any mesh."""
 
 
 def require() -> None:
-    """Makes the context of this process unless it has one.
+    """Create the context of this process unless it exists.
 
     Raises:
         ImportError: moderngl is not installed.
-        NoRenderer: No context of OpenGL 3.3 can be made, or the process was forked from one that had a context.
+        NoRenderer: No OpenGL 3.3 context can be created, or the process was forked from one with a context.
     """
-    _in_thread(_painter)
+    _in_thread(_get_renderer)
 
 
-def draw(
-    images: ndarray,      # (V, H, W, 4) float32, filled
-    mesh: Mesh,           # opaque
-    viewmats: ndarray,    # (V, 4, 4) float64
-    intrinsics: ndarray,  # (V, 3, 3) float64
-    samples: int,
-    light: Light | None,
-) -> None:
-    """Fill pictures of a mesh as :func:`~clipgs_plugin.generation.rendering.render_mesh` states; from any thread.
+def draw(images: ndarray, scene: Scene, samples: int) -> None:
+    """Render an opaque scene as :func:`~clipgs_plugin.generation.rendering.render_mesh` into ``images``; thread-safe.
 
     Raises:
-        ImportError, NoRenderer: As of :func:`require`.
-        ValueError: A texture larger than OpenGL takes here.
+        ImportError, NoRenderer: See :func:`require`.
+        ValueError: A texture is too large for OpenGL.
     """
-    _in_thread(lambda: _painter().paint(images, mesh, viewmats, intrinsics, samples, light))
+    _in_thread(lambda: _get_renderer().render(images, scene, samples))
 
 
 # The thread and its context
 
 _lock = threading.Lock()
 _thread: ThreadPoolExecutor | None = None
-_process: int | None = None  # in which the thread was started
-_only: _Painter | None = None
+_process: int | None = None  # id of the process that started the thread
+_renderer: _Renderer | None = None
 
 
 def _in_thread(work: Callable) -> object:
@@ -161,26 +158,26 @@ def _in_thread(work: Callable) -> object:
         if _thread is None:
             _thread, _process = ThreadPoolExecutor(1, 'egl'), os.getpid()
         elif _process != os.getpid():
-            # Mesa's own threads are not copied by a fork, and waiting for them takes for ever.
-            raise NoRenderer('this process was forked from one that had already used EGL, whose context it cannot '
-                               "use; start it with multiprocessing's 'spawn', or take renderer='raycast'")
+            # A fork does not copy Mesa's threads, and waiting for them would never end.
+            raise NoRenderer('this process was forked from one that had already used EGL, and cannot use its context; '
+                             "start it with multiprocessing's 'spawn', or use renderer='raycast'")
         thread = _thread
     return thread.submit(work).result()
 
 
-def _painter() -> _Painter:
-    """That of this process; only in its thread."""
-    global _only
-    if _only is None:
-        _only = _Painter()
-    return _only
+def _get_renderer() -> _Renderer:
+    """Return the renderer of this process; call it only in its thread."""
+    global _renderer
+    if _renderer is None:
+        _renderer = _Renderer()
+    return _renderer
 
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """What Mesa reads once, while the first context is made; what the user has set stays."""
-    # llvmpipe takes every core, also in each of several worker processes; so it is given what torch was given. 0 is
-    # its way to work in the calling thread, 1 would be a thread beside that. The pictures are the same.
+    """Set the variables that Mesa reads once, when the first context is created; the user's own values stay."""
+    # By default llvmpipe uses every core, in each worker process, so it gets the threads of torch instead. 0 makes it
+    # work in the calling thread; 1 would add a thread. The images are the same.
     threads = torch.get_num_threads()
     wanted = dict(LP_NUM_THREADS='0' if threads == 1 else str(threads), EGL_LOG_LEVEL='fatal')
     added = {name: value for name, value in wanted.items() if name not in os.environ}
@@ -193,28 +190,28 @@ def _environment() -> Iterator[None]:
 
 
 def _load_triton() -> None:
-    """Load triton, if it is there, before Mesa loads its LLVM, whose symbols triton's own would otherwise bind to.
+    """Import triton, if installed, before Mesa loads its LLVM, to whose symbols triton would otherwise bind.
 
-    A later import, which torchvision and so every teacher makes, would end the process.
+    A later import, which torchvision and so every teacher makes, would crash the process.
     """
     with suppress(ImportError):
         import triton  # noqa: F401
 
 
 class _Sheet(NamedTuple):
-    """How the samples of many pictures lie on one sheet, in tiles from the left and the top."""
+    """Layout of the samples of many images on one texture, in tiles from the left and the top."""
 
     tile: tuple[int, int]                    # width and height in pixels
     columns: int
     rows: int
-    places: list[tuple[int, int, int]]       # of every tile: picture, first row and first column there
+    places: list[tuple[int, int, int]]       # image, first row and first column of each tile
 
     @classmethod
     def of(cls, shape: tuple[int, int, int], samples: int, piece: int) -> _Sheet:
-        """For pictures of a shape (V, H, W), cut into pieces of at most ``piece`` samples."""
+        """Lay out images of a shape (V, H, W), cut into pieces of at most ``piece`` samples."""
         views, height, width = shape
-        most = max(1, piece // samples)
-        tile = min(width, most), min(height, most)
+        largest = max(1, piece // samples)
+        tile = min(width, largest), min(height, largest)
         places = [(view, top, left) for view in range(views)
                   for top in range(0, height, tile[1]) for left in range(0, width, tile[0])]
         columns = min(len(places), max(1, _SHEET // (samples * tile[0])))
@@ -222,53 +219,53 @@ class _Sheet(NamedTuple):
         return cls(tile, columns, rows, places)
 
     def size(self, scale: int) -> tuple[int, int]:
-        """Width and height at so many samples along a side of a pixel."""
+        """Width and height at ``scale`` samples along a side of a pixel."""
         return self.columns * self.tile[0] * scale, self.rows * self.tile[1] * scale
 
 
 class _Drawable(NamedTuple):
-    """A part of a mesh in the memory of OpenGL."""
+    """A part of a mesh in OpenGL's memory."""
 
     corners: Any                             # moderngl.VertexArray
     program: Any                             # moderngl.Program
-    texture: Any                             # moderngl.Texture, None without
+    texture: Any                             # moderngl.Texture or None
     base: tuple[float, ...]                  # (3,)
 
 
-class _Painter:
+class _Renderer:
     """A context with its programs."""
 
     def __init__(self) -> None:
         try:
             import moderngl
         except ImportError as error:
-            raise ImportError('drawing meshes by EGL needs moderngl; pip install "clipgs_plugin[triplets]"') from error
+            raise ImportError('rendering by EGL needs moderngl; pip install "clipgs_plugin[triplets]"') from error
         _load_triton()
         try:
             with _environment():
                 self.context = moderngl.create_context(require=330, standalone=True, backend='egl')
-        except Exception as error:  # glcontext raises no narrower kind
+        except Exception as error:  # glcontext raises no narrower class
             raise NoRenderer(
-                f'no OpenGL 3.3 context could be made through EGL ({error}); it needs libEGL and libGL with a driver, '
-                'on Debian and Ubuntu apt install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri; of several devices '
-                "GLCONTEXT_DEVICE_INDEX chooses one; or take renderer='raycast'") from error
+                f'no OpenGL 3.3 context could be created through EGL ({error}); it needs libEGL and libGL with a '
+                'driver, on Debian and Ubuntu apt install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri; '
+                "GLCONTEXT_DEVICE_INDEX chooses between several devices; or use renderer='raycast'") from error
         self.gl = moderngl
-        self.context.gc_mode = 'context_gc'  # what Python drops waits for gc(), which this thread calls
+        self.context.gc_mode = 'context_gc'  # objects are released by gc(), in this thread
         info = self.context.info
         self.largest = min(info['GL_MAX_TEXTURE_SIZE'], *info['GL_MAX_VIEWPORT_DIMS'])
         self.programs = {}
         self.mean = self.context.program('#version 330' + _COVER, '#version 330' + _MEAN)
         self.cover = self.context.vertex_array(self.mean, [])
 
-    def paint(self, *arguments) -> None:
-        """:meth:`_paint`, after which everything that it made is released."""
+    def render(self, images: ndarray, scene: Scene, samples: int) -> None:
+        """Render into ``images`` and release all OpenGL objects of the scene."""
         try:
-            self._paint(*arguments)
+            self._render(images, scene, samples)
         finally:
             self.context.gc()
 
-    def _paint(self, images: ndarray, mesh: Mesh, viewmats: ndarray, intrinsics: ndarray, samples: int,
-               light: Light | None) -> None:
+    def _render(self, images: ndarray, scene: Scene, samples: int) -> None:
+        mesh, light = scene.mesh, scene.light
         parts = [self._upload(part, light) for part in mesh.parts if len(part.triangles)]
         corners = np.concatenate([part.triangles.reshape(-1, 3) for part in mesh.parts])
         bounds = np.stack([corners.min(0), corners.max(0)]).astype(np.float64)
@@ -287,9 +284,9 @@ class _Painter:
             for index, (view, top, left) in enumerate(places):
                 row, column = divmod(index, layout.columns)
                 drawn.viewport = tuple(samples * n for n in (column * width, row * height, width, height))
-                # Shifts the principal point to the tile's corner.
-                intrinsic = np.array([[1.0, 0, -left], [0, 1, -top], [0, 0, 1]]) @ intrinsics[view]
-                self._draw(parts, viewmats[view], intrinsic, layout.tile, bounds, light)
+                # Move the principal point relative to the tile's corner.
+                intrinsic = np.array([[1.0, 0, -left], [0, 1, -top], [0, 0, 1]]) @ scene.intrinsics[view]
+                self._draw(parts, scene.viewmats[view], intrinsic, layout.tile, bounds, light)
             reduced.use()
             self.context.enable_only(self.gl.NOTHING)
             sheet.use(0)
@@ -310,17 +307,15 @@ class _Painter:
             channels['color'] = part.colors
         if light is not None:
             edges = part.triangles[:, 1:].astype(np.float64) - part.triangles[:, :1]
-            across = np.cross(edges[:, 0], edges[:, 1])
-            across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-300)
-            # Tells the side of its triangle to which the normal between the corners points.
-            side = np.einsum('fkc,fc->fk', part.normals, across)
+            # The sign is the side of the triangle to which the interpolated normal points.
+            side = np.einsum('fkc,fc->fk', part.normals, unit_vectors(np.cross(edges[:, 0], edges[:, 1])))
             channels['normal'] = np.concatenate([part.normals, side[..., None]], axis=2)
         names = tuple(channels)
         if names not in self.programs:
             defined = {'uv': 'TEXTURED', 'color': 'COLORED', 'normal': 'LIT'}
             head = '#version 330\n' + ''.join(f'#define {defined[name]}\n' for name in names[1:])
             self.programs[names] = self.context.program(head + _VERTEX, head + _FRAGMENT)
-        # Joined arrays keep the order in memory of those they are made of, which may be any.
+        # concatenate may return an array in another memory order than C.
         data = np.ascontiguousarray(np.concatenate(list(channels.values()), axis=2, dtype=np.float32,
                                                    casting='same_kind'))
         layout = ' '.join(f'{values.shape[2]}f' for values in channels.values())
@@ -331,8 +326,8 @@ class _Painter:
     def _texture(self, texture: ndarray):
         height, width = texture.shape[:2]
         if max(width, height) > self.largest:
-            raise ValueError(f'a texture of {width} x {height} texels, where OpenGL takes {self.largest} along a side; '
-                             "make it smaller, or take renderer='raycast'")
+            raise ValueError(f'a texture of {width} x {height} texels exceeds the {self.largest} of this OpenGL; '
+                             "reduce it, or use renderer='raycast'")
         texels = self.context.texture((width, height), 4, np.ascontiguousarray(texture))
         texels.filter = self.gl.LINEAR, self.gl.LINEAR
         texels.repeat_x = texels.repeat_y = True
@@ -344,7 +339,7 @@ class _Painter:
         to_clip = _to_clip(intrinsic @ viewmat[:3], size, bounds)
         if to_clip is None:
             return
-        # Rows of pictures go down, those of OpenGL up: what turns left to the camera turns right here.
+        # Rows of images go down and those of OpenGL up, which reverses the orientation of triangles.
         self.context.front_face = 'cw' if np.linalg.det(intrinsic @ viewmat[:3, :3]) > 0 else 'ccw'
         for part in parts:
             part.program['to_clip'].write(to_clip.T.astype(np.float32).tobytes())
@@ -358,15 +353,10 @@ class _Painter:
 
 
 def _to_clip(to_pixels: ndarray, size: tuple[int, int], bounds: ndarray) -> ndarray | None:
-    """From the world to OpenGL's clip space.
+    """Return the matrix (4, 4) from the world to OpenGL's clip space; None if the mesh is behind the camera.
 
-    Args:
-        to_pixels: From the world to homogeneous pixels, (3, 4).
-        size: Width and height of the picture.
-        bounds: Least and greatest coordinates of the mesh, (2, 3).
-
-    Returns:
-        (4, 4) with the first row of the picture at y = -1, where OpenGL reads first; None if all lies behind.
+    ``to_pixels`` (3, 4) maps the world to homogeneous pixels, ``bounds`` (2, 3) are the limits of the mesh. The first
+    row of the image is at y = -1, which OpenGL reads first.
     """
     corners = np.array(list(itertools.product(*bounds.T)))
     depth = corners @ to_pixels[2, :3] + to_pixels[2, 3]

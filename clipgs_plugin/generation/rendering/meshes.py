@@ -1,4 +1,4 @@
-"""Pictures of meshes: what is checked and prepared for every renderer, and which of them draws."""
+"""Images of meshes: checks and preparation for every renderer, and the choice of the renderer."""
 from __future__ import annotations
 
 import numpy as np
@@ -6,25 +6,24 @@ from numpy import ndarray
 
 from clipgs_plugin.generation.objects import Mesh, MeshPart
 from clipgs_plugin.generation.rendering import egl, raycast
-from clipgs_plugin.generation.rendering.lights import LIGHTS
+from clipgs_plugin.generation.rendering.lights import LIGHTS, Scene
 
 RENDERERS = ('egl', 'raycast')
 
 
 def choose_renderer(name: str = 'auto') -> str:
-    """The renderer that a name stands for on this machine; a named one must be available.
+    """Return the name of a renderer that is available on this machine.
 
     Args:
-        name: ``'egl'`` (OpenGL through moderngl), ``'raycast'`` (Embree), or ``'auto'``: the first of the two that is
-            available, which is found out by making an OpenGL context.
+        name: ``'egl'`` (OpenGL through moderngl), ``'raycast'`` (Embree), or ``'auto'`` for the first available one.
 
     Returns:
         ``'egl'`` or ``'raycast'``.
 
     Raises:
-        ValueError: Unknown name.
-        ImportError: Its package is not installed; of ``'auto'``, neither is.
-        NoRenderer: ``'egl'`` cannot make a context; the message says why and what to install.
+        ValueError: The name is unknown.
+        ImportError: The package of the renderer is not installed; for ``'auto'``, both are missing.
+        NoRenderer: ``'egl'`` cannot create an OpenGL context; the message says why and what to install.
     """
     if name not in ('auto', *RENDERERS):
         raise ValueError(f'renderer={name!r}: expected one of {("auto", *RENDERERS)}')
@@ -49,34 +48,33 @@ def render_mesh(
     light: str = 'none',
     renderer: str = 'raycast',
 ) -> ndarray:
-    """Pictures of a mesh.
+    """Render a mesh.
 
-    Every pixel is the mean of ``samples`` x ``samples`` samples on a regular grid within it: alpha is the share of the
-    pixel that the mesh covers, and the colour that of the covered samples. Both sides of a surface are seen; nothing
-    reflects or casts a shadow. Textures are bilinear, and where they have more than two texels a sample they are first
-    reduced to less.
+    Every pixel is the mean of ``samples`` x ``samples`` samples on a regular grid: alpha is the share of the samples
+    that meet the mesh, and the colour is their mean. Both sides of a surface are visible; nothing reflects or casts a
+    shadow. Textures are bilinear. Textures with more than two texels a sample are reduced first.
 
-    The renderers agree to the tolerance that :mod:`~clipgs_plugin.generation.rendering.egl` states, not to the byte.
-    Each gives the same bytes again on the same machine. A mesh with anything transparent always goes to the ray
-    caster, which looks through its layers.
+    The renderers agree to the tolerance of :mod:`~clipgs_plugin.generation.rendering.egl`, not to the byte. Each
+    returns the same bytes again on the same machine. A mesh with any transparency is always rendered by ray casting,
+    which composites its layers.
 
     Args:
         mesh: At least one triangle.
-        viewmats: Cameras, any that ``numpy.asarray`` takes.
-        intrinsics: Of all cameras or of each; the first pixel's centre is at (0.5, 0.5).
-        width: Pixels.
-        height: Pixels.
+        viewmats: Camera poses.
+        intrinsics: Intrinsics of all cameras or of each; the first pixel's centre is at (0.5, 0.5).
+        width: Width of the images in pixels.
+        height: Height of the images in pixels.
         samples: Samples along a side of a pixel.
-        light: ``'none'`` gives the bare colours, ``'soft'`` a plain light from above the camera.
-        renderer: As :func:`choose_renderer` takes it.
+        light: ``'none'`` for the colours of the mesh, ``'soft'`` for a light from above the camera.
+        renderer: Name of a renderer, see :func:`choose_renderer`.
 
     Returns:
-        sRGB in [0, 1], not premultiplied, and alpha, (V, height, width, 4) float32; zero where nothing is.
+        sRGB in [0, 1], not premultiplied, and alpha, (V, height, width, 4) float32; zero outside of the mesh.
 
     Raises:
-        ValueError: Unknown light or renderer, shapes that do not fit, or no triangles.
-        ImportError: The renderer's package is not installed, or embreex is not and the mesh is transparent.
-        NoRenderer: ``renderer='egl'`` cannot make a context.
+        ValueError: The light or the renderer is unknown, a shape is wrong, or the mesh has no triangles.
+        ImportError: The renderer's package is not installed, or the mesh is transparent and embreex is not installed.
+        NoRenderer: ``renderer='egl'`` cannot create an OpenGL context.
     """
     viewmats = np.asarray(viewmats, np.float64)
     if viewmats.ndim != 3 or viewmats.shape[1:] != (4, 4):
@@ -94,20 +92,20 @@ def render_mesh(
     renderer = choose_renderer(renderer)
     images = np.zeros((len(viewmats), height, width, 4), np.float32)
     if len(viewmats):
-        mesh = _reduced(mesh, viewmats, intrinsics, samples)
+        mesh = _with_reduced_textures(mesh, viewmats, intrinsics, samples)
         draw = egl.draw if renderer == 'egl' and _is_opaque(mesh) else raycast.draw
-        draw(images, mesh, viewmats, intrinsics, samples, LIGHTS[light])
+        draw(images, Scene(mesh, viewmats, intrinsics, LIGHTS[light]), samples)
     return images
 
 
 def _is_opaque(mesh: Mesh) -> bool:
-    """Whether no texel, corner or base colour is transparent, used or not."""
+    """Check that no texel, corner or base colour is transparent, whether visible or not."""
     return all(part.base_color[3] >= 1 and (part.colors is None or (part.colors[..., 3] >= 1).all())
                and (part.texture is None or (part.texture[..., 3] == 255).all()) for part in mesh.parts)
 
 
-def _reduced(mesh: Mesh, viewmats: ndarray, intrinsics: ndarray, samples: int) -> Mesh:
-    """The mesh with textures of at most two texels a sample, in the middle of its surface and of the cameras."""
+def _with_reduced_textures(mesh: Mesh, viewmats: ndarray, intrinsics: ndarray, samples: int) -> Mesh:
+    """Reduce textures to at most two texels a sample, at the mean density of the mesh and the median camera."""
     corners = np.concatenate([part.triangles.reshape(-1, 3) for part in mesh.parts])
     middle = (corners.min(0) + corners.max(0)) / 2.0
     distance = np.median(np.linalg.norm(viewmats[:, :3, :3] @ middle + viewmats[:, :3, 3], axis=1))
@@ -117,7 +115,7 @@ def _reduced(mesh: Mesh, viewmats: ndarray, intrinsics: ndarray, samples: int) -
 
 
 def _shrink(part: MeshPart, rate: float) -> ndarray:
-    """The texture of a part, halved until it has two texels a sample at most, at ``rate`` samples a unit of length."""
+    """Halve the texture of a part until it has at most two texels a sample, at ``rate`` samples a unit of length."""
     edges = part.triangles[:, 1:] - part.triangles[:, :1]
     uv_edges = (part.uv[:, 1:] - part.uv[:, :1]) * part.texture.shape[1::-1]
     area = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1)

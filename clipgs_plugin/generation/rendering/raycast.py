@@ -1,19 +1,18 @@
-"""Meshes rendered by casting rays with Embree: headless, without a GPU, pip-installed parts only."""
+"""Renderer of meshes by ray casting with Embree: headless, without a GPU and without system libraries."""
 from __future__ import annotations
 
 import numpy as np
 from numpy import ndarray
 
-from clipgs_plugin.generation.objects import Mesh
-from clipgs_plugin.generation.rendering.lights import Light
+from clipgs_plugin.generation.arrays import unit_vectors
+from clipgs_plugin.generation.rendering.lights import Scene
 from clipgs_plugin.generation.rendering.surfaces import colors_at
 
-# Transparent surfaces one behind another that are still looked through.
-_MAX_LAYERS = 12
+_MAX_LAYERS = 12  # transparent surfaces that a ray passes
 
 
 def require() -> tuple[type, type]:
-    """Embree's mesh and scene.
+    """Return the classes of Embree's mesh and scene.
 
     Raises:
         ImportError: embreex is not installed.
@@ -22,43 +21,36 @@ def require() -> tuple[type, type]:
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
     except ImportError as error:
-        raise ImportError('casting rays at meshes needs embreex; pip install "clipgs_plugin[triplets]"') from error
+        raise ImportError('ray casting needs embreex; pip install "clipgs_plugin[triplets]"') from error
     return TriangleMesh, EmbreeScene
 
 
-def draw(
-    images: ndarray,      # (V, H, W, 4) float32, zero; filled
-    mesh: Mesh,
-    viewmats: ndarray,    # (V, 4, 4) float64
-    intrinsics: ndarray,  # (V, 3, 3) float64
-    samples: int,
-    light: Light | None,
-) -> None:
-    """Fill pictures of a mesh as :func:`~clipgs_plugin.generation.rendering.render_mesh` states.
+def draw(images: ndarray, scene: Scene, samples: int) -> None:
+    """Render a scene as :func:`~clipgs_plugin.generation.rendering.render_mesh` into ``images``, which are zero.
 
     Raises:
         ImportError: embreex is not installed.
     """
-    caster = _Caster(mesh, light)
-    for image, viewmat, intrinsic in zip(images, viewmats, intrinsics):
+    caster = _Caster(scene)
+    for image, viewmat, intrinsic in zip(images, scene.viewmats, scene.intrinsics):
         caster.render(image, viewmat, intrinsic, samples)
 
 
 class _Caster:
-    """A mesh in an Embree scene."""
+    """A mesh in Embree's memory."""
 
-    def __init__(self, mesh: Mesh, light: Light | None) -> None:
+    def __init__(self, scene: Scene) -> None:
         TriangleMesh, EmbreeScene = require()
-        self.mesh, self.light = mesh, light
-        triangles = np.concatenate([part.triangles for part in mesh.parts]).astype(np.float32)
+        self.mesh, self.light = scene.mesh, scene.light
+        triangles = np.concatenate([part.triangles for part in self.mesh.parts]).astype(np.float32)
         self.corners = triangles.reshape(-1, 3).astype(np.float64)
-        self.normals = np.concatenate([part.normals for part in mesh.parts]) if light is not None else None
+        self.normals = None if self.light is None else np.concatenate([part.normals for part in self.mesh.parts])
         self.step = 1e-5 * float(np.ptp(self.corners, axis=0).max())  # past a transparent surface
-        self.scene = EmbreeScene(robust=True)  # no ray slips between two triangles
-        TriangleMesh(self.scene, triangles)
+        self.embree = EmbreeScene(robust=True)  # no ray slips between two triangles
+        TriangleMesh(self.embree, triangles)
 
     def render(self, image: ndarray, viewmat: ndarray, intrinsic: ndarray, samples: int) -> None:
-        """Fill one picture, (H, W, 4)."""
+        """Render into one image, (H, W, 4)."""
         rows, columns = self._window(image.shape[:2], viewmat, intrinsic)
         if rows.start >= rows.stop or columns.start >= columns.stop:
             return
@@ -66,7 +58,7 @@ class _Caster:
         inside = (np.arange(samples) + 0.5) / samples
         x = (np.arange(columns.start, columns.stop)[:, None] + inside).reshape(-1)
         y = (np.arange(rows.start, rows.stop)[:, None] + inside).reshape(-1)
-        # A pixel (x, y, 1) lies in the direction R^T K^-1 (x, y, 1).
+        # The ray of the pixel (x, y, 1) has the direction R^T K^-1 (x, y, 1).
         to_world = rotation.T @ np.linalg.inv(intrinsic)
         across, down = x[:, None] * to_world[:, 0], y[:, None] * to_world[:, 1] + to_world[:, 2]
         directions = (down.astype(np.float32)[:, None] + across.astype(np.float32)).reshape(-1, 3)
@@ -79,10 +71,10 @@ class _Caster:
         image[rows, columns] = np.clip(mean, 0.0, 1.0)
 
     def _window(self, shape: tuple[int, int], viewmat: ndarray, intrinsic: ndarray) -> tuple[slice, slice]:
-        """Rows and columns outside of which no ray meets the mesh."""
+        """Return the rows and columns that contain the mesh."""
         height, width = shape
         seen = self.corners @ (intrinsic @ viewmat[:3, :3]).T + intrinsic @ viewmat[:3, 3]
-        if seen[:, 2].min() <= 0:  # some of it lies beside or behind the camera
+        if seen[:, 2].min() <= 0:  # part of the mesh lies beside or behind the camera
             return slice(0, height), slice(0, width)
         places = seen[:, :2] / seen[:, 2:]
         low = np.clip(np.floor(places.min(0)) - 1, 0, (width, height)).astype(int)
@@ -90,11 +82,11 @@ class _Caster:
         return slice(low[1], high[1]), slice(low[0], high[0])
 
     def _cast(self, origins: ndarray, directions: ndarray, to_light: ndarray | None) -> ndarray:
-        """Premultiplied colour and alpha of rays, (n, 4) float32, front to back through what is transparent."""
+        """Return the premultiplied colour and alpha of rays, (n, 4) float32, composited front to back."""
         found = np.zeros((len(directions), 4), np.float32)
         rays = np.arange(len(directions))
         for depth in range(_MAX_LAYERS):
-            hit = self.scene.run(np.ascontiguousarray(origins), directions, query='INTERSECT', output=True)
+            hit = self.embree.run(np.ascontiguousarray(origins), directions, query='INTERSECT', output=True)
             met = np.flatnonzero(hit['primID'] >= 0)
             faces, u, v = hit['primID'][met], hit['u'][met], hit['v'][met]
             weights = np.stack([1 - u - v, u, v], axis=1)
@@ -118,9 +110,8 @@ class _Caster:
 
     def _shade(self, faces: ndarray, weights: ndarray, across: ndarray, directions: ndarray,
                to_light: ndarray) -> ndarray:
-        """Brightness of points, (n,) float32: their corners' normals, turned to the camera's side of the triangle."""
-        normals = np.einsum('nk,nkc->nc', weights, self.normals[faces])
-        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        """Return the brightness of points, (n,) float32, see :class:`Light`."""
+        normals = unit_vectors(np.einsum('nk,nkc->nc', weights, self.normals[faces]))
         outward = np.einsum('nc,nc->n', normals, across) < 0
         away = np.einsum('nc,nc->n', directions, across) > 0
         lit = normals @ to_light.astype(np.float32)

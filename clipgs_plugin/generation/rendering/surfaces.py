@@ -1,9 +1,10 @@
-"""The surface of an object: turned upright, brought to size, and sampled with its colours and normals."""
+"""Surfaces of objects: rotation to y up, normalisation, and samples with colours and normals."""
 from __future__ import annotations
 
 import numpy as np
 from numpy import ndarray
 
+from clipgs_plugin.generation.arrays import unit_vectors
 from clipgs_plugin.generation.objects import Content, Mesh, MeshPart, Points, PosedImages, Surface
 from clipgs_plugin.ops import axis_change
 from clipgs_plugin.structures import GaussianCloud
@@ -12,15 +13,15 @@ _MAX_DRAWS = 16
 
 
 def turned(content: Content, up: str) -> Content:
-    """The same object with its ``up`` axis along y; a rotation, so that nothing is mirrored.
+    """Rotate an object so that its up axis becomes y; nothing is mirrored.
 
     Args:
-        content: In the frame of its file. The world of posed images turns, so their cameras do and the pictures stay.
-        up: The axis that points up in the file, ``'x'``, ``'y'``, ``'z'``, ``'-x'``, ``'-y'`` or ``'-z'``.
+        content: Object in the frame of its file. For posed images the points and the camera poses rotate.
+        up: Up axis of the file, ``'x'``, ``'y'``, ``'z'``, ``'-x'``, ``'-y'`` or ``'-z'``.
 
     Raises:
-        ValueError: Unknown axis.
-        TypeError: Not the content of a source.
+        ValueError: The axis is unknown.
+        TypeError: The content is of an unknown type.
     """
     matrix = axis_change(up, 'y')
     if up == 'y':
@@ -43,17 +44,17 @@ def turned(content: Content, up: str) -> Content:
 
 
 def normalised(content: Mesh | Points) -> tuple[Mesh | Points, ndarray, float]:
-    """The object in the unit sphere about the middle of its bounding box.
+    """Move an object into the unit sphere around the centre of its bounding box.
 
     Args:
-        content: A mesh or a point cloud, at least one point.
+        content: Mesh or point cloud of at least one point.
 
     Returns:
-        The object, of which a point was ``x`` and is ``(x - centre) / radius``; the centre, (3,) float64; the radius,
-        the distance of the farthest point from there, 1 where all points are one.
+        The object with points ``(x - centre) / radius``; the centre, (3,) float64; and the radius, the distance of the
+        farthest point from the centre, or 1 if all points coincide.
 
     Raises:
-        TypeError: Neither a mesh nor points; a :class:`GaussianCloud` has its own ``normalise``.
+        TypeError: The content is neither a mesh nor points; a :class:`GaussianCloud` has its own ``normalise``.
     """
     if isinstance(content, Mesh):
         arrays = [part.triangles.reshape(-1, 3) for part in content.parts]
@@ -65,7 +66,7 @@ def normalised(content: Mesh | Points) -> tuple[Mesh | Points, ndarray, float]:
     high = np.max([array.max(0) for array in arrays], axis=0).astype(np.float64)
     centre = (low + high) / 2
     radius = max(float(np.linalg.norm(array - centre, axis=1).max()) for array in arrays)
-    # Of points in one place rounding leaves a radius that is none.
+    # The radius of coinciding points is a rounding error.
     radius = radius if radius > 1e-12 * np.abs(centre).max() else 1.0
 
     def moved(points: ndarray) -> ndarray:
@@ -77,22 +78,22 @@ def normalised(content: Mesh | Points) -> tuple[Mesh | Points, ndarray, float]:
 
 
 def sample_surface(mesh: Mesh, count: int, seed: int) -> Surface:
-    """Points spread evenly over the area of a mesh, with its colours and normals there.
+    """Sample points evenly over the area of a mesh, with colours and normals.
 
-    One point is drawn in each of ``count`` equal shares of the area, taken in the order of the triangles, so the number
-    on any patch strays less than under independent draws. Where the surface is transparent, points are kept with
-    the probability of its alpha and drawn again.
+    One point is drawn in each of ``count`` equal shares of the area, in the order of the triangles, so the number on a
+    patch varies less than with independent draws. On transparent surfaces a point is kept with the probability of its
+    alpha, and others are drawn.
 
     Args:
-        mesh: At least one triangle of some area.
+        mesh: At least one triangle of nonzero area.
         count: Number of points N, at least 1.
-        seed: The same seed, the same points.
+        seed: Random seed.
 
     Returns:
         N points in the order of the triangles.
 
     Raises:
-        ValueError: A count below 1, no area, or nothing that is not transparent.
+        ValueError: The count is below 1, the mesh has no area, or all of it is transparent.
     """
     if count < 1:
         raise ValueError(f'count={count}: expected at least one point')
@@ -117,17 +118,19 @@ def sample_surface(mesh: Mesh, count: int, seed: int) -> Surface:
             break
     face, weight, color = np.concatenate(faces), np.concatenate(weights), np.concatenate(colors)
     if not len(face):
-        raise ValueError(f'no point of the mesh was kept in {_MAX_DRAWS * count} draws: all of it is transparent')
+        raise ValueError(f'none of {_MAX_DRAWS * count} points of the mesh was kept: all of it is transparent')
     if len(faces) > 1:
         chosen = rng.choice(len(face), count, replace=len(face) < count)
         chosen = chosen[np.argsort(face[chosen], kind='stable')]
         face, weight, color = face[chosen], weight[chosen], color[chosen]
     positions = np.einsum('nk,nkc->nc', weight, triangles[face])
-    return Surface(positions.astype(np.float32), _unit(np.einsum('nk,nkc->nc', weight, normals[face])), color)
+    normals = unit_vectors(np.einsum('nk,nkc->nc', weight, normals[face]))
+    normals[~normals.any(1)] = 0, 0, 1  # the normals of the corners cancel out
+    return Surface(positions.astype(np.float32), normals.astype(np.float32), color)
 
 
 def _uniform_weights(draws: ndarray) -> ndarray:
-    """Barycentric weights (N, 3) of points spread evenly over a triangle, from numbers (N, 2) in [0, 1).
+    """Map numbers (N, 2) in [0, 1) to barycentric weights (N, 3) of points spread evenly over a triangle.
 
     Source: Osada et al., "Shape Distributions", 2002, Sec. 4.1.
     """
@@ -135,19 +138,13 @@ def _uniform_weights(draws: ndarray) -> ndarray:
     return np.stack([1 - root, root * (1 - draws[:, 1]), root * draws[:, 1]], axis=1)
 
 
-def _unit(vectors: ndarray) -> ndarray:
-    """Unit vectors, float32; where normals of corners cancel out, along z."""
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.where(length > 1e-12, vectors / np.maximum(length, 1e-12), (0.0, 0.0, 1.0)).astype(np.float32)
-
-
 def colors_at(mesh: Mesh, faces: ndarray, weights: ndarray) -> ndarray:
-    """Colours of points on a mesh.
+    """Return the colours of points on a mesh.
 
     Args:
-        mesh: Its triangles are numbered through its parts.
-        faces: Triangle of each point, (n,) int.
-        weights: Of the corners of that triangle, (n, 3), sum 1.
+        mesh: The mesh.
+        faces: Index of each point's triangle, counted through the parts, (n,) int.
+        weights: Barycentric weights of the triangle's corners, (n, 3).
 
     Returns:
         sRGB, not premultiplied, and alpha, (n, 4) float32 in [0, 1].
@@ -165,7 +162,7 @@ def colors_at(mesh: Mesh, faces: ndarray, weights: ndarray) -> ndarray:
 
 
 def _part_colors(part: MeshPart, faces: ndarray, weights: ndarray) -> ndarray:
-    """:func:`colors_at` within one part."""
+    """Return :func:`colors_at` for one part."""
     if part.texture is None:
         colors = np.ones((len(faces), 4), np.float32)
     else:
@@ -178,19 +175,19 @@ def _part_colors(part: MeshPart, faces: ndarray, weights: ndarray) -> ndarray:
 
 
 def texture_at(texture: ndarray, uv: ndarray) -> ndarray:
-    """A texture between its texels, bilinear, repeated outside of [0, 1].
+    """Interpolate a texture, bilinear and repeated outside of [0, 1].
 
-    Texels weigh by their alpha, so that what lies under transparent ones does not show at their edge.
+    Texels are weighted by alpha, so the colour of transparent texels does not bleed into their neighbours.
 
     Args:
         texture: sRGB and alpha, (h, w, 4) uint8, first row at v = 1.
-        uv: Places, (n, 2), v up; the first texel's middle is at (0.5 / w, 1 - 0.5 / h).
+        uv: Texture coordinates, (n, 2), v up; the first texel's centre is at (0.5 / w, 1 - 0.5 / h).
 
     Returns:
         sRGB and alpha in [0, 1], (n, 4) float32.
     """
     height, width = texture.shape[:2]
-    uv = uv - np.floor(uv)  # keeps the digits of places far out
+    uv = uv - np.floor(uv)  # first, because products of large coordinates lose their fraction
     x, y = uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5
     left, top = np.floor(x), np.floor(y)
     across, down = (x - left).astype(np.float32), (y - top).astype(np.float32)

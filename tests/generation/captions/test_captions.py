@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipgs_plugin.generation.captions.rules import (
+from clipgs_plugin.generation.captions import (
     CaptionRanker,
     CaptionRules,
     TransformersCaptioner,
@@ -15,7 +15,6 @@ from clipgs_plugin.generation.captions.rules import (
     model_captions,
     name_phrase,
     phrase,
-    rank_captions,
 )
 from clipgs_plugin.generation.objects import Listed
 from clipgs_plugin.registry import TASK_UTILS
@@ -47,24 +46,24 @@ def test_names_become_phrases(name, words):
     ('gso/Paint_Maker/model_0.obj', 'paint maker'), ('x/red_cup.glb', 'red cup'), ('vases/point_cloud.ply', 'vases'),
     ('scans/cup.compressed.ply', 'cup'), ('glbs/000-023/8476c4170df24cf5bbe6967222d1a42d.glb', ''),
     ('model/mesh.obj', ''), ('b/7.ply', '')])
-def test_a_file_that_says_nothing_leaves_it_to_its_folder(path, words):
+def test_the_folder_names_an_object_if_its_file_has_a_generic_name(path, words):
     assert name_phrase(Listed('u', Path(path))) == words
 
 
-def test_the_name_of_a_row_comes_before_that_of_its_file():
+def test_the_attribute_name_precedes_the_file_name():
     assert name_phrase(Listed('u', Path('train.npz'), attributes=dict(name='bathtub_0001'))) == 'bathtub'
 
 
-def test_captions_come_in_order_with_their_source_and_once():
+def test_captions_are_ordered_and_unique_and_have_their_source():
     listed = Listed('u', Path('x/Arm_Chair.glb'), category='arm_chair',
                     captions=(dict(text='A red  armchair.', source='manifest'), dict(text=' ', source='manifest'),
                               dict(text='a RED armchair.', source='manifest')),
                     attributes=dict(color='orange', year=1999, empty=''))
-    assert captions_for(listed) == (
+    assert captions_for(listed, CaptionRules()) == (
         dict(text='A red armchair.', source='manifest'), dict(text='arm chair', source='name'),
         dict(text='a 3D model of an arm chair', source='template'))
     templates = ['{a} {color} {category} of {year}', 'no {empty}', 'no {such}', '{a} {name}']
-    rules = dict(sources=['template', 'category', 'name'], templates=templates)
+    rules = CaptionRules(['template', 'category', 'name'], templates)
     assert captions_for(listed, rules) == (
         dict(text='an orange arm chair of 1999', source='template'), dict(text='an arm chair', source='template'),
         dict(text='arm chair', source='category'))
@@ -79,12 +78,13 @@ def test_articles(category, article):
     assert captions_for(Listed('u', Path('x'), category), rules)[0]['text'].split()[0] == article
 
 
-def test_an_object_of_which_nothing_is_known_still_has_a_caption():
-    assert captions_for(Listed('u', Path('000/0001.glb'))) == (dict(text='a 3D object', source='template'),)
+def test_an_object_without_any_name_gets_the_fallback_caption():
+    nameless = Listed('u', Path('000/0001.glb'))
+    assert captions_for(nameless, CaptionRules()) == (dict(text='a 3D object', source='template'),)
 
 
 @pytest.mark.parametrize('options, error, reason', [
-    (dict(sources=['names']), ValueError, 'sources names names, expected some of manifest, name'),
+    (dict(sources=['names']), ValueError, 'sources contains names; expected some of manifest, name'),
     (dict(sources='name'), TypeError, "sources='name': expected a list"),
     (dict(templates='{category}'), TypeError, 'templates='),
     (dict(limit=0), ValueError, 'limit=0'),
@@ -98,7 +98,7 @@ def test_wrong_rules_are_refused(options, error, reason):
 
 
 class Teacher:
-    """Vectors given by hand: the first pixel's red picks that of a picture, the text that of a text."""
+    """Fixed embeddings: the red of the first pixel selects an image's, the text selects a text's."""
 
     texts = {'x': [1.0, 0, 0], 'y': [0, 1.0, 0], 'xy': [0.6, 0.8, 0]}
 
@@ -110,20 +110,29 @@ class Teacher:
         return torch.tensor([self.texts[text] for text in texts])
 
 
-def test_ranking_is_the_mean_cosine_with_the_views():
+@pytest.fixture
+def ranker(monkeypatch):
+    ranker = CaptionRanker('toy-clip')
+    monkeypatch.setattr(ranker, 'teacher', Teacher())
+    return ranker
+
+
+def test_captions_are_ranked_by_the_mean_cosine_with_the_views(ranker):
     views = np.zeros((4, 4, 5, 3), np.uint8)
     views[:, 0, 0, 0] = [0, 0, 1, 2]
     captions = [dict(text=text, source=f's{text}') for text in ('y', 'x', 'xy')]
-    # y: 1/4, x: 2/4, xy: (0.6 + 0.6 + 0.8) / 4; x and xy tie and stay in their order.
-    assert rank_captions(captions, views, Teacher()) == (
-        dict(text='x', source='sx', similarity=0.5), dict(text='xy', source='sxy', similarity=0.5),
-        dict(text='y', source='sy', similarity=0.25))
-    assert rank_captions([], views, Teacher()) == ()
+    # y: 1/4, x: 2/4, xy: (0.6 + 0.6 + 0.8) / 4; x and xy are equal and keep their order.
+    ranked = (dict(text='x', source='sx', similarity=0.5), dict(text='xy', source='sxy', similarity=0.5),
+              dict(text='y', source='sy', similarity=0.25))
+    assert ranker(captions, views) == ranked
+    ranker.keep = 2
+    assert ranker(captions, views) == ranked[:2] and ranker(captions[:1], views) == ranked[2:]
+    assert ranker([], views) == ()
     with pytest.raises(ValueError, match='at least one'):
-        rank_captions(captions, views[:0], Teacher())
+        ranker(captions, views[:0])
 
 
-def test_toy_clip_ranks_the_caption_of_an_object_before_those_of_others():
+def test_toy_clip_ranks_the_caption_of_an_object_first():
     from clipgs_plugin.toy_world import make_object, object_specs, render_views
     ranker = TASK_UTILS.build(dict(type='CaptionRanker', teacher='toy-clip', keep=2))
     specs = object_specs(200, seed=1, split='test')[:60:3]
@@ -139,21 +148,8 @@ def test_toy_clip_ranks_the_caption_of_an_object_before_those_of_others():
     assert first >= 6, f'first for {first} of 8 objects; chance is 1'
 
 
-def test_a_ranker_keeps_the_best_with_their_sources(monkeypatch):
-    ranker = CaptionRanker('toy-clip')
-    monkeypatch.setattr(ranker, 'teacher', Teacher())
-    views = np.zeros((1, 4, 5, 3), np.uint8)
-    captions = [dict(text=text, source=f's{text}') for text in ('y', 'xy', 'x')]
-    ranked = (dict(text='x', source='sx', similarity=1.0), dict(text='xy', source='sxy', similarity=0.6),
-              dict(text='y', source='sy', similarity=0.0))
-    assert ranker(captions, views) == ranked
-    ranker.keep = 2
-    assert ranker(captions, views) == ranked[:2] and ranker(captions[:1], views) == ranked[2:]
-    assert ranker([], views) == ()
-
-
 @pytest.mark.filterwarnings('ignore:OpenCLIPTeacher')
-def test_a_ranker_without_weights_or_of_nothing_is_refused():
+def test_invalid_rankers_are_refused():
     with pytest.raises(ValueError, match='RN50 is an architecture without weights'):
         CaptionRanker('RN50')
     with pytest.raises(ValueError, match="unknown teacher model 'toy-clop'; close matches: toy-clip"):
@@ -168,7 +164,7 @@ WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '[DEC]', 'a', 'photo', 'o
 
 @pytest.fixture(scope='module')
 def blip(tmp_path_factory):
-    """The folder of a BLIP with random weights and words of its own, of pictures of 32 pixels."""
+    """Folder of a BLIP with random weights, its own vocabulary and images of 32 pixels."""
     transformers = pytest.importorskip('transformers')
     folder = tmp_path_factory.mktemp('models') / 'tiny-blip'
     folder.mkdir()
@@ -191,14 +187,14 @@ def blip(tmp_path_factory):
 
 @pytest.fixture
 def views():
-    """Seven pictures, each of one colour."""
+    """Seven images of one colour each."""
     colours = np.random.default_rng(0).integers(0, 256, (7, 1, 1, 3), dtype=np.uint8)
     return np.tile(colours, (1, 32, 32, 1))
 
 
 @torch.no_grad()
 def captions_by_hand(folder, views, begin=()):
-    """Greedy words of each view, one token after another; no view shares a batch with another."""
+    """Greedy captions of each view by itself, token by token."""
     import transformers
     network = transformers.BlipForConditionalGeneration.from_pretrained(folder).eval()
     mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
@@ -214,7 +210,7 @@ def captions_by_hand(folder, views, begin=()):
     return texts
 
 
-def test_a_captioner_captions_views_spread_over_the_object(blip, views):
+def test_a_captioner_captions_evenly_spaced_views(blip, views):
     captioner = TASK_UTILS.build(dict(type='TransformersCaptioner', model=str(blip), num_views=3, max_new_tokens=6))
     assert isinstance(captioner, TransformersCaptioner)
     expected = list(dict.fromkeys(captions_by_hand(blip, views[[0, 2, 4]])))
@@ -238,12 +234,12 @@ def test_nothing_is_downloaded(monkeypatch, tmp_path):
     monkeypatch.setattr(socket, 'getaddrinfo', find)
     with pytest.raises(FileNotFoundError, match=r'someone/blip: no image-captioning model on .*hf download'):
         TransformersCaptioner('someone/blip')
-    with pytest.raises(ValueError, match=r'absent: no folder, and no name of a model'):
+    with pytest.raises(ValueError, match=r'absent: neither a folder nor the name of a model'):
         TransformersCaptioner(tmp_path / 'absent')
     assert asked == []
 
 
-def test_models_that_are_damaged_or_of_another_kind_are_refused(blip, tmp_path):
+def test_damaged_models_and_models_of_another_kind_are_refused(blip, tmp_path):
     import transformers
     from safetensors.torch import load_file, save_file
     for name in ('cut', 'lacking', 'none'):
@@ -255,9 +251,10 @@ def test_models_that_are_damaged_or_of_another_kind_are_refused(blip, tmp_path):
     (tmp_path / 'none' / 'model.safetensors').unlink()
     transformers.BertTokenizer(str(blip / 'vocab.txt')).save_pretrained(tmp_path / 'text')
     transformers.BertConfig().save_pretrained(tmp_path / 'text')
-    for name, error, reason in (('cut', ValueError, 'weights are damaged'), ('lacking', ValueError, 'lack 2 of the'),
+    for name, error, reason in (('cut', ValueError, 'the weights are damaged'),
+                                ('lacking', ValueError, '2 weights are missing'),
                                 ('none', FileNotFoundError, 'no file named model.safetensors'),
-                                ('text', ValueError, 'has a BertTokenizer alone')):
+                                ('text', ValueError, 'has only a BertTokenizer')):
         with pytest.raises(error, match=reason):
             TransformersCaptioner(tmp_path / name)
 

@@ -1,4 +1,4 @@
-"""Discs from a surface, the fit, and the measures of quality."""
+"""Discs on a surface, fits, and their quality."""
 import dataclasses
 import math
 import sys
@@ -9,9 +9,8 @@ import torch
 from gsplat_stand_in import stand_in
 
 from clipgs_plugin import GaussianCloud, ops
-from clipgs_plugin.generation.fitting import optimise
+from clipgs_plugin.generation.fitting import PRESETS, FitSettings, fit, fit_many, optimise
 from clipgs_plugin.generation.fitting.densify import grow
-from clipgs_plugin.generation.fitting.optimise import PRESETS, FitSettings, fit, fit_many
 from clipgs_plugin.generation.fitting.quality import quality_of
 from clipgs_plugin.generation.objects import Surface, Views
 from clipgs_plugin.ops import rendering
@@ -23,7 +22,7 @@ SHORT = FitSettings(iterations=60, check_every=0)
 
 
 def sphere(count: int) -> Surface:
-    """Even points of a sphere of radius 0.8 in the colours of its octants, darker at its poles."""
+    """Even points on a sphere of radius 0.8, coloured by octant and darker at the poles."""
     height = 1 - (2 * np.arange(count) + 1) / count
     turn = np.arange(count) * math.pi * (3 - math.sqrt(5))
     ring = np.sqrt(1 - height ** 2)
@@ -33,7 +32,7 @@ def sphere(count: int) -> Surface:
 
 
 def views_of(cloud: GaussianCloud, cameras: torch.Tensor, size: int = SIZE) -> Views:
-    """Pictures of a cloud with alpha, not premultiplied."""
+    """Renders of a cloud with alpha, not premultiplied."""
     intrinsics = ops.intrinsics(40.0, size, size).expand(len(cameras), 3, 3)
     premultiplied, alpha = ops.render(cloud, cameras, intrinsics, size, size)
     images = torch.cat([premultiplied / alpha.clamp_min(1e-6)[..., None], alpha[..., None]], -1).clamp(0, 1)
@@ -42,7 +41,7 @@ def views_of(cloud: GaussianCloud, cameras: torch.Tensor, size: int = SIZE) -> V
 
 @pytest.fixture(scope='module')
 def start() -> GaussianCloud:
-    """Few Gaussians, pale, and somewhat off the surface."""
+    """A few pale Gaussians near the surface."""
     surface = sphere(300)
     noise = np.random.default_rng(0).normal(0, 0.02, (300, 3)).astype(np.float32)
     return Surface(surface.positions + noise, surface.normals, 0.3 + surface.colors / 2).discs()
@@ -86,14 +85,14 @@ def test_a_disc_may_face_any_axis():
 
 
 @pytest.mark.parametrize('count', [1, 2, 3])
-def test_few_points_and_points_in_one_place_make_discs_that_can_be_drawn(count):
+def test_few_or_coinciding_points_make_valid_discs(count):
     surface = Surface(*np.broadcast_to(np.array([0, 0, 1], np.float32), (3, count, 3)))
     assert not surface.discs().validate().invalid().any()
 
 
 @pytest.mark.parametrize(('field', 'value'), [('normals', np.ones((4, 3))), ('colors', np.ones((5, 4))),
                                               ('positions', np.ones((5, 2)))])
-def test_a_surface_whose_arrays_do_not_fit_is_refused(field, value):
+def test_surfaces_with_arrays_of_wrong_shapes_are_refused(field, value):
     with pytest.raises(ValueError, match=f'surface: {field} has shape'):
         dataclasses.replace(sphere(5), **{field: value}).discs()
 
@@ -110,7 +109,7 @@ def plain_psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def plain_ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Window by window and channel by channel, in float64."""
+    """SSIM by loops over windows and channels, in float64."""
     offsets = np.arange(11) - 5
     weights = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 1.5 ** 2))
     weights /= weights.sum()
@@ -127,7 +126,7 @@ def plain_ssim(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def test_quality_is_that_of_plain_loops():
+def test_quality_equals_plain_loops():
     views = views_of(sphere(500).discs(), ops.sphere_cameras(2, 3.0), size=32)
     rng = np.random.default_rng(0)
     images = views.images.copy()
@@ -149,19 +148,19 @@ def test_quality_is_that_of_plain_loops():
         'ssim': pytest.approx(np.mean([plain_ssim(a, b) for a, b in zip(drawn, expected)]), abs=1e-5)}
 
 
-def test_a_view_without_the_object_has_no_part_in_the_foreground(start, train):
+def test_a_view_without_the_object_does_not_count_for_the_foreground(start, train):
     away = views_of(start, ops.look_at([[0.0, 0.0, 3.0]], [0.0, 0.0, 6.0]))
     both = Views(*(np.concatenate([getattr(a, f.name) for a in (train, away)]) for f in dataclasses.fields(Views)))
     alone, mixed = quality_of(start, train, BACKGROUND), quality_of(start, both, BACKGROUND)
     assert mixed['psnr_foreground'] == pytest.approx(alone['psnr_foreground'], abs=1e-9)
-    assert mixed['psnr'] == pytest.approx((8 * alone['psnr'] + 100) / 9, abs=1e-3)  # nothing drawn, nothing to see
+    assert mixed['psnr'] == pytest.approx((8 * alone['psnr'] + 100) / 9, abs=1e-3)  # 100 dB of nothing
 
 
 @pytest.mark.parametrize(('field', 'change', 'match'), [
     ('images', lambda x: x[..., :3], 'images has shape'), ('images', lambda x: x[:0], 'images has shape'),
     ('images', lambda x: x[:, :10], 'expected at least 11 x 11'), ('viewmats', lambda x: x[1:], 'viewmats has shape'),
     ('intrinsics', lambda x: x[0], 'intrinsics has shape'), ('images', lambda x: 0 * x, 'shows the object')])
-def test_views_that_cannot_be_used_are_refused_by_name(start, train, test_views, field, change, match):
+def test_invalid_views_are_refused_by_name(start, train, test_views, field, change, match):
     bad = lambda views: dataclasses.replace(views, **{field: change(getattr(views, field))})  # noqa: E731
     with pytest.raises(ValueError, match=f'train: .*{match}'):
         fit(start, bad(train), test_views, BACKGROUND, SHORT)
@@ -173,7 +172,7 @@ def test_views_that_cannot_be_used_are_refused_by_name(start, train, test_views,
 
 # Fits
 
-def test_a_fit_looks_more_like_views_it_has_not_seen(start, train, test_views):
+def test_a_fit_improves_held_out_views(start, train, test_views):
     before = quality_of(start, test_views, BACKGROUND)
     fitted = fit(start, train, test_views, BACKGROUND, SHORT)
     assert fitted.quality['psnr'] > before['psnr'] + 3
@@ -183,7 +182,7 @@ def test_a_fit_looks_more_like_views_it_has_not_seen(start, train, test_views):
     assert not fitted.cloud.validate().means.requires_grad
 
 
-def test_the_same_seed_gives_the_same_bytes_and_leaves_its_input_alone(start, train, test_views):
+def test_the_same_seed_gives_the_same_bytes_and_the_input_is_unchanged(start, train, test_views):
     settings = dataclasses.replace(SHORT, iterations=20, sh_degree=1)
     before = start.apply(torch.clone)
     one, two, other = (fit(start, train, test_views, BACKGROUND, settings, seed).cloud for seed in (3, 3, 4))
@@ -199,7 +198,7 @@ def test_held_out_views_are_not_fitted(start, train, test_views):
 
 
 @pytest.mark.parametrize('degree', [1, 2, 3])
-def test_higher_degrees_learn_what_changes_with_the_direction(degree, test_views):
+def test_higher_degrees_learn_view_dependent_colours(degree, test_views):
     grey = dataclasses.replace(sphere(3000), colors=np.full((3000, 3), 0.5)).discs()
     shiny = grey.with_sh_degree(1)
     shiny.sh[:, 1:] = torch.tensor([[0.0, 0.5, 0.0], [0.0, 0.0, 0.5], [0.5, 0.0, 0.0]])
@@ -212,7 +211,7 @@ def test_higher_degrees_learn_what_changes_with_the_direction(degree, test_views
     assert lit.quality['psnr_foreground'] > flat.quality['psnr_foreground'] + 2
 
 
-def test_transparent_gaussians_are_left_out_and_no_others(start, train, test_views):
+def test_only_transparent_gaussians_are_pruned(start, train, test_views):
     hidden = start.replace(means=0.1 * start.means, opacity_logits=torch.full_like(start.opacity_logits, -7.0))
     both = GaussianCloud(*(torch.cat([a, b]) for (_, a), (_, b) in zip(start.fields(), hidden.fields())))
     assert len(fit(both, train, test_views, BACKGROUND, SHORT).cloud) == len(start)
@@ -222,7 +221,7 @@ def test_transparent_gaussians_are_left_out_and_no_others(start, train, test_vie
 
 @pytest.mark.parametrize(('option', 'value'), [('opacity_weight', lambda x: x.opacities.mean()),
                                                ('scale_weight', lambda x: x.scales.mean())])
-def test_weights_in_the_loss_lower_what_they_weigh(option, value, start, train, test_views):
+def test_loss_weights_lower_their_terms(option, value, start, train, test_views):
     free, held = (fit(start, train, test_views, BACKGROUND, dataclasses.replace(SHORT, **{option: weight})).cloud
                   for weight in (0.0, 0.5))
     assert value(held) < 0.95 * value(free)
@@ -234,10 +233,10 @@ def test_ssim_in_the_loss_raises_ssim(start, train, test_views):
     assert similar.quality['ssim'] > absolute.quality['ssim']
 
 
-def test_a_fit_stops_once_held_out_views_gain_nothing(start, train, test_views):
+def test_a_fit_stops_when_held_out_psnr_stagnates(start, train, test_views):
     settings = dataclasses.replace(SHORT, iterations=100, check_every=10)
     eager = fit(start, train, test_views, BACKGROUND, dataclasses.replace(settings, min_gain=50.0))
-    assert eager.iterations == 30  # a look, one that finds no gain, and the end at falling rates
+    assert eager.iterations == 30  # a check, a check without gain, and the end of the decay
     patient = fit(start, train, test_views, BACKGROUND, dataclasses.replace(settings, min_gain=-50.0))
     assert patient.iterations == 100
 
@@ -249,7 +248,7 @@ SMALL = 24  # pixels
 
 @pytest.fixture(scope='module')
 def trio(start) -> tuple[list[GaussianCloud], list[Views], list[Views]]:
-    """Objects of different colours, number of Gaussians and number of views; the last in larger pictures."""
+    """Objects of different colours and numbers of Gaussians and views; the last has larger images."""
     clouds, trains, tests = [start[::3], start[1::4], start[2::5]], [], []
     for i, size in enumerate((SMALL, SMALL, SMALL + 8)):
         surface = sphere(1000)
@@ -262,7 +261,7 @@ def trio(start) -> tuple[list[GaussianCloud], list[Views], list[Views]]:
 @pytest.mark.parametrize('options', [{}, dict(sh_degree=1), dict(check_every=10, min_gain=1.0),
                                      dict(max_gaussians=150, grow_every=5, grow_until=0.5, opacity_weight=0.1,
                                           scale_weight=0.1)])
-def test_an_object_of_a_batch_becomes_what_it_becomes_alone(trio, options):
+def test_an_object_has_the_same_result_in_a_batch_and_alone(trio, options):
     settings, seeds = FitSettings(**dict(num_gaussians=60, iterations=30, check_every=0) | options), [3, 1, 4]
     together = fit_many(*trio, BACKGROUND, settings, seeds)
     alone = [fit(cloud, train, test, BACKGROUND, settings, seed) for cloud, train, test, seed in zip(*trio, seeds)]
@@ -271,13 +270,13 @@ def test_an_object_of_a_batch_becomes_what_it_becomes_alone(trio, options):
     assert not same_bytes(together[1].cloud, fit_many(*trio, BACKGROUND, settings, [3, 2, 4])[1].cloud)
 
 
-def test_ssim_in_the_loss_of_a_batch_is_that_of_each(trio):
+def test_ssim_in_the_loss_of_a_batch_is_the_sum_over_its_objects(trio):
     settings = FitSettings(iterations=20, ssim_weight=0.5)
     together = fit_many(*trio, BACKGROUND, settings, [0, 0, 0])
     for found, cloud, train, test in zip(together, *trio, strict=True):
         expected = fit(cloud, train, test, BACKGROUND, settings).cloud
         for (name, a), (_, b) in zip(found.cloud.fields(), expected.fields(), strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=1e-3, msg=name)  # products of matrices are rounded otherwise
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-3, msg=name)  # batched matrix products round differently
 
 
 def test_each_object_of_a_batch_stops_by_itself(trio):
@@ -294,14 +293,14 @@ def test_on_cuda_a_step_is_one_call_for_all_objects(monkeypatch, trio):
     expected = fit_many(*pair, BACKGROUND, settings, [0, 1])
     gsplat, calls = stand_in()
     monkeypatch.setitem(sys.modules, 'gsplat', gsplat)
-    monkeypatch.setattr(rendering, '_load', lambda *_: raster_gsplat)
+    monkeypatch.setattr(rendering, 'load_backend', lambda *_: raster_gsplat)
     found = fit_many(*pair, BACKGROUND, settings, [0, 1])
-    assert calls == 6 * [(2,)] + 2 * [()]  # held-out views are drawn object by object
+    assert calls == 6 * [(2,)] + 2 * [()]  # held-out views are rendered object by object
     for a, b in zip(found, expected, strict=True):
         assert a.quality['psnr'] == pytest.approx(b.quality['psnr'], abs=0.01)
         for (name, x), (_, y) in zip(a.cloud.fields(), b.cloud.fields(), strict=True):
             step = {'means': 6e-3, 'quats': 6e-2, 'log_scales': 0.18, 'opacity_logits': 0.3, 'sh': 0.18}[name]
-            assert (x - y).abs().mean() < 0.02 * step, name  # of what six steps of Adam can move
+            assert (x - y).abs().mean() < 0.02 * step, name  # six steps of Adam at most move this far
 
 
 @pytest.mark.cuda
@@ -314,13 +313,13 @@ def test_a_batch_is_fitted_on_cuda(trio):
         assert a.cloud.device.type == 'cuda' and a.quality['psnr'] == pytest.approx(b.quality['psnr'], abs=0.5)
 
 
-def test_a_batch_may_be_empty_and_is_named_where_it_does_not_fit(trio):
+def test_a_batch_may_be_empty_and_errors_name_the_object(trio):
     clouds, trains, tests = trio
     assert fit_many([], [], [], BACKGROUND, SHORT, []) == []
     with pytest.raises(ValueError, match='have 3, 3, 3 and 1 entries'):
         fit_many(clouds, trains, tests, BACKGROUND, SHORT, [0])
     black = dataclasses.replace(trains[1], images=0 * trains[1].images)
-    with pytest.raises(ValueError, match='train of object 1: none of 5 pictures shows the object'):
+    with pytest.raises(ValueError, match='train of object 1: none of 5 images shows the object'):
         fit_many(clouds, [trains[0], black, trains[2]], tests, BACKGROUND, SHORT, [0, 0, 0])
 
 
@@ -335,7 +334,7 @@ def few(start) -> GaussianCloud:
     return start[::4]
 
 
-def test_growth_reaches_its_count_and_shows_more(few, train, test_views):
+def test_growth_reaches_its_count_and_improves_the_fit(few, train, test_views):
     fixed = fit(few, train, test_views, BACKGROUND, dataclasses.replace(GROWING, max_gaussians=None))
     grown, again = (fit(few, train, test_views, BACKGROUND, GROWING) for _ in range(2))
     assert len(fixed.cloud) == 75 and len(grown.cloud) == 300
@@ -347,12 +346,12 @@ def test_growth_stays_within_its_bounds(few, start, train, test_views):
     for most, every, expected in ((76, 10, 76), (100, 30, 100), (500, 10, 500), (75, 10, 75)):
         settings = dataclasses.replace(GROWING, max_gaussians=most, grow_every=every, prune_opacity=0.0)
         assert len(fit(few, train, test_views, BACKGROUND, settings).cloud) == expected
-    assert len(fit(start, train, test_views, BACKGROUND, GROWING).cloud) == 300  # as many as it may have: no growth
+    assert len(fit(start, train, test_views, BACKGROUND, GROWING).cloud) == 300  # the maximum already: no growth
     twofold = dataclasses.replace(GROWING, max_gaussians=150, grow_every=30)
     assert len(fit(few[:10], train, test_views, BACKGROUND, twofold).cloud) == 20  # once, twofold at most
 
 
-def test_an_object_grows_no_more_once_it_is_good_enough(few, train, test_views):
+def test_growth_ends_at_the_target_psnr(few, train, test_views):
     counts = [len(fit(few, train, test_views, BACKGROUND, dataclasses.replace(GROWING, target_psnr=target)).cloud)
               for target in (1.0, 22.0, 99.0)]
     assert counts[0] == 75 and counts[2] == 300 and counts == sorted(counts)
@@ -361,18 +360,18 @@ def test_an_object_grows_no_more_once_it_is_good_enough(few, train, test_views):
                       fit(few, train, test_views, BACKGROUND, dataclasses.replace(GROWING, max_gaussians=None)).cloud)
 
 
-def test_no_object_stops_early_while_it_grows(few, train, test_views):
+def test_a_growing_object_does_not_stop_early(few, train, test_views):
     settings = dataclasses.replace(GROWING, check_every=5, min_gain=50.0)
     grown = fit(few, train, test_views, BACKGROUND, settings)
-    assert grown.iterations == 30 and len(grown.cloud) == 300  # the last growth after 20, a look at 25, the end
+    assert grown.iterations == 30 and len(grown.cloud) == 300  # the last growth at 20, a check at 25, the end
 
 
-def test_a_split_gaussian_keeps_its_place_extent_and_look(few):
+def test_the_halves_of_a_split_gaussian_keep_its_moments_and_appearance(few):
     score = torch.arange(75.0)
     grown, kept = grow(few, score, 100, 0.0)
     assert kept.tolist() == list(range(50)) and len(grown) == 100
     assert same_bytes(grown[:50], few[:50])
-    for i in range(25):  # the two halves of Gaussian 74 - i: their moments, as of a mixture
+    for i in range(25):  # moments of the mixture of the two halves of Gaussian 74 - i
         whole, halves = few[74 - i], grown[[50 + i, 75 + i]]
         torch.testing.assert_close(halves.means.mean(0), whole.means[0], rtol=0, atol=1e-6)
         offsets = halves.means - whole.means
@@ -393,7 +392,7 @@ def test_faded_gaussians_make_room_for_new_ones(few):
     assert len(grow(hopeless, torch.ones(75), 150, 0.005)[0]) == 150
 
 
-def test_what_adam_knows_of_gaussians_that_stay_is_kept(monkeypatch, few, train, test_views):
+def test_unchanged_gaussians_keep_their_moments_in_adam(monkeypatch, few, train, test_views):
     seen, stayed = [], []
 
     class Watched(torch.optim.Adam):

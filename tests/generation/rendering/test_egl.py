@@ -23,7 +23,7 @@ WHITE = (1.0, 1.0, 1.0, 1.0)
 
 @pytest.fixture
 def drawn():
-    """Skips where OpenGL or what it is compared with is not to be had."""
+    """Skip the test unless both renderers are available."""
     for name in ('egl', 'raycast'):
         try:
             choose_renderer(name)
@@ -33,13 +33,13 @@ def drawn():
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """As in a process that has not drawn yet."""
-    for name in ('_thread', '_process', '_only'):
+    """State of a process without a context."""
+    for name in ('_thread', '_process', '_renderer'):
         monkeypatch.setattr(egl, name, None)
 
 
 def ball(rings: int = 12, center=(0.0, 0.0, 0.0), radius: float = 0.8, base=WHITE, **look) -> MeshPart:
-    """A dented ball with smooth normals; ``look`` are functions of its uv (F, 3, 2), or what they give."""
+    """A dented ball with smooth normals; values of ``look`` may be functions of its uv (F, 3, 2)."""
     across, down = np.meshgrid(np.linspace(0, 1, 2 * rings + 1), np.linspace(0, 1, rings + 1))
     uv = np.stack([across, 1 - down], -1)
     azimuth, polar = 2 * math.pi * across, math.pi * down
@@ -78,7 +78,7 @@ MESHES = {
         ball(center=(0.2, 0.5, 0.3), radius=0.3, uv=lambda uv: uv, texture=texture(8, 8, 2), colors=colors),
         ball(center=(0.0, 0.0, -0.6), radius=0.3))),
     'columns first in memory': lambda: Mesh((MeshPart(*map(np.asfortranarray, ball()[:3])),)),
-    # Normals that point inward, or away from their triangle at some of its corners.
+    # Normals that point inward, some of them only at single corners.
     'odd normals': lambda: Mesh((_odd(ball()),)),
 }
 
@@ -92,7 +92,7 @@ def cameras() -> np.ndarray:
     return ops.sphere_cameras(6, 2.7).numpy()
 
 
-# Off the middle, each axis its own way, pictures wider than high, some of the mesh out of them.
+# Off the centre, different focal lengths, wide images that cut the mesh.
 INTRINSICS = np.array([[88.0, 0.0, 33.3], [0.0, 95.0, 27.1], [0.0, 0.0, 1.0]])
 
 
@@ -102,7 +102,7 @@ def both(mesh: Mesh, viewmats, intrinsics, width: int, height: int, samples: int
 
 
 def check_same(first: np.ndarray, second: np.ndarray) -> None:
-    """Within what the renderers promise, on white and on black."""
+    """Check the stated tolerance on white and on black."""
     for background in ((1, 1, 1), (0, 0, 0)):
         difference = (composite(first, background) - composite(second, background)).astype(np.float64)
         assert np.abs(difference).mean((1, 2, 3)).max() <= egl.MAX_DIFFERENCE
@@ -110,20 +110,20 @@ def check_same(first: np.ndarray, second: np.ndarray) -> None:
     assert np.abs(first[..., 3] - second[..., 3]).mean() < 2e-4
 
 
-# The same picture as by casting rays
+# Agreement with the ray caster
 
 @pytest.mark.parametrize('light', ['none', 'soft'])
 @pytest.mark.parametrize('kind', MESHES)
-def test_a_mesh_of_every_kind_looks_as_the_ray_caster_sees_it(drawn, kind, light):
+def test_every_kind_of_mesh_agrees_with_the_ray_caster(drawn, kind, light):
     found, expected = both(MESHES[kind](), cameras(), INTRINSICS, 80, 56, light=light)
     assert 0.2 < (expected[..., 3] > 0).mean() < 0.95 and found.dtype == np.float32
     check_same(found, expected)
     assert (found[found[..., 3] == 0] == 0).all()
 
 
-def test_scanned_objects_look_as_the_ray_caster_sees_them(data):
+def test_scanned_objects_agree_with_the_ray_caster(data):
     if choose_renderer('auto') != 'egl':
-        return  # said by the other tests; real data may not be skipped
+        return  # other tests skip without EGL; tests on real data must not
     rule = ViewRule(num_views=4, size=64)
     for name in ('Lactoferrin', 'TABLEWARE_SET'):
         mesh = MeshSource(up='z').load(Listed('x', data / 'gso' / name / 'model_0.obj'))
@@ -131,7 +131,7 @@ def test_scanned_objects_look_as_the_ray_caster_sees_them(data):
         check_same(*both(mesh, rule.train_cameras(), rule.intrinsics(), 64, 64, light='soft'))
 
 
-def test_mirrored_pictures_and_cameras_of_their_own_are_lit_from_the_same_side(drawn):
+def test_mirrored_images_and_individual_intrinsics_are_lit_from_the_same_side(drawn):
     intrinsics = np.stack([INTRINSICS] * 6) * np.linspace(0.6, 1, 6)[:, None, None]
     intrinsics[:, 2] = 0, 0, 1
     intrinsics[::2, 1, 1] *= -1  # y up
@@ -139,7 +139,7 @@ def test_mirrored_pictures_and_cameras_of_their_own_are_lit_from_the_same_side(d
     check_same(*both(MESHES['texture'](), cameras(), intrinsics, 80, 56, light='soft'))
 
 
-def test_a_camera_inside_sees_the_mesh_and_one_that_looks_away_nothing(drawn):
+def test_a_camera_inside_sees_the_mesh_and_a_camera_that_looks_away_sees_nothing(drawn):
     mesh = Mesh((ball(colors=colors, radius=3.0),))
     check_same(*both(mesh, cameras()[:2], INTRINSICS, 80, 56, light='soft'))
     away = np.diag([-1.0, 1, -1, 1]) @ ops.look_at([[0.0, 0.0, 9.0]]).numpy()[0]
@@ -147,12 +147,12 @@ def test_a_camera_inside_sees_the_mesh_and_one_that_looks_away_nothing(drawn):
 
 
 @pytest.mark.parametrize('width, height, samples', [(6000, 4, 3), (4, 6000, 3), (37, 23, 1), (9, 7, 8)])
-def test_pictures_larger_than_opengl_draws_and_odd_ones(drawn, width, height, samples):
+def test_images_of_odd_sizes_and_larger_than_the_limit_of_opengl(drawn, width, height, samples):
     intrinsics = np.array([[0.6 * width, 0, 0.5 * width], [0, 0.6 * height, 0.45 * height], [0, 0, 1]])
     check_same(*both(MESHES['several parts'](), cameras()[:2], intrinsics, width, height, samples))
 
 
-def test_sheets_and_pieces_of_any_size_give_the_same_picture(drawn, monkeypatch):
+def test_sheets_and_pieces_of_any_size_give_the_same_image(drawn, monkeypatch):
     mesh, expected = MESHES['several parts'](), None
     for sheet, piece in [(4096, 4096), (100, 4096), (300, 90), (1, 50)]:
         monkeypatch.setattr(egl, '_SHEET', sheet)
@@ -163,7 +163,7 @@ def test_sheets_and_pieces_of_any_size_give_the_same_picture(drawn, monkeypatch)
 
 
 @pytest.mark.parametrize('where', ['base', 'colors', 'texture'])
-def test_a_transparent_mesh_goes_to_the_ray_caster(drawn, where, monkeypatch):
+def test_a_transparent_mesh_is_rendered_by_the_ray_caster(drawn, where, monkeypatch):
     part = MESHES['several parts']().parts[2]
     if where == 'base':
         part = part._replace(base_color=np.array([1, 1, 1, 0.5], np.float32))
@@ -178,32 +178,32 @@ def test_a_transparent_mesh_goes_to_the_ray_caster(drawn, where, monkeypatch):
         render_mesh(Mesh((part,)), cameras(), INTRINSICS, 80, 56, renderer='egl')
 
 
-# The same bytes, from any thread, and nothing left behind
+# Determinism, threads, processes and memory
 
 def digest(mesh: Mesh) -> str:
     return hashlib.sha256(render_mesh(mesh, cameras(), INTRINSICS, 80, 56, light='soft', renderer='egl')).hexdigest()
 
 
-def test_the_same_mesh_gives_the_same_bytes_whatever_was_drawn_before(drawn):
+def test_the_same_mesh_gives_the_same_bytes_after_any_other(drawn):
     meshes = [make() for make in MESHES.values()]
     first = [digest(mesh) for mesh in meshes]
     render_mesh(meshes[0], cameras(), INTRINSICS, 200, 100, samples=1, renderer='egl')
     assert [digest(mesh) for mesh in reversed(meshes)] == first[::-1]
 
 
-def test_threads_draw_at_the_same_time(drawn):
+def test_several_threads_may_render(drawn):
     meshes = [make() for make in MESHES.values()] * 3
     expected = [digest(mesh) for mesh in meshes]
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(digest, meshes)) == expected
 
 
-def test_what_was_made_for_a_mesh_is_released(drawn):
+def test_the_opengl_objects_of_a_mesh_are_released(drawn):
     library = ctypes.CDLL(ctypes.util.find_library('GL'))
 
     def alive() -> list[int]:
         kinds = library.glIsTexture, library.glIsBuffer, library.glIsFramebuffer, library.glIsVertexArray
-        return [sum(exists(name) & 255 for name in range(1, 3000)) for exists in kinds]  # one byte is returned
+        return [sum(exists(name) & 255 for name in range(1, 3000)) for exists in kinds]  # GLboolean is one byte
 
     mesh = MESHES['several parts']()
     digest(mesh)
@@ -214,7 +214,7 @@ def test_what_was_made_for_a_mesh_is_released(drawn):
     with pytest.raises(ValueError, match=r'1000000 x 1 texels.*raycast'):
         digest(broken)
     digest(mesh)
-    assert egl._in_thread(alive) == before and not egl._only.context.objects
+    assert egl._in_thread(alive) == before and not egl._renderer.context.objects
 
 
 _ELSEWHERE = """
@@ -236,8 +236,8 @@ print(test_egl.digest(test_egl.MESHES['several parts']()))
 """
 
 
-def test_another_process_draws_the_same_and_a_forked_one_says_that_it_cannot(drawn, root):
-    # With threads of its own, of which a forked process would wait for ever.
+def test_another_process_renders_the_same_and_a_forked_one_raises(drawn, root):
+    # With Mesa threads, for which a forked process would wait forever.
     environment = {**os.environ, 'LP_NUM_THREADS': '2', 'PYTHONPATH': os.pathsep.join(map(str, [root, root / 'tests']))}
     code = _ELSEWHERE.format(here=os.path.dirname(__file__))
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=environment, timeout=120)
@@ -246,14 +246,14 @@ def test_another_process_draws_the_same_and_a_forked_one_says_that_it_cannot(dra
     assert not done.stderr
 
 
-def test_a_teacher_can_be_loaded_after_drawing(drawn, root):
-    # open_clip imports torchvision, and that triton, whose LLVM and Mesa's do not bear one another in any order.
+def test_a_teacher_can_be_loaded_after_rendering(drawn, root):
+    # open_clip imports torchvision, which imports triton, whose LLVM conflicts with Mesa's in the wrong order.
     code = ("from clipgs_plugin.generation.rendering import choose_renderer; print(choose_renderer('auto')); "
             "import open_clip; print('alive')")
     assert run_python(code, PYTHONPATH=str(root)).split() == ['egl', 'alive']
 
 
-def test_mesa_gets_the_threads_of_torch_unless_the_user_says_otherwise(monkeypatch):
+def test_mesa_gets_the_threads_of_torch_unless_the_user_sets_its_own(monkeypatch):
     monkeypatch.delenv('LP_NUM_THREADS', raising=False)
     for threads, expected in [(1, '0'), (3, '3')]:
         monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)  # noqa: B023
@@ -266,14 +266,14 @@ def test_mesa_gets_the_threads_of_torch_unless_the_user_says_otherwise(monkeypat
     assert os.environ['LP_NUM_THREADS'] == '7'
 
 
-# Which renderer
+# Choice of the renderer
 
-def test_auto_is_egl_where_it_works(drawn):
+def test_auto_is_egl_if_available(drawn):
     assert choose_renderer() == choose_renderer('auto') == choose_renderer('egl') == 'egl'
     assert choose_renderer('raycast') == 'raycast'
 
 
-def test_without_moderngl_the_extra_is_named_and_auto_casts_rays(fresh, monkeypatch):
+def test_without_moderngl_the_extra_is_named_and_auto_is_raycast(fresh, monkeypatch):
     monkeypatch.setitem(sys.modules, 'moderngl', None)
     with pytest.raises(ImportError, match=r'moderngl; pip install "clipgs_plugin\[triplets\]"'):
         choose_renderer('egl')
@@ -283,7 +283,7 @@ def test_without_moderngl_the_extra_is_named_and_auto_casts_rays(fresh, monkeypa
 
 @pytest.mark.parametrize('error', [Exception('libEGL not loaded'),
                                    ValueError('Requested OpenGL version 330, got version 210')])
-def test_without_a_context_its_reason_and_the_packages_are_named_and_auto_casts_rays(fresh, monkeypatch, error):
+def test_without_a_context_the_reason_and_the_packages_are_named_and_auto_is_raycast(fresh, monkeypatch, error):
     def fail(**_):
         raise error
 

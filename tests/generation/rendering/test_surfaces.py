@@ -18,7 +18,7 @@ def part(triangles, color=(1, 1, 1, 1), **look) -> MeshPart:
 
 
 def sphere(steps: int = 24) -> MeshPart:
-    """A unit sphere of triangles with its own normals at the corners."""
+    """A unit sphere of triangles with exact normals at the corners."""
     polar, around = np.linspace(1e-3, np.pi - 1e-3, steps), np.linspace(0, 2 * np.pi, 2 * steps)
     grid = np.stack([np.sin(polar)[:, None] * np.cos(around), np.sin(polar)[:, None] * np.sin(around),
                      np.cos(polar)[:, None] + 0 * around], -1)
@@ -28,7 +28,7 @@ def sphere(steps: int = 24) -> MeshPart:
 
 
 def bilinear(texture: np.ndarray, u: float, v: float) -> np.ndarray:
-    """One look-up in float64, texels weighing by alpha, the texture tiled over the plane."""
+    """One look-up in float64 with weights of alpha in a repeated texture."""
     height, width = texture.shape[:2]
     x, y = u * width - 0.5, (1 - v) * height - 0.5
     column, row = int(np.floor(x)), int(np.floor(y))
@@ -41,7 +41,7 @@ def bilinear(texture: np.ndarray, u: float, v: float) -> np.ndarray:
     return np.array([*(total / alpha if alpha > 0 else total), alpha])
 
 
-# Upright and to size
+# Rotation and normalisation
 
 @pytest.mark.parametrize('up', UPS)
 def test_up_becomes_y_and_nothing_is_mirrored(up, random_cloud):
@@ -61,7 +61,7 @@ def test_up_becomes_y_and_nothing_is_mirrored(up, random_cloud):
 
 
 @pytest.mark.parametrize('up', UPS)
-def test_posed_images_see_the_turned_points_where_they_saw_them(up):
+def test_posed_images_see_the_rotated_points_at_the_same_pixels(up):
     rng = np.random.default_rng(1)
     rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     viewmats = np.eye(4, dtype=np.float32)[None].repeat(2, 0)
@@ -76,7 +76,7 @@ def test_posed_images_see_the_turned_points_where_they_saw_them(up):
     assert after.images is images and np.array_equal(before.viewmats, viewmats)
 
 
-def test_the_bounding_box_is_centred_and_the_farthest_point_is_at_one():
+def test_normalisation_centres_the_bounding_box_and_moves_the_farthest_point_to_distance_one():
     cloud = np.array([(1, 2, 3), (5, 2, 3), (1, 4, 3), (2, 3, 9)], np.float32)  # box (1..5, 2..4, 3..9)
     points, centre, radius = normalised(Points(cloud))
     np.testing.assert_allclose(centre, (3, 3, 6))
@@ -88,12 +88,12 @@ def test_the_bounding_box_is_centred_and_the_farthest_point_is_at_one():
     np.testing.assert_allclose(mesh.parts[1].triangles[0], points.positions[1:], atol=1e-6)
 
 
-def test_a_single_point_far_out_is_centred_only():
+def test_coinciding_points_are_only_centred():
     points, centre, radius = normalised(Points(np.array([(1e4, -3, 0.1)] * 3, np.float32)))
     assert radius == 1 and (points.positions == 0).all() and centre[0] == 1e4
 
 
-def test_contents_of_other_kinds_are_refused(random_cloud):
+def test_content_of_other_types_is_refused(random_cloud):
     with pytest.raises(TypeError, match='GaussianCloud'):
         normalised(random_cloud(3))
     with pytest.raises(TypeError, match='list'):
@@ -115,7 +115,7 @@ def test_textures_are_bilinear_and_repeat(opaque, shape):
     np.testing.assert_allclose(texture_at(texture, uv.astype(np.float32)), expected, atol=3e-4 * max(shape))
 
 
-def test_colours_multiply_and_parts_keep_their_own():
+def test_colours_multiply_within_their_part():
     texture = np.full((2, 2, 4), (255, 102, 51, 255), np.uint8)
     triangle = np.array([[(0, 0, 0), (1, 0, 0), (0, 1, 0)]])
     colors = np.array([[(1, 1, 1, 1), (0, 1, 1, 1), (1, 0, 1, 0)]], np.float32)
@@ -128,10 +128,10 @@ def test_colours_multiply_and_parts_keep_their_own():
 
 # Samples
 
-def test_samples_lie_on_the_sphere_with_its_normals_and_spread_evenly():
+def test_samples_of_a_sphere_are_even_and_have_its_normals():
     surface = sample_surface(Mesh((sphere(),)), 4000, seed=0)
     length = np.linalg.norm(surface.positions, axis=1)
-    assert length.max() <= 1 + 1e-6 and length.min() > 0.99  # the chords of 24 steps lie within
+    assert length.max() <= 1 + 1e-6 and length.min() > 0.99  # chords of 24 steps lie inside
     np.testing.assert_allclose(np.linalg.norm(surface.normals, axis=1), 1, atol=1e-5)
     assert ((surface.normals * surface.positions).sum(1) / length > 0.999).all()
     # The area of a zone of a sphere is its height (Archimedes).
@@ -139,7 +139,7 @@ def test_samples_lie_on_the_sphere_with_its_normals_and_spread_evenly():
     np.testing.assert_allclose(shares, 0.2, atol=0.012)
 
 
-def test_triangles_get_points_by_their_area_to_one_point():
+def test_the_points_of_a_triangle_are_proportional_to_its_area_up_to_one():
     small, large = [(0, 0, 0), (1, 0, 0), (0, 1, 0)], [(0, 0, 5), (3, 0, 5), (0, 2, 5)]
     for seed in range(5):
         height = sample_surface(Mesh((part([small]), part([large]))), 700, seed).positions[:, 2]
@@ -155,7 +155,7 @@ def test_points_spread_evenly_over_a_triangle():
     np.testing.assert_allclose(found, [1 / 3, 1 / 3, 1 / 6, 1 / 6, 1 / 12], atol=0.012)
 
 
-def test_colours_of_samples_are_those_of_the_texture_there():
+def test_samples_have_the_colours_of_the_texture():
     texture = np.random.default_rng(3).integers(0, 256, (4, 6, 4), np.uint8)
     texture[..., 3] = 255
     square = [[(0, 0, 0), (1, 0, 0), (1, 1, 0)], [(0, 0, 0), (1, 1, 0), (0, 1, 0)]]
@@ -165,7 +165,7 @@ def test_colours_of_samples_are_those_of_the_texture_there():
     np.testing.assert_allclose(surface.colors, expected, atol=1e-4)
 
 
-def test_what_is_transparent_is_sampled_by_its_alpha():
+def test_transparent_surfaces_are_sampled_by_alpha():
     left, right = [(0, 0, 0), (1, 0, 0), (0, 1, 0)], [(5, 0, 0), (6, 0, 0), (5, 1, 0)]
     clear = sample_surface(Mesh((part([left], (1, 0, 0, 0)), part([right], (0, 1, 0, 1)))), 50, 0)
     assert len(clear.positions) == 50 and (clear.positions[:, 0] >= 5).all() and (clear.colors == (0, 1, 0)).all()
@@ -176,7 +176,7 @@ def test_what_is_transparent_is_sampled_by_its_alpha():
         sample_surface(Mesh((part([left], (1, 0, 0, 0)),)), 10, 0)
 
 
-def test_a_seed_is_the_same_points():
+def test_the_same_seed_gives_the_same_points():
     mesh = Mesh((sphere(8),))
     one, same, other = (sample_surface(mesh, 100, seed) for seed in (4, 4, 5))
     for name in ('positions', 'normals', 'colors'):
@@ -184,11 +184,11 @@ def test_a_seed_is_the_same_points():
         assert getattr(one, name).dtype == np.float32
     assert not np.array_equal(one.positions, other.positions)
     torch.manual_seed(9)
-    np.random.seed(9)  # no generator of others matters
+    np.random.seed(9)  # global generators have no influence
     assert np.array_equal(one.positions, sample_surface(mesh, 100, 4).positions)
 
 
-def test_nothing_to_sample_is_refused():
+def test_a_mesh_without_area_and_a_count_of_zero_are_refused():
     flat = MeshPart(np.ones((2, 3, 3), np.float32), np.ones((2, 3, 3), np.float32), np.ones(4, np.float32))
     with pytest.raises(ValueError, match='2 triangles without area'):
         sample_surface(Mesh((flat,)), 10, 0)

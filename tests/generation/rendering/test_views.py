@@ -13,7 +13,7 @@ from clipgs_plugin.generation.sources.mesh import MeshSource
 
 pytest.importorskip('trimesh')
 
-# Of a colour; OpenGL rounds samples to 8 bits.
+# Tolerance of a colour; OpenGL rounds samples to 8 bits.
 TOLERANCE = dict(raycast=1e-5, egl=0.5 / 255 + 1e-5)
 
 
@@ -52,15 +52,15 @@ FRONT = ops.look_at([[0.0, 0.0, 3.0]]).numpy()  # from +z with y up: right is x,
 
 
 def filling(width: int, height: int, half: float = 1.0) -> np.ndarray:
-    """Intrinsics under which a quad at the origin, seen from ``FRONT``, is as wide as the picture."""
+    """Intrinsics that make a quad at the origin, seen from ``FRONT``, as wide as the image."""
     focal = width * 3.0 / (2 * half)
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
 
-# What a camera sees where
+# Projection
 
 @pytest.mark.parametrize('eye, pixel', [
-    # The axes of the picture by hand: x right, y down, for the camera at (0, 0, 3) and for those a quarter turn off.
+    # Image axes by hand, x right and y down, for cameras at 0, 90 and 180 degrees.
     ((0.0, 0.0, 3.0), lambda x, y, z: (x / (3 - z), -y / (3 - z))),
     ((3.0, 0.0, 0.0), lambda x, y, z: (-z / (3 - x), -y / (3 - x))),
     ((0.0, 0.0, -3.0), lambda x, y, z: (-x / (3 + z), -y / (3 + z))),
@@ -70,7 +70,7 @@ def test_a_point_appears_at_the_pixel_of_the_pinhole_formula(eye, pixel, point, 
     tetrahedron = np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]) * 0.02 + point
     mesh = Mesh((part([tetrahedron[list(face)] for face in itertools.combinations(range(4), 3)]),))
     size, focal = 64, 70.0
-    intrinsics = np.array([[focal, 0, 30], [0, focal, 34], [0, 0, 1]])  # off the middle, each axis its own way
+    intrinsics = np.array([[focal, 0, 30], [0, focal, 34], [0, 0, 1]])  # a principal point off the centre
     viewmats = ops.look_at([eye]).numpy()
     alpha = render_mesh(mesh, viewmats, intrinsics, size, size, samples=8, renderer=renderer)[0, ..., 3].astype(float)
     rows, columns = np.mgrid[:size, :size] + 0.5
@@ -80,7 +80,7 @@ def test_a_point_appears_at_the_pixel_of_the_pinhole_formula(eye, pixel, point, 
 
 
 def box_rays(low, high, colors, viewmat, intrinsics, size: int, samples: int) -> np.ndarray:
-    """A box with six colours (-x, +x, -y, +y, -z, +z) by the slab method, one ray at a time in float64."""
+    """A box of six colours (-x, +x, -y, +y, -z, +z) by the slab method, ray by ray in float64."""
     rotation, eye = viewmat[:3, :3].astype(float), -viewmat[:3, :3].T.astype(float) @ viewmat[:3, 3]
     image = np.zeros((size, size, 4))
     for row, column in itertools.product(range(size), range(size)):
@@ -108,7 +108,7 @@ def box(low, high, colors) -> Mesh:
 
 
 @pytest.mark.parametrize('eye', [(1.9, 1.1, 2.2), (-1.3, -2.3, 0.7)])
-def test_a_box_of_six_colours_equals_its_plain_ray_tracing(eye, renderer):
+def test_a_box_of_six_colours_equals_plain_ray_tracing(eye, renderer):
     low, high = np.array([-0.5, -0.3, -0.4]), np.array([0.6, 0.45, 0.3])
     colors = np.array([RED, GREEN, BLUE, (1, 1, 0, 1), (0, 1, 1, 1), (0.25, 0.5, 0.75, 1)], float)
     viewmat, intrinsics = ops.look_at(eye).numpy(), ops.intrinsics(35.0, 24, 24).numpy().astype(float)
@@ -132,17 +132,17 @@ def test_alpha_is_the_share_of_samples_and_colour_is_not_premultiplied(renderer)
 
 
 @pytest.mark.parametrize('width, height', [(2, 2), (6, 5)])
-def test_a_texture_that_fills_the_picture_is_the_picture(width, height, renderer):
+def test_a_texture_that_fills_the_image_equals_the_image(width, height, renderer):
     texture = np.random.default_rng(0).integers(0, 256, (height, width, 4), np.uint8)
     texture[..., 3] = 255
     plane = quad() * (1.0, height / width, 1.0)
     mesh = Mesh((part(plane, uv=QUAD_UV, texture=texture),))
-    # A pixel's centre is a texel's, and the first row lies at v = 1.
+    # Centres of pixels and texels coincide; the first row is at v = 1.
     found = render_mesh(mesh, FRONT, filling(width, height), width, height, samples=1, renderer=renderer)[0]
     np.testing.assert_allclose(found, texture / 255, atol=2e-3)
 
 
-def test_colours_of_corners_spread_over_the_triangle_times_the_base_colour(renderer):
+def test_corner_colours_are_interpolated_and_multiplied_by_the_base_colour(renderer):
     colors = np.array([[RED, GREEN, BLUE]], np.float32)
     triangle = np.array([[(-1, -1, 0), (1, -1, 0), (-1, 1, 0)]])
     mesh = Mesh((part(triangle, (0.5, 1.0, 0.25, 1.0), colors=colors),))
@@ -153,7 +153,7 @@ def test_colours_of_corners_spread_over_the_triangle_times_the_base_colour(rende
         np.testing.assert_allclose(found[row, column], [*expected, 1], atol=max(1e-4, TOLERANCE[renderer]))
 
 
-def test_what_is_transparent_lets_the_next_surface_through(renderer):
+def test_transparent_surfaces_show_the_next_surface(renderer):
     veil, wall = part(quad(z=0.5), (1, 0, 0, 0.25)), part(quad(z=-0.5), BLUE)
     front = render_mesh(Mesh((wall, veil)), FRONT, filling(8, 8, 2), 8, 8, renderer=renderer)[0, 4, 4]
     np.testing.assert_allclose(front, [0.25, 0, 0.75, 1], atol=TOLERANCE[renderer])
@@ -170,7 +170,7 @@ def test_a_camera_inside_the_mesh_sees_it_everywhere(renderer):
     np.testing.assert_allclose(found, wall, atol=TOLERANCE[renderer])
 
 
-def test_a_texture_finer_than_the_rays_is_averaged(renderer):
+def test_a_texture_finer_than_the_samples_is_averaged(renderer):
     checks = np.indices((512, 512)).sum(0) % 2 * 255
     texture = np.stack([checks, checks, checks, np.full_like(checks, 255)], -1).astype(np.uint8)
     mesh = Mesh((part(quad(), uv=QUAD_UV, texture=texture),))
@@ -178,7 +178,7 @@ def test_a_texture_finer_than_the_rays_is_averaged(renderer):
     np.testing.assert_allclose(found[..., :3], 0.5, atol=0.01)
 
 
-def test_the_soft_light_comes_from_above_the_camera_and_on_both_sides(renderer):
+def test_the_soft_light_comes_from_above_the_camera_and_lights_both_sides(renderer):
     def brightness(triangles, normals=None) -> float:
         mesh = Mesh((part(triangles, normals=normals),))
         return render_mesh(mesh, FRONT, filling(8, 8), 8, 8, light='soft', renderer=renderer)[0, 4, 4, 0]
@@ -186,7 +186,7 @@ def test_the_soft_light_comes_from_above_the_camera_and_on_both_sides(renderer):
     turn = np.array([[1, 0, 0], [0, math.cos(0.6), -math.sin(0.6)], [0, math.sin(0.6), math.cos(0.6)]])
     assert brightness(quad()) == pytest.approx(0.45 + 0.55 * 0.8, abs=TOLERANCE[renderer])
     assert brightness(quad()[:, ::-1]) == pytest.approx(0.45 + 0.55 * 0.8, abs=TOLERANCE[renderer])
-    for matrix in (turn, turn.T):  # one looks up, one down
+    for matrix in (turn, turn.T):  # one faces up, one down
         expected = 0.45 + 0.55 * (matrix @ (0, 0, 1)) @ (0, 0.6, 0.8)
         assert brightness(quad() @ matrix.T) == pytest.approx(expected, abs=TOLERANCE[renderer])
     smooth = np.broadcast_to((0.0, 0.6, 0.8), (2, 3, 3))
@@ -194,7 +194,7 @@ def test_the_soft_light_comes_from_above_the_camera_and_on_both_sides(renderer):
     assert brightness(quad(), -smooth) == pytest.approx(1.0, abs=TOLERANCE[renderer])
 
 
-def test_wrong_arguments_are_named(renderer):
+def test_invalid_arguments_are_named(renderer):
     mesh = Mesh((part(quad()),))
     for arguments, message in [
         (dict(light='sun'), "light='sun'"), (dict(samples=0), 'samples=0'), (dict(viewmats=FRONT[0]), r'\(V, 4, 4\)'),
@@ -206,7 +206,7 @@ def test_wrong_arguments_are_named(renderer):
     assert render_mesh(mesh, FRONT[:0], filling(4, 4), 4, 4, renderer=renderer).shape == (0, 4, 4, 4)
 
 
-def test_a_scanned_object_fills_a_part_of_the_picture_with_colours(data):
+def test_a_scanned_object_covers_part_of_the_image(data):
     path = data / 'gso' / 'Lactoferrin' / 'model_0.obj'
     mesh, _, _ = normalised(turned(MeshSource(up='z').load(Listed('x', path)), 'z'))
     rule = ViewRule(num_views=4, size=48)
@@ -215,7 +215,7 @@ def test_a_scanned_object_fills_a_part_of_the_picture_with_colours(data):
     assert (covered.mean((1, 2)) > 0.05).all() and (covered.mean((1, 2)) < 0.95).all()
     assert not covered[:, [0, -1]].any() and not covered[:, :, [0, -1]].any()
     assert (images[..., :3].std((1, 2)) > 0.02).all()
-    # A white cap on a bottle with a blue label: white is up.
+    # The bottle has a white cap above a blue label.
     label = images[2][(images[2][..., 2] > images[2][..., 0] + 0.15) & covered[2]]
     rows = np.mgrid[:48, :48][0]
     blue = (images[2][..., 2] > images[2][..., 0] + 0.15) & covered[2]
@@ -225,10 +225,10 @@ def test_a_scanned_object_fills_a_part_of_the_picture_with_colours(data):
     assert np.array_equal(images, again)
 
 
-# The rule of the cameras
+# Cameras
 
 @pytest.mark.parametrize('num_views, num_test', [(36, 12), (8, 4), (5, 5), (1, 1)])
-def test_cameras_stand_on_the_sphere_look_at_the_origin_and_are_not_shared(num_views, num_test):
+def test_cameras_look_at_the_origin_from_a_sphere_and_held_out_ones_differ(num_views, num_test):
     rule = ViewRule(num_views, num_test, distance=2.5)
     train, test = rule.train_cameras(), rule.test_cameras()
     assert train.shape == (num_views, 4, 4) and test.shape == (num_test, 4, 4)
@@ -238,14 +238,14 @@ def test_cameras_stand_on_the_sphere_look_at_the_origin_and_are_not_shared(num_v
                                atol=1e-6)
     np.testing.assert_allclose(np.linalg.det(rotations), 1, atol=1e-6)
     np.testing.assert_allclose(both[:, :3, 3], np.broadcast_to((0, 0, 2.5), (len(both), 3)), atol=1e-5)
-    assert (rotations[:, 1, 1] <= 1e-6).all()  # y of the world never points down in the picture
+    assert (rotations[:, 1, 1] <= 1e-6).all()  # the y axis of the world never points down in the image
     eyes = -np.einsum('vji,vj->vi', rotations, both[:, :3, 3]) / 2.5
     closest = min(np.degrees(np.arccos(np.clip(a @ b, -1, 1))) for a in eyes[:num_views] for b in eyes[num_views:])
-    # A share of the spacing of cameras spread evenly over a sphere; half of it is the most there could be.
+    # A quarter of the spacing of cameras spread evenly over a sphere; at most half is possible.
     assert closest > 0.25 * math.degrees(math.sqrt(4 * math.pi / num_views))
 
 
-def test_the_unit_sphere_fits_into_the_default_picture():
+def test_the_unit_sphere_fits_into_the_default_image():
     rule = ViewRule()
     focal, center = rule.intrinsics()[0, 0], rule.intrinsics()[0, 2]
     edge = focal * math.tan(math.asin(1 / rule.distance))
@@ -253,7 +253,7 @@ def test_the_unit_sphere_fits_into_the_default_picture():
     assert 0.95 * rule.size / 2 < edge < rule.size / 2
 
 
-def test_a_rule_written_to_a_config_is_the_same_rule():
+def test_a_rule_survives_a_round_trip_through_its_dict():
     rule = ViewRule(num_views=7, num_test=0, background=[0, 0.5, 1])
     assert ViewRule(**rule.to_dict()) == rule and rule.to_dict()['background'] == [0.0, 0.5, 1.0]
     assert rule.test_cameras().shape == (0, 4, 4)
