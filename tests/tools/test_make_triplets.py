@@ -91,7 +91,7 @@ def test_what_a_folder_holds_besides_and_its_splits_are_said(tmp_path, config, c
     assert '(SplatSource, y up)' in printed.err
     assert 'not fitted: 1 (splats kept as they came)' in printed.out
     assert 'not fitted: 1 (splats cut to the SH degree' in printed.out and 'splits: 2 train' in printed.out
-    with pytest.raises(ValueError, match='out is a folder of triplets'):
+    with pytest.raises(ValueError, match='out is a triplet dataset'):
         main([str(tmp_path / 'out'), str(tmp_path / 'again')])
     assert main([str(tmp_path), str(tmp_path / 'other'), '--config', config, '--workers', '0', '--source', 'mesh']) == 0
     assert 'splits: 1 test; none to train on' in capsys.readouterr().out
@@ -195,7 +195,7 @@ def test_files_tell_the_source(tmp_path, name, content, expected):
     (tmp_path / name).write_text(content)
     if expected is None:  # a table is a manifest where it is named, and nothing among other files
         assert detect_source(tmp_path / name) == 'manifest'
-        with pytest.raises(ValueError, match='holds nothing that tells a source'):
+        with pytest.raises(ValueError, match='holds no file that identifies a source'):
             detect_source(tmp_path)
     else:
         assert detect_source(tmp_path) == expected

@@ -341,7 +341,7 @@ def test_a_factor_multiplies_the_texture_in_linear_light(tmp_path):
 
 
 @pytest.mark.parametrize('mode, alphas', [('OPAQUE', (1, 1)), ('MASK', (0, 1)), ('BLEND', (0.25, 0.5))])
-def test_alpha_is_what_the_mode_says(mode, alphas, tmp_path):
+def test_alpha_follows_the_mode(mode, alphas, tmp_path):
     pixels = np.array([[(255, 255, 255, 127.5), (255, 255, 255, 255)]]).astype(np.uint8)
     material = dict(pbrMetallicRoughness=dict(baseColorFactor=[1, 1, 1, 0.5], baseColorTexture=dict(index=0)),
                     alphaMode=mode, alphaCutoff=0.3)
@@ -431,7 +431,7 @@ def test_materials_of_obj(tmp_path):
     np.testing.assert_allclose(black, (1, 1, 1, 1), atol=1e-6)
 
 
-def test_missing_textures_are_left_out_with_a_warning_or_refused(tmp_path):
+def test_missing_textures_cause_a_warning_or_an_error(tmp_path):
     (tmp_path / 'broken.png').write_bytes(b'not an image')
     (tmp_path.parent / 'secret.png').write_bytes(png())
     for texture, mtl, reason in [('gone.png', 'paint.mtl', 'gone.png, which was not found'),

@@ -151,7 +151,7 @@ def test_array_headers_that_promise_too_much_are_refused_before_allocation(tmp_p
     assert len(PointSource().list(path)) == 1
 
 
-def test_missing_points_of_an_organised_pcd_are_left_out(tmp_path):
+def test_missing_points_of_an_organised_pcd_are_dropped(tmp_path):
     path = tmp_path / 'a.pcd'
     head = PCD.format(rgb='rgb', kind='U', data='ascii').replace('WIDTH 4', 'WIDTH 3').replace('HEIGHT 1', 'HEIGHT 2')
     rows = [[*XYZ[i], packed_rgb('U')[i], *NORMALS[i], 0, 0, 0] for i in range(4)]
@@ -328,7 +328,7 @@ PCD_PLAIN = PCD.format(rgb='rgb', kind='F', data='binary').encode()
     ('a.xyz', bytes(range(256)), 'not a table of numbers'),
     ('a.las', b'LASF', "unknown ending '.las' of a point cloud"),
 ])
-def test_bad_files_say_why(tmp_path, name, content, reason):
+def test_bad_files_are_refused_with_a_reason(tmp_path, name, content, reason):
     path = tmp_path / name
     if callable(content):
         content(path)
