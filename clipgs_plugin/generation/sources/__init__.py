@@ -25,11 +25,7 @@ _NAMES = {kind.__name__: name for name, kind in SOURCES.items()}
 def detect_source(root: str | Path) -> str:
     """Return the name in ``SOURCES`` that fits a file, or most of the first files of a folder.
 
-    The header of a ``.ply`` decides between splats, a mesh and points.
-
-    Raises:
-        FileNotFoundError: The file or folder does not exist.
-        ValueError: No file identifies a source.
+    The header of a ``.ply`` decides between splats, a mesh and points. Errors are those of :func:`found_sources`.
     """
     return next(iter(found_sources(root)))
 

@@ -27,8 +27,8 @@ class Look(NamedTuple):
     texture: ndarray | None = None
 
 
-def plain_look(path: Path, mesh, textures: dict[tuple, ndarray], stl_header: bytes) -> Look:
-    """Return the colours of a mesh of any format but glTF."""
+def mesh_look(path: Path, mesh, textures: dict[tuple, ndarray], stl_header: bytes) -> Look:
+    """Return the colours of a mesh of any format except glTF."""
     visual = mesh.visual
     colors = None
     if visual.kind == 'texture':

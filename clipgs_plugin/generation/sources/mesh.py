@@ -17,7 +17,7 @@ from clipgs_plugin.generation.arrays import unit_vectors
 from clipgs_plugin.generation.objects import Listed, Mesh, MeshPart
 from clipgs_plugin.generation.sources.base import check_axis
 from clipgs_plugin.generation.sources.listing import find_files, list_files
-from clipgs_plugin.generation.sources.materials import Look, gltf_look, plain_look, prepare_gltf
+from clipgs_plugin.generation.sources.materials import Look, gltf_look, mesh_look, prepare_gltf
 from clipgs_plugin.generation.sources.mesh_formats import check_stl, read_off
 from clipgs_plugin.registry import TASK_UTILS
 
@@ -106,7 +106,7 @@ class MeshSource:
                 look = gltf_look(path, mesh, materials, textures, self._report_missing)
                 parts.append(_make_part(path, mesh, np.asarray(matrix, np.float64), look))
             else:
-                look = plain_look(path, mesh, textures, data[:80] if kind == 'stl' else b'')
+                look = mesh_look(path, mesh, textures, data[:80] if kind == 'stl' else b'')
                 parts.append(_make_part(path, mesh, np.asarray(matrix, np.float64), look))
         if not parts:
             content = f'{points} points and no faces: it is a point cloud or a splat' if points else 'no faces'
