@@ -91,7 +91,7 @@ def test_other_files_of_a_folder_and_its_splits_are_reported(tmp_path, config, c
     assert '(SplatSource, y up)' in printed.err
     assert 'not fitted: 1 (splats kept as they came)' in printed.out
     assert 'not fitted: 1 (splats cut to the SH degree' in printed.out and 'splits: 2 train' in printed.out
-    with pytest.raises(ValueError, match='out is a folder of triplets'):
+    with pytest.raises(ValueError, match='out is a triplet dataset'):
         main([str(tmp_path / 'out'), str(tmp_path / 'again')])
     assert main([str(tmp_path), str(tmp_path / 'other'), '--config', config, '--workers', '0', '--source', 'mesh']) == 0
     assert 'splits: 1 test; no train split' in capsys.readouterr().out
@@ -196,7 +196,7 @@ def test_the_source_is_detected_from_the_files(tmp_path, name, content, expected
     (tmp_path / name).write_text(content)
     if expected is None:  # a table is a manifest only if it is named itself
         assert detect_source(tmp_path / name) == 'manifest'
-        with pytest.raises(ValueError, match='holds nothing that tells a source'):
+        with pytest.raises(ValueError, match='holds no file that identifies a source'):
             detect_source(tmp_path)
     else:
         assert detect_source(tmp_path) == expected

@@ -1,4 +1,4 @@
-"""What trimesh leaves out of the files that it reads: the colours of OFF and of binary STL."""
+"""Colours and checks that trimesh lacks: OFF and binary STL."""
 from __future__ import annotations
 
 import re
@@ -9,11 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
+from clipgs_plugin.structures import MISSING_COLOR
+
 _OFF = re.compile(r'(ST)?(C)?(N)?(4)?(n)?OFF\s*(BINARY\b)?')
 
 
 class Off(NamedTuple):
-    """A mesh of an .off file; polygons are fans of triangles."""
+    """Mesh of an .off file; polygons are split into fans of triangles."""
 
     vertices: ndarray                        # (V, 3) float64
     faces: ndarray                           # (F, 3) int64
@@ -21,27 +23,26 @@ class Off(NamedTuple):
     face_colors: ndarray | None              # (F, 4) uint8
 
 
-def read_off(path: Path, data: bytes, gray: float) -> Off:
-    """An .off file: ``OFF``, ``COFF``, ``NOFF`` and so on, with colours of vertices or of faces.
+def read_off(path: Path, data: bytes) -> Off:
+    """Parse an .off file (``OFF``, ``COFF``, ``NOFF`` and so on) with colours of vertices or faces.
 
-    Colours are 0..255, or 0..1 where none exceeds 1. Indices into a table of colours are passed over.
+    Colours are 0..255, or 0..1 if none exceeds 1. Indices into a colour table are ignored; faces without a colour among
+    coloured ones are grey.
 
     Args:
-        path: Named in errors.
-        data: What the file holds.
-        gray: sRGB of faces without a colour among others that have one.
+        path: Path of the file, for messages.
+        data: Bytes of the file.
 
     Raises:
-        ValueError: No text of this format, or fewer vertices and faces than its header promises.
+        ValueError: Not a text file of this format, or fewer vertices and faces than the header promises.
 
     Source: the Geomview manual, "OFF Files".
     """
     lines = [line for row in data.decode('utf-8', 'replace').splitlines() if (line := row.partition('#')[0].strip())]
     header = _OFF.match(lines[0]) if lines else None
     if header is None or header[4] or header[5] or header[6]:
-        what = 'is of a kind of OFF that is not read (binary, or not of three dimensions)' if header else \
-            'does not begin like an .off file; it is not what its ending says'
-        raise ValueError(f'{path} {what}')
+        raise ValueError(f'{path} ' + ('is a kind of OFF that is not supported (binary, or not three-dimensional)'
+                                       if header else 'does not begin like an .off file; its ending is wrong'))
     lines[:1] = [rest] if (rest := lines[0][header.end():].strip()) else []  # counts may follow on the same line
     try:
         num_vertices, num_faces = (int(word) for word in lines[0].split()[:2])
@@ -53,7 +54,7 @@ def read_off(path: Path, data: bytes, gray: float) -> Off:
             return Off(np.zeros((0, 3)), np.zeros((0, 3), np.int64), None, None)
         table = np.loadtxt(rows, ndmin=2)
         colors = table[:, 6:10] if header[3] else table[:, 3:7]
-        faces, of_faces = _fans(polygons)
+        faces, face_colors = _split_polygons(polygons)
     except (ValueError, IndexError, OverflowError) as error:
         raise ValueError(f'{path} cannot be read as .off: {error}') from error
     if table.shape[1] < 3:
@@ -61,14 +62,14 @@ def read_off(path: Path, data: bytes, gray: float) -> Off:
     if len(faces) and not 0 <= faces.min() <= faces.max() < len(table):
         raise ValueError(f'{path} has faces on vertices {faces.min()} to {faces.max()}, out of the range of its '
                          f'{len(table)}; it is broken')
-    return Off(table[:, :3], faces, _rgba(colors, gray) if header[2] and colors.shape[1] >= 3 else None,
-               None if np.isnan(of_faces).all() else _rgba(of_faces, gray))
+    return Off(table[:, :3], faces, _rgba(colors) if header[2] and colors.shape[1] >= 3 else None,
+               None if np.isnan(face_colors).all() else _rgba(face_colors))
 
 
-def _fans(polygons: list[str]) -> tuple[ndarray, ndarray]:
-    """Lines of faces as triangles (F, 3) int64 and their colours (F, 4), NaN where there are none.
+def _split_polygons(polygons: list[str]) -> tuple[ndarray, ndarray]:
+    """Split lines of faces into triangles (F, 3) int64 and their colours (F, 4), NaN for none.
 
-    Lines that are alike are read together: those of one kind first, then those of the next.
+    Lines with equal numbers of corners and words are parsed together, so these groups follow one another.
     """
     alike: dict[tuple[int, int], list[str]] = defaultdict(list)
     for line in polygons:
@@ -90,39 +91,38 @@ def _fans(polygons: list[str]) -> tuple[ndarray, ndarray]:
     return np.concatenate(faces), np.concatenate(colors)
 
 
-def _rgba(colors: ndarray, gray: float) -> ndarray:
-    """Colours (N, 3) or (N, 4) as (N, 4) uint8; NaN stands for grey, and for an alpha of 1."""
+def _rgba(colors: ndarray) -> ndarray:
+    """Convert colours (N, 3) or (N, 4) to (N, 4) uint8; NaN becomes grey, and an alpha of 1."""
     top = 1.0 if np.nanmax(colors) > 1 else 255.0
     rgba = np.full((len(colors), 4), 255.0)
     rgba[:, :colors.shape[1]] = colors * top
-    rgba[np.isnan(rgba[:, :3]).any(1), :3] = 255 * gray
+    rgba[np.isnan(rgba[:, :3]).any(1), :3] = 255 * MISSING_COLOR
     return np.rint(np.nan_to_num(rgba, nan=255.0).clip(0, 255)).astype(np.uint8)
 
 
 def check_stl(path: Path, data: bytes) -> None:
-    """Refuses a binary .stl whose length is not that of its faces.
+    """Check that the length of a binary .stl fits its number of faces.
 
     Raises:
-        ValueError: The same.
+        ValueError: The length does not fit.
     """
-    if b'facet' in data[:4096].lower():
-        return  # text
+    if b'facet' in data[:4096].lower():  # text
+        return
     promised, held = int.from_bytes(data[80:84], 'little'), (len(data) - 84) / 50
     if promised != held:
         raise ValueError(f'{path}: header promises {promised} faces, the file has bytes for {max(0, held):.6g}; it is '
                          'truncated, or not what its ending says')
 
 
-def stl_colors(header: bytes, attributes: ndarray, gray: float) -> ndarray | None:
-    """Colours of the faces of a binary .stl, (F, 4) float32, None where it has none.
+def stl_colors(header: bytes, attributes: ndarray) -> ndarray | None:
+    """Decode the colours of the faces of a binary .stl, (F, 4) float32; None if it has no colours.
 
-    They are 15 bits in the attribute of a face: as Materialise Magics writes them where the header says ``COLOR=``,
-    and as VisCAM and SolidView do where it does not.
+    A colour is 15 bits of a face's attribute, in the order of Materialise Magics if the header contains ``COLOR=``, and
+    of VisCAM and SolidView otherwise. Uncoloured faces take the colour of the header, or grey.
 
     Args:
-        header: The first 80 bytes.
-        attributes: Of the faces, (F,) uint16.
-        gray: sRGB of faces without a colour.
+        header: First 80 bytes of the file.
+        attributes: Attributes of the faces, (F,) uint16.
     """
     place = header.find(b'COLOR=')
     magics = 0 <= place <= len(header) - 10
@@ -130,6 +130,6 @@ def stl_colors(header: bytes, attributes: ndarray, gray: float) -> ndarray | Non
     if not magics and not stated.any():
         return None
     parts = np.stack([attributes >> shift & 31 for shift in ((0, 5, 10) if magics else (10, 5, 0))], -1) / 31
-    rest = np.frombuffer(header[place + 6:place + 9], np.uint8) / 255 if magics else np.full(3, gray)
+    rest = np.frombuffer(header[place + 6:place + 9], np.uint8) / 255 if magics else np.full(3, MISSING_COLOR)
     colors = np.where(stated[:, None], parts, rest)
     return np.concatenate([colors, np.ones((len(colors), 1))], -1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The outside of an object from its masks alone, where no points of it are known.
+"""Visual hull: points on the surface of an object, computed from its masks alone.
 
 Source: Laurentini, "The Visual Hull Concept for Silhouette-Based Image Understanding", 1994.
 """
@@ -9,33 +9,34 @@ import warnings
 import numpy as np
 from numpy import ndarray
 
+from clipgs_plugin.generation.arrays import unit_vectors
 from clipgs_plugin.generation.objects import Points, PosedImages, Surface
 from clipgs_plugin.structures import MISSING_COLOR
 
 _CELLS = 64          # along the longest side of the box
-_OPAQUE = 0.5        # alpha from which a pixel is of the object
-_FACING = 0.2        # cosine above which a picture sees a place well enough to give its colour
-_AGREEING = 0.9      # of the pictures that see a point, for it to be of the object
+_OPAQUE = 0.5        # alpha from which a pixel belongs to the object
+_FACING = 0.2        # minimum cosine between the normal and the direction of a view that contributes a colour
+_AGREEMENT = 0.9     # fraction of the views of a point whose masks must cover it
 
 
 def hull_points(posed: PosedImages, count: int, seed: int) -> Surface:
-    """Points on the visual hull: all that no mask shows to be empty.
+    """Draw points on the visual hull, the largest object that fits all masks.
 
-    The box that the masks leave is cut into cells, those whose middle falls outside of a mask are taken away, and
-    points are drawn from the cells that border on nothing. Caves that no outline shows are filled.
+    The bounding box of the masks is divided into cells. Cells whose centre falls outside a mask are removed, and points
+    are drawn from the cells at the border of the rest. Concavities that no outline shows are filled.
 
     Args:
-        posed: Pictures with masks, from all around. A mask that the border of its picture cuts says nothing of what
-            lies beyond, and an empty one nothing at all.
-        count: Number of points N; cells give several where there are fewer of them.
-        seed: Of the draw.
+        posed: Images with masks, from all around. A mask that the image border cuts bounds nothing on that side, and
+            an empty mask bounds nothing at all.
+        count: Number of points N; with fewer cells a cell gives several.
+        seed: Random seed of the draw.
 
     Returns:
-        N points, within about a cell of the hull; normals outward; colours are medians over the pictures that see
-        the place, or those of the nearest place that is seen.
+        N points within about a cell of the hull, with outward normals. A colour is the median over the views that see
+        the place, or the colour of the nearest place that a view sees.
 
     Raises:
-        ValueError: The masks do not bound a box, or nothing is inside of all of them.
+        ValueError: The masks do not bound a box, or their intersection is empty.
     """
     low, high = hull_box(posed)
     step = float((high - low).max()) / _CELLS
@@ -44,7 +45,7 @@ def hull_points(posed: PosedImages, count: int, seed: int) -> Surface:
     cells = np.stack(np.meshgrid(*axes, indexing='ij'), -1).reshape(-1, 3)
     kept = np.flatnonzero(within_masks(cells, posed))
     if not len(kept):
-        raise ValueError(f'no place is inside of all {len(posed.images)} masks; the cameras or the masks are wrong, or '
+        raise ValueError(f'no place is inside all {len(posed.images)} masks; the cameras or the masks are wrong, or '
                          f'the object is thinner than 1/{_CELLS} of its size')
     solid = np.zeros(len(cells), np.float32)
     solid[kept] = 1
@@ -55,13 +56,11 @@ def hull_points(posed: PosedImages, count: int, seed: int) -> Surface:
     places = np.argwhere(border)
     outward = -np.stack([slope[border] for slope in np.gradient(smooth)], -1)
     length = np.linalg.norm(outward, axis=1, keepdims=True)
-    # A sheet of one cell has no slope; any direction away from the middle will do for it.
-    middle = places - places.mean(0) + 1e-3
-    normals = np.where(length > 1e-4, outward / np.maximum(length, 1e-12),
-                       middle / np.linalg.norm(middle, axis=1, keepdims=True))
-    # From the middle of a cell to where the smoothed solid is half full, which is about where it ends.
-    ahead = ((smooth[border, None] - 0.5) / np.maximum(length, 1e-4)).clip(0, 1)
-    positions = low + step * (places - 3 + 0.5 + ahead * normals)
+    # A sheet of one cell has no slope; any direction away from the middle is as good.
+    normals = np.where(length > 1e-4, unit_vectors(outward), unit_vectors(places - places.mean(0) + 1e-3))
+    # Move from the centre of the cell to where the smoothed solid is half full, about the surface.
+    step_out = ((smooth[border, None] - 0.5) / np.maximum(length, 1e-4)).clip(0, 1)
+    positions = low + step * (places - 3 + 0.5 + step_out * normals)
 
     rng = np.random.default_rng((seed, count))
     turns = -(-count // len(places))
@@ -73,13 +72,13 @@ def hull_points(posed: PosedImages, count: int, seed: int) -> Surface:
 
 
 def hull_box(posed: PosedImages) -> tuple[ndarray, ndarray]:
-    """The least box round all that the rectangles of the masks leave: corners (3,) and (3,) float64.
+    """Compute the bounding box of the intersection of the masks' rectangles: corners (3,) and (3,) float64.
 
-    A side of a rectangle and its camera span a plane, with the object on one side of it; the box is found by linear
-    programs over these half-spaces.
+    A side of a rectangle and its camera span a plane that bounds the object; linear programs over these half-spaces
+    give the box.
 
     Raises:
-        ValueError: They leave nothing, or leave a side open.
+        ValueError: The intersection is empty or unbounded.
     """
     rows, bounds = [], []
     for image, viewmat, matrix in zip(posed.images, posed.viewmats.astype(np.float64), posed.intrinsics):
@@ -88,7 +87,7 @@ def hull_box(posed: PosedImages) -> tuple[ndarray, ndarray]:
             continue
         for axis, (size, covered) in enumerate(((mask.shape[1], mask.any(0)), (mask.shape[0], mask.any(1)))):
             first, last = np.flatnonzero(covered)[[0, -1]]
-            # What the border of the picture cuts may go on beyond it; elsewhere a pixel is left for rounding.
+            # A mask may continue beyond the image border; the other sides get a pixel of tolerance.
             if first > 0:
                 rows.append((first - 1 - matrix[axis, 2]) * viewmat[2] - matrix[axis, axis] * viewmat[axis])
             if last < size - 1:
@@ -100,19 +99,19 @@ def hull_box(posed: PosedImages) -> tuple[ndarray, ndarray]:
         for axis in np.concatenate([np.eye(3), -np.eye(3)]):
             found = linprog(axis, A_ub=rows[:, :3], b_ub=-rows[:, 3], bounds=(None, None), method='highs')
             if found.status == 2:
-                raise ValueError(f'no place is inside of the rectangles round all {len(posed.images)} masks; the '
-                                 'cameras or the masks are wrong')
+                raise ValueError(f'no place is inside the rectangles of all {len(posed.images)} masks; the cameras or '
+                                 'the masks are wrong')
             bounds.append(axis @ found.x if found.status == 0 else None)
     if not bounds or any(bound is None for bound in bounds):
-        raise ValueError(f'the masks of {len(posed.images)} pictures do not bound the object; give masks, and views '
+        raise ValueError(f'the masks of {len(posed.images)} images do not bound the object; provide masks and views '
                          'from several sides, or points of it')
     return np.array(bounds[:3]), -np.array(bounds[3:])
 
 
 def within_masks(positions: ndarray, posed: PosedImages) -> ndarray:
-    """Which positions (N, 3) no mask shows to be empty, (N,) bool.
+    """Mark the positions (N, 3) that no mask excludes, (N,) bool.
 
-    A picture says nothing of what lies outside of it or behind its camera, and nothing where its mask is empty.
+    A mask excludes nothing outside its image or behind its camera, and an empty mask excludes nothing at all.
     """
     left = np.arange(len(positions))
     for image, viewmat, matrix in zip(posed.images, posed.viewmats, posed.intrinsics):
@@ -126,11 +125,10 @@ def within_masks(positions: ndarray, posed: PosedImages) -> ndarray:
 
 
 def points_of_object(posed: PosedImages) -> PosedImages:
-    """The same pictures with those of their points that are of the object, by the masks.
+    """Remove the points of the surroundings, next to which the object would be small.
 
-    A reconstruction has points of the surroundings as well, among which the object would be small. Kept are those
-    that three pictures see, or all where there are fewer, and that fall on the masks of nine tenths of those that do;
-    the last tenth is left to rough outlines.
+    A point is kept if three views see it (all, if fewer have masks) and it falls on the masks of nine tenths of these;
+    the rest is tolerance for rough outlines.
     """
     masks = posed.images[..., 3] >= _OPAQUE
     if posed.points is None or masks.all():
@@ -142,9 +140,9 @@ def points_of_object(posed: PosedImages) -> PosedImages:
             seen += inside
             on_mask += inside & mask[row, column]
     enough = min(3, int(masks.any((1, 2)).sum()))
-    kept = (seen >= max(enough, 1)) & (on_mask >= _AGREEING * seen)
+    kept = (seen >= max(enough, 1)) & (on_mask >= _AGREEMENT * seen)
     if not kept.any():
-        warnings.warn(f'none of {len(kept)} points lies on the object that the masks show; they are left out',
+        warnings.warn(f'none of {len(kept)} points lies on the object that the masks show; all are dropped',
                       stacklevel=2)
         return posed._replace(points=None)
     return posed._replace(points=Points(*(None if array is None else array[kept] for array in posed.points)))
@@ -152,7 +150,7 @@ def points_of_object(posed: PosedImages) -> PosedImages:
 
 def _project(positions: ndarray, viewmat: ndarray, matrix: ndarray,
              shape: tuple[int, int]) -> tuple[ndarray, ndarray, ndarray, ndarray]:
-    """Column and row of the pixels that positions (N, 3) fall on, 0 where they miss, depths, and whether they hit."""
+    """Project positions (N, 3): column and row of their pixel, 0 outside the image; depth; and a mask of the inside."""
     seen = positions @ viewmat[:3, :3].T.astype(np.float64) + viewmat[:3, 3]
     depth = seen[:, 2]
     ahead = np.where(depth > 1e-6, depth, np.inf)
@@ -163,14 +161,14 @@ def _project(positions: ndarray, viewmat: ndarray, matrix: ndarray,
 
 
 def _colors(positions: ndarray, normals: ndarray, posed: PosedImages, step: float) -> ndarray:
-    """Medians of the pictures that see cells of a surface, (N, 3) float32."""
+    """Return the median colour over the views that see each cell of a surface, (N, 3) float32."""
     height, width = posed.images.shape[1:3]
     samples = np.full((len(posed.images), len(positions), 3), np.nan, np.float32)
     for sample, image, viewmat, matrix in zip(samples, posed.images, posed.viewmats, posed.intrinsics):
         column, row, depth, inside = _project(positions, viewmat, matrix, (height, width))
         if not inside.any():
             continue
-        # Pixels are put together until a cell covers one, so that no farther cell shows between nearer ones.
+        # Merge pixels until a cell covers a block, so that no farther cell shows between nearer ones.
         block = max(1, int(np.ceil(matrix[0, 0] * step / depth[inside].min())))
         blocks = (row // block) * (width // block + 1) + column // block
         nearest = np.full((height // block + 1) * (width // block + 1), np.inf)
@@ -183,7 +181,7 @@ def _colors(positions: ndarray, normals: ndarray, posed: PosedImages, step: floa
         sample[visible] = pixels[visible, :3]
     seen = ~np.isnan(samples[..., 0]).all(0)
     if not seen.any():
-        return np.full((len(positions), 3), MISSING_COLOR, np.float32)  # no picture sees anything
+        return np.full((len(positions), 3), MISSING_COLOR, np.float32)
     from scipy.spatial import cKDTree
     _, nearest_seen = cKDTree(positions[seen]).query(positions)
     return np.nanmedian(samples[:, seen], axis=0)[nearest_seen]

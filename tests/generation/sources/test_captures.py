@@ -1,4 +1,4 @@
-"""A scanned object photographed by hand, in the files that programs write, becomes Gaussians on its surface."""
+"""A scanned object, photographed by hand and saved in common layouts, becomes Gaussians on its surface."""
 import json
 import math
 
@@ -25,7 +25,7 @@ SETTINGS = GenerationSettings(views=ViewRule(num_views=8, size=64), fit=FitSetti
 
 
 class Capture:
-    """Three rings of views by a hand that shakes, z up, through a lens, before a background of clouds."""
+    """Three rings of handheld views, z up, through a distorting lens, before a background of clouds."""
 
     def __init__(self, folder):
         source = MeshSource(up='z')
@@ -43,7 +43,7 @@ class Capture:
         self.viewmats = np.concatenate([ops.look_at(
             torch.tensor(eye[None], dtype=torch.float32), tuple(self.centre + rng.normal(0, 0.05 * self.radius, 3)),
             up=(0, 0, 1)).numpy() for eye in eyes])
-        # Rays of the lens, solved for, looked up in wider pictures of a pinhole.
+        # Solve for the rays of the lens and sample wider pinhole images.
         u = (np.arange(WIDTH) + 0.5 - LENS['cx']) / LENS['fl_x']
         v = (np.arange(HEIGHT) + 0.5 - LENS['cy']) / LENS['fl_y']
         goal = np.stack(np.meshgrid(u, v))
@@ -57,13 +57,13 @@ class Capture:
         wide = render_mesh(mesh, self.viewmats, np.array([[400, 0, 240], [0, 400, 180], [0, 0, 1]], np.float32), 480,
                            360, samples=2)
         planes = np.concatenate([wide[..., :3] * wide[..., 3:], wide[..., 3:]], -1)
-        taken = np.stack([np.stack([ndimage.map_coordinates(picture[..., channel], (400 * y + 179.5, 400 * x + 239.5),
+        taken = np.stack([np.stack([ndimage.map_coordinates(image[..., channel], (400 * y + 179.5, 400 * x + 239.5),
                                                             order=1) for channel in range(4)], -1)
-                          for picture in planes]).clip(0, 1)
+                          for image in planes]).clip(0, 1)
         clouds = ndimage.gaussian_filter(rng.random((HEIGHT, WIDTH, 3)), (8, 8, 0))
-        self.pictures = np.rint(255 * (taken[..., :3] + clouds * (1 - taken[..., 3:]))).astype(np.uint8)
+        self.images = np.rint(255 * (taken[..., :3] + clouds * (1 - taken[..., 3:]))).astype(np.uint8)
         self.masks = np.rint(255 * taken[..., 3]).astype(np.uint8)
-        # Points of a reconstruction: on the object with its noise, and about it.
+        # Points of a reconstruction: noisy on the object, and around it.
         near = self.surface.positions[::16] + rng.normal(0, 0.01 * self.radius, (1250, 3))
         far = self.centre + 2.5 * self.radius * rng.normal(size=(200, 3))
         self.points = np.concatenate([near, far])
@@ -76,14 +76,14 @@ def capture(data):
 
 
 def write_ngp(folder, capture):
-    """As instant-ngp's scripts do, with masks by the frames."""
+    """Write the layout of instant-ngp's scripts, with masks named by the frames."""
     frames = []
     for i, viewmat in enumerate(capture.viewmats):
         matrix = np.linalg.inv(viewmat.astype(np.float64))
         matrix[:, 1:3] *= -1
         frames.append(dict(file_path=f'./images/{i:04d}.jpg', mask_path=f'masks/{i:04d}.png', sharpness=31.5,
                            transform_matrix=matrix.tolist()))
-        Image.fromarray(capture.pictures[i]).save(folder / 'images' / f'{i:04d}.jpg', quality=95)
+        Image.fromarray(capture.images[i]).save(folder / 'images' / f'{i:04d}.jpg', quality=95)
         Image.fromarray(capture.masks[i]).save(folder / 'masks' / f'{i:04d}.png')
     content = dict(camera_angle_x=2 * math.atan(WIDTH / 2 / LENS['fl_x']), **LENS, k3=0, k4=0, is_fisheye=False,
                    w=float(WIDTH), h=float(HEIGHT), aabb_scale=4, frames=frames)
@@ -100,7 +100,7 @@ def write_colmap(folder, capture):
         x, y, z, w = Rotation.from_matrix(viewmat[:3, :3].astype(np.float64)).as_quat()
         shift = viewmat[:3, 3].tolist()
         lines.append(' '.join(map(str, (i + 1, w, x, y, z, *shift, 1, f'{i:04d}.jpg'))) + '\n\n')
-        Image.fromarray(capture.pictures[i]).save(folder / 'images' / f'{i:04d}.jpg', quality=95)
+        Image.fromarray(capture.images[i]).save(folder / 'images' / f'{i:04d}.jpg', quality=95)
         Image.fromarray(capture.masks[i]).save(folder / 'masks' / f'{i:04d}.jpg.png')
     (model / 'images.txt').write_text(''.join(lines))
     (model / 'points3D.txt').write_text(''.join(
@@ -124,7 +124,7 @@ def test_gaussians_of_a_capture_lie_on_the_object(layout, capture, tmp_path):
     assert triplet.quality['psnr'] > 30 and triplet.quality['psnr_foreground'] > 26
     begun = 'points of the reconstruction' if layout == 'colmap' else 'hull of the masks'
     assert begun in triplet.source['made'] and (triplet.source['pictures'], triplet.source['held_out']) == (24, 3)
-    # Back to the file's frame: z is up there, which became y.
+    # Back to the frame of the file, where z is up.
     means = triplet.gaussians.means[triplet.gaussians.opacities > 0.5].double().numpy()
     means = triplet.source['radius'] * means + triplet.source['centre']
     x, y, z = means.T

@@ -1,4 +1,4 @@
-"""The outside of an object from its masks, against a ball whose pictures are computed pixel by pixel."""
+"""Visual hulls against a ball whose images are computed pixel by pixel."""
 import numpy as np
 import pytest
 
@@ -10,7 +10,7 @@ CENTRE, RADIUS, SIZE = np.array([0.3, -0.2, 0.5]), 0.7, 80
 
 
 def ball_views(num_views=24) -> PosedImages:
-    """A ball coloured by the direction of its surface, by rays through the middles of pixels."""
+    """Render a ball coloured by its normals, by rays through the centres of pixels."""
     viewmats = ops.sphere_cameras(num_views, 4.0).double().numpy()
     matrix = ops.intrinsics(40.0, SIZE, SIZE).numpy()
     places = np.arange(SIZE) + 0.5
@@ -45,17 +45,17 @@ def test_points_lie_on_a_ball_with_its_normals_and_colours(ball):
     assert (outward * surface.normals).sum(1).min() > 0.95
     np.testing.assert_allclose(np.linalg.norm(surface.normals, axis=1), 1, atol=1e-5)
     assert np.abs(surface.colors - (outward + 1) / 2).max() < 0.05
-    # From all around: every eighth of space has about its share.
+    # Every octant has about its share.
     octants = ((outward > 0) @ [1, 2, 4])
     assert np.bincount(octants, minlength=8).min() > 3000 / 8 * 0.8
 
 
-def test_a_place_behind_another_takes_no_colour_from_it():
-    """Two balls in a row: each keeps its own colour although many views see one before the other."""
+def test_occluded_places_take_no_colour_from_the_occluder():
+    """Each of two balls keeps its colour although many views see one before the other."""
     near, far = ball_views(36), ball_views(36)
     images = near.images.copy()
     images[..., :3] = (1, 0, 0)
-    # The other one is the same ball seen by cameras moved by (1.6, 0, 0) the other way.
+    # The second ball is the first, seen by cameras moved by (-1.6, 0, 0).
     shift = np.array([1.6, 0.0, 0.0])
     viewmats = near.viewmats.copy()
     for view, viewmat in enumerate(viewmats):
@@ -80,7 +80,7 @@ def test_a_place_behind_another_takes_no_colour_from_it():
 
 
 def test_a_thin_plate_keeps_a_colour_on_each_side():
-    """A box as thin as two cells, red from above and blue from below; most of the views are from above."""
+    """A box of two cells is red from above and blue from below; most views are from above."""
     viewmats = ops.sphere_cameras(24, 4.0, elevation=[35, 35, 0, 35, -35]).double().numpy()
     matrix = ops.intrinsics(40.0, SIZE, SIZE).numpy()
     rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
@@ -91,17 +91,17 @@ def test_a_thin_plate_keeps_a_colour_on_each_side():
     for image, viewmat in zip(images, viewmats):
         eye = -viewmat[:3, :3].T @ viewmat[:3, 3]
         bounds = np.stack([-corner - eye, corner - eye])[:, None, None] / (rays @ viewmat[:3, :3])
-        image[..., 3] = bounds.min(0).max(-1) < bounds.max(0).min(-1)  # into all three slabs before out of one
+        image[..., 3] = bounds.min(0).max(-1) < bounds.max(0).min(-1)  # enters all three slabs before leaving one
         image[..., :3] = (eye[1] > 0.04, 0, eye[1] < -0.04)
     posed = PosedImages(images, viewmats.astype(np.float32), np.broadcast_to(matrix, (24, 3, 3)))
     surface = hull_points(posed, 2000, seed=0)
     above, below = surface.normals[:, 1] > 0.7, surface.normals[:, 1] < -0.7
     assert min(above.sum(), below.sum()) > 500
-    assert (surface.colors[above] == (1, 0, 0)).all(1).mean() > 0.99  # rims are seen from aside
+    assert (surface.colors[above] == (1, 0, 0)).all(1).mean() > 0.99  # rims are seen from the side
     assert (surface.colors[below] == (0, 0, 1)).all(1).mean() > 0.99
 
 
-def test_the_box_holds_all_that_the_rectangles_leave_and_no_more(ball):
+def test_the_box_is_tight_around_the_rectangles(ball):
     low, high = hull_box(ball)
     axes = np.linspace(-1, 1.6, 53)  # steps of 0.05
     places = np.stack(np.meshgrid(axes, axes, axes, indexing='ij'), -1).reshape(-1, 3)
@@ -117,9 +117,9 @@ def test_the_box_holds_all_that_the_rectangles_leave_and_no_more(ball):
     assert (places[inside].min(0) >= low).all() and (places[inside].max(0) <= high).all()
 
 
-def test_places_are_kept_where_no_mask_shows_them_empty(ball):
+def test_only_masks_that_see_a_place_exclude_it(ball):
     images = ball.images[:5].copy()
-    images[0, ..., 3] = 0                    # says nothing
+    images[0, ..., 3] = 0                    # excludes nothing
     posed = PosedImages(images, ball.viewmats[:5], ball.intrinsics[:5])
     places = np.random.default_rng(0).uniform(-6, 6, (500, 3)) * np.random.default_rng(1).random((500, 1)) + CENTRE
     expected = []
@@ -134,7 +134,7 @@ def test_places_are_kept_where_no_mask_shows_them_empty(ball):
     np.testing.assert_array_equal(within_masks(places, posed), expected)
 
 
-def test_points_of_the_surroundings_are_left_out(ball):
+def test_points_of_the_surroundings_are_dropped(ball):
     rng = np.random.default_rng(0)
     directions = rng.normal(size=(400, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -142,7 +142,7 @@ def test_points_of_the_surroundings_are_left_out(ball):
     posed = ball._replace(images=ball.images.copy(), points=Points(places.astype(np.float32), rng.random((400, 3)),
                                                                     directions.astype(np.float32)))
     posed.images[:2, 20:60, 20:60, 3] = 0    # two masks with holes
-    posed.images[2, ..., 3] = 0              # and one that says nothing
+    posed.images[2, ..., 3] = 0              # and an empty one
     expected = []
     for place in posed.points.positions.astype(np.float64):
         hits = []
@@ -162,10 +162,10 @@ def test_points_of_the_surroundings_are_left_out(ball):
         assert points_of_object(far).points is None
 
 
-def test_a_mask_cut_by_the_border_bounds_nothing_there():
+def test_a_mask_cut_by_the_border_bounds_nothing_beyond():
     whole = ball_views(12)
     cut = whole._replace(images=whole.images.copy(), intrinsics=whole.intrinsics.copy())
-    # The picture moves until its edge goes through the middle of the ball; what slides out is lost.
+    # Shift the image until its edge cuts the ball in half.
     shift = int(np.nonzero(whole.images[5, ..., 3])[1].mean())
     cut.images[5] = 0
     cut.images[5, :, :SIZE - shift] = whole.images[5, :, shift:]
@@ -177,7 +177,7 @@ def test_a_mask_cut_by_the_border_bounds_nothing_there():
     assert np.bincount((outward > 0) @ [1, 2, 4], minlength=8).min() > 1000 / 8 * 0.6
 
 
-def test_the_seed_decides_and_few_cells_give_many_points():
+def test_points_depend_on_the_seed_and_cells_give_several():
     ball = ball_views(6)
     first, again, other = (hull_points(ball, 400, seed) for seed in (3, 3, 4))
     assert first.positions.tobytes() == again.positions.tobytes() and first.colors.tobytes() == again.colors.tobytes()
@@ -186,19 +186,19 @@ def test_the_seed_decides_and_few_cells_give_many_points():
     assert len(np.unique(many.positions, axis=0)) > 29_000
 
 
-def test_masks_that_bound_nothing_or_disagree_are_refused(ball):
+def test_unbounded_or_contradictory_masks_are_refused(ball):
     without = ball._replace(images=np.ones_like(ball.images))
-    with pytest.raises(ValueError, match='masks of 24 pictures do not bound the object; give masks'):
+    with pytest.raises(ValueError, match='masks of 24 images do not bound the object; provide masks'):
         hull_points(without, 10, seed=0)
     single = PosedImages(*(array[:1] for array in ball[:3]))
-    with pytest.raises(ValueError, match='masks of 1 pictures do not bound'):
+    with pytest.raises(ValueError, match='masks of 1 images do not bound'):
         hull_points(single, 10, seed=0)
     moved = ball._replace(viewmats=ball.viewmats.copy())
     moved.viewmats[::2, 0, 3] += 2.5
-    with pytest.raises(ValueError, match='no place is inside of the rectangles round all 24 masks'):
+    with pytest.raises(ValueError, match='no place is inside the rectangles of all 24 masks'):
         hull_points(moved, 10, seed=0)
     holed = ball._replace(images=ball.images.copy())
     holed.images[:, 10:70, 10:70, 3] = 0
     holed.images[:, 5, 5, 3] = holed.images[:, 75, 75, 3] = 1
-    with pytest.raises(ValueError, match='no place is inside of all 24 masks'):
+    with pytest.raises(ValueError, match='no place is inside all 24 masks'):
         hull_points(holed, 10, seed=0)

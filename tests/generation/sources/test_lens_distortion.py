@@ -1,11 +1,11 @@
-"""Lenses against their formulas in plain loops, and pictures of a scene whose every ray is known."""
+"""Lens models against their formulas in plain loops, and images of a scene whose every ray is known."""
 import math
 
 import numpy as np
 import pytest
 from scipy.optimize import fsolve
 
-from clipgs_plugin.generation.sources.undistortion import PARAMETERS, Lens, undistorted, zoom
+from clipgs_plugin.generation.sources.lens_distortion import CAMERA_MODELS, Lens, focal_scale, undistort
 
 WIDTH, HEIGHT = 60, 44
 MATRIX = np.array([[55.0, 0, 28.5], [0, 52.0, 23.25], [0, 0, 1]])
@@ -16,12 +16,13 @@ NUMBERS = {'SIMPLE_RADIAL': [-0.12], 'RADIAL': [0.15, -0.05], 'OPENCV': [-0.2, 0
 
 
 def lens_of(model: str) -> Lens:
-    names = PARAMETERS[model]
-    return Lens.of(dict(zip(names[len(names) - len(NUMBERS[model]):], NUMBERS[model])), model.endswith('FISHEYE'))
+    names = CAMERA_MODELS[model]
+    coefficients = dict(zip(names[len(names) - len(NUMBERS[model]):], NUMBERS[model]))
+    return Lens.from_coefficients(coefficients, model.endswith('FISHEYE'))
 
 
 def bent(model: str, x: float, y: float) -> tuple[float, float]:
-    """A place of a pinhole in the picture of a lens, as COLMAP writes each of its models."""
+    """Distort a point of a pinhole image as COLMAP defines each of its models."""
     k = NUMBERS[model]
     r2 = x * x + y * y
     if model == 'SIMPLE_RADIAL':
@@ -41,41 +42,42 @@ def bent(model: str, x: float, y: float) -> tuple[float, float]:
 
 
 def scene(x, y):
-    """Colours and alpha of the direction (x, y, 1), smooth, and the same in no two places."""
+    """Colours and alpha of the direction (x, y, 1), smooth and different everywhere."""
     colors = np.stack([0.5 + 0.4 * np.sin(5 * x + 1), 0.5 + 0.4 * np.cos(4 * y - x), 0.5 + 0.2 * x + 0.2 * y], -1)
     alpha = 1 / (1 + np.exp(20 * (np.hypot(x - 0.05, y + 0.03) - 0.35)))
     return np.concatenate([colors, alpha[..., None]], -1)
 
 
 def places(matrix) -> tuple[np.ndarray, np.ndarray]:
-    """The middles of all pixels, in focal lengths from the axis."""
+    """Centres of all pixels, in focal lengths from the axis."""
     return np.meshgrid((np.arange(WIDTH) + 0.5 - matrix[0, 2]) / matrix[0, 0],
                        (np.arange(HEIGHT) + 0.5 - matrix[1, 2]) / matrix[1, 1])
 
 
 def photographed(model: str) -> np.ndarray:
-    """The scene through a lens: for every pixel the ray that the lens brings there, by solving for it."""
+    """Render the scene through a lens, solving for the ray of every pixel."""
     rays = np.array([[fsolve(lambda p, u=u, v=v: np.subtract(bent(model, *p), (u, v)), (u, v), xtol=1e-9)
                       for u, v in zip(*row)] for row in zip(*places(MATRIX))])
     return scene(rays[..., 0], rays[..., 1]).astype(np.float32)
 
 
 @pytest.mark.parametrize('model', NUMBERS)
-def test_lenses_are_their_formulas(model):
+def test_lens_models_match_their_formulas(model):
     rng = np.random.default_rng(0)
     points = [(0.0, 0.0), *rng.uniform(-0.8, 0.8, (40, 2)).tolist()]
-    found = lens_of(model).distorted(*np.array(points).T)
+    found = lens_of(model).distort(*np.array(points).T)
     np.testing.assert_allclose(np.stack(found, 1), [bent(model, *point) for point in points], atol=1e-14)
 
 
-def test_a_lens_of_zeros_is_a_pinhole_unless_it_is_a_fisheye():
-    assert Lens.of(dict(fx=3, cx=4, k1=0.0, p2=0)) is None
-    assert Lens.of({}, fisheye=True).distorted(np.array([1.0]), np.array([0.0]))[0] == pytest.approx(math.pi / 4)
+def test_zero_distortion_is_a_pinhole_unless_fisheye():
+    assert Lens.from_coefficients(dict(fx=3, cx=4, k1=0.0, p2=0)) is None
+    fisheye = Lens.from_coefficients({}, fisheye=True)
+    assert fisheye.distort(np.array([1.0]), np.array([0.0]))[0] == pytest.approx(math.pi / 4)
 
 
 @pytest.mark.parametrize('model', NUMBERS)
-def test_undistorted_pictures_are_those_of_the_pinhole(model):
-    found, matrix = undistorted(photographed(model), lens_of(model), MATRIX)
+def test_undistorted_images_match_the_pinhole(model):
+    found, matrix = undistort(photographed(model), lens_of(model), MATRIX)
     expected = scene(*places(matrix))
     assert found.dtype == np.float32 and found.shape == expected.shape
     np.testing.assert_array_equal(matrix[:, 2], MATRIX[:, 2])
@@ -89,11 +91,11 @@ def test_undistorted_pictures_are_those_of_the_pinhole(model):
 
 
 @pytest.mark.parametrize('model', NUMBERS)
-def test_a_zoom_shows_all_that_it_can_of_what_the_lens_saw(model):
-    factor = zoom(lens_of(model), MATRIX, (WIDTH, HEIGHT))
+def test_the_focal_scale_shows_as_much_as_the_lens_saw(model):
+    factor = focal_scale(lens_of(model), MATRIX, (WIDTH, HEIGHT))
 
     def outside(scale: float) -> float:
-        """Pixels by which the border of the pinhole's picture lies outside of the lens's, at most."""
+        """Maximum distance in pixels of the pinhole image's border outside the lens's image."""
         worst = -math.inf
         for u, v in [*((u, v) for u in np.linspace(0, WIDTH, 121) for v in (0, HEIGHT)),
                      *((u, v) for u in (0, WIDTH) for v in np.linspace(0, HEIGHT, 89))]:
@@ -108,35 +110,35 @@ def test_a_zoom_shows_all_that_it_can_of_what_the_lens_saw(model):
     assert 0.5 < factor < 1 if barrel else 1 < factor < 1.2
 
 
-def test_every_pixel_of_an_opaque_picture_is_opaque():
+def test_an_opaque_image_stays_opaque():
     pixels = np.ones((HEIGHT, WIDTH, 4), np.float32)
     pixels[..., :3] = (0.2, 0.4, 0.6)
     for model in NUMBERS:
-        found, _ = undistorted(pixels, lens_of(model), MATRIX)
+        found, _ = undistort(pixels, lens_of(model), MATRIX)
         np.testing.assert_allclose(found, pixels, atol=1e-6)
 
 
-def test_colours_count_by_their_alpha():
-    """Beside nothing, whose colour says nothing, the colour of something stays what it is."""
+def test_colours_are_weighted_by_alpha():
+    """Transparent neighbours, whose colour is meaningless, do not change a colour."""
     pixels = np.zeros((HEIGHT, WIDTH, 4), np.float32)
     pixels[:, ::2] = (0.2, 0.4, 0.6, 1)
     pixels[:, 1::2, :3] = (1, 0, 0)
-    found, _ = undistorted(pixels, lens_of('OPENCV'), MATRIX)
+    found, _ = undistort(pixels, lens_of('OPENCV'), MATRIX)
     assert 0.1 < found[..., 3].mean() < 0.9
     something = found[found[..., 3] > 0.01][:, :3]
     np.testing.assert_allclose(something, np.tile((0.2, 0.4, 0.6), (len(something), 1)), atol=1e-5)
 
 
 @pytest.mark.parametrize('lens', [Lens(False, k1=-40.0), Lens(False, p1=30.0), Lens(False, k4=-30.0)])
-def test_lenses_that_fold_the_picture_are_refused(lens):
-    with pytest.raises(ValueError, match='over itself; the numbers of its distortion are wrong'):
-        undistorted(np.zeros((HEIGHT, WIDTH, 4), np.float32), lens, MATRIX)
+def test_lenses_that_fold_the_image_are_refused(lens):
+    with pytest.raises(ValueError, match='over itself; its distortion coefficients are wrong'):
+        undistort(np.zeros((HEIGHT, WIDTH, 4), np.float32), lens, MATRIX)
 
 
-def test_a_polynomial_that_turns_back_shows_nothing_twice():
-    """Beyond r = 1 / sqrt(3 * 0.9) the place in the picture comes back: the pinhole ends before that."""
+def test_a_folding_polynomial_shows_nothing_twice():
+    """Distortion folds back beyond r = 1 / sqrt(3 * 0.9), and the pinhole image ends before that."""
     lens = Lens(False, k1=-0.9)
-    factor = zoom(lens, MATRIX, (WIDTH, HEIGHT))
+    factor = focal_scale(lens, MATRIX, (WIDTH, HEIGHT))
     farthest = max(math.hypot((u - MATRIX[0, 2]) / MATRIX[0, 0], (v - MATRIX[1, 2]) / MATRIX[1, 1])
                    for u in (0, WIDTH) for v in (0, HEIGHT)) / factor
     assert 0.9 / math.sqrt(2.7) < farthest < 1 / math.sqrt(2.7) + 0.01

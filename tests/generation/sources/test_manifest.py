@@ -32,18 +32,18 @@ def folder(tmp_path, random_cloud):
     return tmp_path
 
 
-def test_a_csv_with_every_column(folder):
+def test_csv_with_every_column(folder):
     (folder / 'm.csv').write_text(
         '\ufeffuid,path,category,caption,captions,split,license,year\n'
         '001,files/a.npy,armchair,"a chair, red","[""one"", ""two"", ""one"", """"]",test,CC0,1999\n'
         'b/x,files/b.spz,,,only one,,,\n'
         'c,files/c.ply,,"two\nlines",,,,\n'
         'd,files/d.ply,,[not json,,,,\n')
-    source = ManifestSource(split='val')
+    source = ManifestSource()
     listed = source.list(folder / 'm.csv')
     assert [x.uid for x in listed] == ['001', 'b_x', 'c', 'd']
     assert [x.category for x in listed] == ['armchair', None, None, None]
-    assert [x.split for x in listed] == ['test', 'val', 'val', 'val']
+    assert [x.split for x in listed] == ['test', 'train', 'train', 'train']
     assert [texts(x) for x in listed] == [['a chair, red', 'one', 'two'], ['only one'], ['two\nlines'], ['[not json']]
     assert listed[0].attributes == dict(license='CC0', year='1999', original_uid='001')
     assert listed[1].attributes == dict(original_uid='b/x')
@@ -53,7 +53,7 @@ def test_a_csv_with_every_column(folder):
     assert [len(content[1]), len(content[2]), len(content[3].positions)] == [7, 8, 3]
 
 
-def test_a_parquet_table_with_names_of_its_own(folder):
+def test_parquet_with_renamed_columns(folder):
     import pyarrow as pa
     import pyarrow.parquet as pq
     pq.write_table(pa.table({
@@ -67,9 +67,9 @@ def test_a_parquet_table_with_names_of_its_own(folder):
     assert [x.uid for x in listed] == ['a', 'nowhere-z'] and [x.category for x in listed] == ['3', None]
     assert [texts(x) for x in listed] == [['x', 'y'], []]
     assert [x.attributes for x in listed] == [dict(when='2024-05-06', score=0.5, tags=[{'k': 1}]), {}]
-    json.dumps([x.attributes for x in listed], allow_nan=False)  # as a record takes them
+    json.dumps([x.attributes for x in listed], allow_nan=False)
     assert isinstance(source.load(listed[0]), Points)
-    with pytest.raises(FileNotFoundError, match=r'z\.glb: the file of nowhere-z is not there'):
+    with pytest.raises(FileNotFoundError, match=r'z\.glb: the file of nowhere-z does not exist'):
         source.load(listed[1])
 
 
@@ -101,8 +101,8 @@ def test_the_layout_of_cap3d(folder):
 NUMBERS = np.arange(48).reshape(4, 4, 3).astype(np.uint8) * 5
 
 
-def write_pictures(folder, layout: str) -> None:
-    """Two pictures from 5 above the origin, where up is the axis that the layout's source takes by itself."""
+def write_images(folder, layout: str) -> None:
+    """Write two images from 5 above the origin, along the default up axis of the layout's source."""
     (folder / 'images').mkdir(parents=True)
     for i in range(2):
         Image.fromarray(NUMBERS + i).save(folder / 'images' / f'{i}.png')
@@ -120,8 +120,8 @@ def write_pictures(folder, layout: str) -> None:
 
 @pytest.fixture
 def captures(folder, random_cloud):
-    write_pictures(folder / 'files' / 'shoe', 'nerf')
-    write_pictures(folder / 'files' / 'cup', 'colmap')
+    write_images(folder / 'files' / 'shoe', 'nerf')
+    write_images(folder / 'files' / 'cup', 'colmap')
     (folder / 'files' / 'sog').mkdir()
     write_gaussians(random_cloud(9), folder / 'files' / 'sog' / 'meta.json')
     return folder
@@ -131,7 +131,7 @@ def eyes(posed: PosedImages) -> np.ndarray:
     return np.stack([np.linalg.inv(viewmat.astype(np.float64))[:3, 3] for viewmat in posed.viewmats])
 
 
-def test_rows_of_posed_images_and_files_come_with_one_axis_up(captures):
+def test_rows_of_all_kinds_get_one_up_axis(captures):
     (captures / 'm.csv').write_text('path\nfiles/shoe\nfiles/cup\nfiles/a.npy\nfiles/sog\n')
     source = ManifestSource()
     assert source.up == 'y'
@@ -142,13 +142,13 @@ def test_rows_of_posed_images_and_files_come_with_one_axis_up(captures):
         np.testing.assert_allclose(posed.images[1, ..., :3], (NUMBERS + 1) / 255, atol=1e-6)
     np.testing.assert_allclose(cup.points.positions, [(0, 1, 0)], atol=1e-6)
     assert np.array_equal(points.positions, np.arange(12).reshape(4, 3))
-    source = ManifestSource(up='z')  # is said of all, and whoever makes the triplets turns them
+    source = ManifestSource(up='z')  # applies to all files, which the builder rotates
     shoe, cup, *_ = map(source.load, source.list(captures / 'm.csv'))
     np.testing.assert_allclose(eyes(shoe), [(0, 0, 5)] * 2, atol=1e-6)
     np.testing.assert_allclose(eyes(cup), [(0, -5, 0)] * 2, atol=1e-6)
 
 
-def test_files_of_cameras_stand_for_their_folders(captures):
+def test_camera_files_stand_for_their_folders(captures):
     (captures / 'm.csv').write_text('path\nfiles/shoe/transforms.json\nfiles/cup/sparse/0/cameras.txt\n'
                                     'files/cup/sparse/0\nfiles/sog/meta.json\n')
     source = ManifestSource()
@@ -179,16 +179,16 @@ def test_captions_by_uid_find_folders(captures):
     assert [item.uid for item in present] == ['shoe', 'cup', 'sog', 'lamp', 'one']
 
 
-def test_a_folder_tells_its_source_whatever_else_it_holds(captures, random_cloud):
+def test_camera_files_decide_the_source_of_a_folder(captures, random_cloud):
     files = captures / 'files'
     assert detect_source(files / 'shoe') == detect_source(files / 'shoe/transforms.json') == 'nerf'
     assert detect_source(files / 'cup') == detect_source(files / 'cup/sparse/0/cameras.txt') == 'colmap'
     assert detect_source(files / 'sog') == detect_source(files / 'sog/meta.json') == 'splats'
-    for i in range(1100):  # pictures that come before the model
+    for i in range(1100):  # images that come before the model
         (files / 'cup/images' / f'{i:04d}.jpg').touch()
     np.save(files / 'cup/points.npy', np.zeros((3, 3)))
     assert detect_source(files / 'cup') == 'colmap'
-    write_pictures(files / 'cup/.cache', 'nerf')  # hidden folders are not listed either
+    write_images(files / 'cup/.cache', 'nerf')  # hidden folders are not listed either
     assert detect_source(files / 'cup') == 'colmap'
     for name in ('transforms_old.json', 'notes.txt', 'images.csv'):
         (files / 'sog' / name).write_text('{}')
@@ -196,7 +196,7 @@ def test_a_folder_tells_its_source_whatever_else_it_holds(captures, random_cloud
     assert detect_source(files) == 'nerf'  # of both, the first
 
 
-def test_rows_are_a_sequence_of_slices_that_cross_processes(folder):
+def test_rows_are_sliced_and_pickled(folder):
     (folder / 'm.csv').write_text('uid,path\n' + ''.join(f'o{i},files/a.npy\n' for i in range(10)))
     rows = ManifestSource().list(folder / 'm.csv')
     assert [x.uid for x in rows[3::4]] == ['o3', 'o7'] and rows[-1].uid == 'o9' and len(rows[:0]) == 0
@@ -205,7 +205,7 @@ def test_rows_are_a_sequence_of_slices_that_cross_processes(folder):
         rows[10]
 
 
-def test_a_tsv(folder):
+def test_tsv(folder):
     (folder / 'm.tsv').write_text('path\tcaption\nfiles/a.npy\tone, two\n')
     listed, = ManifestSource().list(folder / 'm.tsv')
     assert listed.uid == 'files-a' and texts(listed) == ['one, two']
@@ -213,18 +213,18 @@ def test_a_tsv(folder):
 
 @pytest.mark.parametrize('text, reason', [
     ('', 'the manifest is empty'),
-    ('uid,path\na,x.glb\nb,y.glb\na,z.glb\n', '1 uids come more than once: a; give'),
+    ('uid,path\na,x.glb\nb,y.glb\na,z.glb\n', '1 uids are repeated: a; give'),
     ('uid,path\na b,x.glb\na?b,y.glb\n', r'a b and a\?b'),
     ('uid,path\na,x.glb\nb\n', 'line 3: 1 values, expected 2'),
     ('uid,path\na,x.glb,1\n', 'line 2: 3 values, expected 2'),
-    ('uid,path\na,\n', '1 rows have no path, the first number 1'),
-    ('uid,path\na,x\n,y\n', '1 rows have no uid, the first number 2'),
-    ('object_id,caption\na,x\n', "none is 'uid' or 'path'"),
+    ('uid,path\na,\n', '1 rows have no path, the first is row 1'),
+    ('uid,path\na,x\n,y\n', '1 rows have no uid, the first is row 2'),
+    ('object_id,caption\na,x\n', "none of its columns .* is 'uid' or 'path'"),
     ('id,file,class\na,x,y\n', "neither 'uid' nor 'path'"),
     ('uid,path,path\na,x,y\n', 'names a column twice'),
     ('uid,path\na,"x\n', 'not a table in UTF-8'),
 ])
-def test_bad_tables_say_why(tmp_path, text, reason):
+def test_bad_tables_are_refused_with_a_reason(tmp_path, text, reason):
     (tmp_path / 'm.csv').write_text(text)
     with pytest.raises(ValueError, match=reason) as error:
         ManifestSource().list(tmp_path / 'm.csv')
@@ -235,7 +235,7 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / 'm.csv').write_bytes(b'uid,path\na,\xff\xfe\n')
     (tmp_path / 'm.parquet').write_bytes(b'nonsense')
     (tmp_path / 'm.xlsx').write_bytes(b'')
-    for name, reason in (('m.csv', 'UTF-8'), ('m.parquet', 'no Parquet table'), ('m.xlsx', 'ends in .csv')):
+    for name, reason in (('m.csv', 'UTF-8'), ('m.parquet', 'not a Parquet table'), ('m.xlsx', 'ends in .csv')):
         with pytest.raises(ValueError, match=reason):
             ManifestSource().list(tmp_path / name)
     with pytest.raises(FileNotFoundError, match='no such manifest'):
@@ -257,14 +257,14 @@ def test_every_ending_has_its_source(tmp_path, random_cloud):
     (tmp_path / 'l.ply').write_text(faces.format(0))
     found = ''.join(source_type(path)[0] for path in sorted(tmp_path.iterdir()))
     assert found == 'MMMPPSSSSPMPS'  # a to l, and the folder
-    for name, content, reason in (('m.docx', b'x', 'no source is known'), ('n.ply', b'', 'the file is empty'),
+    for name, content, reason in (('m.docx', b'x', 'no source reads this ending'), ('n.ply', b'', 'the file is empty'),
                                   ('o.ply', b'x', 'not a PLY file')):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=reason):
             source_type(tmp_path / name)
 
 
-def test_the_up_axis_reaches_the_sources_by_ending(folder):
+def test_the_up_axis_reaches_the_sources_of_all_endings(folder):
     (folder / 'm.csv').write_text('path\nfiles/a.npy\nfiles/b.spz\n')
     source = ManifestSource(up='-z')
     for x in source.list(folder / 'm.csv'):
