@@ -110,7 +110,8 @@ def test_a_dataset_with_other_settings_takes_no_parts(files, tmp_path):
     card = json.loads((tmp_path / 'dataset.json').read_text())
     (tmp_path / 'dataset.json').write_text(json.dumps({**card, 'dtype': 'float16'}))
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match=f"{tmp_path} was made with other .* dtype: found 'float16', expected 'float32'; "
+    with pytest.raises(ValueError, match=f"{tmp_path} was made with other .* dtype: found 'float16', expected "
+                                         f"'float32'; "
                                          f'move {tmp_path}/parts into another folder'):
         join_parts(tmp_path)
     assert contents(tmp_path) == before

@@ -16,7 +16,7 @@ from clipgs_plugin.models import OpenCLIPTeacher
 from clipgs_plugin.tools import cache_features, make_triplets
 from clipgs_plugin.tools import test as test_tool
 from clipgs_plugin.tools import train as train_tool
-from clipgs_plugin.triplets import ShardReader
+from clipgs_plugin.triplets import ShardFeatures, ShardReader
 
 CONFIG = 'clipgs_pointbert-nano_15e_triplets'
 EPOCHS = 30
