@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gsplat_stand_in import stand_in
+from image_loops import psnr_by_formula, ssim_by_loops
 
 from clipgs_plugin import GaussianCloud, ops
 from clipgs_plugin.generation.fitting import PRESETS, FitSettings, fit, fit_many, optimise
@@ -104,28 +105,6 @@ def test_an_empty_surface_is_refused():
 
 # Quality
 
-def plain_psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return 10 * math.log10(1 / np.mean((a - b) ** 2))
-
-
-def plain_ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """SSIM by loops over windows and channels, in float64."""
-    offsets = np.arange(11) - 5
-    weights = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 1.5 ** 2))
-    weights /= weights.sum()
-    values = []
-    for y in range(a.shape[0] - 10):
-        for x in range(a.shape[1] - 10):
-            for c in range(3):
-                p, q = a[y:y + 11, x:x + 11, c], b[y:y + 11, x:x + 11, c]
-                mean_p, mean_q = (weights * p).sum(), (weights * q).sum()
-                var_p, var_q = (weights * (p - mean_p) ** 2).sum(), (weights * (q - mean_q) ** 2).sum()
-                covariance = (weights * (p - mean_p) * (q - mean_q)).sum()
-                values.append((2 * mean_p * mean_q + 1e-4) * (2 * covariance + 9e-4)
-                              / ((mean_p ** 2 + mean_q ** 2 + 1e-4) * (var_p + var_q + 9e-4)))
-    return float(np.mean(values))
-
-
 def test_quality_equals_plain_loops():
     views = views_of(sphere(500).discs(), ops.sphere_cameras(2, 3.0), size=32)
     rng = np.random.default_rng(0)
@@ -142,10 +121,10 @@ def test_quality_equals_plain_loops():
     inside = [image[..., 3] > 0.5 for image in images]
     assert 0.2 < np.mean(inside) < 0.8
     assert quality == {
-        'psnr': pytest.approx(np.mean([plain_psnr(a, b) for a, b in zip(drawn, expected)]), abs=1e-4),
-        'psnr_foreground': pytest.approx(np.mean([plain_psnr(a[m], b[m]) for a, b, m in zip(drawn, expected, inside)]),
+        'psnr': pytest.approx(np.mean([psnr_by_formula(a, b) for a, b in zip(drawn, expected)]), abs=1e-4),
+        'psnr_foreground': pytest.approx(np.mean([psnr_by_formula(a[m], b[m]) for a, b, m in zip(drawn, expected, inside)]),
                                          abs=1e-4),
-        'ssim': pytest.approx(np.mean([plain_ssim(a, b) for a, b in zip(drawn, expected)]), abs=1e-5)}
+        'ssim': pytest.approx(np.mean([ssim_by_loops(a, b) for a, b in zip(drawn, expected)]), abs=1e-5)}
 
 
 def test_a_view_without_the_object_does_not_count_for_the_foreground(start, train):
