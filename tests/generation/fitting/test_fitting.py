@@ -122,8 +122,8 @@ def test_quality_equals_plain_loops():
     assert 0.2 < np.mean(inside) < 0.8
     assert quality == {
         'psnr': pytest.approx(np.mean([psnr_by_formula(a, b) for a, b in zip(drawn, expected)]), abs=1e-4),
-        'psnr_foreground': pytest.approx(np.mean([psnr_by_formula(a[m], b[m]) for a, b, m in zip(drawn, expected, inside)]),
-                                         abs=1e-4),
+        'psnr_foreground': pytest.approx(
+            np.mean([psnr_by_formula(a[m], b[m]) for a, b, m in zip(drawn, expected, inside)]), abs=1e-4),
         'ssim': pytest.approx(np.mean([ssim_by_loops(a, b) for a, b in zip(drawn, expected)]), abs=1e-5)}
 
 
