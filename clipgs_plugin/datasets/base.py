@@ -39,7 +39,8 @@ class GaussianDataset(Dataset):
 
     The index of an item is an int, or a pair ``(epoch, index)`` as :class:`EpochSampler` yields it. An item is a
     function of (seed, epoch, index) only, so neither the number of loader workers nor a restart changes it. Subclasses
-    define ``__len__``, ``classes`` (names in the order of the labels) and :meth:`load`.
+    define ``__len__``, ``classes`` (names in the order of the labels) and :meth:`load`. Clouds of :meth:`load` are
+    validated, because one NaN makes the whole embedding NaN.
 
     Args:
         pipeline: Transforms or their configs.
@@ -78,6 +79,8 @@ class GaussianDataset(Dataset):
         results = dict(rng=item_rng(self.seed, epoch, index), index=index, epoch=epoch)
         with one_thread():
             results.update(self.load(index, item_rng(self.seed, epoch, index, CHOICES_STREAM)))
+            if 'gaussians' in results:
+                results['gaussians'].validate(f'object {results["uid"]!r}')
             return self.pipeline(results)
 
 

@@ -107,6 +107,20 @@ def test_one_gaussian_is_an_object(clipgs, random_cloud, tmp_path):
     assert clipgs.embed_gaussians(tmp_path / 'one.ply').isfinite().all()
 
 
+@pytest.mark.parametrize('field, value', [('means', torch.inf), ('quats', 0.0), ('quats', torch.nan),
+                                          ('log_scales', torch.nan), ('opacity_logits', torch.nan), ('sh', torch.nan)])
+def test_clouds_in_memory_with_values_without_meaning_are_refused(clipgs, random_cloud, field, value):
+    """Such values turned the whole embedding, and every probability, into NaN."""
+    bad = random_cloud(40)
+    getattr(bad, field)[7] = value
+    problem = 'are zero and define no rotation' if value == 0 else 'is NaN or infinite'
+    for call in (clipgs.embed_gaussians, lambda clouds: clipgs.classify(clouds, ['mug', 'car'])):
+        with pytest.raises(ValueError, match=f'^object 1: {field} {problem} in 1 of 40 .* at index 7;'):
+            call([random_cloud(40), bad])
+    with pytest.raises(ValueError, match=f'{field} {problem}.*index 7'):
+        clipgs.prepare(bad)
+
+
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
     model = get_model('clipgs_toy')
     name = next(name for name, value in model.state_dict().items() if value.ndim == 2)
