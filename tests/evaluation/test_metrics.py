@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.structures import BaseDataElement
 from torch.nn.functional import normalize
 
@@ -97,6 +98,36 @@ def test_zero_shot_builds_its_teacher_from_a_config(tmp_path):
         evaluate(ZeroShotAccuracy(teacher=Names(), classes=CLASSES), [unlabelled])
 
 
+def unlabelled(predictions, every=3):
+    """Return copies of predictions of which every third has no class, as TripletDataset labels it."""
+    copies = [sample.new() for sample in predictions]
+    for sample in copies[1::every]:
+        sample.label, sample.category = torch.tensor(-1), ''
+    return copies
+
+
+def test_objects_without_a_class_are_left_out_and_counted_once(caplog):
+    predictions = unlabelled(samples())
+    metric = ZeroShotAccuracy(teacher=Names(), classes=CLASSES, per_class=True)
+    with caplog.at_level('WARNING'):
+        logger = MMLogger.get_current_instance()
+        logger.addHandler(caplog.handler)
+        try:
+            found = [evaluate(metric, predictions) for _ in range(2)]
+        finally:
+            logger.removeHandler(caplog.handler)
+    labelled = [sample for sample in predictions if sample.label >= 0]
+    expected = evaluate(ZeroShotAccuracy(teacher=Names(), classes=CLASSES, per_class=True), labelled)
+    assert found == [expected] * 2 and len(labelled) == 27
+    assert [record.message for record in caplog.records] == [
+        'ZeroShotAccuracy leaves out 13 of 40 objects, which have no class']
+
+
+def test_objects_that_all_have_no_class_are_refused():
+    with pytest.raises(ValueError, match=r'none of the 5 objects has a class.*remove ZeroShotAccuracy'):
+        evaluate(ZeroShotAccuracy(teacher=Names(), classes=CLASSES), unlabelled(samples(6), every=1)[1:])
+
+
 @pytest.mark.parametrize('views', ['first', 'mean', 'each'])
 def test_retrieval_equals_a_loop(views):
     predictions = samples()
@@ -156,7 +187,8 @@ def collect(rank, size, path, predictions, meta):
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
-    predictions, meta = samples(n=21), {'classes': CLASSES}  # odd: the sampler repeats one object
+    # Odd, so that the sampler repeats one object; the processes have unequal numbers of objects without a class.
+    predictions, meta = unlabelled(samples(n=21), every=4), {'classes': CLASSES}
     torch.multiprocessing.spawn(collect, args=(2, str(tmp_path), predictions, meta), nprocs=2)
     expected = evaluate([ZeroShotAccuracy(teacher=Names()), RetrievalRecall()], predictions, meta=meta)
     for rank in range(2):
