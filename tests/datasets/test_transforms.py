@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import duplicated, grid
 
 from clipgs_plugin import GaussianCloud, write_gaussians
 from clipgs_plugin.datasets import transforms as T
@@ -17,6 +18,12 @@ def moved(before: GaussianCloud, after: GaussianCloud) -> np.ndarray:
     """Return the matrix that maps the means, by least squares, (3, 3) float64."""
     solution = np.linalg.lstsq(before.means.double().numpy(), after.means.double().numpy(), rcond=None)[0]
     return solution.T
+
+
+def rows(cloud: GaussianCloud) -> list[list[float]]:
+    """Return the Gaussians as rows, sorted."""
+    return sorted(torch.cat([value.flatten(1) if value.ndim > 1 else value[:, None] for _, value in cloud.fields()],
+                            dim=1).tolist())
 
 
 def covariances(cloud: GaussianCloud) -> np.ndarray:
@@ -192,6 +199,18 @@ def test_fps_covers_better_than_random_sampling(random_cloud):
     radius = {method: torch.cdist(cloud.means, apply(T.SampleGaussians(40, method), cloud).means).min(1).values.max()
               for method in ('random', 'fps')}
     assert radius['fps'] < 0.8 * radius['random']
+
+
+@pytest.mark.parametrize('kind', ['grid', 'duplicated', 'coincident', 'quantised'])
+def test_fps_does_not_depend_on_the_order_of_the_file(random_cloud, kind):
+    """Ties between distances are frequent on quantised means; the content of the Gaussians breaks them."""
+    cloud = {'grid': grid(), 'duplicated': duplicated(random_cloud(120, seed=5)),
+             'coincident': random_cloud(90).replace(means=torch.zeros(90, 3)),
+             'quantised': random_cloud(400).replace(means=(random_cloud(400).means * 8).round() / 8)}[kind]
+    expected = rows(apply(T.SampleGaussians(60, 'fps'), cloud))
+    for seed in range(4):
+        shuffled = cloud[torch.randperm(len(cloud), generator=torch.Generator().manual_seed(seed))]
+        assert rows(apply(T.SampleGaussians(60, 'fps'), shuffled)) == expected
 
 
 def test_a_file_is_loaded_and_a_loaded_object_is_kept(tmp_path, random_cloud):
