@@ -103,16 +103,17 @@ class CLIPGSInferencer:
 
     @torch.inference_mode()
     def embed_images(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 64) -> Tensor:
-        """Embed images by the teacher as unit vectors, (n, E).
+        """Embed images by the teacher as unit vectors, (n, E); the EXIF orientation of photographs is applied.
 
         Args:
             images: Paths, PIL images or (H, W, 3) uint8 arrays, one or several.
             batch_size: Number of images in a forward pass.
         """
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         def embed(chunk: Sequence[ImageLike]) -> Tensor:
-            pixels = [self.teacher.preprocess(_open_image(image).convert('RGB')) for image in chunk]
+            pixels = [self.teacher.preprocess(ImageOps.exif_transpose(_open_image(image)).convert('RGB'))
+                      for image in chunk]
             return self.teacher.encode_image(torch.stack(pixels))
         return self._embed(_as_list(images, (str, PathLike, Image.Image, np.ndarray)), embed, batch_size)
 

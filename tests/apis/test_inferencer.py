@@ -64,6 +64,23 @@ def test_images_come_as_paths_arrays_or_pictures(clipgs, tmp_path):
         clipgs.embed_images(tmp_path / 'absent.png')
 
 
+@pytest.mark.parametrize('orientation, to_stored', [(3, 'ROTATE_180'), (6, 'ROTATE_90'), (8, 'ROTATE_270'),
+                                                    (5, 'TRANSPOSE')])
+def test_photographs_are_turned_upright_by_their_exif(clipgs, tmp_path, orientation, to_stored):
+    """A camera stores the pixels as its sensor lies, and writes the turn that makes them upright."""
+    from PIL import Image
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    upright = Image.fromarray(np.stack([np.broadcast_to(ramp[:, None], (64, 96)), np.full((64, 96), 40, np.uint8),
+                                        np.broadcast_to(np.resize(ramp, 96), (64, 96))], -1))
+    stored = upright.transpose(getattr(Image.Transpose, to_stored))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / 'photo.jpg', quality=100, subsampling=0, exif=exif)
+    expected, path, opened, lying = clipgs.embed_images([upright, tmp_path / 'photo.jpg',
+                                                         Image.open(tmp_path / 'photo.jpg'), stored])
+    assert expected @ path > 0.999 and expected @ opened > 0.999 > expected @ lying + 0.01
+
+
 def test_nothing_to_embed_is_an_error(clipgs):
     with pytest.raises(ValueError, match='empty list'):
         clipgs.embed_gaussians([])
