@@ -131,6 +131,9 @@ def test_objects_that_all_have_no_class_are_refused():
 @pytest.mark.parametrize('views', ['first', 'mean', 'each'])
 def test_retrieval_equals_a_loop(views):
     predictions = samples()
+    for sample in predictions:
+        # Features need no unit length, and the mean must not weigh a view by it. Caches are float16.
+        sample.views = (sample.views * torch.tensor([[0.1], [1.0], [30.0]])).half().float()
     found = evaluate(RetrievalRecall(views=views, topk=(1, 5, 10)), predictions)
     objects = np.stack([s.embedding.numpy() for s in predictions]).astype(np.float64)
     text = np.stack([s.text.numpy() for s in predictions]).astype(np.float64)
@@ -139,6 +142,7 @@ def test_retrieval_equals_a_loop(views):
     assert len(set(ids)) < len(ids)
     same = ids[:, None] == ids
     ways = {'text_to_3d': [(text, objects, same)], '3d_to_text': [(objects, text, same)]}
+    pictures /= np.linalg.norm(pictures, axis=-1, keepdims=True)
     slots = {'first': [pictures[:, 0]], 'mean': [pictures.mean(1)], 'each': list(pictures.swapaxes(0, 1))}[views]
     slots = [slot / np.linalg.norm(slot, axis=-1, keepdims=True) for slot in slots]
     ways['image_to_3d'] = [(slot, objects, np.eye(40, dtype=bool)) for slot in slots]
@@ -148,6 +152,20 @@ def test_retrieval_equals_a_loop(views):
         for k in (1, 5, 10):
             assert found[f'retrieval/{way}_R@{k}'] == pytest.approx(100 * np.mean(places <= k)), (way, k)
         assert found[f'retrieval/{way}_median_rank'] == np.median(places)
+
+
+@pytest.mark.parametrize('views, expected', [('first', 3 * 8 * 4), ('mean', 3 * 8 * 4),
+                                             ('each', 2 * 8 * 4 + 3 * 8 * 2)])
+def test_retrieval_keeps_only_the_views_that_take_part(views, expected):
+    """All views of all objects are gigabytes; rows of a batch must not keep the batch alive."""
+    batch = {key: torch.stack([sample.get(key) for sample in samples(10)]) for key in ('embedding', 'text', 'views')}
+    metric = RetrievalRecall(views=views)
+    metric.process({}, [dict(uid=str(i), caption_id=i, **{key: value[i] for key, value in batch.items()})
+                        for i in range(10)])
+    tensors = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
+               for result in metric.results for value in result.values() if isinstance(value, torch.Tensor)}
+    batch_storages = {value.untyped_storage().data_ptr() for value in batch.values()}
+    assert sum(tensors.values()) == 10 * expected and not batch_storages & set(tensors)
 
 
 def test_objects_of_one_caption_are_all_right_answers():
