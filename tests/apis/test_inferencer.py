@@ -118,6 +118,20 @@ def test_the_order_in_a_file_does_not_matter(clipgs, splats):
     assert torch.allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.parametrize('name', ['potted_plant.splat', 'camera.spz', 'monkey.sog'])
+def test_a_few_floaters_do_not_change_an_embedding(clipgs, splats, name):
+    """They shrank the object in the unit sphere, and farthest point sampling picked all of them."""
+    cloud = read_gaussians(splats / name).with_sh_degree(0)
+    count = len(cloud) // 1000
+    centre, radius = cloud.bounding_sphere()
+    directions = torch.nn.functional.normalize(torch.randn(count, 3, dtype=torch.float64), dim=-1)
+    means = centre + directions * radius * torch.linspace(3, 30, count, dtype=torch.float64)[:, None]
+    most_opaque = cloud[cloud.opacity_logits.argsort(descending=True)[:count]].replace(means=means.float())
+    dirty = GaussianCloud(**{field: torch.cat([value, getattr(most_opaque, field)]) for field, value in cloud.fields()})
+    a, b = clipgs.embed_gaussians([cloud, dirty])
+    assert a @ b > 0.9999
+
+
 def test_one_gaussian_is_an_object(clipgs, random_cloud, tmp_path):
     assert isinstance(random_cloud(1), GaussianCloud)
     write_gaussians(random_cloud(1), tmp_path / 'one.ply')

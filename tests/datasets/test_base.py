@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 
 from clipgs_plugin.datasets import GaussianDataset
 
@@ -11,8 +12,8 @@ class InMemory(GaussianDataset):
 
     classes = []
 
-    def __init__(self, clouds):
-        super().__init__()
+    def __init__(self, clouds, pipeline=()):
+        super().__init__(pipeline)
         self.clouds = clouds
 
     def __len__(self):
@@ -31,3 +32,19 @@ def test_an_object_that_is_not_finite_is_refused_by_uid_field_and_gaussian(rando
     with pytest.raises(ValueError, match=f"^object 'o1': {field} is NaN or infinite in 2 of 9 Gaussians, the first at "
                                          r'index 4; .*clean\(\)'):
         dataset[1]
+
+
+def test_the_log_names_the_first_object_with_floaters_once(random_cloud, caplog):
+    clouds = [random_cloud(1000, seed=seed) for seed in range(3)]
+    for cloud in clouds[1:]:
+        cloud.means[7] = 50.0
+    dataset = InMemory(clouds, [dict(type='DropFloaters'), dict(type='PackGaussians')])
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        assert [len(dataset[i]['inputs']) for i in range(3)] == [1000, 999, 999]
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.messages == ["InMemory: DropFloaters leaves out 1 Gaussians of object 'o1', and others of later "
+                               'objects']
+    assert dataset[1]['data_samples']['floaters'] == 1

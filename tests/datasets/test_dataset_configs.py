@@ -24,6 +24,15 @@ def test_pipelines_of_a_base_config_run(root, random_cloud, name):
         assert item['inputs'].means.norm(dim=-1).max() <= 1.25 + 1e-5
 
 
+@pytest.mark.parametrize('name', NAMES)
+def test_every_pipeline_drops_floaters_before_it_samples_and_normalises(root, name):
+    config = Config.fromfile(root / 'configs' / '_base_' / 'datasets' / f'{name}.py')
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        types = [step.type for step in loader.dataset.pipeline]
+        assert types.index('FilterOpacity') < types.index('DropFloaters') < types.index('SampleGaussians')
+        assert types.index('DropFloaters') < types.index('NormaliseGaussians')
+
+
 def test_catalogue_names_configs_that_exist(root):
     catalogue = yaml.safe_load((root / 'registry' / 'catalogue' / 'datasets.yml').read_text(encoding='utf-8'))
     assert {entry['config'] for entry in catalogue.values()} == {f'_base_/datasets/{name}.py' for name in NAMES}

@@ -229,9 +229,9 @@ def test_packing_copies_the_keys_that_exist(random_cloud):
     assert packed['data_samples'] == dict(index=0)
 
 
-@pytest.mark.parametrize('name', ['ChangeUp', 'DropColor', 'FilterOpacity', 'JitterGaussians', 'LoadGaussians',
-                                  'NormaliseGaussians', 'PackGaussians', 'RotateGaussians', 'SampleGaussians',
-                                  'ScaleGaussians'])
+@pytest.mark.parametrize('name', ['ChangeUp', 'DropColor', 'DropFloaters', 'FilterOpacity', 'JitterGaussians',
+                                  'LoadGaussians', 'NormaliseGaussians', 'PackGaussians', 'RotateGaussians',
+                                  'SampleGaussians', 'ScaleGaussians'])
 def test_every_transform_is_built_by_name_has_a_repr_and_changes_nothing_in_place(random_cloud, name):
     transform = TRANSFORMS.build(dict(type=name, **(dict(num=5) if name == 'SampleGaussians' else {})))
     assert repr(transform).startswith(name) and ('num=5' in repr(transform)) == (name == 'SampleGaussians')
