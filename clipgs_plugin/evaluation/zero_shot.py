@@ -30,7 +30,7 @@ class ZeroShotAccuracy(BaseMetric):
         teacher: Teacher, or its config, whose text tower encodes the prompts.
         class_features: Path of a file of :func:`save_class_features`, in place of a teacher.
         classes: Class names in the order of the labels; None takes ``metainfo['classes']`` of the dataset.
-        templates: Prompts, see :func:`~clipgs_plugin.evaluation.prompts.load_templates`.
+        templates: Prompts, see :func:`~clipgs_plugin.datasets.prompts.load_templates`.
         topk: Values of k; those above the number of classes are left out.
         per_class: Report ``top1/NAME`` for each class too.
         device: Device of a teacher that is given as a config.
