@@ -152,6 +152,11 @@ def test_opacity_filter_keeps_opaque_gaussians_in_order(random_cloud):
     assert torch.equal(apply(T.FilterOpacity(0.5), cloud).means, cloud.means[expected])
 
 
+def test_opacity_filter_keeps_the_threshold_itself(random_cloud):
+    cloud = random_cloud(3).replace(opacity_logits=torch.tensor([0.0, -1e-3, 1e-3]))  # the first opacity is 0.5
+    assert torch.equal(apply(T.FilterOpacity(0.5), cloud).means, cloud.means[[0, 2]])
+
+
 @pytest.mark.parametrize('minimum', [1, 3, 50])
 def test_opacity_filter_never_empties_an_object(random_cloud, minimum):
     cloud = random_cloud(20)

@@ -185,6 +185,14 @@ def test_collapsed_embeddings_do_not_look_good():
     assert found['retrieval/text_to_3d_R@1'] == found['retrieval/3d_to_text_R@1'] == 0
 
 
+def test_the_median_of_an_even_number_of_ranks_is_between_them():
+    near, far = torch.eye(4)[0], normalize(torch.eye(4)[0] + torch.eye(4)[1], dim=0)
+    predictions = [BaseDataElement(uid='a', embedding=near, text=near, caption_id=1),
+                   BaseDataElement(uid='b', embedding=far, text=normalize(near + 0.1 * far, dim=0), caption_id=2)]
+    found = evaluate(RetrievalRecall(topk=(1,)), predictions)  # both captions are nearest to the first object
+    assert found['retrieval/text_to_3d_median_rank'] == 1.5
+
+
 def test_retrieval_needs_something_to_retrieve_from():
     with pytest.raises(ValueError, match="'lone' has neither text nor views"):
         evaluate(RetrievalRecall(), [BaseDataElement(uid='lone', embedding=torch.ones(4))])
