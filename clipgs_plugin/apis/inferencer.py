@@ -62,12 +62,19 @@ class CLIPGSInferencer:
             self._teacher = MODELS.build(self.model.cfg.teacher).to(self.device)
         return self._teacher
 
-    def prepare(self, objects: Gaussians) -> GaussianCloud:
+    def prepare(self, objects: Gaussians, name: str = 'cloud') -> GaussianCloud:
         """Prepare one object by the test pipeline of the config: read, filter, sample, normalise.
 
         The result depends on the object alone.
+
+        Args:
+            objects: Cloud or path.
+            name: Name of a cloud in errors; a file is named by its path.
+
+        Raises:
+            ValueError: The object holds NaN, infinite values or zero quaternions.
         """
-        cloud = objects if isinstance(objects, GaussianCloud) else read_gaussians(objects)
+        cloud = objects.validate(name) if isinstance(objects, GaussianCloud) else read_gaussians(objects)
         return self.transform({'gaussians': cloud, 'rng': np.random.default_rng(0), 'index': 0, 'epoch': 0})['inputs']
 
     @torch.inference_mode()
@@ -81,10 +88,10 @@ class CLIPGSInferencer:
         Returns:
             Unit vectors, (n, E), float32 on the CPU.
         """
-        def embed(chunk: Sequence[Gaussians]) -> Tensor:
-            batch = GaussianBatch.from_clouds([self.prepare(obj) for obj in chunk])
+        def embed(chunk: Sequence[tuple[int, Gaussians]]) -> Tensor:
+            batch = GaussianBatch.from_clouds([self.prepare(obj, f'object {i}') for i, obj in chunk])
             return self.model(batch.to(self.device), mode='tensor')
-        return self._embed(_as_list(objects, (GaussianCloud, str, PathLike)), embed, batch_size)
+        return self._embed(list(enumerate(_as_list(objects, (GaussianCloud, str, PathLike)))), embed, batch_size)
 
     @torch.inference_mode()
     def embed_text(self, texts: str | Sequence[str], batch_size: int = 256) -> Tensor:
@@ -96,16 +103,17 @@ class CLIPGSInferencer:
 
     @torch.inference_mode()
     def embed_images(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 64) -> Tensor:
-        """Embed images by the teacher as unit vectors, (n, E).
+        """Embed images by the teacher as unit vectors, (n, E); the EXIF orientation of photographs is applied.
 
         Args:
             images: Paths, PIL images or (H, W, 3) uint8 arrays, one or several.
             batch_size: Number of images in a forward pass.
         """
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         def embed(chunk: Sequence[ImageLike]) -> Tensor:
-            pixels = [self.teacher.preprocess(_open_image(image).convert('RGB')) for image in chunk]
+            pixels = [self.teacher.preprocess(ImageOps.exif_transpose(_open_image(image)).convert('RGB'))
+                      for image in chunk]
             return self.teacher.encode_image(torch.stack(pixels))
         return self._embed(_as_list(images, (str, PathLike, Image.Image, np.ndarray)), embed, batch_size)
 

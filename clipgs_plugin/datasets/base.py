@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from mmengine.logging import print_log
+from torch.utils.data import Dataset, get_worker_info
 
 from clipgs_plugin.datasets.transforms import build_pipeline
 
@@ -39,7 +40,8 @@ class GaussianDataset(Dataset):
 
     The index of an item is an int, or a pair ``(epoch, index)`` as :class:`EpochSampler` yields it. An item is a
     function of (seed, epoch, index) only, so neither the number of loader workers nor a restart changes it. Subclasses
-    define ``__len__``, ``classes`` (names in the order of the labels) and :meth:`load`.
+    define ``__len__``, ``classes`` (names in the order of the labels) and :meth:`load`. Clouds of :meth:`load` are
+    validated, because one NaN makes the whole embedding NaN.
 
     Args:
         pipeline: Transforms or their configs.
@@ -55,6 +57,7 @@ class GaussianDataset(Dataset):
         self.pipeline = build_pipeline(pipeline)
         self.seed = seed
         self.test_mode = test_mode
+        self._floaters_reported = False
 
     @property
     def metainfo(self) -> dict:
@@ -78,7 +81,19 @@ class GaussianDataset(Dataset):
         results = dict(rng=item_rng(self.seed, epoch, index), index=index, epoch=epoch)
         with one_thread():
             results.update(self.load(index, item_rng(self.seed, epoch, index, CHOICES_STREAM)))
-            return self.pipeline(results)
+            if 'gaussians' in results:
+                results['gaussians'].validate(f'object {results["uid"]!r}')
+            item = self.pipeline(results)
+        self._report_floaters(results)
+        return item
+
+    def _report_floaters(self, results: dict) -> None:
+        """Log the first floaters that the pipeline drops; the log of a loader's first worker speaks for the others."""
+        worker = get_worker_info()
+        if results.get('floaters') and not self._floaters_reported and (worker is None or worker.id == 0):
+            self._floaters_reported = True
+            print_log(f'{type(self).__name__}: DropFloaters leaves out {results["floaters"]} Gaussians of object '
+                      f'{results["uid"]!r}, and others of later objects', logger='current')
 
 
 def label_names(categories: Sequence[str | None], classes: Sequence[str] | None, source: str) -> list[str]:

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from clipgs_plugin.datasets.base import GaussianDataset, label_names
+from clipgs_plugin.datasets.prompts import fill, load_templates
 from clipgs_plugin.io import SUFFIXES, find_splats
 from clipgs_plugin.registry import DATASETS
+from clipgs_plugin.triplets import caption_id
 
 
 @DATASETS.register_module()
@@ -16,7 +18,9 @@ class GaussianFolder(GaussianDataset):
     """Labelled splat files ``root/CLASS/NAME.ply``, in any format that :func:`clipgs_plugin.read_gaussians` reads.
 
     Files in subfolders of a class folder belong to that class. Each object has ``uid`` (its path relative to root),
-    ``path``, ``category`` and ``label``. The pipeline starts with ``LoadGaussians``.
+    ``path``, ``category`` and ``label``. Its ``captions`` are the templates filled with the class name; ``caption`` is
+    one of them, drawn anew in each epoch, and the first in test mode. Objects of a class share the ``caption_id``,
+    because every caption of one describes the others. The pipeline starts with ``LoadGaussians``.
 
     Args:
         root: Folder of the class folders.
@@ -24,15 +28,17 @@ class GaussianFolder(GaussianDataset):
         classes: Classes to use, labelled in this order; None uses all, sorted.
         suffixes: Suffixes of the files to use, in any case.
         test_mode: Use epoch 0 in every epoch, for evaluation.
-        seed: Random seed of the transforms.
+        seed: Random seed of captions and transforms.
+        templates: Templates of the captions, see :func:`~clipgs_plugin.datasets.prompts.load_templates`.
     """
 
     def __init__(self, root: str | Path, pipeline: Sequence[dict | Callable] = ({'type': 'LoadGaussians'},),
                  classes: Sequence[str] | None = None, suffixes: Sequence[str] = SUFFIXES, test_mode: bool = False,
-                 seed: int = 0) -> None:
+                 seed: int = 0, templates: str | Path | Sequence[str] = 'plain') -> None:
         super().__init__(pipeline, seed, test_mode)
         self.root = Path(root)
         self.suffixes = tuple(suffixes)
+        self.templates = load_templates(templates)
         if not self.root.is_dir():
             raise FileNotFoundError(f'{root} is not a folder; expected {root}/CLASS/NAME with suffixes '
                                     f'{", ".join(self.suffixes)}')
@@ -57,5 +63,7 @@ class GaussianFolder(GaussianDataset):
 
     def load(self, index: int, rng: np.random.Generator) -> dict:
         path, label = self._items[index]
-        return dict(uid=path.relative_to(self.root).as_posix(), path=str(path),
-                    category=self.classes[label], label=label)
+        captions = [fill(template, self.classes[label]) for template in self.templates]
+        chosen = 0 if self.test_mode else int(rng.integers(len(captions)))
+        return dict(uid=path.relative_to(self.root).as_posix(), path=str(path), category=self.classes[label],
+                    label=label, captions=captions, caption=captions[chosen], caption_id=caption_id(captions[0]))

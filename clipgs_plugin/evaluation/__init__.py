@@ -1,4 +1,5 @@
 """Metrics: zero-shot classification and retrieval, as mmengine metrics and as pure functions."""
+from clipgs_plugin.datasets.prompts import TEMPLATES, load_templates
 from clipgs_plugin.evaluation.functional import (
     cosines,
     per_class_accuracy,
@@ -8,7 +9,7 @@ from clipgs_plugin.evaluation.functional import (
     teacher_zero_shot,
     topk_accuracy,
 )
-from clipgs_plugin.evaluation.prompts import TEMPLATES, class_embeddings, load_templates
+from clipgs_plugin.evaluation.prompts import class_embeddings
 from clipgs_plugin.evaluation.retrieval import RetrievalRecall
 from clipgs_plugin.evaluation.zero_shot import ZeroShotAccuracy, load_class_features, save_class_features
 

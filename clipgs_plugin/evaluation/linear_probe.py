@@ -30,12 +30,16 @@ def linear_probe(
         Classes of the queries, (M,) int64.
 
     Raises:
-        ValueError: Shapes do not fit.
+        ValueError: Shapes do not fit, or no features are labelled.
     """
     if features.ndim != 2 or labels.shape != features.shape[:1] or queries.shape[1:] != features.shape[1:]:
         raise ValueError(f'features {tuple(features.shape)}, labels {tuple(labels.shape)} and queries '
                          f'{tuple(queries.shape)} do not fit: expected (N, D), (N,) and (M, D)')
-    mean, scale = features.double().mean(0), features.double().std(0).clamp(min=1e-6)
+    if not len(features):
+        raise ValueError('no labelled features: a linear probe needs at least one')
+    # The deviation of a single value is 0, not NaN.
+    mean, deviation = features.double().mean(0), features.double().std(0, correction=min(1, len(features) - 1))
+    scale = deviation.clamp(min=1e-6)
     x = (features.double() - mean) / scale
     weight = torch.zeros(int(labels.max()) + 1, x.shape[1], dtype=x.dtype, requires_grad=True)
     bias = torch.zeros(len(weight), dtype=x.dtype, requires_grad=True)

@@ -1,17 +1,23 @@
 """Cross-modal retrieval in the full gallery."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from clipgs_plugin.evaluation.functional import recall_at_k, retrieval_ranks
 from clipgs_plugin.registry import METRICS
 
-_KEPT = ('embedding', 'text', 'views')
+# What an object keeps of its views (V, E) until the end: one vector, or every view in the precision of cached features.
+_REDUCED: dict[str, Callable[[Tensor], Tensor]] = {
+    'first': lambda views: views[0].float(),
+    'mean': lambda views: normalize(views.float(), dim=-1).mean(0),
+    'each': lambda views: views.half(),
+}
 
 
 @METRICS.register_module()
@@ -26,6 +32,8 @@ class RetrievalRecall(BaseMetric):
         views: Views of an object that take part: ``'first'``, its view 0; ``'mean'``, the mean of its unit view
             features; ``'each'``, one retrieval a view slot, among the views of that slot, with pooled ranks.
 
+    An object keeps one view vector until the end, or with ``'each'`` all its views in float16, as cached features are.
+
     Reports ``retrieval/text_to_3d_R@1`` in percent and ``retrieval/text_to_3d_median_rank``, and the same for
     ``3d_to_text`` (samples with ``text``), ``image_to_3d`` and ``3d_to_image`` (samples with ``views``).
     """
@@ -35,14 +43,17 @@ class RetrievalRecall(BaseMetric):
     def __init__(self, topk: Sequence[int] = (1, 5, 10), views: str = 'first', collect_device: str = 'cpu',
                  prefix: str | None = None, collect_dir: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        if views not in ('first', 'mean', 'each'):
-            raise ValueError(f"views={views!r}, expected 'first', 'mean' or 'each'")
+        if views not in _REDUCED:
+            raise ValueError(f'views={views!r}, expected one of {", ".join(map(repr, _REDUCED))}')
         self.topk = tuple(topk)
         self.views = views
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
-            kept = {key: sample.get(key).detach().float().cpu() for key in _KEPT if sample.get(key) is not None}
+            reduced = dict(embedding=Tensor.float, text=Tensor.float, views=_REDUCED[self.views])
+            # Copies, because a row of a batch keeps the whole batch in memory.
+            kept = {key: reduce(sample.get(key).detach()).to('cpu', copy=True) for key, reduce in reduced.items()
+                    if sample.get(key) is not None}
             if len(kept) < 2:
                 raise ValueError(f'object {sample.get("uid")!r} has neither text nor views features, which '
                                  'RetrievalRecall needs; cache them with tools/cache_features.py')
@@ -61,24 +72,25 @@ class RetrievalRecall(BaseMetric):
             ids = torch.tensor([result['caption_id'] for result in results])
             metrics.update(self._both_ways('text', objects, [text], ids))
         if all('views' in result for result in results):
-            views = torch.stack([result['views'] for result in results])
-            metrics.update(self._both_ways('image', objects, self._galleries(views), torch.arange(len(results))))
+            metrics.update(self._both_ways('image', objects, self._galleries(results), torch.arange(len(results))))
         if not metrics:
             raise ValueError('some objects have text features and others have views, but all need the same; cache them '
                              'with tools/cache_features.py')
         return metrics
 
-    def _galleries(self, views: Tensor) -> list[Tensor]:
-        """Select galleries of views, each (N, E), from (N, V, E)."""
-        if self.views == 'each':
-            return list(views.unbind(1))
-        return [views[:, 0] if self.views == 'first' else torch.nn.functional.normalize(views, dim=-1).mean(1)]
+    def _galleries(self, results: list[dict]) -> Iterator[Tensor]:
+        """Iterate over the galleries of views, each (N, E), one at a time because of their size."""
+        if self.views != 'each':
+            yield torch.stack([result['views'] for result in results])
+            return
+        for slot in range(len(results[0]['views'])):
+            yield torch.stack([result['views'][slot] for result in results])
 
-    def _both_ways(self, name: str, objects: Tensor, others: list[Tensor], ids: Tensor) -> dict[str, float]:
+    def _both_ways(self, name: str, objects: Tensor, others: Iterable[Tensor], ids: Tensor) -> dict[str, float]:
+        found = [(retrieval_ranks(other, objects, ids, ids), retrieval_ranks(objects, other, ids, ids))
+                 for other in others]
         metrics = {}
-        for way, rank in ((f'{name}_to_3d', [retrieval_ranks(other, objects, ids, ids) for other in others]),
-                          (f'3d_to_{name}', [retrieval_ranks(objects, other, ids, ids) for other in others])):
-            rank = torch.cat(rank)
+        for way, rank in zip((f'{name}_to_3d', f'3d_to_{name}'), map(torch.cat, zip(*found))):
             metrics.update({f'{way}_R@{k}': recall_at_k(rank, k) for k in self.topk})
             metrics[f'{way}_median_rank'] = float(np.median(rank))
         return metrics

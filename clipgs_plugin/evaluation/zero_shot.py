@@ -1,12 +1,14 @@
 """Zero-shot classification by class prompts."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from clipgs_plugin.evaluation.functional import cosines, label_ranks, per_class_accuracy, recall_at_k
@@ -14,18 +16,21 @@ from clipgs_plugin.evaluation.prompts import class_embeddings
 from clipgs_plugin.io.files import write_npz
 from clipgs_plugin.registry import METRICS, MODELS
 
+UNLABELLED = -1
+
 
 @METRICS.register_module()
 class ZeroShotAccuracy(BaseMetric):
     """Top-k accuracy of embeddings against the prompts of the class names, micro-averaged over objects.
 
-    Class embeddings are computed once a run, when the first evaluation ends. The teacher is freed after that.
+    Class embeddings are computed once a run, when the first evaluation ends. The teacher is freed after that. Objects
+    without a class (label -1) are left out, and the log counts them once.
 
     Args:
         teacher: Teacher, or its config, whose text tower encodes the prompts.
         class_features: Path of a file of :func:`save_class_features`, in place of a teacher.
         classes: Class names in the order of the labels; None takes ``metainfo['classes']`` of the dataset.
-        templates: Prompts, see :func:`~clipgs_plugin.evaluation.prompts.load_templates`.
+        templates: Prompts, see :func:`~clipgs_plugin.datasets.prompts.load_templates`.
         topk: Values of k; those above the number of classes are left out.
         per_class: Report ``top1/NAME`` for each class too.
         device: Device of a teacher that is given as a config.
@@ -52,6 +57,7 @@ class ZeroShotAccuracy(BaseMetric):
         self.per_class = per_class
         self.device = device
         self._embeddings: Tensor | None = None
+        self._counted = False
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
@@ -62,6 +68,7 @@ class ZeroShotAccuracy(BaseMetric):
             self.results.append((sample.get('embedding').detach().float().cpu(), int(label)))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
+        results = self._labelled(results)
         embeddings = torch.stack([embedding for embedding, _ in results])
         labels = torch.tensor([label for _, label in results])
         classes = self._class_names()
@@ -77,6 +84,18 @@ class ZeroShotAccuracy(BaseMetric):
         if self.per_class:
             metrics.update({f'top1/{name}': float(value) for name, value in zip(classes, each) if not value.isnan()})
         return metrics
+
+    def _labelled(self, results: list) -> list:
+        """Return the results of objects that have a class; here, since every process must collect equally many."""
+        labelled = [result for result in results if result[1] != UNLABELLED]
+        if not labelled:
+            raise ValueError(f'none of the {len(results)} objects has a class, so that no accuracy is defined; '
+                             'evaluate a dataset with classes, or remove ZeroShotAccuracy from the evaluator')
+        if len(labelled) < len(results) and not self._counted:
+            print_log(f'ZeroShotAccuracy leaves out {len(results) - len(labelled)} of {len(results)} objects, which '
+                      'have no class', logger='current', level=logging.WARNING)
+            self._counted = True
+        return labelled
 
     def _class_names(self) -> list[str]:
         classes = self.classes or (self.dataset_meta or {}).get('classes')

@@ -144,23 +144,25 @@ class GaussianCloud:
 
         Raises:
             ValueError: The cloud is empty, or holds NaN, infinite values or zero quaternions. The message names the
-                first bad field and counts its Gaussians.
+                first bad field, counts its Gaussians and gives the index of the first.
         """
         if len(self) == 0:
             raise ValueError(f'{name}: holds no Gaussians')
+
+        def check(valid: np.ndarray, problem: str) -> None:
+            bad = np.flatnonzero(~valid)
+            if len(bad):
+                raise ValueError(f'{name}: {problem} in {len(bad)} of {len(self)} Gaussians, the first at index '
+                                 f'{bad[0]}; drop them with GaussianCloud.clean()')
+
         # In numpy, because waking torch's threads costs more than the check; row by row only on failure.
         arrays = {field: (value if value.dtype == torch.float64 else value.float()).detach().cpu().numpy()
                   for field, value in self.fields()}
         for field, array in arrays.items():
             finite = np.isfinite(array)
             if not finite.all():
-                count = int((~finite.reshape(len(self), -1).all(1)).sum())
-                raise ValueError(f'{name}: {field} is NaN or infinite in {count} of {len(self)} Gaussians; '
-                                 'drop them with GaussianCloud.clean()')
-        count = int((~arrays['quats'].any(1)).sum())
-        if count:
-            raise ValueError(f'{name}: quats are zero in {count} of {len(self)} Gaussians, and define no rotation; '
-                             'drop them with GaussianCloud.clean()')
+                check(finite.reshape(len(self), -1).all(1), f'{field} is NaN or infinite')
+        check(arrays['quats'].any(1), 'quats are zero and define no rotation')
         return self
 
     def clean(self) -> tuple[GaussianCloud, int]:

@@ -32,7 +32,7 @@ class ShardReader:
         settings: Contents of ``dataset.json``.
         uids: Unique name of each object, in the order of the shards.
         categories: Class name or None of each object.
-        splits: Split of each object.
+        splits: Split of each object; all are in train if the index has no splits.
         psnr: PSNR on held-out views in dB, NaN if not measured, (n,) float64.
         psnr_foreground: The same over foreground pixels. NaN if an early dataset does not index it;
             :func:`~clipgs_plugin.triplets.rebuild_index` does.
@@ -50,7 +50,7 @@ class ShardReader:
         table = read_index(root)
         self.uids: list[str] = table['uid'].to_pylist()
         self.categories: list[str | None] = table['category'].to_pylist()
-        self.splits: list[str] = table['split'].to_pylist()
+        self.splits: list[str] = table['split'].to_pylist() if 'split' in table.column_names else ['train'] * len(table)
         self.psnr, self.psnr_foreground, self.ssim = (_measured(table, name) for name in MEASURES)
         self.shards = table['shard'].to_numpy()
         self._members = {name: np.stack([table[f'{name}_offset'], table[f'{name}_size']], axis=1)

@@ -64,6 +64,23 @@ def test_images_come_as_paths_arrays_or_pictures(clipgs, tmp_path):
         clipgs.embed_images(tmp_path / 'absent.png')
 
 
+@pytest.mark.parametrize('orientation, to_stored', [(3, 'ROTATE_180'), (6, 'ROTATE_90'), (8, 'ROTATE_270'),
+                                                    (5, 'TRANSPOSE')])
+def test_photographs_are_turned_upright_by_their_exif(clipgs, tmp_path, orientation, to_stored):
+    """A camera stores the pixels as its sensor lies, and writes the turn that makes them upright."""
+    from PIL import Image
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    upright = Image.fromarray(np.stack([np.broadcast_to(ramp[:, None], (64, 96)), np.full((64, 96), 40, np.uint8),
+                                        np.broadcast_to(np.resize(ramp, 96), (64, 96))], -1))
+    stored = upright.transpose(getattr(Image.Transpose, to_stored))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / 'photo.jpg', quality=100, subsampling=0, exif=exif)
+    expected, path, opened, lying = clipgs.embed_images([upright, tmp_path / 'photo.jpg',
+                                                         Image.open(tmp_path / 'photo.jpg'), stored])
+    assert expected @ path > 0.999 and expected @ opened > 0.999 > expected @ lying + 0.01
+
+
 def test_nothing_to_embed_is_an_error(clipgs):
     with pytest.raises(ValueError, match='empty list'):
         clipgs.embed_gaussians([])
@@ -101,10 +118,38 @@ def test_the_order_in_a_file_does_not_matter(clipgs, splats):
     assert torch.allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.parametrize('name', ['potted_plant.splat', 'camera.spz', 'monkey.sog'])
+def test_a_few_floaters_do_not_change_an_embedding(clipgs, splats, name):
+    """They shrank the object in the unit sphere, and farthest point sampling picked all of them."""
+    cloud = read_gaussians(splats / name).with_sh_degree(0)
+    count = len(cloud) // 1000
+    centre, radius = cloud.bounding_sphere()
+    directions = torch.nn.functional.normalize(torch.randn(count, 3, dtype=torch.float64), dim=-1)
+    means = centre + directions * radius * torch.linspace(3, 30, count, dtype=torch.float64)[:, None]
+    most_opaque = cloud[cloud.opacity_logits.argsort(descending=True)[:count]].replace(means=means.float())
+    dirty = GaussianCloud(**{field: torch.cat([value, getattr(most_opaque, field)]) for field, value in cloud.fields()})
+    a, b = clipgs.embed_gaussians([cloud, dirty])
+    assert a @ b > 0.9999
+
+
 def test_one_gaussian_is_an_object(clipgs, random_cloud, tmp_path):
     assert isinstance(random_cloud(1), GaussianCloud)
     write_gaussians(random_cloud(1), tmp_path / 'one.ply')
     assert clipgs.embed_gaussians(tmp_path / 'one.ply').isfinite().all()
+
+
+@pytest.mark.parametrize('field, value', [('means', torch.inf), ('quats', 0.0), ('quats', torch.nan),
+                                          ('log_scales', torch.nan), ('opacity_logits', torch.nan), ('sh', torch.nan)])
+def test_clouds_in_memory_with_values_without_meaning_are_refused(clipgs, random_cloud, field, value):
+    """Such values turned the whole embedding, and every probability, into NaN."""
+    bad = random_cloud(40)
+    getattr(bad, field)[7] = value
+    problem = 'are zero and define no rotation' if value == 0 else 'is NaN or infinite'
+    for call in (clipgs.embed_gaussians, lambda clouds: clipgs.classify(clouds, ['mug', 'car'])):
+        with pytest.raises(ValueError, match=f'^object 1: {field} {problem} in 1 of 40 .* at index 7;'):
+            call([random_cloud(40), bad])
+    with pytest.raises(ValueError, match=f'{field} {problem}.*index 7'):
+        clipgs.prepare(bad)
 
 
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):

@@ -8,6 +8,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from clipgs_plugin.datasets.transforms import build_pipeline
+from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.triplets import FeatureWriter, ShardReader, ShardWriter
 
 NAMES = ('toy_world', 'objaverse_triplets', 'triplets', 'gaussian_folder')
@@ -24,12 +25,36 @@ def test_pipelines_of_a_base_config_run(root, random_cloud, name):
         assert item['inputs'].means.norm(dim=-1).max() <= 1.25 + 1e-5
 
 
+@pytest.mark.parametrize('name', NAMES)
+def test_every_pipeline_drops_floaters_before_it_samples_and_normalises(root, name):
+    config = Config.fromfile(root / 'configs' / '_base_' / 'datasets' / f'{name}.py')
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        types = [step.type for step in loader.dataset.pipeline]
+        assert types.index('FilterOpacity') < types.index('DropFloaters') < types.index('SampleGaussians')
+        assert types.index('DropFloaters') < types.index('NormaliseGaussians')
+
+
 def test_catalogue_names_configs_that_exist(root):
     catalogue = yaml.safe_load((root / 'registry' / 'catalogue' / 'datasets.yml').read_text(encoding='utf-8'))
     assert {entry['config'] for entry in catalogue.values()} == {f'_base_/datasets/{name}.py' for name in NAMES}
     for name, entry in catalogue.items():
         config = Config.fromfile(root / 'configs' / entry['config'])
         assert config.train_dataloader.dataset.type == entry['dataset'], name
+
+
+@pytest.mark.parametrize('name', ['toy_world', 'triplets', 'objaverse_triplets'])
+def test_triplets_without_splits_train_and_evaluate(root, tmp_path, random_cloud, name):
+    """A share of the objects replaces the missing splits, for any teacher."""
+    with ShardWriter(tmp_path) as writer:
+        for i in range(20):
+            writer.write(f'o{i}', random_cloud(40, seed=i), np.zeros((6, 4, 4, 3), np.uint8), captions=['a'])
+    FeatureWriter(ShardReader(tmp_path), 'mine', 8, 'abc').write(0, np.ones((20, 6, 8)), [np.ones((1, 8))] * 20)
+    config = Config.fromfile(root / 'configs' / '_base_' / 'datasets' / f'{name}.py')
+    parts = []
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        dataset = DATASETS.build({**loader.dataset, 'root': str(tmp_path), 'features': 'mine'})
+        parts.append({dataset[i]['data_samples']['uid'] for i in range(len(dataset))})
+    assert all(parts) and len(set.union(*parts)) == sum(map(len, parts)) == 20 and len(parts[0]) >= 16
 
 
 @pytest.fixture

@@ -1,8 +1,15 @@
+import shutil
+
 import pytest
 import torch
+from mmengine.evaluator import Evaluator
+from mmengine.optim import OptimWrapper
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 
-from clipgs_plugin import write_gaussians
+from clipgs_plugin import get_config, write_gaussians
 from clipgs_plugin.datasets import GaussianFolder
+from clipgs_plugin.registry import MODELS
 
 PIPELINE = [dict(type='LoadGaussians', sh_degree=0), dict(type='SampleGaussians', num=8), dict(type='PackGaussians')]
 
@@ -28,6 +35,46 @@ def test_objects_are_sorted_and_have_their_class(folder, random_cloud):
         ('table/y.ply', 'table', 2)]
     whole = GaussianFolder(folder)[1]['gaussians']
     assert torch.equal(whole.means, random_cloud(10, seed=0).means)
+
+
+def test_captions_come_from_class_names_and_templates(folder):
+    templates = ['{a} {}', 'one {} on a plate', 'some {}']
+    train, test = (GaussianFolder(folder, PIPELINE, templates=templates, test_mode=mode) for mode in (False, True))
+    drawn = {train[(epoch, 0)]['data_samples']['caption'] for epoch in range(30)}
+    assert drawn == {'an apple', 'one apple on a plate', 'some apple'}
+    assert {test[(epoch, 0)]['data_samples']['caption'] for epoch in range(30)} == {'an apple'}
+    # Every caption describes every object of a class, so the objects share the id, whatever they have drawn.
+    ids = [{train[(epoch, i)]['data_samples']['caption_id'] for epoch in range(5)} for i in range(4)]
+    assert [len(found) for found in ids] == [1] * 4 and ids[1] == ids[2] and len(set.union(*ids)) == 3
+    assert GaussianFolder(folder)[1]['captions'] == ['a chair']
+    with pytest.raises(ValueError, match=r"'no name' has no '\{\}'"):
+        GaussianFolder(folder, templates=['no name'])
+
+
+def test_a_config_trains_on_a_folder_with_a_live_teacher(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp('run')
+    for split in ('train', 'val'):
+        for name in ('chair', 'apple', 'table'):
+            shutil.copytree(folder / name, out / 'splats' / split / name)
+    cfg = get_config('clipgs_pointbert-nano_15e_splats')
+    cfg.merge_from_dict({'train_dataloader.dataset.root': str(out / 'splats/train'),
+                         'val_dataloader.dataset.root': str(out / 'splats/val')})
+    with DefaultScope.overwrite_default_scope('clipgs_plugin'):
+        model = MODELS.build(cfg.model)
+        here = dict(batch_size=2, num_workers=0, persistent_workers=False)
+        train, val = (Runner.build_dataloader({**loader, **here})
+                      for loader in (cfg.train_dataloader, cfg.val_dataloader))
+        evaluator = Evaluator(cfg.val_evaluator)
+    optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3))
+    before = model.encoder.projection.weight.detach().clone()
+    losses = [model.train_step(batch, optimizer) for batch in train]
+    assert len(losses) == 2 and all(loss['loss_text'].isfinite() and 'loss_image' not in loss for loss in losses)
+    assert not torch.equal(model.encoder.projection.weight, before)
+
+    evaluator.dataset_meta = val.dataset.metainfo
+    for batch in val:
+        evaluator.process(model.eval().val_step(batch), batch)
+    assert 0 <= evaluator.evaluate(4)['zero_shot/top1'] <= 100
 
 
 def test_epochs_are_equal_in_test_mode_and_differ_in_training(folder):

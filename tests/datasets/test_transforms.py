@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import duplicated, grid
 
 from clipgs_plugin import GaussianCloud, write_gaussians
 from clipgs_plugin.datasets import transforms as T
@@ -17,6 +18,12 @@ def moved(before: GaussianCloud, after: GaussianCloud) -> np.ndarray:
     """Return the matrix that maps the means, by least squares, (3, 3) float64."""
     solution = np.linalg.lstsq(before.means.double().numpy(), after.means.double().numpy(), rcond=None)[0]
     return solution.T
+
+
+def rows(cloud: GaussianCloud) -> list[list[float]]:
+    """Return the Gaussians as rows, sorted."""
+    return sorted(torch.cat([value.flatten(1) if value.ndim > 1 else value[:, None] for _, value in cloud.fields()],
+                            dim=1).tolist())
 
 
 def covariances(cloud: GaussianCloud) -> np.ndarray:
@@ -145,6 +152,11 @@ def test_opacity_filter_keeps_opaque_gaussians_in_order(random_cloud):
     assert torch.equal(apply(T.FilterOpacity(0.5), cloud).means, cloud.means[expected])
 
 
+def test_opacity_filter_keeps_the_threshold_itself(random_cloud):
+    cloud = random_cloud(3).replace(opacity_logits=torch.tensor([0.0, -1e-3, 1e-3]))  # the first opacity is 0.5
+    assert torch.equal(apply(T.FilterOpacity(0.5), cloud).means, cloud.means[[0, 2]])
+
+
 @pytest.mark.parametrize('minimum', [1, 3, 50])
 def test_opacity_filter_never_empties_an_object(random_cloud, minimum):
     cloud = random_cloud(20)
@@ -194,6 +206,18 @@ def test_fps_covers_better_than_random_sampling(random_cloud):
     assert radius['fps'] < 0.8 * radius['random']
 
 
+@pytest.mark.parametrize('kind', ['grid', 'duplicated', 'coincident', 'quantised'])
+def test_fps_does_not_depend_on_the_order_of_the_file(random_cloud, kind):
+    """Ties between distances are frequent on quantised means; the content of the Gaussians breaks them."""
+    cloud = {'grid': grid(), 'duplicated': duplicated(random_cloud(120, seed=5)),
+             'coincident': random_cloud(90).replace(means=torch.zeros(90, 3)),
+             'quantised': random_cloud(400).replace(means=(random_cloud(400).means * 8).round() / 8)}[kind]
+    expected = rows(apply(T.SampleGaussians(60, 'fps'), cloud))
+    for seed in range(4):
+        shuffled = cloud[torch.randperm(len(cloud), generator=torch.Generator().manual_seed(seed))]
+        assert rows(apply(T.SampleGaussians(60, 'fps'), shuffled)) == expected
+
+
 def test_a_file_is_loaded_and_a_loaded_object_is_kept(tmp_path, random_cloud):
     cloud = random_cloud(9, sh_degree=3)
     write_gaussians(cloud, tmp_path / 'a.ply')
@@ -210,9 +234,9 @@ def test_packing_copies_the_keys_that_exist(random_cloud):
     assert packed['data_samples'] == dict(index=0)
 
 
-@pytest.mark.parametrize('name', ['ChangeUp', 'DropColor', 'FilterOpacity', 'JitterGaussians', 'LoadGaussians',
-                                  'NormaliseGaussians', 'PackGaussians', 'RotateGaussians', 'SampleGaussians',
-                                  'ScaleGaussians'])
+@pytest.mark.parametrize('name', ['ChangeUp', 'DropColor', 'DropFloaters', 'FilterOpacity', 'JitterGaussians',
+                                  'LoadGaussians', 'NormaliseGaussians', 'PackGaussians', 'RotateGaussians',
+                                  'SampleGaussians', 'ScaleGaussians'])
 def test_every_transform_is_built_by_name_has_a_repr_and_changes_nothing_in_place(random_cloud, name):
     transform = TRANSFORMS.build(dict(type=name, **(dict(num=5) if name == 'SampleGaussians' else {})))
     assert repr(transform).startswith(name) and ('num=5' in repr(transform)) == (name == 'SampleGaussians')

@@ -1,6 +1,7 @@
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import START_METHODS, random_cloud
@@ -126,6 +127,15 @@ def test_classes_are_equal_in_every_split_and_can_be_selected(root):
         TripletDataset(root, classes=['car', 'tree'])
     with pytest.raises(ValueError, match='no duplicates'):
         TripletDataset(root, classes=['car', 'car'])
+
+
+def test_an_index_without_splits_is_training_data(tmp_path, random_cloud):
+    with ShardWriter(tmp_path) as writer:
+        for i in range(5):
+            writer.write(f'o{i}', random_cloud(3), captions=['x'])
+    path = tmp_path / 'index.parquet'
+    pq.write_table(pq.read_table(path).drop_columns(['split']), path)
+    assert [len(TripletDataset(tmp_path, split, hold_out=0.2)) for split in ('train', 'val', 'test')] == [3, 1, 1]
 
 
 def test_missing_splits_are_held_out_of_train(root, tmp_path, random_cloud):

@@ -32,6 +32,14 @@ def test_it_is_the_minimum_that_gradient_descent_finds():
     assert torch.equal(linear_probe(features, labels, queries), (q @ weight.T + bias).argmax(-1))
 
 
+def test_one_labelled_sample_decides_every_query():
+    """The deviation of one value was NaN, and with it every score, whose largest was then class 0."""
+    queries, _ = clusters(3, 2)
+    assert linear_probe(queries[:1], torch.tensor([3]), queries).tolist() == [3] * 15
+    with pytest.raises(ValueError, match='no labelled features: a linear probe needs at least one'):
+        linear_probe(queries[:0], torch.zeros(0, dtype=torch.int64), queries)
+
+
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match=r'features \(6, 3\), labels \(5,\)'):
         linear_probe(torch.zeros(6, 3), torch.zeros(5, dtype=torch.int64), torch.zeros(2, 3))

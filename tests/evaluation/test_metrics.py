@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.structures import BaseDataElement
 from torch.nn.functional import normalize
 
@@ -97,9 +98,42 @@ def test_zero_shot_builds_its_teacher_from_a_config(tmp_path):
         evaluate(ZeroShotAccuracy(teacher=Names(), classes=CLASSES), [unlabelled])
 
 
+def unlabelled(predictions, every=3):
+    """Return copies of predictions of which every third has no class, as TripletDataset labels it."""
+    copies = [sample.new() for sample in predictions]
+    for sample in copies[1::every]:
+        sample.label, sample.category = torch.tensor(-1), ''
+    return copies
+
+
+def test_objects_without_a_class_are_left_out_and_counted_once(caplog):
+    predictions = unlabelled(samples())
+    metric = ZeroShotAccuracy(teacher=Names(), classes=CLASSES, per_class=True)
+    with caplog.at_level('WARNING'):
+        logger = MMLogger.get_current_instance()
+        logger.addHandler(caplog.handler)
+        try:
+            found = [evaluate(metric, predictions) for _ in range(2)]
+        finally:
+            logger.removeHandler(caplog.handler)
+    labelled = [sample for sample in predictions if sample.label >= 0]
+    expected = evaluate(ZeroShotAccuracy(teacher=Names(), classes=CLASSES, per_class=True), labelled)
+    assert found == [expected] * 2 and len(labelled) == 27
+    assert [record.message for record in caplog.records] == [
+        'ZeroShotAccuracy leaves out 13 of 40 objects, which have no class']
+
+
+def test_objects_that_all_have_no_class_are_refused():
+    with pytest.raises(ValueError, match=r'none of the 5 objects has a class.*remove ZeroShotAccuracy'):
+        evaluate(ZeroShotAccuracy(teacher=Names(), classes=CLASSES), unlabelled(samples(6), every=1)[1:])
+
+
 @pytest.mark.parametrize('views', ['first', 'mean', 'each'])
 def test_retrieval_equals_a_loop(views):
     predictions = samples()
+    for sample in predictions:
+        # Features need no unit length, and the mean must not weigh a view by it. Caches are float16.
+        sample.views = (sample.views * torch.tensor([[0.1], [1.0], [30.0]])).half().float()
     found = evaluate(RetrievalRecall(views=views, topk=(1, 5, 10)), predictions)
     objects = np.stack([s.embedding.numpy() for s in predictions]).astype(np.float64)
     text = np.stack([s.text.numpy() for s in predictions]).astype(np.float64)
@@ -108,6 +142,7 @@ def test_retrieval_equals_a_loop(views):
     assert len(set(ids)) < len(ids)
     same = ids[:, None] == ids
     ways = {'text_to_3d': [(text, objects, same)], '3d_to_text': [(objects, text, same)]}
+    pictures /= np.linalg.norm(pictures, axis=-1, keepdims=True)
     slots = {'first': [pictures[:, 0]], 'mean': [pictures.mean(1)], 'each': list(pictures.swapaxes(0, 1))}[views]
     slots = [slot / np.linalg.norm(slot, axis=-1, keepdims=True) for slot in slots]
     ways['image_to_3d'] = [(slot, objects, np.eye(40, dtype=bool)) for slot in slots]
@@ -117,6 +152,20 @@ def test_retrieval_equals_a_loop(views):
         for k in (1, 5, 10):
             assert found[f'retrieval/{way}_R@{k}'] == pytest.approx(100 * np.mean(places <= k)), (way, k)
         assert found[f'retrieval/{way}_median_rank'] == np.median(places)
+
+
+@pytest.mark.parametrize('views, expected', [('first', 3 * 8 * 4), ('mean', 3 * 8 * 4),
+                                             ('each', 2 * 8 * 4 + 3 * 8 * 2)])
+def test_retrieval_keeps_only_the_views_that_take_part(views, expected):
+    """All views of all objects are gigabytes; rows of a batch must not keep the batch alive."""
+    batch = {key: torch.stack([sample.get(key) for sample in samples(10)]) for key in ('embedding', 'text', 'views')}
+    metric = RetrievalRecall(views=views)
+    metric.process({}, [dict(uid=str(i), caption_id=i, **{key: value[i] for key, value in batch.items()})
+                        for i in range(10)])
+    tensors = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
+               for result in metric.results for value in result.values() if isinstance(value, torch.Tensor)}
+    batch_storages = {value.untyped_storage().data_ptr() for value in batch.values()}
+    assert sum(tensors.values()) == 10 * expected and not batch_storages & set(tensors)
 
 
 def test_objects_of_one_caption_are_all_right_answers():
@@ -134,6 +183,14 @@ def test_collapsed_embeddings_do_not_look_good():
                    for i in range(4)]
     found = evaluate(RetrievalRecall(topk=(1,)), predictions)
     assert found['retrieval/text_to_3d_R@1'] == found['retrieval/3d_to_text_R@1'] == 0
+
+
+def test_the_median_of_an_even_number_of_ranks_is_between_them():
+    near, far = torch.eye(4)[0], normalize(torch.eye(4)[0] + torch.eye(4)[1], dim=0)
+    predictions = [BaseDataElement(uid='a', embedding=near, text=near, caption_id=1),
+                   BaseDataElement(uid='b', embedding=far, text=normalize(near + 0.1 * far, dim=0), caption_id=2)]
+    found = evaluate(RetrievalRecall(topk=(1,)), predictions)  # both captions are nearest to the first object
+    assert found['retrieval/text_to_3d_median_rank'] == 1.5
 
 
 def test_retrieval_needs_something_to_retrieve_from():
@@ -156,7 +213,8 @@ def collect(rank, size, path, predictions, meta):
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
-    predictions, meta = samples(n=21), {'classes': CLASSES}  # odd: the sampler repeats one object
+    # Odd, so that the sampler repeats one object; the processes have unequal numbers of objects without a class.
+    predictions, meta = unlabelled(samples(n=21), every=4), {'classes': CLASSES}
     torch.multiprocessing.spawn(collect, args=(2, str(tmp_path), predictions, meta), nprocs=2)
     expected = evaluate([ZeroShotAccuracy(teacher=Names()), RetrievalRecall()], predictions, meta=meta)
     for rank in range(2):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from clipgs_plugin.datasets.prompts import fill
 from clipgs_plugin.evaluation import TEMPLATES, class_embeddings, load_templates
-from clipgs_plugin.evaluation.prompts import fill
 
 
 class Recorder:

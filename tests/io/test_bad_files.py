@@ -83,7 +83,7 @@ def test_zero_quaternions_are_refused_and_an_empty_rest_is_an_error(random_cloud
     for k in range(4):
         file['vertex'].data[f'rot_{k}'] = 0
     file.write(path)
-    with pytest.raises(ValueError, match='quats are zero in 4 of 4'):
+    with pytest.raises(ValueError, match='quats are zero and define no rotation in 4 of 4'):
         read_gaussians(path)
     with pytest.warns(UserWarning, match='dropped 4 of 4'), pytest.raises(ValueError, match='holds no Gaussians'):
         read_gaussians(path, clean=True)

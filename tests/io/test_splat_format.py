@@ -80,7 +80,7 @@ def test_invalid_values_are_refused(tmp_path, field, value, message):
 
 def test_a_zero_quaternion_is_refused(tmp_path):
     (tmp_path / 'bad.splat').write_bytes(struct.pack('<6f8B', 0, 1, 2, 0.1, 0.1, 0.1, 9, 9, 9, 9, *[128] * 4))
-    with pytest.raises(ValueError, match='quats are zero in 1 of 1'):
+    with pytest.raises(ValueError, match='quats are zero and define no rotation in 1 of 1'):
         read_gaussians(tmp_path / 'bad.splat')
 
 

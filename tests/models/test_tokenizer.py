@@ -6,7 +6,7 @@ from conftest import duplicated, grid, relabelled
 from formulas import randomise
 
 from clipgs_plugin import GaussianBatch, ops
-from clipgs_plugin.models.tokenizers import GSTokenizer, OrderedConvs, PatchEncoder
+from clipgs_plugin.models.tokenizers import GSTokenizer, OrderedConvs, PatchEncoder, PointTokenizer
 
 NARROW = dict(num_groups=24, group_size=12, channels=20,
               patch_encoder=dict(widths=(8, 12, 16)), refine_widths=(8, 12, 16))
@@ -200,6 +200,15 @@ def test_order_of_the_file_does_not_matter(random_cloud, kind):
         found = tokens_of(module, shuffled)
         torch.testing.assert_close(found.features, expected.features, atol=1e-5, rtol=0)
         assert torch.equal(found.centers, expected.centers)
+
+
+def test_a_random_start_is_random_in_training_only(random_cloud):
+    cloud, points = random_cloud(150), random_cloud(150).means[None]
+    module, plain = tokenizer(start='random'), PointTokenizer(8, 6, 32, start='random', rule='exact')
+    firsts = {mode: {(tuple(module.train(mode).group(GaussianBatch.from_clouds([cloud])).centers[0, 0].tolist()),
+                      int(plain.train(mode).group(points)[0][0, 0])) for _ in range(5)} for mode in (True, False)}
+    assert len(firsts[True]) > 1 and len(firsts[False]) == 1
+    assert torch.equal(tokens_of(module, cloud).centers, tokens_of(tokenizer(start='farthest'), cloud).centers)
 
 
 def test_start_index_refers_to_the_order_of_the_file(random_cloud):

@@ -30,7 +30,7 @@ def test_integer_index_selects_one_gaussian_and_is_checked(random_cloud):
 def test_validate_names_field_and_count_and_clean_drops(random_cloud, field, value):
     cloud = random_cloud(6)
     getattr(cloud, field)[2] = value
-    with pytest.raises(ValueError, match=rf'thing.ply: {field} .* 1 of 6'):
+    with pytest.raises(ValueError, match=rf'thing.ply: {field} .* 1 of 6 Gaussians, the first at index 2;'):
         cloud.validate('thing.ply')
     cleaned, dropped = cloud.clean()
     assert dropped == 1 and len(cleaned.validate()) == 5

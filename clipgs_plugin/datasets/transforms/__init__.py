@@ -1,6 +1,7 @@
 """Transforms of a data pipeline, applied to ``results['gaussians']``."""
 from clipgs_plugin.datasets.transforms.base import BaseTransform, build_pipeline
 from clipgs_plugin.datasets.transforms.color import DropColor
+from clipgs_plugin.datasets.transforms.floaters import DropFloaters
 from clipgs_plugin.datasets.transforms.geometry import (
     ChangeUp,
     JitterGaussians,
@@ -12,6 +13,6 @@ from clipgs_plugin.datasets.transforms.geometry import (
 from clipgs_plugin.datasets.transforms.loading import LoadGaussians, PackGaussians
 from clipgs_plugin.datasets.transforms.selection import FilterOpacity, SampleGaussians
 
-__all__ = ['BaseTransform', 'ChangeUp', 'DropColor', 'FilterOpacity', 'JitterGaussians', 'LoadGaussians',
-           'NormaliseGaussians', 'PackGaussians', 'RotateGaussians', 'SampleGaussians', 'ScaleGaussians',
-           'build_pipeline', 'up_matrix']
+__all__ = ['BaseTransform', 'ChangeUp', 'DropColor', 'DropFloaters', 'FilterOpacity', 'JitterGaussians',
+           'LoadGaussians', 'NormaliseGaussians', 'PackGaussians', 'RotateGaussians', 'SampleGaussians',
+           'ScaleGaussians', 'build_pipeline', 'up_matrix']

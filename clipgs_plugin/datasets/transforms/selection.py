@@ -5,9 +5,11 @@ import numpy as np
 import torch
 
 from clipgs_plugin.datasets.transforms.base import BaseTransform
+from clipgs_plugin.ops.ordering import canonical_order
 from clipgs_plugin.ops.sampling import farthest_point_sample
 from clipgs_plugin.registry import TRANSFORMS
 from clipgs_plugin.structures import GaussianCloud
+from clipgs_plugin.structures.attributes import pack
 
 
 @TRANSFORMS.register_module()
@@ -45,7 +47,7 @@ class SampleGaussians(BaseTransform):
         num: Number of Gaussians to sample.
         method: ``'random'`` samples uniformly. ``'importance'`` samples in proportion to opacity times the area of the
             largest cross-section. ``'fps'`` is farthest point sampling, which starts at the point farthest from the
-            centroid and is deterministic.
+            centroid and is deterministic; it breaks ties by content, so that the order of the file does not matter.
     """
 
     def __init__(self, num: int, method: str = 'random') -> None:
@@ -81,7 +83,8 @@ def _importance(cloud: GaussianCloud, num: int, rng: np.random.Generator) -> np.
 
 
 def _fps(cloud: GaussianCloud, num: int, rng: np.random.Generator) -> torch.Tensor:
-    return farthest_point_sample(cloud.means[None], num, start='farthest')[0]
+    order = canonical_order(pack(cloud)[None])[0]
+    return order[farthest_point_sample(cloud.means[order][None], num, start='farthest')[0]]
 
 
 _METHODS = {'random': _random, 'importance': _importance, 'fps': _fps}

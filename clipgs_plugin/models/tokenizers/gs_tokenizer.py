@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clipgs_plugin import ops
 from clipgs_plugin.models.tokenizers.patch_encoder import build_patch_encoder
-from clipgs_plugin.models.tokenizers.patches import XYZ, Patches, canonicalise, extract, group_points
+from clipgs_plugin.models.tokenizers.patches import XYZ, Patches, canonicalise, extract, group_points, start_in_use
 from clipgs_plugin.models.tokenizers.refinement import Refinement
 from clipgs_plugin.models.tokenizers.tokens import Tokens
 from clipgs_plugin.ops.sampling import check_count, check_start
@@ -53,8 +53,9 @@ class GSTokenizer(BaseModule):
         strides: Strides of the rows of convolutions; ``(1, 1, 2, 2)`` is another reading of the paper's figure.
         refine: Add the refinement branch. Without it this is the tokenizer of the point-cloud models.
         start: First centre of farthest point sampling. With ``'farthest'`` or ``'random'`` the Gaussians are first
-            sorted by content, so that the order of the file does not matter. An integer is an index into the order of
-            the file, as published checkpoints use it; then the order matters.
+            sorted by content, so that the order of the file does not matter; ``'random'`` is ``'farthest'`` in eval
+            mode. An integer is an index into the order of the file, as published checkpoints use it; then the order
+            matters.
         rule: Rule of farthest point sampling: ``'exact'``, or ``'pointnet2'`` (with ``start=0``) for weights trained
             with the kernel of that library; see :func:`clipgs_plugin.ops.farthest_point_sample`.
         scale: Quantity of the scale: ``'sigmoid'`` of the logarithm (the paper's), ``'log'`` or ``'linear'``.
@@ -150,7 +151,7 @@ class GSTokenizer(BaseModule):
             if isinstance(self.start, str):
                 raw = canonicalise(raw, lengths)
             center_idx, neighbor_idx = group_points(raw[..., XYZ], self.num_groups, self.group_size, lengths,
-                                                    self.start, self.rule, self.radius)
+                                                    start_in_use(self.start, self.training), self.rule, self.radius)
             return extract(raw, center_idx, neighbor_idx, lengths)
 
     def encode(self, patches: Patches) -> Tokens:

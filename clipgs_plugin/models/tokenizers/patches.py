@@ -47,6 +47,11 @@ def canonicalise(raw: Tensor, lengths: Tensor) -> Tensor:
     return torch.take_along_dim(raw, order[..., None], dim=1)
 
 
+def start_in_use(start: int | str, training: bool) -> int | str:
+    """Return the start of farthest point sampling: a random one is for training, evaluation is deterministic."""
+    return 'farthest' if start == 'random' and not training else start
+
+
 def group_points(points: Tensor, num_groups: int, group_size: int, lengths: Tensor | None = None,
                  start: int | str = 0, rule: str = 'exact', radius: float | None = None) -> tuple[Tensor, Tensor]:
     """Sample centres (B, G) by farthest point sampling and find the points (B, G, K) of each patch.

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from clipgs_plugin.models.tokenizers.patch_encoder import build_patch_encoder
-from clipgs_plugin.models.tokenizers.patches import group_points
+from clipgs_plugin.models.tokenizers.patches import group_points, start_in_use
 from clipgs_plugin.models.tokenizers.tokens import Tokens
 from clipgs_plugin.ops import ball_query, knn
 from clipgs_plugin.ops.sampling import check_count, check_start
@@ -28,7 +28,8 @@ class PointTokenizer(BaseModule):
         num_groups: G, number of patches of a cloud.
         group_size: K, number of points of a patch.
         channels: C, width of a token.
-        start, rule: Options of :func:`clipgs_plugin.ops.farthest_point_sample`.
+        start, rule: Options of :func:`clipgs_plugin.ops.farthest_point_sample`; ``'random'`` is ``'farthest'`` in
+            eval mode.
         radius: Radius of the patches, which hold the first K points inside; None takes the K nearest.
         point_attributes: Input attributes of the patch encoder, in this order: ``'xyz'`` relative to the centre,
             ``'position'`` in the cloud, ``'rgb'``, and others from :mod:`clipgs_plugin.structures.attributes`.
@@ -119,7 +120,8 @@ class PointTokenizer(BaseModule):
         if center_idx is None:
             if neighbor_idx is not None:
                 raise ValueError('neighbor_idx is given without center_idx; give the centres of these patches too')
-            return group_points(points, self.num_groups, self.group_size, None, self.start, self.rule, self.radius)
+            return group_points(points, self.num_groups, self.group_size, None,
+                                start_in_use(self.start, self.training), self.rule, self.radius)
         center_idx = _indices('center_idx', center_idx, (b, None), n)
         centers = torch.take_along_dim(points, center_idx[..., None], dim=1)
         if neighbor_idx is not None:

@@ -21,11 +21,11 @@ train_pipeline = [
 ]
 test_pipeline = [*load_pipeline, dict(type='PackGaussians')]
 
+# Incomplete batches are kept, because the folder may be smaller than one batch.
 train_dataloader = dict(
     batch_size=32,
     num_workers=2,
     persistent_workers=True,
-    drop_last=True,
     dataset=dict(type='GaussianFolder', root=data_root + '/train', pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=32,

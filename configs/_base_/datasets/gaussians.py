@@ -3,6 +3,7 @@
 load_pipeline = [
     dict(type='LoadGaussians', sh_degree=0),
     dict(type='FilterOpacity', threshold=0.05),
+    dict(type='DropFloaters', isolation=0.75, neighbours=8, size=1.0, max_share=0.02),
 ]
 train_pipeline = [dict(type='RotateGaussians', axis='y')]
 

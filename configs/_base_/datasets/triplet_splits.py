@@ -1,6 +1,9 @@
-# The three splits of a triplet dataset.
+# The three splits of a triplet dataset. If the dataset has no split val or test, `hold_out` of the training objects
+# replaces it.
 _base_ = ['gaussians.py']
 
-train_dataloader = dict(dataset=dict(type='TripletDataset', split='train', num_views=5))
-val_dataloader = dict(dataset=dict(type='TripletDataset', split='val', test_mode=True))
-test_dataloader = dict(dataset=dict(type='TripletDataset', split='test', test_mode=True))
+hold_out = 0.1
+
+train_dataloader = dict(dataset=dict(type='TripletDataset', split='train', num_views=5, hold_out=hold_out))
+val_dataloader = dict(dataset=dict(type='TripletDataset', split='val', test_mode=True, hold_out=hold_out))
+test_dataloader = dict(dataset=dict(type='TripletDataset', split='test', test_mode=True, hold_out=hold_out))

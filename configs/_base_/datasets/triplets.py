@@ -6,7 +6,6 @@ _base_ = ['triplet_splits.py']
 data_root = 'data/triplets'
 teacher_name = 'toy-clip'
 num_gaussians = 2048
-hold_out = 0.1
 
 train_pipeline = [
     *_base_.load_pipeline,
@@ -26,8 +25,8 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=32,
     num_workers=0,
-    dataset=dict(root=data_root, hold_out=hold_out, features=teacher_name, pipeline=train_pipeline))
+    dataset=dict(root=data_root, features=teacher_name, pipeline=train_pipeline))
 val_dataloader = test_dataloader = dict(
     batch_size=32,
     num_workers=0,
-    dataset=dict(root=data_root, hold_out=hold_out, features=teacher_name, pipeline=test_pipeline))
+    dataset=dict(root=data_root, features=teacher_name, pipeline=test_pipeline))
