@@ -67,6 +67,8 @@ class CLIPGS(BaseModel):
             if None not in widths and widths[0] != widths[1]:
                 raise ValueError(f'the teacher {type(teacher).__name__} has features of width {widths[0]}, the '
                                  f'encoder embeddings of width {widths[1]}; set embed_dim={widths[0]} of the encoder')
+            if getattr(self.encoder, 'teacher', '') is None:  # before its weights are loaded
+                self.encoder.teacher = getattr(teacher, 'name', None)
         # nn.Module.__setattr__ would add it to the module tree.
         self.__dict__['teacher'] = teacher
 
