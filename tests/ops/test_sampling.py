@@ -99,10 +99,11 @@ def test_fps_of_every_point_picks_each_once(backend):
     assert ops.farthest_point_sample(points, 300, backend=backend).sort().values.tolist() == [list(range(300))]
 
 
-def test_fps_ignores_padding(backend):
+@pytest.mark.parametrize('value', [1e9, torch.inf, torch.nan])  # 1e9 would be the farthest of all
+def test_fps_ignores_padding(backend, value):
     lengths = torch.tensor([200, 1, 63, 64, 65, 137])
     clouds = [uniform(int(n), seed) for seed, n in enumerate(lengths)]
-    padded = torch.full((6, 200, 3), 1e9)  # would be the farthest of all
+    padded = torch.full((6, 200, 3), value)
     for row, one in zip(padded, clouds):
         row[:len(one)] = one
     for start in (0, 'farthest'):
@@ -111,9 +112,10 @@ def test_fps_ignores_padding(backend):
             alone = ops.farthest_point_sample(one[None], 64, start=start, backend=backend)[0]
             assert torch.equal(picks, alone)
             assert torch.equal(picks, plain_fps(one, 64, int(picks[0])))
-    padded[1, 1:] = torch.nan
-    again = ops.farthest_point_sample(padded, 64, lengths, start='farthest', backend=backend)
-    assert torch.equal(again, found)
+    centers, neighbors = ops.group(padded, 64, 7, lengths, backend=backend)
+    for row, one in enumerate(clouds):
+        alone = ops.group(one[None], 64, 7, backend=backend)
+        assert torch.equal(centers[row], alone[0][0]) and torch.equal(neighbors[row], alone[1][0])
 
 
 def test_small_clouds_repeat_their_picks_in_order(backend):
