@@ -48,7 +48,8 @@ def convert_checkpoint(source: str | Path, target: str | Path, family: str = 'au
         'source': source.name,
         'source_sha256': digest,
     }
-    used = {key: found.state[key].contiguous() for key in found.sources.values()}
+    # Copies, since safetensors refuses tensors that share memory.
+    used = {key: found.state[key].clone(memory_format=torch.contiguous_format) for key in found.sources.values()}
     write_whole(target, [save(used, metadata)])
     return found
 
