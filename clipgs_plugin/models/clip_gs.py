@@ -37,7 +37,8 @@ class CLIPGS(BaseModel):
         image_loss: Module or config that maps (gaussians (B, E), views (B, K, E), text (B, E), scale) to a scalar, or
             None.
         init_logit_scale: Initial natural logarithm of the inverse temperature. It is learned and clamped to
-            [0, ln 100]; the losses receive its exponential.
+            [0, ln 100]; the losses receive its exponential. Under FSDP2 the clamp acts on the unsharded copy of a step,
+            so the stored parameter can leave the interval.
         data_preprocessor: Module or config.
         init_cfg: Initialisation config of mmengine.
 

@@ -112,6 +112,15 @@ def test_a_needle_is_as_thin_as_its_other_axes(backend, quats, log_length):
     np.testing.assert_allclose(np.where(edge, 0, alpha[0]), np.where(edge, 0, expected), atol=1e-4)
 
 
+def test_gaussians_of_equal_depth_in_float32_keep_their_order(backend):
+    means = torch.zeros(2, 3, dtype=torch.float64)
+    for step in (-1e-9, 0.0, 1e-9):  # the camera looks along -z
+        means[0, 2] = step
+        cloud = gaussians(means, rgb=torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]).double(), dtype=torch.float64)
+        image, _ = ops.render(cloud, *one_view(), 33, 33, backend=backend)
+        torch.testing.assert_close(image[0, 16, 16], torch.tensor([0.8, 0.16, 0]).double(), atol=1e-5, rtol=0)
+
+
 def test_no_views(backend):
     viewmats, cameras = (x[:0] for x in one_view())
     image, alpha = ops.render(gaussians([0.0, 0.0, 0.0]), viewmats, cameras, 5, 7, backend=backend)

@@ -146,6 +146,16 @@ def test_start_farthest_is_the_point_farthest_from_the_centroid(backend):
         assert int(pick) == np.linalg.norm(one - one.mean(0), axis=-1).argmax()
 
 
+def test_the_centroid_of_start_farthest_is_summed_in_float64():
+    for seed in range(20):
+        # Pairs of opposite points are equally far, so a centroid of one more rounding error decides between them.
+        directions = torch.randn(250, 3, generator=torch.Generator().manual_seed(seed))
+        points = torch.nn.functional.normalize(torch.cat([directions, -directions]), dim=-1) + 1000.3
+        offset = points.numpy() - points.numpy().mean(0, dtype=np.float64).astype(np.float32)
+        squared = (offset[:, 0] * offset[:, 0] + offset[:, 1] * offset[:, 1]) + offset[:, 2] * offset[:, 2]
+        assert ops.farthest_point_sample(points[None], 1, start='farthest').item() == squared.argmax(), seed
+
+
 def test_start_farthest_takes_the_first_of_ties():
     corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
     cube = torch.cat([torch.zeros(3, 3), corners])
