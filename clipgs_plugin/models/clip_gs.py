@@ -37,7 +37,8 @@ class CLIPGS(BaseModel):
         image_loss: Module or config that maps (gaussians (B, E), views (B, K, E), text (B, E), scale) to a scalar, or
             None.
         init_logit_scale: Initial natural logarithm of the inverse temperature. It is learned and clamped to
-            [0, ln 100]; the losses receive its exponential.
+            [0, ln 100]; the losses receive its exponential. Under FSDP2 the clamp acts on the unsharded copy of a step,
+            so the stored parameter can leave the interval.
         data_preprocessor: Module or config.
         init_cfg: Initialisation config of mmengine.
 
@@ -67,6 +68,8 @@ class CLIPGS(BaseModel):
             if None not in widths and widths[0] != widths[1]:
                 raise ValueError(f'the teacher {type(teacher).__name__} has features of width {widths[0]}, the '
                                  f'encoder embeddings of width {widths[1]}; set embed_dim={widths[0]} of the encoder')
+            if getattr(self.encoder, 'teacher', '') is None:  # before its weights are loaded
+                self.encoder.teacher = getattr(teacher, 'name', None)
         # nn.Module.__setattr__ would add it to the module tree.
         self.__dict__['teacher'] = teacher
 

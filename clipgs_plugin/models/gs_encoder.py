@@ -36,6 +36,9 @@ class GSEncoder(BaseModule):
         lora: Options of :func:`~clipgs_plugin.models.backbones.lora.add_lora` for the blocks of the backbone, for
             example ``dict(rank=8, alpha=16, targets=('attn', 'mlp'))``; None adds nothing. The added layers form the
             part ``'lora'``, which is trained even if the blocks are frozen.
+        teacher: Name of the teacher whose space the encoder embeds into, as in the catalogue of teachers. The
+            projection of a published model for another teacher is not loaded. None compares the widths only; a
+            :class:`CLIPGS` with a live teacher fills in its name.
 
     Shapes:
         - input: :class:`GaussianBatch` of B objects
@@ -48,7 +51,7 @@ class GSEncoder(BaseModule):
 
     def __init__(self, tokenizer: nn.Module | dict | None = None, backbone: nn.Module | dict | str = 'uni3d-b',
                  embed_dim: int = 1024, init_cfg: dict | list[dict] | None = None, frozen: Sequence[str] = (),
-                 lora: dict | None = None) -> None:
+                 lora: dict | None = None, teacher: str | None = None) -> None:
         if is_published(backbone):
             tokenizer, backbone, init_cfg = published_encoder(backbone, tokenizer, init_cfg)
         super().__init__(init_cfg)
@@ -58,6 +61,7 @@ class GSEncoder(BaseModule):
             self.backbone.parts = {'blocks': ('',)}
         self._check_seam()
         self.embed_dim = embed_dim
+        self.teacher = teacher
         self.projection = nn.Linear(self.backbone.out_channels, embed_dim)
         self.load_reports: list[LoadReport] = []  # one per applied PointCloudPretrained
         if lora is not None:

@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 
 from clipgs_plugin.ops.backends import load_backend
+from clipgs_plugin.ops.detached import detached
 from clipgs_plugin.ops.sampling import check_count, check_finite, check_points
 
 
-@torch.no_grad()
+@detached
 def knn(
     points: Tensor,
     queries: Tensor,
@@ -39,7 +40,7 @@ def knn(
     return load_backend('knn', backend, points.device).knn(points, queries, lengths, k)
 
 
-@torch.no_grad()
+@detached
 def ball_query(
     points: Tensor,
     queries: Tensor,

@@ -4,6 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clipgs_plugin.ops.detached import detached
+
 CURVES = ('hilbert', 'z', 'xyz')
 MAX_BITS = 20
 
@@ -42,6 +44,7 @@ def order_keys(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor
     return _interleave(axes)
 
 
+@detached
 def curve_order(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor:
     """Return the permutation, (..., K) int64, that visits points along a curve.
 
@@ -56,7 +59,7 @@ def curve_order(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tenso
     return torch.from_numpy(packed % count)
 
 
-@torch.no_grad()
+@detached
 def canonical_order(columns: Tensor, lengths: Tensor | None = None) -> Tensor:
     """Return permutations that sort each cloud by the first column, ties by the second, and so on.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from clipgs_plugin.ops.backends import load_backend
+from clipgs_plugin.ops.detached import detached
 
 PointStart = int | str | Tensor
 STARTS = ('farthest', 'random')
@@ -14,7 +15,7 @@ POINTNET2_MIN_SQUARED_NORM = 1e-3
 LARGEST_COORDINATE = 1e18  # its square is still a float32
 
 
-@torch.no_grad()
+@detached
 def farthest_point_sample(
     points: Tensor,
     num_samples: int,
@@ -56,7 +57,7 @@ def farthest_point_sample(
     return load_backend('fps', backend, points.device).fps(points, lengths, starts, skip, num_samples)
 
 
-@torch.no_grad()
+@detached
 def group(
     points: Tensor,
     num_groups: int,

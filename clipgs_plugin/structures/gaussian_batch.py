@@ -36,9 +36,18 @@ class GaussianBatch:
 
     @classmethod
     def from_clouds(cls, clouds: Sequence[GaussianCloud]) -> GaussianBatch:
-        """Pad clouds into a batch; lower SH degrees are padded with zero bands."""
+        """Pad clouds into a batch; lower SH degrees are padded with zero bands.
+
+        Raises:
+            ValueError: There is no cloud, a cloud is empty, or clouds have different dtypes.
+        """
         if not clouds:
             raise ValueError('a GaussianBatch needs at least one GaussianCloud, got an empty list')
+        for name in FIELDS:
+            dtypes = sorted({str(getattr(cloud, name).dtype) for cloud in clouds})
+            if len(dtypes) > 1:
+                raise ValueError(f'{name} of the objects are of {", ".join(dtypes)}; a batch has one dtype, so convert '
+                                 'the clouds, for instance with cloud.to(dtype=torch.float32)')
         degree = max(cloud.sh_degree for cloud in clouds)
         clouds = [cloud.with_sh_degree(degree) for cloud in clouds]
         lengths = torch.tensor([len(cloud) for cloud in clouds], device=clouds[0].device)

@@ -4,7 +4,7 @@ _base_ = ['clipgs_pointbert_pointbert-init_20e_objaverse.py']
 
 teacher_name = 'vit-bigg-14-laion2b'
 
-model = dict(encoder=dict(backbone='ulip2-pointbert-10k-colored', embed_dim=1280))
+model = dict(encoder=dict(backbone='ulip2-pointbert-10k-colored', embed_dim=1280, teacher=teacher_name))
 teacher = dict(model=teacher_name)
 
 train_dataloader = dict(dataset=dict(features=teacher_name))

@@ -2,13 +2,11 @@
 _base_ = ['../_base_/models/gs_encoder_base.py', '../_base_/datasets/objaverse_triplets.py',
           '../_base_/schedules/adamw_20e.py', '../_base_/default_runtime.py']
 
-# Include the projection: Uni3D has the same teacher, so training begins in its embedding space.
+# Uni3D has the same teacher. Its projection is loaded too, so training begins in its embedding space.
 model = dict(
     encoder=dict(
-        init_cfg=dict(
-            type='PointCloudPretrained',
-            checkpoint='uni3d-b',
-            parts=('patch_encoder', 'position', 'blocks', 'norm', 'projection'))))
+        teacher=_base_.teacher_name,
+        init_cfg=dict(type='PointCloudPretrained', checkpoint='uni3d-b')))
 
 # Training uses cached features; the teacher embeds texts and images afterwards.
 teacher = dict(type='OpenCLIPTeacher', model=_base_.teacher_name)

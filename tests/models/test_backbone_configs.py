@@ -73,5 +73,6 @@ def test_published_configs_match_their_catalogue_entry(published):
         contract = Contract.from_dict(entry['contract'])
         assert not contract.disagreements(encoder)
         assert contract.teacher in (None, cfg.teacher.model)
+        assert encoder.teacher == cfg.teacher.model
         assert cfg.num_gaussians >= contract.num_points
         assert encoder.init_cfg['checkpoint'] == name

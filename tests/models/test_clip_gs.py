@@ -12,7 +12,14 @@ from torch.distributed.fsdp import fully_shard
 
 from clipgs_plugin import GaussianBatch
 from clipgs_plugin.datasets import collate_gaussians
-from clipgs_plugin.models import CLIPGS, ContrastiveLoss, GaussianDataPreprocessor, ImageVotingLoss
+from clipgs_plugin.models import (
+    CLIPGS,
+    ContrastiveLoss,
+    GaussianDataPreprocessor,
+    GSEncoder,
+    ImageVotingLoss,
+    PointNet2,
+)
 from clipgs_plugin.registry import MODELS
 
 WIDTH = 6
@@ -159,6 +166,13 @@ def test_live_teacher_replaces_cached_features(batch, samples):
     cached = CLIPGS(model.encoder)(batch, {'text': teacher.encode_text(samples['caption']), 'views': views}, 'loss')
     assert torch.allclose(live['loss_text'], cached['loss_text'])
     assert torch.allclose(live['loss_image'], cached['loss_image'])
+
+
+def test_a_live_teacher_names_the_space_of_the_encoder():
+    teacher = CountingTeacher()
+    teacher.name = 'toy-clip'
+    encoders = [GSEncoder(None, PointNet2(), WIDTH, teacher=name) for name in (None, 'vit-b-32-openai')]
+    assert [CLIPGS(encoder, teacher).encoder.teacher for encoder in encoders] == ['toy-clip', 'vit-b-32-openai']
 
 
 def test_teacher_stays_frozen_and_out_of_the_model(batch, samples):

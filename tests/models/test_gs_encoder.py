@@ -158,3 +158,26 @@ def test_a_mismatch_of_tokenizer_and_backbone_is_refused():
         GSEncoder(None, PointBERT(), embed_dim=16)
     with pytest.raises(ValueError, match='MeanBackbone takes Gaussians, not the tokens of a GSTokenizer'):
         GSEncoder(GSTokenizer(**TOKENIZER), MeanBackbone(), embed_dim=16)
+
+
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('radius', [None, 0.4])
+def test_torch_func_gives_the_gradients_of_backward(random_cloud, training, radius):
+    encoder = GSEncoder(GSTokenizer(8, 6, 32, refine_widths=(8, 8, 8), radius=radius), PointBERT(64, 2, 1, 32), 24)
+    torch.nn.init.normal_(encoder.tokenizer.refinement.gate.weight)
+    encoder.train(training)
+    batch = GaussianBatch.from_clouds([random_cloud(40), random_cloud(5, 1)])
+    parameters, buffers = dict(encoder.named_parameters()), dict(encoder.named_buffers())
+
+    def loss(parameters, means):
+        moved = GaussianBatch(**{**dict(batch.fields()), 'means': means}, lengths=batch.lengths)
+        kept = {name: value.clone() for name, value in buffers.items()}
+        return torch.func.functional_call(encoder, {**parameters, **kept}, (moved,)).square().sum()
+
+    found, found_means = torch.func.grad(loss, argnums=(0, 1))(parameters, batch.means)
+    means = batch.means.clone().requires_grad_()
+    loss(parameters, means).backward()
+    torch.testing.assert_close(found_means, means.grad)
+    assert means.grad.abs().max() > 0
+    for name, value in parameters.items():
+        torch.testing.assert_close(found[name], value.grad, msg=lambda m, name=name: f'{name}: {m}')

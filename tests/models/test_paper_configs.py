@@ -68,6 +68,7 @@ def test_configs_have_the_recipe_of_the_paper(root, size):
     assert cfg.num_gaussians == 10_000
     teacher = load_catalogue('teachers')[cfg.teacher.model]
     assert (teacher['model'], teacher['width']) == ('EVA02-E-14-plus', encoder.embed_dim)
+    assert encoder.teacher == cfg.teacher.model
     assert cfg.train_dataloader.dataset.features == cfg.test_dataloader.dataset.features == cfg.teacher.model
 
     width, depth, parameters = UNI3D[size]

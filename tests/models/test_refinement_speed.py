@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from clipgs_plugin.models.tokenizers.inference import relu_, relu_max
+from clipgs_plugin.models.tokenizers.inference import is_inference, relu_, relu_max
 from clipgs_plugin.models.tokenizers.refinement import Refinement
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -18,6 +18,13 @@ def special_numbers(dtype):
     draws = torch.randint(len(kinds), (50, 3, 40), generator=torch.Generator().manual_seed(0))
     draws[:, :, 30:] = draws[:, :, 30:] % 8 + 8  # columns without a positive number
     return kinds[draws].to(dtype)
+
+
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('gradients', [False, True])
+def test_the_fast_path_is_taken_only_in_eval_mode_without_gradients(training, gradients):
+    with torch.set_grad_enabled(gradients):
+        assert is_inference(torch.nn.Identity().train(training)) == (not training and not gradients)
 
 
 @pytest.mark.parametrize('dtype', DTYPES)

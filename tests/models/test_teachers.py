@@ -60,6 +60,20 @@ def test_vectors_are_unit_and_float32(teacher):
     assert teacher.encode_image(torch.zeros(0, 3, 8, 8, dtype=torch.uint8)).shape == (0, teacher.embed_dim)
 
 
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_autocast_does_not_change_the_precision_of_a_teacher(precision):
+    teacher = OpenCLIPTeacher('toy-clip', precision=precision)
+    pixels, texts = as_tensor(draw_image(90, 70)), ['a red chair', 'a lamp']
+    expected = teacher.encode_image(pixels), teacher.encode_text(texts)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = teacher.encode_image(pixels), teacher.encode_text(texts)
+    with torch.autocast('cpu', torch.float16):
+        again = teacher.encode_image(pixels), teacher.encode_text(texts)
+    for vectors in (*found, *again):
+        assert vectors.dtype == torch.float32
+    assert all(torch.equal(a, b) for pair in (found, again) for a, b in zip(pair, expected))
+
+
 def test_vectors_equal_those_of_open_clip(teacher):
     image = Image.fromarray(draw_image(150, 100))
     network = teacher.network

@@ -5,8 +5,10 @@ import torch
 from conftest import duplicated, grid, relabelled
 from formulas import randomise
 
-from clipgs_plugin import GaussianBatch, ops
+from clipgs_plugin import GaussianBatch, GaussianCloud, ops
 from clipgs_plugin.models.tokenizers import GSTokenizer, OrderedConvs, PatchEncoder, PointTokenizer
+from clipgs_plugin.models.tokenizers.patches import canonicalise
+from clipgs_plugin.structures.attributes import linearise, pack
 
 NARROW = dict(num_groups=24, group_size=12, channels=20,
               patch_encoder=dict(widths=(8, 12, 16)), refine_widths=(8, 12, 16))
@@ -297,3 +299,41 @@ def test_wrong_options_are_named():
         GSTokenizer(rule='nearest')
     with pytest.raises(ValueError, match="start='farthest': rule='pointnet2' always starts at 0"):
         GSTokenizer(rule='pointnet2')
+
+
+# Order by content
+
+
+def at_one_place(quats, log_scales):
+    """Return Gaussians of one position, colour and opacity."""
+    n = len(quats)
+    return GaussianCloud(torch.zeros(n, 3), quats, log_scales, torch.zeros(n), torch.zeros(n, 1, 3))
+
+
+def sorted_by_content(cloud):
+    batch = GaussianBatch.from_clouds([cloud])
+    return canonicalise(pack(batch), batch.lengths)[0]
+
+
+def test_rounding_of_relabelled_axes_does_not_change_the_order():
+    generator = torch.Generator().manual_seed(0)
+    quats, log_scales = torch.randn(20, 4, generator=generator), torch.randn(20, 3, generator=generator)
+    angles = torch.linspace(0.3, 5.5, 7)
+    zeros = torch.zeros_like(angles)
+    about_x = torch.stack([(angles / 2).cos(), (angles / 2).sin(), zeros, zeros], -1)  # keeps the variance along x
+    cloud = at_one_place(ops.quaternion_multiply(about_x[:, None], quats).flatten(0, 1),
+                         log_scales.repeat(len(angles), 1))
+    first, *others = (linearise(sorted_by_content(other), ('log_covariance',)) for other in relabelled(cloud))
+    for covariances in others:
+        torch.testing.assert_close(covariances, first, atol=1e-4, rtol=0)
+
+
+def test_gaussians_of_equal_covariance_are_ordered_by_their_rotation():
+    generator = torch.Generator().manual_seed(0)
+    quats = torch.nn.functional.normalize(torch.randn(50, 4, generator=generator), dim=-1)
+    cloud = at_one_place(quats, torch.zeros(50, 3))  # unit spheres
+    expected = sorted_by_content(cloud)
+    assert not linearise(expected, ('log_covariance',)).any()
+    for seed in range(3):
+        order = torch.randperm(50, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(sorted_by_content(cloud[order]), expected)

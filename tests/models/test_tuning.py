@@ -129,6 +129,13 @@ def test_merged_layers_are_ordinary_and_equivalent(name):
     torch.testing.assert_close(single, expected.float(), atol=1e-4, rtol=1e-5)
 
 
+def test_merged_layers_stay_frozen_or_trainable():
+    for frozen in (True, False):
+        linear = nn.Linear(4, 5).requires_grad_(not frozen)
+        merged = LoRALinear(linear, rank=2, alpha=4).merged()
+        assert merged.weight.requires_grad == merged.bias.requires_grad == (not frozen)
+
+
 @pytest.mark.parametrize(('name', 'attn', 'mlp'), [
     ('PointBERT', {'blocks.blocks.0.attn.qkv', 'blocks.blocks.0.attn.proj'},
      {'blocks.blocks.0.mlp.fc1', 'blocks.blocks.0.mlp.fc2'}),
@@ -360,3 +367,16 @@ def test_published_weights_load_into_an_adapted_and_frozen_encoder(name, tmp_pat
             assert torch.equal(value, published.state_dict()[key]), key
     assert not model.backbone.pos_embed[0].weight.grad_fn and not any(
         model.get_parameter(key).requires_grad for key in model.parts()['blocks'])
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_short_objects_see_their_prompts_in_a_padded_batch(name, random_cloud):
+    model = encoder(name).eval()
+    with torch.no_grad():
+        model.backbone.prompt_tokens.normal_()
+        clouds = [random_cloud(n, n) for n in (40, 3, 1)]  # 3 and 1 Gaussians have fewer patches than 8
+        together = model(GaussianBatch.from_clouds(clouds))
+        alone = torch.cat([model(GaussianBatch.from_clouds([cloud])) for cloud in clouds])
+        torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+        model.backbone.prompt_tokens.normal_()
+        assert ((model(GaussianBatch.from_clouds(clouds)) - together).abs().amax(1) > 1e-3).all()

@@ -49,11 +49,12 @@ def test_points_are_taken_in_the_order_of_the_cloud_not_by_distance():
     assert ops.ball_query(points[None], query, 0.05, 3).tolist() == [[[3, 3, 3]]]  # none inside: the nearest
 
 
-def test_ball_query_ignores_padding():
+@pytest.mark.parametrize('value', [None, torch.inf, torch.nan])
+def test_ball_query_ignores_padding(value):
     lengths = torch.tensor([60, 3, 1, 33])
     points, queries = (torch.stack([cube(n, seed) for seed in range(4)]) for n in (60, 7))
     for row, query, n in zip(points, queries, lengths):
-        row[n:] = query[0]  # would be the nearest of all
+        row[n:] = query[0] if value is None else value  # the former would be the nearest of all
     found = ops.ball_query(points, queries, 0.4, 10, lengths)
     for b, n in enumerate(lengths):
         assert torch.equal(found[b], plain_ball_query(points[b, :n], queries[b], 0.4, 10))

@@ -51,12 +51,13 @@ def test_distances_agree_with_float64(backend):
     torch.testing.assert_close(exact.gather(-1, found), exact.sort().values[..., :16], rtol=1e-6, atol=1e-9)
 
 
-def test_knn_ignores_padding_and_repeats_neighbours(backend):
+@pytest.mark.parametrize('value', [None, torch.inf, torch.nan])
+def test_knn_ignores_padding_and_repeats_neighbours(backend, value):
     lengths = torch.tensor([128, 3, 1, 65])
     g = torch.Generator().manual_seed(0)
     points, queries = torch.rand(4, 128, 3, generator=g), torch.rand(4, 9, 3, generator=g)
     for row, n in zip(points, lengths):
-        row[n:] = queries[0, 0]  # would be the nearest of all
+        row[n:] = queries[0, 0] if value is None else value  # the former would be the nearest of all
     found, squared = ops.knn(points, queries, 10, lengths, backend=backend)
     for b, n in enumerate(lengths):
         expected, expected_squared = plain_knn(points[b, :n].numpy(), queries[b].numpy(), 10)

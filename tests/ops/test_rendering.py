@@ -91,6 +91,45 @@ def test_oblique_gaussian_has_the_linearised_footprint(backend):
     np.testing.assert_allclose(alpha[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize('log_length', [20.0, 40.0, 100.0])
+@pytest.mark.parametrize('quats', [[0.7, -0.3, 0.5, 0.2], [0.9, 0.3, 0.2, -0.1], [0.7, 0.0, 0.0, 0.7]])
+def test_a_needle_is_as_thin_as_its_other_axes(backend, quats, log_length):
+    # The covariance along the needle has no influence across it, however large it is. With the determinant as a
+    # difference of products, its rounding error exceeds the width.
+    cloud = gaussians([0.35, -0.2, 0.4], [1.0, 0.2, 0.12], 0.9, quats=quats)
+    viewmats, cameras = ops.look_at((1.0, 1.5, 2.0), (0.1, 0.0, 0.2))[None], ops.intrinsics(45, 40, 28)[None]
+    flat = cloud.replace(log_scales=cloud.log_scales + torch.tensor([-torch.inf, 0, 0]))
+    (center, unit, _), (_, thin, _) = (footprint(c, 0, viewmats[0], cameras[0]) for c in (cloud, flat))
+    along = np.linalg.eigh(unit - thin)[1][:, -1]
+    across = np.array([-along[1], along[0]])
+    ys, xs = np.mgrid[:28, :40] + 0.5
+    expected = 0.9 * np.exp(-0.5 * ((np.stack([xs, ys], -1) - center) @ across) ** 2 / (across @ thin @ across))
+    edge = abs(expected - 1 / 255) < 1e-4
+    expected[expected < 1 / 255] = 0
+    assert 100 < (expected > 0).sum() < expected.size
+    needle = cloud.replace(log_scales=torch.cat([torch.tensor([[log_length]]), cloud.log_scales[:, 1:]], 1))
+    _, alpha = ops.render(needle, viewmats, cameras, 40, 28, backend=backend)
+    np.testing.assert_allclose(np.where(edge, 0, alpha[0]), np.where(edge, 0, expected), atol=1e-4)
+
+
+def test_gaussians_of_equal_depth_in_float32_keep_their_order(backend):
+    means = torch.zeros(2, 3, dtype=torch.float64)
+    for step in (-1e-9, 0.0, 1e-9):  # the camera looks along -z
+        means[0, 2] = step
+        cloud = gaussians(means, rgb=torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]).double(), dtype=torch.float64)
+        image, _ = ops.render(cloud, *one_view(), 33, 33, backend=backend)
+        torch.testing.assert_close(image[0, 16, 16], torch.tensor([0.8, 0.16, 0]).double(), atol=1e-5, rtol=0)
+
+
+def test_no_views(backend):
+    viewmats, cameras = (x[:0] for x in one_view())
+    image, alpha = ops.render(gaussians([0.0, 0.0, 0.0]), viewmats, cameras, 5, 7, backend=backend)
+    assert image.shape == (0, 7, 5, 3) and alpha.shape == (0, 7, 5) and image.dtype == alpha.dtype == torch.float32
+    images, alphas = ops.render_batch([gaussians([0.0, 0.0, 0.0])] * 2, viewmats.expand(2, 0, 4, 4),
+                                      cameras.expand(2, 0, 3, 3), 5, 7, backend=backend)
+    assert images.shape == (2, 0, 7, 5, 3) and alphas.shape == (2, 0, 7, 5)
+
+
 @pytest.mark.parametrize('logit, expected', [(60.0, 0.999), (8.0, 0.999), (0.0, 0.5), (-5.0, 1 / (1 + np.exp(5.0))),
                                              (-5.6, 0.0), (-60.0, 0.0)])
 def test_opacity_is_clipped_above_and_skipped_below(backend, logit, expected):

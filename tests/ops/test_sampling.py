@@ -99,10 +99,11 @@ def test_fps_of_every_point_picks_each_once(backend):
     assert ops.farthest_point_sample(points, 300, backend=backend).sort().values.tolist() == [list(range(300))]
 
 
-def test_fps_ignores_padding(backend):
+@pytest.mark.parametrize('value', [1e9, torch.inf, torch.nan])  # 1e9 would be the farthest of all
+def test_fps_ignores_padding(backend, value):
     lengths = torch.tensor([200, 1, 63, 64, 65, 137])
     clouds = [uniform(int(n), seed) for seed, n in enumerate(lengths)]
-    padded = torch.full((6, 200, 3), 1e9)  # would be the farthest of all
+    padded = torch.full((6, 200, 3), value)
     for row, one in zip(padded, clouds):
         row[:len(one)] = one
     for start in (0, 'farthest'):
@@ -111,9 +112,10 @@ def test_fps_ignores_padding(backend):
             alone = ops.farthest_point_sample(one[None], 64, start=start, backend=backend)[0]
             assert torch.equal(picks, alone)
             assert torch.equal(picks, plain_fps(one, 64, int(picks[0])))
-    padded[1, 1:] = torch.nan
-    again = ops.farthest_point_sample(padded, 64, lengths, start='farthest', backend=backend)
-    assert torch.equal(again, found)
+    centers, neighbors = ops.group(padded, 64, 7, lengths, backend=backend)
+    for row, one in enumerate(clouds):
+        alone = ops.group(one[None], 64, 7, backend=backend)
+        assert torch.equal(centers[row], alone[0][0]) and torch.equal(neighbors[row], alone[1][0])
 
 
 def test_small_clouds_repeat_their_picks_in_order(backend):
@@ -142,6 +144,16 @@ def test_start_farthest_is_the_point_farthest_from_the_centroid(backend):
     for pick, one, n in zip(found, points, lengths):
         one = one[:n].float().double().numpy()
         assert int(pick) == np.linalg.norm(one - one.mean(0), axis=-1).argmax()
+
+
+def test_the_centroid_of_start_farthest_is_summed_in_float64():
+    for seed in range(20):
+        # Pairs of opposite points are equally far, so a centroid of one more rounding error decides between them.
+        directions = torch.randn(250, 3, generator=torch.Generator().manual_seed(seed))
+        points = torch.nn.functional.normalize(torch.cat([directions, -directions]), dim=-1) + 1000.3
+        offset = points.numpy() - points.numpy().mean(0, dtype=np.float64).astype(np.float32)
+        squared = (offset[:, 0] * offset[:, 0] + offset[:, 1] * offset[:, 1]) + offset[:, 2] * offset[:, 2]
+        assert ops.farthest_point_sample(points[None], 1, start='farthest').item() == squared.argmax(), seed
 
 
 def test_start_farthest_takes_the_first_of_ties():

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from torch import nn
 
 from clipgs_plugin.models.tokenizers.gs_tokenizer import GSTokenizer
+from clipgs_plugin.registry.catalogue import load_catalogue
 
 AXES = {(0, 1, 2): 'y up', (0, 2, 1): 'z up (y and z swapped, a reflection)'}
 
@@ -81,17 +82,28 @@ class Contract:
 
         A :class:`PointCloudModel` has none.
         """
-        tokenizer, embed_dim, lines = encoder.tokenizer, getattr(encoder, 'embed_dim', None), []
+        tokenizer, lines = encoder.tokenizer, []
         if not isinstance(tokenizer, GSTokenizer):
             return lines
         for option, trained in self.tokenizer_options().items():
             if option != 'point_attributes' and getattr(tokenizer, option) != trained:  # widening has its own note
                 lines.append(f'was trained with {option}={trained!r}, but the tokenizer has '
                              f'{option}={getattr(tokenizer, option)!r}')
+        space = self.other_space(encoder)
+        return [*lines, space] if space else lines
+
+    def other_space(self, encoder: nn.Module) -> str:
+        """Describe the difference between the spaces of an encoder and of this contract; empty if they agree.
+
+        Spaces agree if their widths are equal and their teachers are equal or not both known.
+        """
+        embed_dim, teacher = getattr(encoder, 'embed_dim', None), getattr(encoder, 'teacher', None)
         if self.embed_dim not in (None, embed_dim):
-            lines.append(f'embeds into {self.teacher} of width {self.embed_dim}, but the encoder has '
-                         f'embed_dim={embed_dim}, so their projections differ')
-        return lines
+            return (f'embeds into {self.teacher or "a space"} of width {self.embed_dim}, but the encoder has '
+                    f'embed_dim={embed_dim}')
+        if None not in (self.teacher, teacher) and teacher.lower() not in _names_of_teacher(self.teacher):
+            return f'embeds into {self.teacher}, but the encoder has teacher={teacher!r}'
+        return ''
 
     def lines(self) -> list[str]:
         """Describe the contract in words."""
@@ -110,3 +122,9 @@ class Contract:
             f'embeds into {self.teacher} (width {self.embed_dim})' if self.teacher
             else 'not aligned with a CLIP model',
         ]
+
+
+def _names_of_teacher(name: str) -> tuple[str, ...]:
+    """Return the names of a teacher in lower case: its name in the catalogue, and architecture and tag if known."""
+    entry = load_catalogue('teachers').get(name.lower(), {})
+    return name.lower(), f'{entry.get("model")}-{entry.get("tag")}'.lower()

@@ -11,9 +11,10 @@ from torch import nn
 from clipgs_plugin.io.files import sha256_of, write_whole
 from clipgs_plugin.models.checkpoints.families import FAMILIES
 from clipgs_plugin.models.checkpoints.families.family import HEAD_WIDTH, heads_of_64
-from clipgs_plugin.models.checkpoints.load import DEFAULT_PARTS
 from clipgs_plugin.models.checkpoints.open import ForeignCheckpoint, open_point_cloud_checkpoint
-from clipgs_plugin.models.parts import part_of
+from clipgs_plugin.models.parts import PUBLISHED_PARTS, part_of
+
+EXPORTED_PARTS = tuple(part for part in PUBLISHED_PARTS if part != 'projection')  # all that every family names
 
 
 def convert_checkpoint(source: str | Path, target: str | Path, family: str = 'auto', name: str | None = None,
@@ -47,13 +48,14 @@ def convert_checkpoint(source: str | Path, target: str | Path, family: str = 'au
         'source': source.name,
         'source_sha256': digest,
     }
-    used = {key: found.state[key].contiguous() for key in found.sources.values()}
+    # Copies, since safetensors refuses tensors that share memory.
+    used = {key: found.state[key].clone(memory_format=torch.contiguous_format) for key in found.sources.values()}
     write_whole(target, [save(used, metadata)])
     return found
 
 
 def export_point_cloud_checkpoint(encoder: nn.Module, path: str | Path, family: str,
-                                  parts: Sequence[str] = DEFAULT_PARTS) -> None:
+                                  parts: Sequence[str] = EXPORTED_PARTS) -> None:
     """Save the point-cloud model inside an encoder in the format of its family, for the family's own code.
 
     Args:

@@ -1,11 +1,13 @@
 """Loading of a published checkpoint into an encoder or into the model of its family."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from clipgs_plugin.models.checkpoints.contract import Contract
@@ -18,7 +20,6 @@ from clipgs_plugin.models.tokenizers.point_tokenizer import PointTokenizer
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.structures.attributes import num_channels
 
-DEFAULT_PARTS = tuple(part for part in PUBLISHED_PARTS if part != 'projection')
 # Counter of batch norms, used only for cumulative averages. Old files lack it.
 COUNTER = 'num_batches_tracked'
 
@@ -38,7 +39,8 @@ def load_point_cloud_checkpoint(path: str | Path, model: nn.Module | None = None
     Args:
         path: Path of the file, or a name of the catalogue (listed by ``tools/list_backbones.py``).
         model: GSEncoder or PointCloudModel that receives the weights. A GSEncoder receives the weights of the parts it
-            shares with the published model. None builds the published model itself, whose outputs are the family's.
+            shares with the published model, as in :func:`load_point_cloud_weights`; differences are logged as warnings.
+            None builds the published model itself, whose outputs are the family's.
         family: Required family of the file; ``'auto'`` detects it.
         finetuned: Accept a file that was fine-tuned for classification.
 
@@ -57,9 +59,15 @@ def load_point_cloud_checkpoint(path: str | Path, model: nn.Module | None = None
                          'parts into a GSEncoder')
     if model is None:
         model = build_point_cloud_model(found).eval()
-    plain = isinstance(model, PointCloudModel)
-    report = load_point_cloud_weights(model, found, parts=PUBLISHED_PARTS if plain else DEFAULT_PARTS, widen=not plain)
+    report = load_point_cloud_weights(model, found, widen=not isinstance(model, PointCloudModel))
+    warn_of_disagreements(report)
     return LoadedCheckpoint(model, report, found.contract)
+
+
+def warn_of_disagreements(report: LoadReport) -> None:
+    """Log the differences between an encoder and the contract of its weights as warnings."""
+    for line in report.disagreements:
+        print_log(f'{report.path}: {line}', logger='current', level=logging.WARNING)
 
 
 def build_point_cloud_model(checkpoint: ForeignCheckpoint) -> PointCloudModel:
@@ -79,7 +87,7 @@ def load_point_cloud_weights(
     encoder: nn.Module,
     checkpoint: str | Path | ForeignCheckpoint,
     family: str = 'auto',
-    parts: Sequence[str] = DEFAULT_PARTS,
+    parts: Sequence[str] | None = None,
     name: str | None = None,
     finetuned: bool = False,
     widen: bool = True,
@@ -93,7 +101,9 @@ def load_point_cloud_weights(
         encoder: A GSEncoder or a PointCloudModel.
         checkpoint: Path, name of the catalogue, or opened checkpoint.
         family, name, finetuned: Arguments of :func:`open_point_cloud_checkpoint`, unused for an opened checkpoint.
-        parts: Parts to load, of ``PUBLISHED_PARTS``. The other parts of the file need not fit.
+        parts: Parts to load, of ``PUBLISHED_PARTS``. The other parts of the file need not fit. None loads all parts,
+            but into an encoder without this projection, or for another teacher, all except the projection. The
+            disagreements of the report name the reason.
         widen: Allow widening of the first layer.
 
     Returns:
@@ -103,8 +113,8 @@ def load_point_cloud_weights(
         TypeError: The module has no tokenizer or no backbone.
         ValueError: The parts or the family are unknown, or the file does not fit the encoder. Nothing is loaded.
     """
-    parts = (parts,) if isinstance(parts, str) else tuple(parts)
-    if not parts or set(parts) - set(PUBLISHED_PARTS):
+    chosen = PUBLISHED_PARTS if parts is None else (parts,) if isinstance(parts, str) else tuple(parts)
+    if not chosen or set(chosen) - set(PUBLISHED_PARTS):
         raise ValueError(f'parts={parts}: expected some of {PUBLISHED_PARTS}')
     if getattr(encoder, 'tokenizer', None) is None or not hasattr(encoder, 'backbone'):
         raise TypeError('weights of a point-cloud model need an encoder with a tokenizer and a backbone, such as a '
@@ -112,11 +122,16 @@ def load_point_cloud_weights(
                         'PointCloudPretrained into the init_cfg of the GSEncoder')
     if not isinstance(checkpoint, ForeignCheckpoint):
         checkpoint = open_point_cloud_checkpoint(checkpoint, family, name, finetuned)
+    unfit = why_unfit(encoder, checkpoint) if parts is None and not isinstance(encoder, PointCloudModel) else ''
+    parts = tuple(part for part in chosen if not (unfit and part == 'projection'))
     if 'blocks' in parts:
         _check_backbone(encoder.backbone, checkpoint)
     tensors = {key: value for key, value in checkpoint.tensors.items() if _part(key, encoder) in parts}
     notes = _fit_first_layer(tensors, encoder, checkpoint, widen) if 'patch_encoder' in parts else []
-    report = _compare(tensors, encoder, checkpoint, parts, notes)
+    if 'projection' in parts and getattr(encoder, 'teacher', '') is None:
+        notes.append(f'the projection embeds into {checkpoint.contract.teacher or "the space of an unknown teacher"}; '
+                     'the encoder names no teacher')
+    report = _compare(tensors, encoder, checkpoint, parts, notes, unfit)
     if not report.complete:
         kind, architecture = checkpoint.family, checkpoint.architecture
         raise ValueError(f'{report}\nNothing was loaded. Weights of {kind.name} fit a {kind.backbone} of the same size '
@@ -140,6 +155,23 @@ def _check_backbone(backbone: nn.Module, checkpoint: ForeignCheckpoint) -> None:
         raise ValueError(f'{checkpoint.path}: has {published["num_heads"]} heads of width {HEAD_WIDTH}, as all of '
                          f'{kind.name}, but the {type(backbone).__name__} has num_heads={heads}; set '
                          f'num_heads={published["num_heads"]}')
+
+
+def why_unfit(encoder: nn.Module, checkpoint: ForeignCheckpoint) -> str:
+    """Describe why the projection of a file does not fit an encoder; empty if it fits."""
+    published, own = checkpoint.architecture.projection, getattr(encoder, 'projection', None)
+    space = checkpoint.contract.other_space(encoder)
+    if space:
+        return space
+    if checkpoint.lost_projection:
+        return f'lacks its projection {", ".join(checkpoint.lost_projection)}'
+    if published is None:
+        return 'has no projection into a CLIP space'
+    if 'type' in published:
+        return f'has a {published["type"]}, which projects queries instead of the pooled feature'
+    if not isinstance(own, nn.Linear):
+        return f'has a linear projection, but the encoder has a {type(own).__name__}'
+    return ''
 
 
 def _part(key: str, encoder: nn.Module) -> str:
@@ -185,18 +217,25 @@ def widen_columns(weight: Tensor, stored: Sequence[str], wanted: Sequence[str]) 
 
 
 def _compare(tensors: dict[str, Tensor], encoder: nn.Module, checkpoint: ForeignCheckpoint, parts: Sequence[str],
-             notes: list[str]) -> LoadReport:
-    """Compare the tensors to load with the encoder, after adding the family's zeros to them."""
+             notes: list[str], unfit: str) -> LoadReport:
+    """Compare the tensors to load with the encoder, after adding the family's zeros to them.
+
+    ``unfit`` is the reason to leave out the projection, or empty.
+    """
     own = encoder.state_dict()
     wanted = [key for key in own if part_of(key, encoder.backbone) in parts]
     tensors.update((key, torch.zeros_like(own[key])) for key in checkpoint.family.zeros
                    if key in wanted and key not in tensors)
-    unused = {source: f'part {_part(key, encoder)!r} was not requested'
-              for key, source in checkpoint.sources.items() if key not in tensors}
+    unrequested = {key: _part(key, encoder) for key in checkpoint.sources if key not in tensors}
+    unused = {checkpoint.sources[key]: f'the file {unfit}' if unfit and part == 'projection'
+              else f'part {part!r} was not requested' for key, part in unrequested.items()}
+    disagreements = [line for line in checkpoint.contract.disagreements(encoder) if line != unfit]
+    if unfit:
+        disagreements.append(f'{unfit}; the projection of the encoder stays random until it is trained')
     faults = {key: fault for key in wanted if key in tensors and (fault := _fault(key, tensors[key], own[key]))}
     return LoadReport(
         path=checkpoint.path, family=checkpoint.family.name, unused=checkpoint.unused | unused, notes=notes,
-        disagreements=checkpoint.contract.disagreements(encoder),
+        disagreements=disagreements,
         loaded=[key for key in wanted if key in tensors],
         missing=[key for key in wanted if key not in tensors and not key.endswith(COUNTER)],
         unplaced=[key for key in tensors if key not in own],

@@ -13,6 +13,7 @@ from clipgs_plugin.models.checkpoints.safe_load import check_path, is_pickle, lo
 
 # Keys under which training code stores the weights: DeepSpeed, most, Point-BERT and Point-MAE, their older files.
 WRAPPERS = ('module', 'state_dict', 'base_model', 'model')
+MAX_DEPTH = 4  # of wrappers in wrappers; a pickled mapping can contain itself
 
 
 def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, Tensor]:
@@ -35,11 +36,7 @@ def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, T
     """
     path = Path(path).expanduser()
     content = _load_trusted(path) if trust_pickle and path.suffix != '.safetensors' else load_file(path)
-    while isinstance(content, Mapping) and (inner := next((content[key] for key in WRAPPERS
-                                                           if isinstance(content.get(key), Mapping)), None)):
-        content = inner
-    state = {_strip(key): value for key, value in content.items() if isinstance(value, Tensor)} \
-        if isinstance(content, Mapping) else {}
+    state = {_strip(key): value for key, value in _find_tensors(content).items()}
     if not state:
         raise ValueError(f'{path}: holds no named tensors, neither at the top level nor under one of {WRAPPERS}')
     return state
@@ -59,6 +56,15 @@ def _load_trusted(path: Path):
             with path.open('rb') as file:
                 return pickle.load(file)
         raise ValueError(f'{path}: {why_refused(path, str(error))}') from error
+
+
+def _find_tensors(content: object, depth: int = MAX_DEPTH) -> dict[str, Tensor]:
+    """Return the named tensors of the first wrapper that holds any, or those beside the wrappers."""
+    if not isinstance(content, Mapping):
+        return {}
+    wrapped = (_find_tensors(content.get(key), depth - 1) for key in WRAPPERS if depth > 0)
+    return next(filter(None, wrapped), None) or {key: value for key, value in content.items()
+                                                 if isinstance(value, Tensor)}
 
 
 def _strip(key: str) -> str:

@@ -40,7 +40,8 @@ class OpenCLIPTeacher(nn.Module):
             weight file, loaded strictly. A file of OpenAI's weights needs the ``-quickgelu`` name of the
             architecture, which the file does not store. None takes the weights of the catalogue entry; an
             architecture without an entry gets random weights and a warning.
-        precision: Precision of the network, ``'fp32'``, ``'fp16'`` or ``'bf16'``; results are always float32.
+        precision: Precision of the network, ``'fp32'``, ``'fp16'`` or ``'bf16'``, also under autocast; results are
+            always float32.
         batch_size: Number of images or texts per forward pass.
         cache_dir: Download folder; None takes open_clip's default.
 
@@ -130,9 +131,10 @@ class OpenCLIPTeacher(nn.Module):
         """
         self._check_pixels(pixels)
         prepare = self.prepare if pixels.dtype == torch.uint8 else nn.Identity()
-        features = [self.network.encode_image(prepare(chunk).to(self.device, self._input_dtype), normalize=True).float()
-                    for chunk in pixels.split(self.batch_size)]
-        return self._unit(features)
+        with torch.autocast(self.device.type, enabled=False):
+            features = [self.network.encode_image(prepare(chunk).to(self.device, self._input_dtype), normalize=True)
+                        for chunk in pixels.split(self.batch_size)]
+            return self._unit(features)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -141,10 +143,11 @@ class OpenCLIPTeacher(nn.Module):
             raise TypeError(f'encode_text takes a list of str, got the string {texts!r}; write [{texts!r}]')
         texts = list(texts)
         features = []
-        for start in range(0, len(texts), self.batch_size):
-            tokens = self.tokenizer(texts[start:start + self.batch_size]).to(self.device)
-            features.append(self.network.encode_text(tokens, normalize=True).float())
-        return self._unit(features)
+        with torch.autocast(self.device.type, enabled=False):
+            for start in range(0, len(texts), self.batch_size):
+                tokens = self.tokenizer(texts[start:start + self.batch_size]).to(self.device)
+                features.append(self.network.encode_text(tokens, normalize=True))
+            return self._unit(features)
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Preprocess uint8 sRGB images, (n, 3, H, W) to (n, 3, S, S) float32 on the teacher's device.
@@ -190,7 +193,7 @@ class OpenCLIPTeacher(nn.Module):
     def _unit(self, chunks: list[Tensor]) -> Tensor:
         if not chunks:
             return torch.zeros(0, self.embed_dim, device=self.device)
-        return nn.functional.normalize(torch.cat(chunks), dim=-1)
+        return nn.functional.normalize(torch.cat(chunks).float(), dim=-1)
 
 
 def _resize(pixels: Tensor, size: Sequence[int], interpolation) -> Tensor:

@@ -26,6 +26,7 @@ def fps(
     """Sample farthest points, one pick of all clouds at a time."""
     b, n, _ = points.shape
     padding = torch.arange(n, device=points.device) >= lengths[:, None]
+    points = points.masked_fill(padding[..., None], 0)  # it may hold NaN, the maximum of any comparison
     distance = torch.full((b, n), torch.inf, device=points.device)
     if skip is not None:
         distance[skip] = -1

@@ -82,12 +82,15 @@ def _span(field, top, across):
     xx, xy, reach, tall = field[CONIC_XX], field[CONIC_XY], field[REACH], field[TALL]
     low, high = max(top, -tall), min(top + SIDE - 1, tall)
     # sigma = xx dx^2 / 2 + xy dx dy + yy dy^2 / 2 <= reach, solved for dx where the ellipse is widest in the strip.
-    curvature = xx * field[CONIC_YY] - xy * xy
+    # With xx yy - xy^2 = 2 xx reach / tall^2, which is free of cancellation.
     right, left = min(max(field[TILT], low), high), min(max(-field[TILT], low), high)
-    right_most = (math.sqrt(max(2 * xx * reach - right * right * curvature, 0.0)) - xy * right) / xx
-    left_most = (-math.sqrt(max(2 * xx * reach - left * left * curvature, 0.0)) - xy * left) / xx
-    first, last = math.floor(field[CENTER_X] + left_most - 0.5), math.ceil(field[CENTER_X] + right_most - 0.5)
-    return max(first, 0) // SIDE, min(max(last, -1) // SIDE + 1, across)
+    widest, unit = math.sqrt(2 * xx * reach), 1 / tall if tall > 0 else 0.0
+    right_most = (widest * math.sqrt(max(1 - (right * unit) ** 2, 0.0)) - xy * right) / xx
+    left_most = (-widest * math.sqrt(max(1 - (left * unit) ** 2, 0.0)) - xy * left) / xx
+    # Limited before the conversion to int, which a long needle overflows.
+    first, last = max(field[CENTER_X] + left_most - 0.5, 0.0), max(field[CENTER_X] + right_most - 0.5, -1.0)
+    width = SIDE * across
+    return math.floor(min(first, width)) // SIDE, math.ceil(min(last, width - 1)) // SIDE + 1
 
 
 @pixel_kernel

@@ -131,18 +131,24 @@ def project(
         if not (z > near and opacity >= MIN_ALPHA):
             continue
         _axes(quats[n], log_scales[n], camera, x, y, z, width, height, rotation, turned, scales, axes)
-        xx = axes[0, 0] * axes[0, 0] + axes[0, 1] * axes[0, 1] + axes[0, 2] * axes[0, 2] + blur
+        xx = axes[0, 0] * axes[0, 0] + axes[0, 1] * axes[0, 1] + axes[0, 2] * axes[0, 2]
         xy = axes[0, 0] * axes[1, 0] + axes[0, 1] * axes[1, 1] + axes[0, 2] * axes[1, 2]
-        yy = axes[1, 0] * axes[1, 0] + axes[1, 1] * axes[1, 1] + axes[1, 2] * axes[1, 2] + blur
-        det = xx * yy - xy * xy
+        yy = axes[1, 0] * axes[1, 0] + axes[1, 1] * axes[1, 1] + axes[1, 2] * axes[1, 2]
+        # A sum of squares: in xx yy - xy^2, the width of a long needle would be lost in rounding.
+        det = blur * (xx + yy) + blur * blur
+        for k in range(3):
+            minor = axes[0, k - 1] * axes[1, k] - axes[0, k] * axes[1, k - 1]
+            det += minor * minor
+        xx, yy = xx + blur, yy + blur
         reach = math.log(opacity / MIN_ALPHA)
         center_x, center_y = fx * x / z + cx, fy * y / z + cy
         half_x, half_y = math.sqrt(2 * reach * xx), math.sqrt(2 * reach * yy)
         if not (0 < det < math.inf and -half_x < center_x < width + half_x and -half_y < center_y < height + half_y):
             continue
         depths[n] = z
-        rows[n, 0] = max(0, math.ceil(center_y - half_y - 0.5))
-        rows[n, 1] = min(height - 1, math.floor(center_y + half_y - 0.5))
+        # Limited before the conversion to int, which a long needle overflows.
+        rows[n, 0] = math.ceil(max(center_y - half_y - 0.5, 0.0))
+        rows[n, 1] = math.floor(min(center_y + half_y - 0.5, height - 1.0))
         fields[n, CENTER_X], fields[n, CENTER_Y] = center_x, center_y
         fields[n, CONIC_XX], fields[n, CONIC_XY], fields[n, CONIC_YY] = yy / det, -xy / det, xx / det
         fields[n, OPACITY], fields[n, REACH] = opacity, reach

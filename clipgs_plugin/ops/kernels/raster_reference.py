@@ -71,9 +71,12 @@ def project(
         torch.stack([zero, fy / z, -fy * slope_y / z], -1),
     ], -2)
     axes = jacobian @ rotation @ quaternion_to_matrix(quats) * log_scales.exp()[:, None, :]
-    covariance = axes @ axes.transpose(-1, -2) + blur * torch.eye(2, dtype=axes.dtype, device=axes.device)
+    covariance = axes @ axes.transpose(-1, -2)
     xx, xy, yy = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
-    determinant = xx * yy - xy * xy
+    # A sum of squares: in xx yy - xy^2, the width of a long needle would be lost in rounding.
+    minors = torch.linalg.cross(axes[:, 0], axes[:, 1])
+    determinant = minors.square().sum(-1) + blur * (xx + yy) + blur * blur
+    xx, yy = xx + blur, yy + blur
 
     opacities = opacity_logits.sigmoid()
     cutoff = 2 * (opacities.detach() / MIN_ALPHA).log()  # squared Mahalanobis distance at which alpha is 1/255
@@ -135,17 +138,16 @@ def rasterise(
                             indexing='ij')
     pixels = torch.stack([xs, ys], -1).double()  # (H, W, 2)
 
-    colors, alphas = [], []
+    images = []
     for viewmat, intrinsic in zip(viewmats.double(), intrinsics.double()):
         splats = project(*cloud, viewmat, intrinsic, width, height, near, blur)
         rows = []
         for strip in pixels.split(TILE, 0):
             tiles = [_tile(splats, tile) for tile in strip.split(TILE, 1)]
             rows.append(torch.cat(tiles, 1))
-        image = torch.cat(rows, 0)
-        colors.append(image[..., :3])
-        alphas.append(image[..., 3])
-    return torch.stack(colors).to(dtype), torch.stack(alphas).to(dtype)
+        images.append(torch.cat(rows, 0))
+    drawn = torch.stack(images) if images else pixels.new_empty(0, height, width, 4)
+    return drawn[..., :3].to(dtype), drawn[..., 3].to(dtype)
 
 
 def _tile(splats: Splats, pixels: Tensor) -> Tensor:

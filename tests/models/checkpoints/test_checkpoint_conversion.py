@@ -44,6 +44,20 @@ def test_conversion_drops_unused_tensors(tmp_path):
         convert_checkpoint(tmp_path / 'a.pth', tmp_path / 'b.pt')
 
 
+def test_tied_tensors_are_written_under_each_of_their_names(tmp_path):
+    export_small(tmp_path / 'a.pth', 'point_mae')
+    state = torch.load(tmp_path / 'a.pth')['base_model']
+    first, second = (f'module.MAE_encoder.blocks.blocks.{i}.norm1.weight' for i in (0, 1))
+    state[second] = state[first]
+    third = 'module.MAE_encoder.norm.weight'
+    state[third] = torch.cat([state[third], state[third]])[:64]  # a view of a larger storage
+    torch.save({'base_model': state}, tmp_path / 'a.pth')
+    convert_checkpoint(tmp_path / 'a.pth', tmp_path / 'a.safetensors')
+    names = ('a.pth', 'a.safetensors')
+    one, other = (load_point_cloud_checkpoint(tmp_path / name).model.state_dict() for name in names)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
 class Code:
     def __reduce__(self):
         return (MMLogger.get_instance, ('converted',))

@@ -16,8 +16,8 @@ def test_an_exported_file_loads_into_an_encoder(tmp_path, family, random_cloud):
     source = export_small(path, family)
     target = small_encoder(family, refine=True)
     report = load_point_cloud_weights(target, path)
-    assert report.family == family and report.complete and report.unused == {
-        name: "part 'projection' was not requested" for name in projections(family)}
+    assert report.family == family and report.complete
+    assert set(report.unused) == (set(projections(family)) if family == 'recon_plus_plus' else set())
     own = target.state_dict()
     for key, value in source.state_dict().items():
         if not key.startswith('projection.'):
@@ -63,7 +63,7 @@ def test_a_file_without_colour_does_not_replace_a_coloured_one(tmp_path):
         load_point_cloud_checkpoint(tmp_path / 'xyz.pt', model)
     encoder = small_encoder('ulip')  # an encoder is widened instead, with a note
     report = load_point_cloud_checkpoint(tmp_path / 'xyz.pt', encoder).report
-    assert report.notes == ['widened from xyz to xyz, rgb: the weights of the new channels are zero']
+    assert report.notes[0] == 'widened from xyz to xyz, rgb: the weights of the new channels are zero'
 
 
 @pytest.mark.parametrize('backbone', [lambda: PointBERT(64, 2, 1, 64), lambda: PointMAE(64, 2, 1)])
@@ -156,7 +156,7 @@ def test_weights_of_a_wrong_type_or_value_are_refused(tmp_path, change, match):
 def logged(monkeypatch):
     """Collect the logged lines with their levels."""
     lines = []
-    monkeypatch.setattr('clipgs_plugin.models.checkpoints.initializer.print_log',
+    monkeypatch.setattr('clipgs_plugin.models.checkpoints.load.print_log',
                         lambda text, logger=None, level=logging.INFO: lines.append((level, text)))
     return lines
 
@@ -175,6 +175,92 @@ def test_a_config_that_disagrees_with_the_contract_is_warned_about(tmp_path, mon
     assert 'radius' not in warned and 'point_attributes' not in warned
     report, = encoder.load_reports
     assert report.family == 'uni3d' and report.complete
+
+
+ALIGNED = {'uni3d': ('trans2embed.weight', 'trans2embed.bias'), 'ulip': ('pc_projection',),
+           'openshape': ('proj.weight', 'proj.bias')}
+
+
+@pytest.mark.parametrize('family', ALIGNED)
+def test_the_projection_of_an_aligned_model_is_loaded(tmp_path, family):
+    export_small(tmp_path / 'a.pth', family)
+    content = torch.load(tmp_path / 'a.pth')
+    state, = content.values()
+    weight, *bias = (value for name in ALIGNED[family] for key, value in state.items() if key.endswith(name))
+    encoder = small_encoder(family)
+    report = load_point_cloud_checkpoint(tmp_path / 'a.pth', encoder).report
+    assert torch.equal(encoder.projection.weight, weight.T if family == 'ulip' else weight)
+    assert torch.equal(encoder.projection.bias, bias[0] if bias else torch.zeros(24))
+    assert not report.unused and report.notes == [
+        'the projection embeds into the space of an unknown teacher; the encoder names no teacher']
+
+
+REASONS = {
+    'width': 'of width 24, but the encoder has embed_dim=32',
+    'lost': 'lacks its projection point_encoder.trans2embed.',
+    'other module': 'has a linear projection, but the encoder has a Sequential',
+    'point_mae': 'has no projection into a CLIP space',
+    'recon_plus_plus': 'has a QueryProjection, which projects queries instead of the pooled feature',
+}
+
+
+@pytest.mark.parametrize('fault', REASONS)
+def test_a_projection_that_does_not_fit_is_left_out_with_a_warning(tmp_path, monkeypatch, fault):
+    path, family = tmp_path / 'a.pth', fault if fault in FAMILIES else 'uni3d'
+    export_small(path, family)
+    encoder = small_encoder(family)
+    if fault == 'width':
+        encoder = GSEncoder(encoder.tokenizer, encoder.backbone, 32)
+    elif fault == 'other module':
+        encoder.projection = torch.nn.Sequential(encoder.projection)
+    elif fault == 'lost':
+        content = torch.load(path)
+        for state in content.values():
+            for name in projections(family):
+                del state[f'module.{name}']
+        torch.save(content, path)
+    before = {key: value.clone() for key, value in encoder.projection.state_dict().items()}
+    lines = logged(monkeypatch)
+    report = load_point_cloud_checkpoint(path, encoder).report
+    assert report.complete and not any(key.startswith('projection') for key in report.loaded)
+    assert all(torch.equal(value, before[key]) for key, value in encoder.projection.state_dict().items())
+    assert all(REASONS[fault] in reason for reason in report.unused.values())
+    line, = (text for level, text in lines if level == logging.WARNING and 'projection of the encoder' in text)
+    assert str(path) in line and REASONS[fault] in line and 'stays random until it is trained' in line
+
+
+def uni3d_for(tmp_path, teacher):
+    """Write a file of Uni3D whose projection has the width of its published teacher, and build an encoder for it."""
+    encoder = export_small(tmp_path / 'a.pth', 'uni3d')
+    content = torch.load(tmp_path / 'a.pth')
+    for state in content.values():
+        state |= {'module.point_encoder.trans2embed.weight': torch.rand(1024, 192),
+                  'module.point_encoder.trans2embed.bias': torch.rand(1024)}
+    torch.save(content, tmp_path / 'a.pth')
+    return GSEncoder(encoder.tokenizer, encoder.backbone, 1024, teacher=teacher)
+
+
+@pytest.mark.parametrize('teacher', ['eva02-e-14-plus-laion2b', 'EVA02-E-14-plus-laion2b_s9b_b144k'])
+def test_the_projection_for_the_teacher_of_the_encoder_is_loaded(tmp_path, teacher):
+    encoder = uni3d_for(tmp_path, teacher)
+    report = load_point_cloud_checkpoint(tmp_path / 'a.pth', encoder).report
+    assert 'projection.weight' in report.loaded and not report.notes and not report.unused
+
+
+def test_the_projection_for_an_unnamed_teacher_of_its_width_is_loaded_with_a_note(tmp_path):
+    report = load_point_cloud_checkpoint(tmp_path / 'a.pth', uni3d_for(tmp_path, None)).report
+    assert 'projection.weight' in report.loaded
+    assert report.notes == ['the projection embeds into eva02-e-14-plus-laion2b; the encoder names no teacher']
+
+
+def test_the_projection_for_another_teacher_of_the_same_width_is_left_out(tmp_path):
+    encoder = uni3d_for(tmp_path, 'vit-h-14-laion2b')
+    report = load_point_cloud_checkpoint(tmp_path / 'a.pth', encoder).report
+    assert 'projection.weight' not in report.loaded
+    assert any("embeds into eva02-e-14-plus-laion2b, but the encoder has teacher='vit-h-14-laion2b'" in line
+               for line in report.disagreements)
+    parts = ('patch_encoder', 'position', 'blocks', 'norm', 'projection')  # named, it is loaded
+    assert 'projection.weight' in load_point_cloud_weights(encoder, tmp_path / 'a.pth', parts=parts).loaded
 
 
 def test_another_embedding_width_is_reported_with_both_sides(tmp_path):

@@ -79,6 +79,14 @@ def test_nested_wrappers_are_removed(tmp_path):
     assert list(read_checkpoint(tmp_path / 'a.pth')) == ['weight']
 
 
+@pytest.mark.parametrize('wrapper', [{}, {'module': {}}, {'epoch': 3, 'names': {'a': 1}}])
+def test_a_wrapper_without_tensors_hides_none(tmp_path, wrapper):
+    torch.save({'module': wrapper, 'model': {'weight': torch.ones(1)}}, tmp_path / 'a.pth')
+    assert list(read_checkpoint(tmp_path / 'a.pth')) == ['weight']
+    torch.save({'module': wrapper, 'weight': torch.ones(1)}, tmp_path / 'a.pth')
+    assert list(read_checkpoint(tmp_path / 'a.pth')) == ['weight']
+
+
 def test_only_a_leading_module_is_stripped(tmp_path):
     torch.save({'module.module.submodule.weight': torch.ones(1)}, tmp_path / 'a.pt')
     assert list(read_checkpoint(tmp_path / 'a.pt')) == ['submodule.weight']

@@ -10,8 +10,10 @@ from family_files import FILES, RECON_PLUS_PLUS_SIZES, UNI3D_SIZES, File, recon_
 from family_formulas import Cloud, Output, group
 from torch import Tensor, nn
 
-from clipgs_plugin import load_point_cloud_checkpoint
-from clipgs_plugin.models.checkpoints import Contract, LoadReport
+from clipgs_plugin import GaussianBatch, GaussianCloud, load_point_cloud_checkpoint
+from clipgs_plugin.models import GSEncoder
+from clipgs_plugin.models.checkpoints import Contract, LoadReport, open_point_cloud_checkpoint
+from clipgs_plugin.structures.gaussian_cloud import SH_C0
 
 # Maximum difference from the formula in float64, for numbers of the order of 1. The float64 tolerance detects even a
 # nearly identical formula.
@@ -153,6 +155,65 @@ def test_wrong_formulas_on_the_same_tensors_are_detected(loaded):
     differences = {wrong: difference(found, loaded.formula(cloud, *some_patches(), wrong))
                    for wrong in loaded.file.mistakes}
     assert min(differences.values()) > TOLERANCE[torch.float32], differences
+
+
+# Encoders that start from an aligned model
+
+ALIGNED = ('ulip-1', 'ulip-2', 'uni3d-ti', 'openshape-4', 'openshape-vitl14')
+
+
+def some_gaussians() -> GaussianBatch:
+    """Make Gaussians with the positions and colours of the test objects."""
+    cloud, generator = some_cloud('rgb'), torch.Generator().manual_seed(2)
+    draw = lambda *shape: torch.randn(N, *shape, generator=generator)  # noqa: E731
+    return GaussianBatch.from_clouds([
+        GaussianCloud(points.float(), draw(4), draw(3) * 0.4 - 3, draw(), ((colors.float() - 0.5) / SH_C0)[:, None])
+        for points, colors in zip(cloud.points, cloud.colors)])
+
+
+def embedding_of_the_model(path, contract) -> Tensor:
+    """Embed the test objects with the published model, which takes them in its own frame."""
+    model = load_point_cloud_checkpoint(path).model
+    model.tokenizer.num_groups, model.tokenizer.group_size = G, K
+    batch = some_gaussians()
+    with torch.no_grad():
+        return model(batch.means[..., contract.point_axes], batch.rgb).embedding
+
+
+def embedding_of_the_encoder(encoder) -> Tensor:
+    assert encoder.tokenizer.refinement.gate.weight.count_nonzero() == 0
+    encoder.tokenizer.num_groups, encoder.tokenizer.group_size = G, K
+    with torch.no_grad():
+        return encoder.eval()(some_gaussians())
+
+
+@pytest.mark.parametrize('name', ALIGNED)
+@pytest.mark.parametrize('way', ['init_cfg', 'load_point_cloud_checkpoint'])
+def test_an_encoder_starts_in_the_space_of_an_aligned_model(tmp_path, name, way):
+    path = tmp_path / f'{name}.pt'
+    torch.save(FILES[name].wrap(FILES[name].state()), path)
+    found = open_point_cloud_checkpoint(path)
+    init_cfg = dict(type='PointCloudPretrained', checkpoint=str(path))
+    encoder = GSEncoder(dict(type='GSTokenizer', **found.contract.tokenizer_options(), **found.architecture.tokenizer),
+                        found.architecture.backbone, found.architecture.embed_dim, init_cfg)
+    if way == 'init_cfg':
+        encoder.init_weights()
+        report, = encoder.load_reports
+    else:
+        report = load_point_cloud_checkpoint(path, encoder).report
+    assert not report.disagreements
+    expected = embedding_of_the_model(path, found.contract)
+    assert 0.1 < expected.std() < 10
+    assert (embedding_of_the_encoder(encoder) - expected).abs().max() <= TOLERANCE[torch.float32]
+
+
+def test_one_line_builds_an_encoder_in_the_space_of_its_model(tmp_path, monkeypatch):
+    torch.save(FILES['uni3d-ti'].wrap(FILES['uni3d-ti'].state()), tmp_path / 'uni3d-ti.pt')
+    monkeypatch.setenv('CLIPGS_CHECKPOINTS', str(tmp_path))
+    encoder = GSEncoder(backbone='uni3d-ti', embed_dim=1024)
+    encoder.init_weights()
+    expected = embedding_of_the_model('uni3d-ti', open_point_cloud_checkpoint('uni3d-ti').contract)
+    assert (embedding_of_the_encoder(encoder) - expected).abs().max() <= TOLERANCE[torch.float32]
 
 
 # Loaded tensors
