@@ -8,9 +8,11 @@ Hand-written: no Python package documents both a byte-exact round trip and error
 """
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
+import re
 import struct
 import zipfile
 import zlib
@@ -27,6 +29,8 @@ from clipgs_plugin.structures import GaussianCloud
 
 META = 'meta.json'
 ZIP = b'PK'
+# Images that this module writes, with the hash that tells them from those of another object, and temporary ones.
+_IMAGE = re.compile(r'\.?(means_[lu]|quats|scales|sh0|shN_(centroids|labels))(\.[0-9a-f]{16})?\.webp(\.tmp)?')
 _COEFFICIENTS = {1: 3, 2: 8, 3: 15}
 _PALETTE_WIDTH = 64  # palette entries per row of the centroid image
 _FIRST_TAG = 252     # alpha of the quaternion image: 252 + index of the largest component
@@ -244,14 +248,36 @@ def write(cloud: GaussianCloud, path: Path, palette: int = _MAX_PALETTE) -> None
         raise ValueError(f'palette={palette}: expected 1 to {_MAX_PALETTE} entries; omit it for the default')
     files = _encode(cloud, palette)
     if path.suffix == '.json':
-        for name, data in files.items():  # meta.json is last, so a folder that has one is complete
-            write_whole(path if name == META else path.parent / name, [data])
+        _write_folder(files, path)
         return
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name), data)  # no timestamp: equal clouds give equal files
     write_whole(path, [buffer.getbuffer()])
+
+
+def _write_folder(files: dict[str, bytes], path: Path) -> None:
+    """Write ``meta.json`` last, and no image over another: until then, an old ``meta.json`` names the old images.
+
+    An image whose name is taken by another one gets a hash of its content into its name. Images of the library that no
+    ``meta.json`` of the folder names any more are deleted in the end.
+    """
+    folder, meta = path.parent, json.loads(files[META])
+    for name, data in files.items():
+        if name == META:
+            continue
+        used = folder / name
+        if used.exists() and used.read_bytes() != data:
+            used = folder / f'{used.stem}.{hashlib.sha256(data).hexdigest()[:16]}{used.suffix}'
+            group = next(group for group in meta.values() if isinstance(group, dict) and name in group['files'])
+            group['files'][group['files'].index(name)] = used.name
+        write_whole(used, [data])
+    write_whole(path, [json.dumps(meta).encode()])
+    named = b''.join(other.read_bytes() for other in folder.glob(f'*{META}'))
+    for file in folder.iterdir():
+        if _IMAGE.fullmatch(file.name) and f'"{file.name}"'.encode() not in named:
+            file.unlink(missing_ok=True)
 
 
 def _encode(cloud: GaussianCloud, palette: int) -> dict[str, bytes]:
