@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-MAX_RATIO, FREE_BYTES = 100, 2 ** 20
+MAX_RATIO, FREE_BYTES = 100, 2 ** 23  # of compressed positions
 # What parsers of damaged bytes raise. Errors of the library's own code, such as AssertionError, are not among them.
 PARSER_ERRORS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError, RuntimeError,
                  SyntaxError, BufferError, OSError, struct.error, zlib.error, zipfile.BadZipFile)
@@ -55,7 +55,7 @@ def refuse_damage(path: Path, kind: str) -> Iterator[None]:
 def check_ratio(path: Path, what: str, promised: int, held: int) -> None:
     """Refuse data that would grow more than any real object does, before it is decompressed.
 
-    Real Gaussians compress to a tenth at best, because their positions are nearly random.
+    Real Gaussians compress to a twentieth at best, even if only their positions differ.
 
     Raises:
         ValueError: ``promised`` bytes are more than ``MAX_RATIO`` for each one that is held, and ``FREE_BYTES``.

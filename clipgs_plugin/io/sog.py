@@ -84,7 +84,6 @@ class _Reader:
     def pixels(self, name: str, count: int) -> np.ndarray:
         """Return the RGBA pixels of the first ``count`` Gaussians, (count, 4)."""
         data = self.bytes(name)
-        check_ratio(self.path, f'{name} of {META} with {count} Gaussians holds', 4 * count, len(data))
         pixels = self.image(name, data, 4 * count + _SPARE_PIXELS).reshape(-1, 4)
         if len(pixels) < count:
             raise ValueError(f'{self.path}: {META} promises {count} Gaussians, {name} holds {len(pixels)} pixels; '
@@ -183,7 +182,10 @@ def _decode(reader: _Reader, meta: dict, version: int, count: int) -> GaussianCl
         low, high = np.array(group['mins'], np.float64), np.array(group['maxs'], np.float64)
         return low + (high - low) * (pixels / 255)
 
-    low, high = (reader.pixels(name, count)[:, :3].astype(np.uint32) for name in reader.names(meta, 'means', 2))
+    positions = reader.names(meta, 'means', 2)
+    held = sum(len(reader.bytes(name)) for name in positions)
+    check_ratio(reader.path, f'{" and ".join(positions)} promise {count} Gaussians,', 8 * count, held)
+    low, high = (reader.pixels(name, count)[:, :3].astype(np.uint32) for name in positions)
     lowest, highest = (np.array(meta['means'][end], np.float64) for end in ('mins', 'maxs'))
     means = lowest + (highest - lowest) * ((high << 8 | low) / 65535)
     quats = reader.pixels(*reader.names(meta, 'quats'), count)

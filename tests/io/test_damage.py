@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from clipgs_plugin import read_gaussians, write_gaussians
-from clipgs_plugin.io import sog
+from clipgs_plugin.io import files, sog
 from clipgs_plugin.io.files import refuse_damage
 
 MEBIBYTE = 2 ** 20
@@ -124,7 +124,7 @@ def test_planes_of_a_size_that_nothing_needs_are_not_decoded(random_cloud, tmp_p
             members['meta.json'] = json.dumps({**json.loads(members['meta.json']), 'count': side ** 2}).encode()
 
     rebuild(path, change)
-    message = r'a\.sog: means_l\.webp .*(3000 x 3000 pixels|9000000 Gaussians)'
+    message = r'a\.sog: means_l\.webp .*(3000 x 3000 pixels|9000000 Gaussians, 72000000 bytes)'
     with little_memory(), pytest.raises(ValueError, match=message):
         read_gaussians(path)
 
@@ -260,3 +260,13 @@ def test_a_name_that_the_file_system_refuses_gives_one_sentence(random_cloud, tm
     with pytest.raises(OSError, match=rf'n\.ply: a name of {longest + 1} bytes, .* at most {longest}; shorten it'):
         write_gaussians(random_cloud(3), tmp_path / f'n{name}')
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize('name, options', [('a.sog', {}), ('a.spz', {}), ('a.spz', dict(version=4))])
+def test_equal_gaussians_at_different_positions_are_no_bomb(random_cloud, tmp_path, monkeypatch, name, options):
+    """Their other attributes compress to nothing, whatever their number."""
+    monkeypatch.setattr(files, 'FREE_BYTES', 0)
+    cloud = random_cloud(20_000, sh_degree=2)
+    cloud = cloud.replace(**{field: value[:1].expand_as(value) for field, value in cloud.fields() if field != 'means'})
+    write_gaussians(cloud, tmp_path / name, **options)
+    assert len(read_gaussians(tmp_path / name)) == 20_000
