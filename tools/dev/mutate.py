@@ -1,5 +1,5 @@
 """Change modules in one small place at a time, run their tests, and list the changes that no test catches."""
-# mutmut and cosmic-ray cope, but start a pytest that imports torch for every mutant, which takes seconds; a fork does not.
+# mutmut and cosmic-ray cope, but import torch anew for every mutant, which takes seconds; a fork does not.
 from __future__ import annotations
 
 import json
