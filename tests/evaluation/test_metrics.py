@@ -119,6 +119,29 @@ def test_retrieval_equals_a_loop(views):
         assert found[f'retrieval/{way}_median_rank'] == np.median(places)
 
 
+@pytest.mark.parametrize('views', ['first', 'mean', 'each'])
+def test_the_length_of_a_view_feature_does_not_matter(views):
+    predictions = samples()
+    expected = evaluate(RetrievalRecall(views=views), predictions)
+    for i, sample in enumerate(predictions):
+        sample.views = sample.views * 2.0 ** torch.tensor([[i % 5], [-2 * (i % 3)], [3]])
+    assert evaluate(RetrievalRecall(views=views), predictions) == expected
+
+
+def test_retrieval_reports_the_usual_recalls_of_what_all_objects_have():
+    ways, figures = ('text_to_3d', '3d_to_text', 'image_to_3d', '3d_to_image'), ('R@1', 'R@5', 'R@10', 'median_rank')
+    keys = lambda *ways: {f'retrieval/{way}_{figure}' for way in ways for figure in figures}  # noqa: E731
+    predictions = samples()
+    assert evaluate(RetrievalRecall(), predictions).keys() == keys(*ways)
+    del predictions[3].text
+    assert evaluate(RetrievalRecall(), predictions).keys() == keys(*ways[2:])
+    del predictions[4].views
+    with pytest.raises(ValueError, match='some objects have text features and others have views'):
+        evaluate(RetrievalRecall(), predictions)
+    with pytest.raises(ValueError, match="views='last', expected 'first', 'mean' or 'each'"):
+        RetrievalRecall(views='last')
+
+
 def test_objects_of_one_caption_are_all_right_answers():
     text, other = torch.eye(4)[0], torch.eye(4)[1]
     predictions = [BaseDataElement(uid='a', embedding=text, text=text, caption_id=1),
