@@ -5,7 +5,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement
 from torch.nn.functional import normalize
 
-from clipgs_plugin.evaluation import RetrievalRecall, ZeroShotAccuracy, save_class_features
+from clipgs_plugin.evaluation import RetrievalRecall, ZeroShotAccuracy, class_embeddings, save_class_features
+from clipgs_plugin.registry import MODELS
 
 CLASSES = ['cup', 'owl', 'boat', 'tree', 'lamp', 'key']
 
@@ -95,6 +96,26 @@ def test_zero_shot_builds_its_teacher_from_a_config(tmp_path):
     unlabelled = BaseDataElement(uid='o9', embedding=torch.ones(8))
     with pytest.raises(ValueError, match="'o9' has no label"):
         evaluate(ZeroShotAccuracy(teacher=Names(), classes=CLASSES), [unlabelled])
+
+
+def test_zero_shot_with_a_teacher_from_a_config_equals_that_with_the_teacher():
+    config = dict(type='clipgs_plugin.OpenCLIPTeacher', model='toy-clip')
+    teacher = MODELS.build(config)
+    expected = class_embeddings(teacher, CLASSES)
+    noisy = normalize(expected + 0.05 * torch.randn(4, *expected.shape), dim=-1)
+    predictions = [BaseDataElement(uid=f'{i} {k}', embedding=embedding.bfloat16(), label=i)
+                   for k, copies in enumerate(noisy) for i, embedding in enumerate(copies)]
+    metric = ZeroShotAccuracy(teacher=config, classes=CLASSES)
+    metric.process(None, predictions[:1])
+    assert metric.results[0][0].dtype == torch.float32
+    assert evaluate(ZeroShotAccuracy(teacher=config, classes=CLASSES), predictions) == evaluate(
+        ZeroShotAccuracy(teacher=teacher, classes=CLASSES), predictions)
+
+
+def test_zero_shot_leaves_out_k_above_the_number_of_classes():
+    found = evaluate(ZeroShotAccuracy(teacher=Names(), classes=CLASSES[:5], topk=(1, 5, 6)), samples())
+    assert found.keys() == {'zero_shot/top1', 'zero_shot/top5', 'zero_shot/mean_class_top1'}
+    assert found['zero_shot/top5'] == 100
 
 
 @pytest.mark.parametrize('views', ['first', 'mean', 'each'])
