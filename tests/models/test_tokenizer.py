@@ -7,6 +7,7 @@ from formulas import randomise
 
 from clipgs_plugin import GaussianBatch, ops
 from clipgs_plugin.models.tokenizers import GSTokenizer, OrderedConvs, PatchEncoder
+from clipgs_plugin.models.tokenizers.patches import group_points
 
 NARROW = dict(num_groups=24, group_size=12, channels=20,
               patch_encoder=dict(widths=(8, 12, 16)), refine_widths=(8, 12, 16))
@@ -171,6 +172,14 @@ def test_patches_are_the_nearest_gaussians_with_relative_positions_and_absolute_
     assert torch.equal(patches.centers[0, 0], cloud.means[farthest])
 
 
+@pytest.mark.parametrize('radius', [None, 0.5])
+def test_groups_start_at_the_first_point_by_default(random_cloud, radius):
+    points = torch.stack([random_cloud(30, seed).means for seed in range(2)])
+    center_idx, neighbor_idx = group_points(points, 4, 3, radius=radius)
+    assert center_idx[:, 0].tolist() == [0, 0] and neighbor_idx.shape == (2, 4, 3)
+    assert group_points(points, 4, 3, start=5, radius=radius)[0][:, 0].tolist() == [5, 5]
+
+
 def test_small_objects_have_one_patch_per_gaussian(random_cloud):
     tokens = tokens_of(tokenizer(), random_cloud(3), random_cloud(50, seed=1), random_cloud(1, seed=2))
     assert tokens.mask.sum(1).tolist() == [3, 24, 1]
@@ -284,6 +293,10 @@ def test_wrong_options_are_named():
         GSTokenizer(start='first')
     with pytest.raises(ValueError, match='num_groups=0'):
         GSTokenizer(num_groups=0)
+    with pytest.raises(ValueError, match='group_size=0'):
+        GSTokenizer(group_size=0)
+    with pytest.raises(ValueError, match=r'point_axes=\(0, 1, 1\): expected the axes 0, 1 and 2 in some order'):
+        GSTokenizer(point_axes=(0, 1, 1))
     with pytest.raises(ValueError, match="rule='nearest'"):
         GSTokenizer(rule='nearest')
     with pytest.raises(ValueError, match="start='farthest': rule='pointnet2' always starts at 0"):

@@ -136,15 +136,14 @@ def run_tests(tree: Path, tests: Sequence[str], limit: float | None = None,
     process = context.Process(target=_run_pytest, args=(tree, tests, seconds or {}, sender))
     process.start()
     sender.close()
-    done = Tests('timeout', None, {})
-    if receiver.poll(limit):
-        try:
-            done = receiver.recv()
-        except EOFError:  # the process has died
-            done = Tests('broken', None, {})
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.join()
+    try:
+        done = receiver.recv() if receiver.poll(limit) else Tests('timeout', None, {})
+    except EOFError:  # the process has died
+        done = Tests('broken', None, {})
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
     return done
 
 
