@@ -8,6 +8,7 @@ from formulas import randomise
 from clipgs_plugin import GaussianBatch, ops
 from clipgs_plugin.models.tokenizers import GSTokenizer, OrderedConvs, PatchEncoder
 from clipgs_plugin.models.tokenizers.patches import group_points
+from clipgs_plugin.models.tokenizers.refinement import Refinement
 
 NARROW = dict(num_groups=24, group_size=12, channels=20,
               patch_encoder=dict(widths=(8, 12, 16)), refine_widths=(8, 12, 16))
@@ -109,6 +110,14 @@ def test_reference_and_fast_ordered_convolutions_match_the_loop(length, strides,
     with torch.no_grad():
         torch.testing.assert_close(convs.reference(sequences), expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(convs(sequences), expected, atol=1e-5, rtol=0)
+
+
+def test_rows_are_those_of_the_figure_by_default():
+    for convs in (OrderedConvs(19), Refinement(19, 512, 3).convs, GSTokenizer().refinement.convs):
+        assert [row[0].weight.shape for row in convs.rows] == [(64, 19, 1, 3), (128, 64, 1, 3), (256, 128, 1, 3)]
+        assert [row[0].stride for row in convs.rows] == [(1, 1), (1, 1), (1, 2)]
+        assert convs.out_channels == 256 and convs.pooling == 'max'
+    assert Refinement(19, 512, 3).gate.weight.shape == (512, 256)
 
 
 def test_closed_gate_equals_the_tokenizer_without_refinement(random_cloud):
