@@ -55,6 +55,7 @@ def test_topk_accuracy_equals_a_loop():
     for k in (1, 3, 5):
         hits = sum(label in np.argsort(-row)[:k] for row, label in zip(scores, labels))
         assert found[k] == pytest.approx(100 * hits / 200)
+    assert evaluation.topk_accuracy(torch.tensor(scores), torch.tensor(labels)) == found  # the usual k
 
 
 def test_a_constant_scorer_gets_nothing():
@@ -97,3 +98,12 @@ def test_teacher_zero_shot_equals_a_loop():
                     for object_views, label in zip(views, labels)])
     found = evaluation.teacher_zero_shot(torch.tensor(views), torch.tensor(labels), torch.tensor(classes))
     assert found == {'single_view': {1: pytest.approx(100 * single)}, 'mean_view': {1: pytest.approx(100 * mean)}}
+
+
+def test_the_scale_of_a_view_breaks_no_tie_of_classes():
+    # The mean of two mirrored unit views is as near to one class as to the other, and ties count against both.
+    generator = torch.Generator().manual_seed(0)
+    mirrored = torch.tensor([[3.0, 4.0], [4.0, 3.0]]) * (1 + torch.rand(50, 2, 1, generator=generator))
+    for label in (0, 1):
+        found = evaluation.teacher_zero_shot(mirrored, torch.full((50,), label), torch.eye(2))
+        assert found['mean_view'] == {1: 0.0}

@@ -40,6 +40,14 @@ def test_one_labelled_sample_decides_every_query():
         linear_probe(queries[:0], torch.zeros(0, dtype=torch.int64), queries)
 
 
+def test_an_offset_of_the_features_does_not_matter_but_the_number_of_steps_does():
+    features, labels = clusters(6, 1, spread=3.0)
+    queries, _ = clusters(40, 2, spread=3.0)
+    expected = linear_probe(features, labels, queries)
+    assert torch.equal(linear_probe(features.double() + 1e8, labels, queries.double() + 1e8), expected)
+    assert not torch.equal(linear_probe(features, labels, queries, max_iter=1), expected)
+
+
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match=r'features \(6, 3\), labels \(5,\)'):
         linear_probe(torch.zeros(6, 3), torch.zeros(5, dtype=torch.int64), torch.zeros(2, 3))

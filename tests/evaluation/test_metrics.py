@@ -6,7 +6,8 @@ from mmengine.logging import MMLogger
 from mmengine.structures import BaseDataElement
 from torch.nn.functional import normalize
 
-from clipgs_plugin.evaluation import RetrievalRecall, ZeroShotAccuracy, save_class_features
+from clipgs_plugin.evaluation import RetrievalRecall, ZeroShotAccuracy, class_embeddings, save_class_features
+from clipgs_plugin.registry import MODELS
 
 CLASSES = ['cup', 'owl', 'boat', 'tree', 'lamp', 'key']
 
@@ -128,6 +129,26 @@ def test_objects_that_all_have_no_class_are_refused():
         evaluate(ZeroShotAccuracy(teacher=Names(), classes=CLASSES), unlabelled(samples(6), every=1)[1:])
 
 
+def test_zero_shot_with_a_teacher_from_a_config_equals_that_with_the_teacher():
+    config = dict(type='clipgs_plugin.OpenCLIPTeacher', model='toy-clip')
+    teacher = MODELS.build(config)
+    expected = class_embeddings(teacher, CLASSES)
+    noisy = normalize(expected + 0.05 * torch.randn(4, *expected.shape), dim=-1)
+    predictions = [BaseDataElement(uid=f'{i} {k}', embedding=embedding.bfloat16(), label=i)
+                   for k, copies in enumerate(noisy) for i, embedding in enumerate(copies)]
+    metric = ZeroShotAccuracy(teacher=config, classes=CLASSES)
+    metric.process(None, predictions[:1])
+    assert metric.results[0][0].dtype == torch.float32
+    assert evaluate(ZeroShotAccuracy(teacher=config, classes=CLASSES), predictions) == evaluate(
+        ZeroShotAccuracy(teacher=teacher, classes=CLASSES), predictions)
+
+
+def test_zero_shot_leaves_out_k_above_the_number_of_classes():
+    found = evaluate(ZeroShotAccuracy(teacher=Names(), classes=CLASSES[:5], topk=(1, 5, 6)), samples())
+    assert found.keys() == {'zero_shot/top1', 'zero_shot/top5', 'zero_shot/mean_class_top1'}
+    assert found['zero_shot/top5'] == 100
+
+
 @pytest.mark.parametrize('views', ['first', 'mean', 'each'])
 def test_retrieval_equals_a_loop(views):
     predictions = samples()
@@ -166,6 +187,29 @@ def test_retrieval_keeps_only_the_views_that_take_part(views, expected):
                for result in metric.results for value in result.values() if isinstance(value, torch.Tensor)}
     batch_storages = {value.untyped_storage().data_ptr() for value in batch.values()}
     assert sum(tensors.values()) == 10 * expected and not batch_storages & set(tensors)
+
+
+@pytest.mark.parametrize('views', ['first', 'mean', 'each'])
+def test_the_length_of_a_view_feature_does_not_matter(views):
+    predictions = samples()
+    expected = evaluate(RetrievalRecall(views=views), predictions)
+    for i, sample in enumerate(predictions):
+        sample.views = sample.views * 2.0 ** torch.tensor([[i % 5], [-2 * (i % 3)], [3]])
+    assert evaluate(RetrievalRecall(views=views), predictions) == expected
+
+
+def test_retrieval_reports_the_usual_recalls_of_what_all_objects_have():
+    ways, figures = ('text_to_3d', '3d_to_text', 'image_to_3d', '3d_to_image'), ('R@1', 'R@5', 'R@10', 'median_rank')
+    keys = lambda *ways: {f'retrieval/{way}_{figure}' for way in ways for figure in figures}  # noqa: E731
+    predictions = samples()
+    assert evaluate(RetrievalRecall(), predictions).keys() == keys(*ways)
+    del predictions[3].text
+    assert evaluate(RetrievalRecall(), predictions).keys() == keys(*ways[2:])
+    del predictions[4].views
+    with pytest.raises(ValueError, match='some objects have text features and others have views'):
+        evaluate(RetrievalRecall(), predictions)
+    with pytest.raises(ValueError, match="views='last', expected 'first', 'mean' or 'each'"):
+        RetrievalRecall(views='last')
 
 
 def test_objects_of_one_caption_are_all_right_answers():

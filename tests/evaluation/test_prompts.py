@@ -29,6 +29,13 @@ def test_class_embeddings_normalise_average_normalise():
     for row, name in zip(found, (('an owl', 'a toy owl'), ('a CD_player', 'a toy CD_player'))):
         expected = unit(sum(unit(teacher.vectors[prompt]) for prompt in name))
         np.testing.assert_allclose(row, expected, atol=1e-6)
+    assert found.dtype == torch.float32
+
+
+def test_class_embeddings_load_templates_by_name():
+    teacher = Recorder()
+    class_embeddings(teacher, ['owl'], 'toy')
+    assert set(teacher.vectors) == {'an owl', 'a photo of an owl', 'a 3D model of an owl', 'a toy owl'}
 
 
 def test_no_classes_are_no_classifier():
@@ -40,6 +47,11 @@ def test_no_classes_are_no_classifier():
 def test_every_set_names_the_class(name):
     assert all('lamp' in fill(template, 'lamp') and '{' not in fill(template, 'lamp')
                for template in load_templates(name))
+
+
+def test_templates_are_a_list_whatever_they_come_from():
+    for templates in ('plain', ('a {}',), iter(['a {}'])):
+        assert load_templates(templates) == ['a {}']
 
 
 def test_templates_from_files(tmp_path):

@@ -71,8 +71,9 @@ def test_non_finite_values_are_named_and_counted_and_dropped_by_clean(
     file.write(path)
     with pytest.raises(ValueError, match=f'cloud.ply: {field} is NaN or infinite in 2 of 10 Gaussians'):
         read_gaussians(path)
-    with pytest.warns(UserWarning, match='cloud.ply: dropped 2 of 10'):
+    with pytest.warns(UserWarning, match='cloud.ply: dropped 2 of 10') as notes:
         left = read_gaussians(path, clean=True)
+    assert notes[0].filename == __file__  # the line that asked for it
     assert torch.equal(left.means, cloud.means[[0, 1, 3, 4, 6, 7, 8, 9]])
 
 

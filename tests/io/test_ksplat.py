@@ -10,10 +10,10 @@ SH_C0 = 0.28209479177387814
 STEPS, BLOCK, BUCKET = 32767, 5.0, 4
 
 
-def pack(cloud, level: int, degree: int) -> bytes:
-    """Encode a file of two sections, Gaussian by Gaussian, in the layout of the viewer."""
+def pack(cloud, level: int, *degrees: int) -> bytes:
+    """Encode a file of two sections, Gaussian by Gaussian, in the layout of the viewer; each may have its degree."""
     sections, headers = [], []
-    for part in (cloud[:10], cloud[10:]):
+    for part, degree in zip((cloud[:10], cloud[10:]), (degrees[0], degrees[-1])):
         # Buckets of four around grid points near the Gaussians; the last bucket is partly filled.
         centres = [np.float32(np.round(part.means[i:i + BUCKET].mean(0).numpy() * 4) / 4) for i in
                    range(0, len(part), BUCKET)]
@@ -62,6 +62,20 @@ def test_every_level_and_degree_is_read(random_cloud, tmp_path, level, degree):
     assert (back.rgb - cloud.rgb).abs().max() <= 0.5 / 255 + 1e-6
     assert (back.opacities - cloud.opacities).abs().max() <= 0.5 / 255 + 1e-6
     assert torch.allclose(back.sh[:, 1:], cloud.sh[:, 1:], rtol=half, atol=4 / 255 / 2 + 1e-6 if level == 2 else 1e-7)
+
+
+@pytest.mark.parametrize('level', [0, 1, 2])
+@pytest.mark.parametrize('degrees', [(0, 2), (2, 1), (1, 0)])
+def test_sections_of_a_lower_degree_have_zeros_above_it(random_cloud, tmp_path, level, degrees):
+    cloud = random_cloud(23, sh_degree=2)
+    cloud = cloud.replace(sh=cloud.sh.clamp(-1.7, 1.7))
+    (tmp_path / 'cloud.ksplat').write_bytes(pack(cloud, level, *degrees))
+    back = read_gaussians(tmp_path / 'cloud.ksplat')
+    assert back.sh_degree == max(degrees)
+    for rows, degree in zip((slice(10), slice(10, None)), degrees):
+        count = (degree + 1) ** 2
+        assert torch.allclose(back.sh[rows, 1:count], cloud.sh[rows, 1:count], atol=4 / 255 / 2 + 1e-6)
+        assert not back.sh[rows, count:].any()
 
 
 def test_the_minimal_real_file_equals_its_splat_version(splats):

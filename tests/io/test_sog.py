@@ -202,6 +202,15 @@ def test_a_lossy_quaternion_image_is_refused(random_cloud, tmp_path):
         read_gaussians(tmp_path)
 
 
+def test_a_label_beyond_the_palette_is_refused(random_cloud, tmp_path):
+    write_gaussians(random_cloud(50, sh_degree=1), tmp_path / 'meta.json')
+    pixels = np.array(Image.open(tmp_path / 'shN_labels.webp'))
+    pixels[..., 1] = 255
+    Image.fromarray(pixels).save(tmp_path / 'shN_labels.webp', lossless=True, exact=True)
+    with pytest.raises(ValueError, match=r'SH label 65\d\d\d in a palette of \d+; it is damaged'):
+        read_gaussians(tmp_path)
+
+
 def test_equal_clouds_give_equal_files(random_cloud, tmp_path):
     for name in 'ab':
         write_gaussians(random_cloud(50, sh_degree=1), tmp_path / f'{name}.sog')

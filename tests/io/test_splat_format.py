@@ -101,3 +101,26 @@ def test_a_few_quaternions_that_are_not_unit_are_accepted(random_cloud, tmp_path
     records[:10, 28:] = [255, 255, 128, 128]
     (tmp_path / 'a.splat').write_bytes(records.tobytes())
     assert read_gaussians(tmp_path / 'a.splat').quats[:10].norm(dim=1).min() > 1.3
+
+
+@pytest.mark.parametrize('odd, accepted', [(50, True), (51, False)])
+def test_a_file_is_another_format_if_most_quaternions_are_not_unit(random_cloud, tmp_path, odd, accepted):
+    path = tmp_path / 'a.splat'
+    write_gaussians(random_cloud(100), path)
+    records = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, 32).copy()
+    records[:odd, 28:] = [255, 255, 128, 128]
+    path.write_bytes(records.tobytes())
+    if accepted:
+        assert len(read_gaussians(path)) == 100
+    else:
+        with pytest.raises(ValueError, match='far from unit in 51 of 100'):
+            read_gaussians(path)
+
+
+@pytest.mark.parametrize('suffix', ['splat', 'spz'])
+def test_colours_beyond_the_range_saturate(random_cloud, tmp_path, suffix):
+    step = {'splat': SH_C0, 'spz': 0.15}[suffix]
+    dc = torch.tensor([[-3.0, 0.0, 3.0], [-0.5, 0.5, 0.51], [1.5, -1.5, 0.0]]) / step
+    write_gaussians(random_cloud(3).replace(sh=dc[:, None]), tmp_path / f'a.{suffix}')
+    back = read_gaussians(tmp_path / f'a.{suffix}').sh[:, 0] * step
+    assert torch.allclose(back, (dc * step).clamp(-0.5, 0.5), atol=0.5 / 255 + 1e-6)

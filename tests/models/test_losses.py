@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from clipgs_plugin.models import ContrastiveLoss, ImageVotingLoss
+from clipgs_plugin.models.losses.contrastive import contrastive_terms
 
 SCALE = 9.0
 
@@ -59,6 +60,14 @@ def test_contrastive_equals_the_loop():
     assert ContrastiveLoss()(a, b, SCALE).item() == pytest.approx(expected, rel=1e-12)
     assert ContrastiveLoss()(a * 3, b * 0.1, SCALE).item() == pytest.approx(expected, rel=1e-12)
     assert ContrastiveLoss(loss_weight=0.5)(a, b, SCALE).item() == pytest.approx(expected / 2, rel=1e-12)
+
+
+def test_terms_are_those_of_the_first_candidates_by_default():
+    a, b = rows(7, 5), rows(7, 5, seed=1)
+    unit_a, unit_b = torch.nn.functional.normalize(a, dim=1), torch.nn.functional.normalize(b, dim=1)[:, None]
+    terms = contrastive_terms(unit_a[:3], unit_b[:3], unit_a, unit_b, SCALE)
+    expected = [(loop_nll(a[i], b, i, SCALE) + loop_nll(b[i], a, i, SCALE)) / 2 for i in range(3)]
+    assert terms.shape == (3, 1) and terms[:, 0].tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_contrastive_of_a_single_object_is_zero():

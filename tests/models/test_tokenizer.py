@@ -7,7 +7,8 @@ from formulas import randomise
 
 from clipgs_plugin import GaussianBatch, GaussianCloud, ops
 from clipgs_plugin.models.tokenizers import GSTokenizer, OrderedConvs, PatchEncoder, PointTokenizer
-from clipgs_plugin.models.tokenizers.patches import canonicalise
+from clipgs_plugin.models.tokenizers.patches import canonicalise, group_points
+from clipgs_plugin.models.tokenizers.refinement import Refinement
 from clipgs_plugin.structures.attributes import linearise, pack
 
 NARROW = dict(num_groups=24, group_size=12, channels=20,
@@ -112,6 +113,14 @@ def test_reference_and_fast_ordered_convolutions_match_the_loop(length, strides,
         torch.testing.assert_close(convs(sequences), expected, atol=1e-5, rtol=0)
 
 
+def test_rows_are_those_of_the_figure_by_default():
+    for convs in (OrderedConvs(19), Refinement(19, 512, 3).convs, GSTokenizer().refinement.convs):
+        assert [row[0].weight.shape for row in convs.rows] == [(64, 19, 1, 3), (128, 64, 1, 3), (256, 128, 1, 3)]
+        assert [row[0].stride for row in convs.rows] == [(1, 1), (1, 1), (1, 2)]
+        assert convs.out_channels == 256 and convs.pooling == 'max'
+    assert Refinement(19, 512, 3).gate.weight.shape == (512, 256)
+
+
 def test_closed_gate_equals_the_tokenizer_without_refinement(random_cloud):
     torch.manual_seed(0)
     refined, unrefined = GSTokenizer(**NARROW).eval(), GSTokenizer(**NARROW, refine=False).eval()
@@ -171,6 +180,14 @@ def test_patches_are_the_nearest_gaussians_with_relative_positions_and_absolute_
         torch.testing.assert_close(raw[:, 3:6], cloud.rgb[nearest], atol=0, rtol=0)
     farthest = (cloud.means - cloud.means.mean(0)).norm(dim=1).argmax()
     assert torch.equal(patches.centers[0, 0], cloud.means[farthest])
+
+
+@pytest.mark.parametrize('radius', [None, 0.5])
+def test_groups_start_at_the_first_point_by_default(random_cloud, radius):
+    points = torch.stack([random_cloud(30, seed).means for seed in range(2)])
+    center_idx, neighbor_idx = group_points(points, 4, 3, radius=radius)
+    assert center_idx[:, 0].tolist() == [0, 0] and neighbor_idx.shape == (2, 4, 3)
+    assert group_points(points, 4, 3, start=5, radius=radius)[0][:, 0].tolist() == [5, 5]
 
 
 def test_small_objects_have_one_patch_per_gaussian(random_cloud):
@@ -295,6 +312,10 @@ def test_wrong_options_are_named():
         GSTokenizer(start='first')
     with pytest.raises(ValueError, match='num_groups=0'):
         GSTokenizer(num_groups=0)
+    with pytest.raises(ValueError, match='group_size=0'):
+        GSTokenizer(group_size=0)
+    with pytest.raises(ValueError, match=r'point_axes=\(0, 1, 1\): expected the axes 0, 1 and 2 in some order'):
+        GSTokenizer(point_axes=(0, 1, 1))
     with pytest.raises(ValueError, match="rule='nearest'"):
         GSTokenizer(rule='nearest')
     with pytest.raises(ValueError, match="start='farthest': rule='pointnet2' always starts at 0"):

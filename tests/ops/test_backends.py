@@ -21,6 +21,10 @@ def test_every_backend_has_a_module(op):
         assert find_spec(f'clipgs_plugin.ops.kernels.{backend.module}')
 
 
+def test_a_package_is_installed_if_it_can_be_imported():
+    assert backends._installed('torch') and not backends._installed('no_such_package')
+
+
 def test_available_backends_are_the_installed_ones(monkeypatch):
     without(monkeypatch, 'numba', 'gsplat')
     assert ops.available_backends('knn') == ['reference', 'pytorch3d']

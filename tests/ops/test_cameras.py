@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from clipgs_plugin.ops import flip_camera_axes, intrinsics, look_at, sphere_cameras
+from clipgs_plugin.ops.cameras import sphere_directions
 
 
 def pixel(viewmat, camera, point):
@@ -45,6 +46,8 @@ def test_along_an_up_axis_the_next_axis_is_up():
 def test_camera_at_its_target_raises():
     with pytest.raises(ValueError, match='is at its target'):
         look_at((1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+    near = look_at((1.0, 1.0, 1.01), (1.0, 1.0, 1.0))
+    assert torch.allclose(near @ torch.ones(4), torch.tensor([0, 0, 0.01, 1]), atol=1e-6)
 
 
 @pytest.mark.parametrize('width, height', [(64, 64), (120, 60), (50, 90)])
@@ -79,6 +82,17 @@ def test_sphere_cameras_are_spread_at_their_distance(num_views, up):
         # Nearest neighbours of n points spread evenly over a sphere have distances of about sqrt(4 pi r^2 / n).
         gaps = (torch.cdist(eyes, eyes) + 10 * torch.eye(num_views)).min(1).values
         assert gaps.min() > 0.6 * math.sqrt(4 * math.pi * 2.5 ** 2 / num_views)
+
+
+def test_directions_are_unit_vectors_in_float64_from_the_top_down():
+    directions = sphere_directions(7)
+    assert torch.allclose(directions.norm(dim=1), torch.ones(7).double(), atol=1e-15, rtol=0)
+    heights = torch.tensor([1 - (2 * i + 1) / 7 for i in range(7)], dtype=torch.float64)
+    assert torch.allclose(directions[:, 1], heights, atol=1e-15, rtol=0)
+    azimuths = torch.atan2(directions[:, 0], directions[:, 2])
+    steps = azimuths.diff() % (2 * math.pi)
+    golden_angle = torch.full((6,), math.pi * (3 - 5 ** 0.5), dtype=torch.float64)
+    assert torch.allclose(steps, golden_angle, atol=1e-13, rtol=0) and azimuths[0] == 0
 
 
 def test_rings_have_their_elevations():

@@ -77,3 +77,19 @@ def test_blocks_of_queries_do_not_change_the_reference(monkeypatch):
 def test_no_queries(backend):
     found, squared = ops.knn(torch.rand(2, 10, 3), torch.rand(2, 0, 3), 4, backend=backend)
     assert found.shape == squared.shape == (2, 0, 4)
+
+
+@pytest.mark.parametrize('search', [ops.knn, lambda points, queries, k: ops.ball_query(points, queries, 0.2, k)],
+                         ids=['knn', 'ball_query'])
+def test_wrong_counts_and_queries_are_named(search):
+    points, queries = torch.rand(2, 10, 3), torch.rand(2, 4, 3)
+    with pytest.raises(ValueError, match='k=0: expected at least 1'):
+        search(points, queries, 0)
+    for value in (torch.nan, torch.inf, -1e30):
+        wrong = queries.clone()
+        wrong[1, 2, 0] = value
+        with pytest.raises(ValueError, match='1 queries of cloud 1 are NaN, infinite or beyond'):
+            search(points, wrong, 3)
+    with pytest.raises(ValueError, match='1 points of cloud 0 are NaN'):
+        search(points.masked_fill(torch.arange(10)[:, None] + 10 * torch.arange(2)[:, None, None] == 7, torch.nan),
+               queries, 3)
