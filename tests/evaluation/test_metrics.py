@@ -208,7 +208,7 @@ def test_retrieval_reports_the_usual_recalls_of_what_all_objects_have():
     del predictions[4].views
     with pytest.raises(ValueError, match='some objects have text features and others have views'):
         evaluate(RetrievalRecall(), predictions)
-    with pytest.raises(ValueError, match="views='last', expected 'first', 'mean' or 'each'"):
+    with pytest.raises(ValueError, match="views='last', expected one of 'first', 'mean', 'each'"):
         RetrievalRecall(views='last')
 
 
