@@ -8,6 +8,8 @@ import sys
 import pytest
 from conftest import run_python
 
+from clipgs_plugin.tools._program import INSTALLED
+
 MAPPED = {'registry': 'clipgs_plugin.registry', 'configs': 'clipgs_plugin.configs', 'tools': 'clipgs_plugin.tools'}
 
 
@@ -22,24 +24,44 @@ def test_setup_cfg_lists_every_package(root):
     assert listed == found
 
 
-SCRIPTS = {'clipgs-train': ['absent.py'], 'clipgs-test': ['absent.py', 'x.pth'], 'clipgs-embed': ['absent.ply'],
-           'clipgs-search': ['absent.npz', '--text', 'x'], 'clipgs-convert': ['absent.ply', 'x.ply'],
-           'clipgs-triplets': ['absent.dir', 'x']}
+SCRIPTS = {
+    'clipgs-train': ['absent.py'], 'clipgs-test': ['absent.py', 'x.pth'], 'clipgs-embed': ['absent.ply'],
+    'clipgs-search': ['absent.npz', '--text', 'x'], 'clipgs-convert': ['absent.ply', 'x.ply'],
+    'clipgs-convert-checkpoint': ['absent.pth', 'x.safetensors'], 'clipgs-triplets': ['absent.dir', 'x'],
+    'clipgs-inspect': ['absent.dir'], 'clipgs-features': ['absent.dir'],
+    'clipgs-toy-world': ['x', '--size', 'absent.px'], 'clipgs-list-backbones': ['absent.name'],
+    'clipgs-report': ['absent.dir'], 'clipgs-table': ['absent.table'], 'clipgs-benchmark': ['absent.benchmark']}
 
 
-def test_installed_programs_say_what_is_wrong_in_one_line(root, tmp_path, monkeypatch, capsys):
+@pytest.fixture(scope='module')
+def entries(root):
+    """Installed programs and the functions that they call."""
     setup = configparser.ConfigParser()
     setup.read(root / 'setup.cfg')
-    entries = dict(line.split(' = ') for line in setup['options.entry_points']['console_scripts'].strip().splitlines())
-    assert entries.keys() == SCRIPTS.keys()
+    return dict(line.split(' = ') for line in setup['options.entry_points']['console_scripts'].strip().splitlines())
+
+
+def test_every_program_is_installed(root, entries):
+    programs = {path.stem for path in (root / 'tools').glob('[a-z]*.py')}
+    assert entries == {name: f'clipgs_plugin.tools.{program}:cli' for program, name in INSTALLED.items()}
+    assert INSTALLED.keys() == programs and entries.keys() == SCRIPTS.keys()
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_installed_programs_say_what_is_wrong_under_their_own_name(tmp_path, monkeypatch, capsys, entries, name):
+    module, _, function = entries[name].partition(':')
+    program = getattr(importlib.import_module(module), function)
     monkeypatch.chdir(tmp_path)
-    for name, entry in entries.items():
-        module, _, function = entry.partition(':')
-        monkeypatch.setattr(sys, 'argv', [name, *SCRIPTS[name]])
-        with pytest.raises(SystemExit) as stopped:  # as the installed script does
-            sys.exit(getattr(importlib.import_module(module), function)())
-        assert stopped.value.code in (1, 2), name
-        assert re.search(r'error: .*absent\.\w+.*does not exist', capsys.readouterr().err.splitlines()[-1]), name
+    for arguments, codes in ((SCRIPTS[name], (1, 2)), (['--help'], (0,))):
+        monkeypatch.setattr(sys, 'argv', [f'/usr/bin/{name}', *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            program()
+        captured = capsys.readouterr()
+        assert stopped.value.code in codes and not re.search(r'tools/\w+\.(py|sh)', captured.out + captured.err)
+        if arguments == ['--help']:
+            assert f'usage: {name} ' in captured.out and f'\n  {name} ' in captured.out
+        else:
+            assert re.search(r'error: .*absent\.\w+', captured.err.splitlines()[-1])
 
 
 def test_import_is_light_and_silent(tmp_path):

@@ -151,7 +151,7 @@ def _print(result: dict) -> None:
 
 
 def cli() -> None:
-    """The installed program ``clipgs-convert``."""
+    """Run as the installed program ``clipgs-convert``."""
     run(main)
 
 

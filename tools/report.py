@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipgs_plugin.tools._program import QUICKSTART, parser, run
+from clipgs_plugin.tools._program import FEATURES, TRAINED, WORLD, parser, run, usable_device
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, QUICKSTART, 'python tools/report.py work_dirs/quickstart -o work_dirs/report.html')
+    args = parser(__doc__, WORLD, FEATURES, TRAINED, 'python tools/report.py work_dirs/run -o work_dirs/report.html')
     args.add_argument('run', type=Path, help='work dir of tools/train.py')
     args.add_argument('-o', '--out', type=Path, default=None, help='page to write (RUN/report.html)')
     args.add_argument('--gallery', type=Path, metavar='PNG',
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.apis.report import collect_report
     from clipgs_plugin.visualization.report import draw_gallery, render_html
     out = args.out or args.run / 'report.html'
-    report = collect_report(args.run, args.device)
+    report = collect_report(args.run, usable_device(args.device))
     out.write_text(render_html(report), encoding='utf-8')
     if args.gallery:
         draw_gallery(report.gallery[1::2]).save(args.gallery)
@@ -31,5 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == '__main__':
+def cli() -> None:
+    """Run as the installed program ``clipgs-report``."""
     run(main)
+
+
+if __name__ == '__main__':
+    cli()

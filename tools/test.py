@@ -6,13 +6,12 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from clipgs_plugin.tools._program import QUICKSTART, add_experiment, parser
+from clipgs_plugin.tools._program import FEATURES, TRAINED, WORLD, add_experiment, parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, QUICKSTART,
-                  'python tools/test.py work_dirs/quickstart/clipgs_pointbert-nano_15e_toy-world.py '
-                  'work_dirs/quickstart/epoch_20.pth')
+    args = parser(__doc__, WORLD, FEATURES, TRAINED, 'python tools/test.py '
+                  'work_dirs/run/clipgs_pointbert-nano_15e_toy-world.py work_dirs/run/epoch_15.pth')
     add_experiment(args, 'test_dataloader.batch_size=8')
     args.add_argument('checkpoint', type=Path, help='checkpoint with exactly the weights of the model')
     args.add_argument('--out', type=Path, metavar='FILE.npz', help='file for embeddings and labels of the objects')
@@ -52,5 +51,10 @@ def _table(metrics: dict[str, float]) -> str:
     return '\n'.join(f'{name:<{width}}  {value:8.2f}' for name, value in metrics.items())
 
 
+def cli() -> None:
+    """Run as the installed program ``clipgs-test``."""
+    run(main)
+
+
 if __name__ == '__main__':
-    sys.exit(main())
+    cli()
