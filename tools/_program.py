@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,14 +106,14 @@ def check_output(args: argparse.ArgumentParser, path: Path, suffixes: tuple[str,
         path: File to write.
         suffixes: Endings of which the name has one.
         kind: Description of the file, such as ``'an index'``.
-        read: Function that raises an error of ``USER_ERRORS`` for a file of another kind.
+        read: Function that fails for a file of another kind, by an error of ``USER_ERRORS`` or as an archive.
     """
     if not path.name.lower().endswith(suffixes):
         args.error(f'{path}: the name of {kind} ends in {" or ".join(suffixes)}')
     if path.exists():
         try:
             read(path)
-        except USER_ERRORS:
+        except (*USER_ERRORS, zipfile.BadZipFile):
             args.error(f'{path} exists and is not {kind}; name another file')
 
 

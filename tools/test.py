@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from clipgs_plugin.tools._program import FEATURES, TRAINED, WORLD, add_experiment, parser, run
+from clipgs_plugin.tools._program import FEATURES, TRAINED, WORLD, add_experiment, check_output, parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,6 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('--out', type=Path, metavar='FILE.npz', help='file for embeddings and labels of the objects')
     args.add_argument('--json', action='store_true', help='print only the metrics, as one JSON object')
     options = args.parse_args(argv)
+    if options.out is not None:
+        check_output(args, options.out, ('.npz',), 'a file of predictions', _require_predictions)
 
     from mmengine.dist import is_main_process
 
@@ -49,6 +52,13 @@ def main(argv: list[str] | None = None) -> int:
 def _table(metrics: dict[str, float]) -> str:
     width = max(map(len, metrics), default=0)
     return '\n'.join(f'{name:<{width}}  {value:8.2f}' for name, value in metrics.items())
+
+
+def _require_predictions(path: Path) -> None:
+    """Raise a ValueError unless this program wrote a file."""
+    with zipfile.ZipFile(path) as archive:
+        if 'embedding.npy' not in archive.namelist():
+            raise ValueError(f'{path} has no embeddings')
 
 
 def cli() -> None:

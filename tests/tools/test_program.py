@@ -11,6 +11,7 @@ import torch
 
 from clipgs_plugin import write_gaussians
 from clipgs_plugin.apis import SearchIndex
+from clipgs_plugin.tools import test
 from clipgs_plugin.toy_world.writing import write_world
 
 LIGHT = {'OMP_NUM_THREADS': '1'}
@@ -110,3 +111,15 @@ def test_a_device_that_is_not_there_is_one_line(root, chair, program):
     if program == 'cache_features':
         write_world(chair.parent / 'triplets', 1, 0, 0, num_views=2, track=iter)
     assert_one_line(call(root, program, *arguments, '--device', 'cuda'), 'cuda')
+
+
+@pytest.mark.parametrize('name', ['chair.ply', 'cloud.npz', 'text.npz'])
+def test_predictions_replace_predictions_only(tmp_path, capsys, name):
+    np.savez(tmp_path / 'cloud.npz', points=np.zeros((5, 3)))
+    for other in ('chair.ply', 'text.npz'):
+        (tmp_path / other).write_text('mine')
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(SystemExit) as exit_:
+        test.main(['clipgs_pointbert-nano_15e_toy-world', 'absent.pth', '--out', str(tmp_path / name)])
+    assert exit_.value.code == 2 and 'a file of predictions' in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == before
