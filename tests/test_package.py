@@ -1,9 +1,15 @@
 """The package as it is installed: every folder listed, nothing done at import, registries found by name."""
 import ast
 import configparser
+import email
 import importlib
 import re
+import runpy
+import shutil
 import sys
+import tarfile
+import zipfile
+from pathlib import Path
 
 import pytest
 from conftest import run_python
@@ -119,3 +125,73 @@ def test_public_names_exist():
         assert getattr(clipgs_plugin, name) is not None
     with pytest.raises(AttributeError, match='no_such_name'):
         clipgs_plugin.no_such_name  # noqa: B018
+
+
+@pytest.fixture(scope='module')
+def built(root, tmp_path_factory):
+    """Names in the source distribution and in the wheel, the metadata, and the unpacked sources."""
+    folder = tmp_path_factory.mktemp('built')
+    shutil.copytree(root, folder / 'tree', ignore=shutil.ignore_patterns(
+        '.git', '.venv*', '.*_cache', '__pycache__', 'work_dirs', '*.egg-info', 'build', 'dist'))
+    code = """
+from setuptools import build_meta
+print(build_meta.build_sdist('dist'))
+"""
+    source = run_python(code, folder / 'tree').splitlines()[-1]
+    with tarfile.open(folder / 'tree' / 'dist' / source) as archive:
+        archive.extractall(folder, filter='data')
+    unpacked = folder / source.removesuffix('.tar.gz')
+    code = code.replace('sdist', 'wheel')  # of the sources that are distributed
+    with zipfile.ZipFile(unpacked / 'dist' / run_python(code, unpacked).splitlines()[-1]) as archive:
+        metadata, = (name for name in archive.namelist() if name.endswith('dist-info/METADATA'))
+        return unpacked, set(archive.namelist()), email.message_from_bytes(archive.read(metadata))
+
+
+def test_the_source_distribution_has_the_tests_the_documents_and_what_they_need(root, built):
+    unpacked, _, _ = built
+    folders = ('.ci', 'clipgs_plugin', 'configs', 'docs', 'registry', 'tests', 'tools')
+    tracked = [path.relative_to(root) for folder in folders
+               for path in (root / folder).rglob('*') if path.is_file() and '__pycache__' not in path.parts]
+    tops = ('CHANGELOG.md', 'CITATION.cff', 'LICENSE', 'README.md', 'pyproject.toml', 'setup.cfg', 'setup.py')
+    assert not [str(path) for path in (*tracked, *map(Path, tops)) if not (unpacked / path).is_file()]
+    done = run_python('import sys, pytest; sys.exit(pytest.main(["-q", "tests/test_architecture.py"]))', unpacked,
+                      PYTHONPATH=str(unpacked))
+    assert 'passed' in done
+
+
+def test_the_wheel_has_the_code_and_its_data_only(root, built):
+    _, names, _ = built
+    parts = {'clipgs_plugin': 'clipgs_plugin',
+             **{folder: package.replace('.', '/') for folder, package in MAPPED.items()}}
+    expected = {f'{package}/{path.relative_to(root / folder).as_posix()}' for folder, package in parts.items()
+                for path in (root / folder).rglob('*') if path.is_file() and '__pycache__' not in path.parts}
+    shipped = {name for name in names if '.dist-info/' not in name}
+    assert {name for name in expected if not name.endswith('.sh')} == shipped
+
+
+def test_the_metadata_name_no_file_of_the_repository_by_a_relative_link(built):
+    metadata = built[2]
+    assert {f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 14)} <= set(
+        metadata.get_all('Classifier'))
+    assert any(url.startswith('Paper, https://') for url in metadata.get_all('Project-URL'))
+    description = metadata.get_payload()
+    assert description.lstrip().startswith('# clipgs_plugin')
+    assert not [link for link in re.findall(r'\]\(([^)]*)\)', description) if not link.startswith('https://')]
+
+
+def test_the_description_has_absolute_pictures_once_the_repository_has_an_address(root, monkeypatch):
+    import setuptools
+    monkeypatch.setattr(setuptools, 'setup', lambda **options: None)
+    text = runpy.run_path(str(root / 'setup.py'))['long_description']('https://example.org/clipgs')
+    assert '![Text queries and the splats they find](https://example.org/clipgs/raw/main/docs/images/' in text
+    links = re.findall(r'\]\(([^)]*)\)', text)
+    assert len(links) > 10 and all(link.startswith('https://') for link in links)
+
+
+def test_no_text_installs_the_package_by_a_name_that_no_index_has(root):
+    texts = [root / 'README.md']
+    for folder in ('clipgs_plugin', 'registry', 'tools', 'docs'):
+        texts += [path for path in (root / folder).rglob('*') if path.suffix in ('.py', '.md', '.yml', '.sh')]
+    told = [f'{path.relative_to(root)}: {line.strip()}' for path in texts
+            for line in path.read_text(encoding='utf-8').splitlines() if re.search(r'pip install\W+clipgs', line)]
+    assert len(texts) > 100 and not told

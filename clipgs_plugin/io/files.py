@@ -6,6 +6,7 @@ import io
 import os
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
 
     Raises:
         FileNotFoundError: The folder of the file does not exist.
+        OSError: The system cannot write the file, which the error names.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f'{path}: its folder does not exist, create it first')
@@ -29,8 +31,11 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             for part in parts:
                 file.write(part)
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            error.filename = str(path)  # not the temporary name, and not None as for a full disk
         raise
 
 
