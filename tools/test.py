@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('--out', type=Path, metavar='FILE.npz', help='file for embeddings and labels of the objects')
     args.add_argument('--json', action='store_true', help='print only the metrics, as one JSON object')
     options = args.parse_args(argv)
-    if options.out is not None:
+    if options.out is not None and options.out.exists():
         check_output(args, options.out, ('.npz',), 'a file of predictions', _require_predictions)
 
     from mmengine.dist import is_main_process
