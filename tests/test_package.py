@@ -1,12 +1,20 @@
 """The package as it is installed: every folder listed, nothing done at import, registries found by name."""
 import ast
 import configparser
+import email
 import importlib
 import re
+import runpy
+import shutil
 import sys
+import tarfile
+import zipfile
+from pathlib import Path
 
 import pytest
 from conftest import run_python
+
+from clipgs_plugin.tools._program import INSTALLED
 
 MAPPED = {'registry': 'clipgs_plugin.registry', 'configs': 'clipgs_plugin.configs', 'tools': 'clipgs_plugin.tools'}
 
@@ -22,24 +30,44 @@ def test_setup_cfg_lists_every_package(root):
     assert listed == found
 
 
-SCRIPTS = {'clipgs-train': ['absent.py'], 'clipgs-test': ['absent.py', 'x.pth'], 'clipgs-embed': ['absent.ply'],
-           'clipgs-search': ['absent.npz', '--text', 'x'], 'clipgs-convert': ['absent.ply', 'x.ply'],
-           'clipgs-triplets': ['absent.dir', 'x']}
+SCRIPTS = {
+    'clipgs-train': ['absent.py'], 'clipgs-test': ['absent.py', 'x.pth'], 'clipgs-embed': ['absent.ply'],
+    'clipgs-search': ['absent.npz', '--text', 'x'], 'clipgs-convert': ['absent.ply', 'x.ply'],
+    'clipgs-convert-checkpoint': ['absent.pth', 'x.safetensors'], 'clipgs-triplets': ['absent.dir', 'x'],
+    'clipgs-inspect': ['absent.dir'], 'clipgs-features': ['absent.dir'],
+    'clipgs-toy-world': ['x', '--size', 'absent.px'], 'clipgs-list-backbones': ['absent.name'],
+    'clipgs-report': ['absent.dir'], 'clipgs-table': ['absent.table'], 'clipgs-benchmark': ['absent.benchmark']}
 
 
-def test_installed_programs_say_what_is_wrong_in_one_line(root, tmp_path, monkeypatch, capsys):
+@pytest.fixture(scope='module')
+def entries(root):
+    """Installed programs and the functions that they call."""
     setup = configparser.ConfigParser()
     setup.read(root / 'setup.cfg')
-    entries = dict(line.split(' = ') for line in setup['options.entry_points']['console_scripts'].strip().splitlines())
-    assert entries.keys() == SCRIPTS.keys()
+    return dict(line.split(' = ') for line in setup['options.entry_points']['console_scripts'].strip().splitlines())
+
+
+def test_every_program_is_installed(root, entries):
+    programs = {path.stem for path in (root / 'tools').glob('[a-z]*.py')}
+    assert entries == {name: f'clipgs_plugin.tools.{program}:cli' for program, name in INSTALLED.items()}
+    assert INSTALLED.keys() == programs and entries.keys() == SCRIPTS.keys()
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_installed_programs_say_what_is_wrong_under_their_own_name(tmp_path, monkeypatch, capsys, entries, name):
+    module, _, function = entries[name].partition(':')
+    program = getattr(importlib.import_module(module), function)
     monkeypatch.chdir(tmp_path)
-    for name, entry in entries.items():
-        module, _, function = entry.partition(':')
-        monkeypatch.setattr(sys, 'argv', [name, *SCRIPTS[name]])
-        with pytest.raises(SystemExit) as stopped:  # as the installed script does
-            sys.exit(getattr(importlib.import_module(module), function)())
-        assert stopped.value.code in (1, 2), name
-        assert re.search(r'error: .*absent\.\w+.*does not exist', capsys.readouterr().err.splitlines()[-1]), name
+    for arguments, codes in ((SCRIPTS[name], (1, 2)), (['--help'], (0,))):
+        monkeypatch.setattr(sys, 'argv', [f'/usr/bin/{name}', *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            program()
+        captured = capsys.readouterr()
+        assert stopped.value.code in codes and not re.search(r'tools/\w+\.(py|sh)', captured.out + captured.err)
+        if arguments == ['--help']:
+            assert f'usage: {name} ' in captured.out and f'\n  {name} ' in captured.out
+        else:
+            assert re.search(r'error: .*absent\.\w+', captured.err.splitlines()[-1])
 
 
 def test_import_is_light_and_silent(tmp_path):
@@ -97,3 +125,73 @@ def test_public_names_exist():
         assert getattr(clipgs_plugin, name) is not None
     with pytest.raises(AttributeError, match='no_such_name'):
         clipgs_plugin.no_such_name  # noqa: B018
+
+
+@pytest.fixture(scope='module')
+def built(root, tmp_path_factory):
+    """Names in the source distribution and in the wheel, the metadata, and the unpacked sources."""
+    folder = tmp_path_factory.mktemp('built')
+    shutil.copytree(root, folder / 'tree', ignore=shutil.ignore_patterns(
+        '.git', '.venv*', '.*_cache', '__pycache__', 'work_dirs', '*.egg-info', 'build', 'dist'))
+    code = """
+from setuptools import build_meta
+print(build_meta.build_sdist('dist'))
+"""
+    source = run_python(code, folder / 'tree').splitlines()[-1]
+    with tarfile.open(folder / 'tree' / 'dist' / source) as archive:
+        archive.extractall(folder, filter='data')
+    unpacked = folder / source.removesuffix('.tar.gz')
+    code = code.replace('sdist', 'wheel')  # of the sources that are distributed
+    with zipfile.ZipFile(unpacked / 'dist' / run_python(code, unpacked).splitlines()[-1]) as archive:
+        metadata, = (name for name in archive.namelist() if name.endswith('dist-info/METADATA'))
+        return unpacked, set(archive.namelist()), email.message_from_bytes(archive.read(metadata))
+
+
+def test_the_source_distribution_has_the_tests_the_documents_and_what_they_need(root, built):
+    unpacked, _, _ = built
+    folders = ('.ci', 'clipgs_plugin', 'configs', 'docs', 'registry', 'tests', 'tools')
+    tracked = [path.relative_to(root) for folder in folders
+               for path in (root / folder).rglob('*') if path.is_file() and '__pycache__' not in path.parts]
+    tops = ('CHANGELOG.md', 'CITATION.cff', 'LICENSE', 'README.md', 'pyproject.toml', 'setup.cfg', 'setup.py')
+    assert not [str(path) for path in (*tracked, *map(Path, tops)) if not (unpacked / path).is_file()]
+    done = run_python('import sys, pytest; sys.exit(pytest.main(["-q", "tests/test_architecture.py"]))', unpacked,
+                      PYTHONPATH=str(unpacked))
+    assert 'passed' in done
+
+
+def test_the_wheel_has_the_code_and_its_data_only(root, built):
+    _, names, _ = built
+    parts = {'clipgs_plugin': 'clipgs_plugin',
+             **{folder: package.replace('.', '/') for folder, package in MAPPED.items()}}
+    expected = {f'{package}/{path.relative_to(root / folder).as_posix()}' for folder, package in parts.items()
+                for path in (root / folder).rglob('*') if path.is_file() and '__pycache__' not in path.parts}
+    shipped = {name for name in names if '.dist-info/' not in name}
+    assert {name for name in expected if not name.endswith('.sh')} == shipped
+
+
+def test_the_metadata_name_no_file_of_the_repository_by_a_relative_link(built):
+    metadata = built[2]
+    assert {f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 14)} <= set(
+        metadata.get_all('Classifier'))
+    assert any(url.startswith('Paper, https://') for url in metadata.get_all('Project-URL'))
+    description = metadata.get_payload()
+    assert description.lstrip().startswith('# clipgs_plugin')
+    assert not [link for link in re.findall(r'\]\(([^)]*)\)', description) if not link.startswith('https://')]
+
+
+def test_the_description_has_absolute_pictures_once_the_repository_has_an_address(root, monkeypatch):
+    import setuptools
+    monkeypatch.setattr(setuptools, 'setup', lambda **options: None)
+    text = runpy.run_path(str(root / 'setup.py'))['long_description']('https://example.org/clipgs')
+    assert '![Text queries and the splats they find](https://example.org/clipgs/raw/main/docs/images/' in text
+    links = re.findall(r'\]\(([^)]*)\)', text)
+    assert len(links) > 10 and all(link.startswith('https://') for link in links)
+
+
+def test_no_text_installs_the_package_by_a_name_that_no_index_has(root):
+    texts = [root / 'README.md']
+    for folder in ('clipgs_plugin', 'registry', 'tools', 'docs'):
+        texts += [path for path in (root / folder).rglob('*') if path.suffix in ('.py', '.md', '.yml', '.sh')]
+    told = [f'{path.relative_to(root)}: {line.strip()}' for path in texts
+            for line in path.read_text(encoding='utf-8').splitlines() if re.search(r'pip install\W+clipgs', line)]
+    assert len(texts) > 100 and not told

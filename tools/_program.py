@@ -1,9 +1,14 @@
-"""Shared parts of the programs: help with an example, exit codes, errors in one line."""
+"""Shared parts of the programs: help with an example, exit codes, errors in one line, names as they were called."""
 from __future__ import annotations
 
 import argparse
+import errno
+import io
+import os
+import re
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +20,34 @@ if TYPE_CHECKING:
     from clipgs_plugin import CLIPGSInferencer, GaussianCloud
 
 AXES = ['x', 'y', 'z', '-x', '-y', '-z']
-USER_ERRORS = (ValueError, FileNotFoundError, IsADirectoryError, PermissionError, ImportError)
+USER_ERRORS = (ValueError, OSError, ImportError)
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), 'free some space and files, or write elsewhere'),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), 'check its permissions, or name another place'),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), 'a file lies where a folder is wanted, name another'),
+    errno.ENAMETOOLONG: 'name it shorter'}
+
+# Names under which the programs are installed.
+INSTALLED = {
+    'train': 'clipgs-train', 'test': 'clipgs-test', 'embed': 'clipgs-embed', 'search': 'clipgs-search',
+    'convert_gaussians': 'clipgs-convert', 'convert_checkpoint': 'clipgs-convert-checkpoint',
+    'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',
+    'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones', 'report': 'clipgs-report',
+    'run_table': 'clipgs-table', 'benchmark': 'clipgs-benchmark'}
+
+
+def as_called(text: str) -> str:
+    """Replace ``tools/NAME.py`` by the installed name of the program, if the running one was called by its own."""
+    if Path(sys.argv[0]).stem not in INSTALLED.values():
+        return text
+    return re.sub(r'(?:python )?tools/(\w+)\.py', lambda match: INSTALLED.get(match[1], match[0]), text)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argument parser that accepts ``--up -y``; argparse alone reads it as two options."""
+    """Argument parser that accepts ``--up -y``, which argparse reads as two options, and names programs as called."""
+
+    def _print_message(self, message, file=None):
+        super()._print_message(as_called(message), file)
 
     def parse_known_args(self, args=None, namespace=None):
         joined = []
@@ -37,7 +65,7 @@ FILES = ('python tools/make_toy_world.py work_dirs/toys --num-train 1 --num-val 
          '--export work_dirs/files')
 TINY_TABLE = ('python tools/run_table.py backbones --seeds 1 --only Uni3D --objects 120 --test-objects 60 '
               '--pretrain-objects 120 --epochs 1 --pretrain-epochs 1')
-QUICKSTART = 'bash tools/quickstart.sh'
+TRAINED = 'python tools/train.py clipgs_pointbert-nano_15e_toy-world --work-dir work_dirs/run'
 
 
 def parser(description: str, *example: str) -> argparse.ArgumentParser:
@@ -69,6 +97,41 @@ def add_experiment(args: argparse.ArgumentParser, setting: str) -> None:
     args.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers and ignored')
 
 
+def check_output(args: argparse.ArgumentParser, path: Path, suffixes: tuple[str, ...], kind: str,
+                 read: Callable[[Path], object]) -> None:
+    """End the program unless a file may be written: its name has the suffix, and it replaces nothing but its own kind.
+
+    Args:
+        args: Parser that reports wrong use.
+        path: File to write.
+        suffixes: Endings of which the name has one.
+        kind: Description of the file, such as ``'an index'``.
+        read: Function that fails for a file of another kind, by an error of ``USER_ERRORS`` or as an archive.
+    """
+    if not path.name.lower().endswith(suffixes):
+        args.error(f'{path}: the name of {kind} ends in {" or ".join(suffixes)}')
+    if path.exists():
+        try:
+            read(path)
+        except (*USER_ERRORS, zipfile.BadZipFile):
+            args.error(f'{path} exists and is not {kind}; name another file')
+
+
+def usable_device(name: str) -> str:
+    """Check that tensors can be made on a device; return its name.
+
+    Raises:
+        ValueError: The name is unknown, or the device is absent.
+    """
+    import torch
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0].partition('. ')[0]
+        raise ValueError(f'--device {name} cannot be used ({reason}); choose another, such as cpu') from error
+    return name
+
+
 def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSInferencer:
     """Load a model with its teacher; print its notes to standard error.
 
@@ -83,7 +146,7 @@ def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSIn
         raise ValueError(f'{model} is a config and has no weights; name them with --checkpoint')
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter('always')
-        clipgs = CLIPGSInferencer(model, checkpoint, device)
+        clipgs = CLIPGSInferencer(model, checkpoint, usable_device(device))
     for note in notes:
         print(f'note: {note.message}', file=sys.stderr)
     return clipgs
@@ -106,14 +169,45 @@ def progress_bar() -> Progress:
 
 
 def run(main: Callable[[], int]) -> None:
-    """Run a program and exit: 0 for success, 1 for failure with one line on stderr, 2 for wrong use (argparse)."""
+    """Run a program and exit.
+
+    The status is 0 for success and for output whose reader has gone, 1 for failure with one line on standard error,
+    2 for wrong use (argparse), and 130 for Ctrl-C. Characters that the output cannot encode are printed as escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     try:
-        sys.exit(main())
-    except USER_ERRORS as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(1)
+        status = main()
+        sys.stdout.flush()
+    except SystemExit as exit_:
+        closed = isinstance(exit_.__context__, BrokenPipeError)  # rich exits with 1 then
+        status = 0 if closed else exit_.code
     except KeyboardInterrupt:
-        sys.exit(130)
+        print('interrupted', file=sys.stderr)
+        status = 130
     except BrokenPipeError:  # the reader of the output has closed it
-        sys.stderr.close()
-        sys.exit(0)
+        _discard_output()
+        status = 0
+    except USER_ERRORS as error:
+        print(f'error: {as_called(one_line(error))}', file=sys.stderr)
+        _discard_output()
+        status = 1
+    sys.exit(status)
+
+
+def one_line(error: Exception) -> str:
+    """Describe an error; one of the system is given the name of its file and the remedy."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    parts = [error.filename, error.strerror]
+    text = ': '.join(os.fsdecode(part) for part in parts if isinstance(part, (str, bytes)))
+    return '; '.join(filter(None, [text, REMEDIES.get(error.errno)]))
+
+
+def _discard_output() -> None:
+    """Drop output that cannot be written, which the interpreter would try to write once more when it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -85,5 +85,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == '__main__':
+def cli() -> None:
+    """Run as the installed program ``clipgs-benchmark``."""
     run(main)
+
+
+if __name__ == '__main__':
+    cli()

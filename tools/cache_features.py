@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from clipgs_plugin.tools._program import FEATURES, WORLD, parser, progress_bar, run
+from clipgs_plugin.tools._program import FEATURES, WORLD, parser, progress_bar, run, usable_device
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.triplets import FeatureWriter, ShardReader
     reader = ShardReader(args.triplets)
     teacher = OpenCLIPTeacher(args.teacher, args.pretrained, args.precision, args.batch_size).require_weights()
-    teacher.to(args.device)
+    teacher.to(usable_device(args.device))
     writer = FeatureWriter(reader, teacher.name, width=teacher.embed_dim, weights=teacher.fingerprint,
                            precision=args.precision)
     pending = list(writer.pending())
@@ -68,5 +68,10 @@ def encode_captions(teacher, captions):
     return [[features[text] for text in sentences] for sentences in captions]
 
 
-if __name__ == '__main__':
+def cli() -> None:
+    """Run as the installed program ``clipgs-features``."""
     run(main)
+
+
+if __name__ == '__main__':
+    cli()

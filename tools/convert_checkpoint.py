@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from clipgs_plugin.tools._program import TINY_TABLE, parser, run
+from clipgs_plugin.tools._program import TINY_TABLE, check_output, parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,11 +20,14 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('--finetuned', action='store_true', help='accept a file that was fine-tuned for classification')
     args.add_argument('--trust-pickle', action='store_true',
                       help='execute the code in the file; only for trusted files, in an isolated environment')
-    args.add_argument('--overwrite', action='store_true', help='replace an existing file')
+    args.add_argument('--overwrite', action='store_true', help='replace an existing converted file')
     args.add_argument('--json', action='store_true', help='print the result as JSON')
     options = args.parse_args(argv)
     if options.target.exists() and not options.overwrite:
         args.error(f'{options.target} exists; add --overwrite to replace it')
+    if options.target.exists() and options.source.exists() and options.target.samefile(options.source):
+        args.error(f'{options.target} is the input, which is never replaced; name another file')
+    check_output(args, options.target, ('.safetensors',), 'a converted checkpoint', _require_converted)
     print(f'Converting {options.source} to {options.target}', file=sys.stderr)
     found = convert_checkpoint(options.source, options.target, options.family, options.name, options.trust_pickle,
                                options.finetuned)
@@ -39,5 +42,22 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == '__main__':
+def _require_converted(path: Path) -> None:
+    """Raise a ValueError unless this program wrote a file."""
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, 'pt') as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f'{path}: {error}') from error
+    if 'source_sha256' not in metadata:
+        raise ValueError(f'{path} has no hash of its source')
+
+
+def cli() -> None:
+    """Run as the installed program ``clipgs-convert-checkpoint``."""
     run(main)
+
+
+if __name__ == '__main__':
+    cli()

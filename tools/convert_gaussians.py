@@ -8,7 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from clipgs_plugin.tools._program import AXES, FILES, USER_ERRORS, parser, progress_bar, run
+from clipgs_plugin.tools._program import AXES, FILES, USER_ERRORS, one_line, parser, progress_bar, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('--to-up', choices=AXES, default='y', help='up axis of OUT if --up is given (%(default)s)')
     args.add_argument('--spz-version', type=int, choices=[2, 3, 4], help='version of written .spz files (3)')
     args.add_argument('--clean', action='store_true', help='drop invalid Gaussians instead of refusing the file')
-    args.add_argument('--overwrite', action='store_true', help='replace existing files')
+    args.add_argument('--overwrite', action='store_true', help='replace existing splat files that are no input')
     args.add_argument('--json', action='store_true', help='print the results as JSON')
     options = args.parse_args(argv)
     jobs = _jobs(args, options)
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
                 results.append(convert(source, target, options))
             except USER_ERRORS as error:
                 failed += 1
-                print(f'error: {error}', file=sys.stderr)
+                print(f'error: {one_line(error)}', file=sys.stderr)
     if options.json:
         print(json.dumps(results, indent=2))
     else:
@@ -86,10 +86,28 @@ def _jobs(args: argparse.ArgumentParser, options: argparse.Namespace) -> list[tu
         jobs = [(source, target)]
     if options.spz_version and format.name != 'spz':
         args.error(f'--spz-version is for .spz, not {format.suffix}; remove it')
-    existing = [output for _, output in jobs if output.exists()]
-    if existing and not options.overwrite:
-        args.error(f'{existing[0]} exists; replace it with --overwrite')
+    _check_outputs(args, jobs, options.overwrite)
     return jobs
+
+
+def _check_outputs(args: argparse.ArgumentParser, jobs: list[tuple[Path, Path]], overwrite: bool) -> None:
+    """End the program if it would replace a file, unless that is a splat, no input, and to be overwritten."""
+    from clipgs_plugin import read_gaussians
+    from clipgs_plugin.io import sog
+    inputs = {(source / sog.META if source.is_dir() else source).resolve() for source, _ in jobs}
+    for _, target in jobs:
+        if not target.exists():
+            continue
+        if target.resolve() in inputs:
+            args.error(f'{target} is an input, which is never replaced; name another file or folder')
+        if not overwrite:
+            args.error(f'{target} exists; replace it with --overwrite')
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')
+                read_gaussians(target, clean=True)
+        except USER_ERRORS as error:
+            args.error(f'{target} exists and is not a splat file ({one_line(error)}); delete it or name another')
 
 
 def convert(source: Path, target: Path, options: argparse.Namespace) -> dict:
@@ -151,7 +169,7 @@ def _print(result: dict) -> None:
 
 
 def cli() -> None:
-    """The installed program ``clipgs-convert``."""
+    """Run as the installed program ``clipgs-convert``."""
     run(main)
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -9,12 +10,16 @@ from clipgs_plugin.tools._program import (
     AXES,
     FILES,
     USER_ERRORS,
+    check_output,
     load_inferencer,
+    one_line,
     parser,
     progress_bar,
     read_upright,
     run,
 )
+
+SAVE_EVERY = 32  # files; an interrupted run leaves the index of those before
 
 
 def find_files(inputs: list[Path]) -> list[Path]:
@@ -34,29 +39,46 @@ def find_files(inputs: list[Path]) -> list[Path]:
     return files
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None):
+    """Parse the options and check the file to write."""
+    from clipgs_plugin.apis import SearchIndex
     args = parser(__doc__, FILES, 'python tools/embed.py work_dirs/files -o work_dirs/embeddings.npz')
     args.add_argument('inputs', nargs='+', type=Path, help='splat files of any format, or folders of them')
-    args.add_argument('-o', '--out', type=Path, default=Path('embeddings.npz'), help='index to write (%(default)s)')
+    args.add_argument('-o', '--out', type=Path, default=Path('embeddings.npz'),
+                      help='.npz file of the index to write; only an index is ever replaced (%(default)s)')
     args.add_argument('--model', default='clipgs_toy', help='name or config of the model (%(default)s)')
     args.add_argument('--checkpoint', default=None, help='weights of a model that is given by its config')
     args.add_argument('--up', default='y', choices=AXES,
                       help='up axis of the files, which no format stores (%(default)s)')
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print one JSON object a file')
-    args = args.parse_args(argv)
+    options = args.parse_args(argv)
+    if options.out.is_dir():
+        raise IsADirectoryError(f'{options.out} is a folder; -o names the file to write, like '
+                                f'{options.out}/embeddings.npz')
+    check_output(args, options.out, ('.npz',), 'an index', SearchIndex.load)
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
 
     import torch
 
     from clipgs_plugin.apis import SearchIndex
     files = find_files(args.inputs)
-    if args.out.is_dir():
-        raise IsADirectoryError(f'{args.out} is a folder; -o names the file to write, like {args.out}/embeddings.npz')
     args.out.parent.mkdir(parents=True, exist_ok=True)
     clipgs = load_inferencer(args.model, args.checkpoint, args.device)
     print(f'Embedding {len(files)} files with {clipgs.name} into {args.out}', file=sys.stderr)
 
+    # Absolute paths, so that the index serves in any folder.
+    model = os.path.abspath(args.model) if args.model.endswith('.py') else args.model
+    checkpoint = os.path.abspath(args.checkpoint) if args.checkpoint else ''
     embeddings, paths, failed = [], [], 0
+
+    def save() -> None:
+        SearchIndex(torch.stack(embeddings), tuple(paths), model, checkpoint).save(args.out)
+
     with progress_bar() as bar:
         for path in bar.track(files, description='embedding'):
             try:
@@ -64,15 +86,17 @@ def main(argv: list[str] | None = None) -> int:
                 embedding = clipgs.embed_gaussians(cloud)[0]
             except USER_ERRORS as error:
                 failed += 1
-                bar.console.print(f'failed   {error}', soft_wrap=True, highlight=False, markup=False)
+                bar.console.print(f'failed   {one_line(error)}', soft_wrap=True, highlight=False, markup=False)
                 continue
             embeddings.append(embedding)
-            paths.append(str(path))
+            paths.append(os.path.abspath(path))
             line = {'path': str(path), 'gaussians': len(cloud), 'sh_degree': cloud.sh_degree}
             print(json.dumps(line) if args.json else
                   f'{path}: {len(cloud):,} Gaussians of SH degree {cloud.sh_degree}')
+            if len(paths) % SAVE_EVERY == 0:
+                save()
     if embeddings:
-        SearchIndex(torch.stack(embeddings), tuple(paths), args.model, args.checkpoint or '').save(args.out)
+        save()
         print(f'{len(paths)} embeddings of {embeddings[0].numel()} numbers in {args.out}', file=sys.stderr)
     if failed:
         print(f'{failed} of {len(files)} files could not be embedded', file=sys.stderr)

@@ -88,5 +88,10 @@ def print_summary(found) -> None:
         print(f'problem: {problem}')
 
 
-if __name__ == '__main__':
+def cli() -> None:
+    """Run as the installed program ``clipgs-inspect``."""
     run(main)
+
+
+if __name__ == '__main__':
+    cli()

@@ -8,7 +8,7 @@ import textwrap
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from clipgs_plugin.tools._program import parser, run
+from clipgs_plugin.tools._program import as_called, parser, run
 
 if TYPE_CHECKING:
     from clipgs_plugin.models.checkpoints.contract import Contract
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         others = _unpublished(catalogue)
         if others and options.family is None:
             print(f'Backbones without published weights: {", ".join(others)}')
-        print('Details of a model: python tools/list_backbones.py NAME')
+        print(as_called('Details of a model: python tools/list_backbones.py NAME'))
     return 0
 
 
@@ -156,5 +156,10 @@ def _format_call(options: dict) -> str:
     return f'{options.pop("type")}({", ".join(f"{key}={value!r}" for key, value in options.items())})'
 
 
-if __name__ == '__main__':
+def cli() -> None:
+    """Run as the installed program ``clipgs-list-backbones``."""
     run(main)
+
+
+if __name__ == '__main__':
+    cli()

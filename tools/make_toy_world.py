@@ -44,5 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == '__main__':
+def cli() -> None:
+    """Run as the installed program ``clipgs-toy-world``."""
     run(main)
+
+
+if __name__ == '__main__':
+    cli()

@@ -210,7 +210,7 @@ def _print(progress: Progress, options: argparse.Namespace, seconds: float) -> N
 
 
 def cli() -> None:
-    """Run the installed program ``clipgs-triplets``."""
+    """Run as the installed program ``clipgs-triplets``."""
     run(main)
 
 

@@ -176,5 +176,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == '__main__':
+def cli() -> None:
+    """Run as the installed program ``clipgs-table``."""
     run(main)
+
+
+if __name__ == '__main__':
+    cli()

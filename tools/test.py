@@ -3,21 +3,23 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from clipgs_plugin.tools._program import QUICKSTART, add_experiment, parser
+from clipgs_plugin.tools._program import FEATURES, TRAINED, WORLD, add_experiment, check_output, parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, QUICKSTART,
-                  'python tools/test.py work_dirs/quickstart/clipgs_pointbert-nano_15e_toy-world.py '
-                  'work_dirs/quickstart/epoch_20.pth')
+    args = parser(__doc__, WORLD, FEATURES, TRAINED, 'python tools/test.py '
+                  'work_dirs/run/clipgs_pointbert-nano_15e_toy-world.py work_dirs/run/epoch_15.pth')
     add_experiment(args, 'test_dataloader.batch_size=8')
     args.add_argument('checkpoint', type=Path, help='checkpoint with exactly the weights of the model')
     args.add_argument('--out', type=Path, metavar='FILE.npz', help='file for embeddings and labels of the objects')
     args.add_argument('--json', action='store_true', help='print only the metrics, as one JSON object')
     options = args.parse_args(argv)
+    if options.out is not None and options.out.exists():
+        check_output(args, options.out, ('.npz',), 'a file of predictions', _require_predictions)
 
     from mmengine.dist import is_main_process
 
@@ -52,5 +54,17 @@ def _table(metrics: dict[str, float]) -> str:
     return '\n'.join(f'{name:<{width}}  {value:8.2f}' for name, value in metrics.items())
 
 
+def _require_predictions(path: Path) -> None:
+    """Raise a ValueError unless this program wrote a file."""
+    with zipfile.ZipFile(path) as archive:
+        if 'embedding.npy' not in archive.namelist():
+            raise ValueError(f'{path} has no embeddings')
+
+
+def cli() -> None:
+    """Run as the installed program ``clipgs-test``."""
+    run(main)
+
+
 if __name__ == '__main__':
-    sys.exit(main())
+    cli()

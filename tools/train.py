@@ -4,7 +4,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from clipgs_plugin.tools._program import FEATURES, WORLD, add_experiment, parser
+from clipgs_plugin.tools._program import FEATURES, WORLD, add_experiment, parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,5 +33,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def cli() -> None:
+    """Run as the installed program ``clipgs-train``."""
+    run(main)
+
+
 if __name__ == '__main__':
-    sys.exit(main())
+    cli()

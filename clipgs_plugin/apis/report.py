@@ -23,6 +23,7 @@ from clipgs_plugin.visualization.report import GalleryRow, Picture, RunReport
 
 TOPK = (1, 3, 5)
 RECALLS = (1, 5, 10)
+TITLE = 'CLIP-GS: '  # start of every page's title
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: i
     train_size = len(DATASETS.build(clipgs.model.cfg.train_dataloader.dataset))
     answers = (found.objects @ found.prompts.T).argmax(-1)
     return RunReport(
-        title=f'CLIP-GS: {Path(clipgs.name).stem}',
+        title=f'{TITLE}{Path(clipgs.name).stem}',
         summary=[f'Trained on {train_size} objects, evaluated on {len(found.labels)} unseen ones of '
                  f'{len(found.classes)} categories. The teacher sees their views, the student their Gaussians.'],
         curves=read_curves(run),

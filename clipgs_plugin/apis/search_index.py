@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ class SearchIndex:
     """
 
     embeddings: Tensor       # (n, E) float32, unit
-    paths: tuple[str, ...]   # n
+    paths: tuple[str, ...]   # n, absolute; relative ones of older indexes start at the working folder
     model: str               # name or config for CLIPGSInferencer, which embeds queries
     checkpoint: str = ''
 
@@ -50,14 +51,15 @@ class SearchIndex:
         """
         if Path(path).is_dir():
             raise IsADirectoryError(f'{path} is a folder; name the index that tools/embed.py wrote')
+        named = Path(path).suffix.lower() == '.npz'  # any other may be the name of a splat
+        remedy = f'make one with tools/embed.py FILES -o {path}' if named else 'the name of an index ends in .npz'
         if not Path(path).is_file():
-            raise FileNotFoundError(f'index {path} does not exist; make one with tools/embed.py FILES -o {path}')
+            raise FileNotFoundError(f'index {path} does not exist; {remedy}')
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 content = {key: arrays[key] for key in ('embeddings', 'paths', 'model', 'checkpoint')}
-        except (ValueError, KeyError, OSError, EOFError, AttributeError) as error:
-            raise ValueError(f'{path} is not an index of embeddings; make one with '
-                             f'tools/embed.py FILES -o {path}') from error
+        except (ValueError, KeyError, OSError, EOFError, AttributeError, BadZipFile) as error:
+            raise ValueError(f'{path} is not an index of embeddings; {remedy}') from error
         return cls(torch.from_numpy(content['embeddings']), tuple(content['paths'].tolist()),
                    str(content['model']), str(content['checkpoint']))
 

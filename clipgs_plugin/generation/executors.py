@@ -273,7 +273,7 @@ def connected(address: str | None, gpu: bool) -> Iterator[None]:
     try:
         import ray
     except ImportError:
-        raise ImportError('executor "ray" needs Ray; install it with pip install "clipgs_plugin[cluster]"') from None
+        raise ImportError('executor "ray" needs Ray; install it with pip install ray') from None
     ours = not ray.is_initialized()
     if ours:
         address = address or os.environ.get('RAY_ADDRESS') or 'auto'

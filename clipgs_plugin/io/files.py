@@ -9,7 +9,7 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,7 +72,7 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
 
     Raises:
         FileNotFoundError: The folder of the file does not exist.
-        OSError: The name is too long for the file system, or the file cannot be written.
+        OSError: The name is too long for the file system, or the system cannot write the file; the error names it.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f'{path}: its folder does not exist, create it first')
@@ -82,7 +82,8 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     # The temporary name may be longer than the file system allows although the name is not.
     name = path.name if size + 40 <= longest else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
     file, temporary = _open_temporary(path.with_name(f'.{name}.tmp'))
-    def release():
+
+    def release() -> None:
         if fcntl is None:  # Windows renames and removes closed files only; elsewhere the lock holds until the end
             file.close()
 
@@ -92,15 +93,19 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         file.flush()
         release()
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         release()
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            error.filename = str(path)  # not the temporary name, and not None as for a full disk
         raise
     finally:
         file.close()
 
 
 def _longest_name(folder: Path) -> int:
+    """Return the longest name in bytes that a folder's file system allows."""
     return os.pathconf(folder, 'PC_NAME_MAX') if hasattr(os, 'pathconf') else 255
 
 

@@ -26,7 +26,7 @@ class Backend(NamedTuple):
 _NUMBA = 'pip install numba'
 _TORCH = 'pip install torch'
 _PYTORCH3D = 'pip install "git+https://github.com/facebookresearch/pytorch3d.git@stable"'
-_GSPLAT = 'pip install "clipgs_plugin[gpu]", or pip install gsplat'
+_GSPLAT = 'pip install gsplat'
 
 _POINTS = {
     'cpu': Backend('points_numba', 'numba', _NUMBA, 'cpu'),

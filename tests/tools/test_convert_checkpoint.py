@@ -4,6 +4,7 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from clipgs_plugin import load_point_cloud_checkpoint
 from clipgs_plugin.models import GSEncoder, GSTokenizer, PointBERT
@@ -47,3 +48,15 @@ def test_wrong_arguments_are_refused(source, tmp_path, capsys):
     with pytest.raises(ValueError, match='not point-bert; embed_dims of the backbone: 64 in the file, 384'):
         convert_checkpoint.main([str(source), str(tmp_path / 'a.safetensors'), '--name', 'point-bert'])
     assert not (tmp_path / 'a.safetensors').exists()
+
+
+@pytest.mark.parametrize('name', ['weights.safetensors', 'text.safetensors', 'new.pth', 'input.safetensors'])
+def test_only_a_converted_file_is_ever_replaced(source, tmp_path, capsys, name):
+    save_file({'a': torch.zeros(2)}, tmp_path / 'weights.safetensors')
+    (tmp_path / 'text.safetensors').write_text('mine')
+    (tmp_path / 'input.safetensors').symlink_to(source)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(SystemExit) as exit_:
+        convert_checkpoint.main([str(source), str(tmp_path / name), '--overwrite'])
+    assert exit_.value.code == 2 and name in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

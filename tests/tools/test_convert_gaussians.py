@@ -102,24 +102,53 @@ def test_spz_version_is_used(source, tmp_path):
     (['missing.ply', 'out.ply'], 'missing.ply does not exist'),
     (['chair.ply', 'out.obj'], 'no splat format'),
     (['chair.ply', 'out.ksplat'], '.ksplat files cannot be written'),
-    (['chair.ply', 'chair.ply'], 'exists; replace it with --overwrite'),
+    (['chair.ply', 'chair.ply', '--overwrite'], 'is an input'),
+    (['chair.ply', 'other.ply'], 'exists; replace it with --overwrite'),
+    (['chair.ply', 'mesh.ply', '--overwrite'], 'is not a splat file'),
+    (['chair.ply', 'notes.spz', '--overwrite'], 'is not a splat file'),
+    (['sogs', 'sogs', '--format', 'sog-folder', '--overwrite'], 'is an input'),
+    (['.', '.', '--format', 'ply', '--overwrite'], 'is an input'),
     (['chair.ply', '.'], 'is a folder; name the file'),
     (['chair.ply', 'out.ply', '--format', 'ply'], '--format is for folders'),
     (['chair.ply', 'out.ply', '--spz-version', '2'], '--spz-version is for .spz'),
     (['.', 'out'], 'choose the output format with --format'),
     (['.', 'chair.ply', '--format', 'ply'], 'chair.ply is a file'),
     (['empty', 'out', '--format', 'ply'], 'holds no splat files'),
-    (['.', 'out', '--format', 'splat'], 'would both become'),
+    (['both', 'out', '--format', 'splat'], 'would both become'),
     (['chair.ply', 'out.ply', '--up', 'w'], 'invalid choice'),
     (['chair.ply'], 'required')])
 def test_wrong_use_is_exit_code_2(source, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty').mkdir()
-    (tmp_path / 'chair.spz').write_bytes(b'anything')
+    cloud = read_gaussians(source)
+    for name in ('other.ply', 'both/a.ply', 'both/a.spz', 'sogs/a/meta.json'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_gaussians(cloud, tmp_path / name)
+    (tmp_path / 'mesh.ply').write_bytes(b'ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n0\n')
+    (tmp_path / 'notes.spz').write_bytes(b'anything')
+    files = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
     with pytest.raises(SystemExit) as exit:
         main(arguments)
     assert exit.value.code == 2 and message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == files
     assert not list(tmp_path.glob('out*'))
+
+
+def test_a_splat_is_overwritten(source, tmp_path):
+    target = tmp_path / 'old.spz'
+    write_gaussians(read_gaussians(source)[:7], target)
+    assert main([str(source), str(target), '--overwrite']) == 0 and len(read_gaussians(target)) == 300
+
+
+def test_a_folder_goes_on_after_an_error_of_the_system(random_cloud, tmp_path, capsys):
+    write_gaussians(random_cloud(5), tmp_path / 'b.ply')
+    long = 'a' * 240 + '.ply'  # a legal name, which becomes too long with .compressed
+    (tmp_path / long).write_bytes((tmp_path / 'b.ply').read_bytes())
+    out = tmp_path / 'out'
+    assert main([str(tmp_path), str(out), '--format', 'compressed-ply']) == 1
+    captured = capsys.readouterr()
+    assert 'aaa' in captured.err and 'name too long; name it shorter' in captured.err
+    assert '1 of 2 files failed' in captured.err and len(read_gaussians(out / 'b.compressed.ply')) == 5
 
 
 def test_help_ends_with_an_example(capsys):

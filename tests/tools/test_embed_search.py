@@ -1,10 +1,17 @@
 """The programs that embed and search, as a user calls them."""
 import json
+import shutil
+import signal
+import subprocess
+import sys
+from importlib import resources
 
 import numpy as np
 import pytest
 
 from clipgs_plugin import ops, read_gaussians, write_gaussians
+from clipgs_plugin.apis import SearchIndex
+from clipgs_plugin.apis.configs import find_config
 from clipgs_plugin.tools import embed, search
 from clipgs_plugin.toy_world.writing import export_files
 
@@ -100,3 +107,62 @@ def test_what_cannot_be_asked_is_said(toys, tmp_path):
         search.main([str(tmp_path), '--text', 'a chair'])
     with pytest.raises(IsADirectoryError, match='is a folder'):
         embed.main([str(toys), '-o', str(tmp_path)])
+
+
+@pytest.mark.parametrize('name', ['chair.ply', 'cloud.npz', 'new.ply', 'text.npz'])
+def test_only_an_index_is_ever_replaced(toys, tmp_path, capsys, name):
+    good = next(toys.glob('*.ply'))
+    (tmp_path / 'chair.ply').write_bytes(good.read_bytes())
+    np.savez(tmp_path / 'cloud.npz', points=np.zeros((5, 3)))
+    (tmp_path / 'text.npz').write_text('mine')
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(SystemExit) as stopped:
+        embed.main([str(good), '-o', str(tmp_path / name)])
+    assert stopped.value.code == 2 and 'an index' in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_index_is_replaced(toys, tmp_path):
+    index, files = tmp_path / 'e.npz', sorted(toys.glob('*.ply'))
+    for count in (2, 1):
+        assert embed.main([*map(str, files[:count]), '-o', str(index)]) == 0
+        assert len(SearchIndex.load(index)) == count
+
+
+def test_an_index_is_searched_from_any_folder(toys, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'near').mkdir()
+    shutil.copytree(toys, tmp_path / 'near' / 'toys')
+    monkeypatch.chdir(tmp_path / 'near')
+    weights = tmp_path / 'near' / 'w.safetensors'
+    shutil.copy(resources.files('clipgs_plugin') / 'weights' / 'clipgs_toy' / 'weights.safetensors', weights)
+    (tmp_path / 'near' / 'mine.py').write_text(f"_base_ = ['{find_config('clipgs_pointbert-nano_15e_toy-world')}']")
+    assert embed.main(['toys', '-o', 'e.npz', '--model', 'mine.py', '--checkpoint', 'w.safetensors']) == 0
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert search.main(['near/e.npz', '--text', 'a rocket', '--json', '-k', '1']) == 0
+    found, = json.loads(capsys.readouterr().out)
+    assert found['path'].startswith(f'{tmp_path}/near/toys/') and read_gaussians(found['path'])
+
+
+def test_a_run_that_is_killed_leaves_the_index_of_the_files_before(toys, tmp_path):
+    files = sorted(map(str, toys.iterdir()))
+    code = f"""
+import os, signal
+from clipgs_plugin.tools import embed
+embed.SAVE_EVERY, read = 2, embed.read_upright
+embed.read_upright = lambda path, up: (
+    os.kill(os.getpid(), signal.SIGKILL) if str(path) == {files[4]!r} else read(path, up))
+embed.main([{str(toys)!r}, '-o', 'e.npz'])
+"""
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert SearchIndex.load(tmp_path / 'e.npz').paths == tuple(files[:4])
+
+
+@pytest.mark.parametrize('name, advice', [('absent.npz', True), ('absent.ply', False), ('chair.ply', False)])
+def test_the_way_to_make_an_index_is_shown_for_names_of_indexes_only(toys, tmp_path, name, advice):
+    (tmp_path / 'chair.ply').write_bytes(next(toys.glob('*.ply')).read_bytes())
+    with pytest.raises((FileNotFoundError, ValueError)) as error:
+        search.main([str(tmp_path / name), '--text', 'x'])
+    assert (f'embed.py FILES -o {tmp_path / name}' in str(error.value)) == advice
+    assert advice or 'ends in .npz' in str(error.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from clipgs_plugin.tools._program import QUICKSTART, parser, run
+from clipgs_plugin.tools._program import parser, run
 
 CARD = """# {name}
 
@@ -34,7 +34,7 @@ files of the test suite's real data, to three digits.
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, QUICKSTART,
+    args = parser(__doc__, 'bash tools/quickstart.sh',
                   'python tools/dev/release_weights.py work_dirs/quickstart my_toy '
                   '--golden work_dirs/quickstart/files/*.ply')
     args.add_argument('run', type=Path, help='work dir of tools/train.py')

@@ -101,7 +101,7 @@ class TransformersCaptioner:
             import transformers
         except ImportError:
             raise ImportError('captions by a model need transformers; install it with '
-                              'pip install "clipgs_plugin[caption]"') from None
+                              'pip install transformers') from None
         self.processor, network = _load_model(transformers, str(model))
         self.network = network.to(device).eval()
         self.name = Path(model).name

@@ -35,7 +35,7 @@ class OpenCLIPTeacher(nn.Module):
     Args:
         model: Name in the catalogue in any case (``'toy-clip'``, ``'vit-bigg-14-laion2b'``), a name of
             ``open_clip.list_models()``, open_clip's ``'hf-hub:ORG/REPO'`` or ``'local-dir:FOLDER'``, or a folder
-            written by ``tools/train_toy_clip.py``.
+            written by ``tools/dev/train_toy_clip.py``.
         pretrained: Tag of ``open_clip.list_pretrained_tags_by_model(model)``, which open_clip downloads, or a local
             weight file, loaded strictly. A file of OpenAI's weights needs the ``-quickgelu`` name of the
             architecture, which the file does not store. None takes the weights of the catalogue entry; an
