@@ -10,10 +10,10 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # Each process counts its own objects in its buffers (batch norm); validation and checkpoints have their mean.
     sync_buffers=dict(type='SyncBuffersHook'),
-    safe_checkpoint=dict(type='SafeCheckpointHook'),
-    seed=dict(type='SeedHook'),
-    progress_bar=dict(type='ProgressBarHook'),
-    model_summary=dict(type='ModelSummaryHook'))
+    safe_checkpoint=dict(type='clipgs_plugin.SafeCheckpointHook'),
+    seed=dict(type='clipgs_plugin.SeedHook'),
+    progress_bar=dict(type='clipgs_plugin.ProgressBarHook'),
+    model_summary=dict(type='clipgs_plugin.ModelSummaryHook'))
 
 # Spawn, because a fork copies the locks of other threads but not the threads that release them.
 env_cfg = dict(
