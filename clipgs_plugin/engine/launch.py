@@ -128,11 +128,13 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     """
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'
+    files = [path for path in work_dir.glob('*.pth') if path.is_file() and zipfile.is_zipfile(path)]
     if pointer.is_file():
-        last = work_dir / Path(pointer.read_text().strip()).name
-        if last.is_file() and zipfile.is_zipfile(last):
-            return last
-    found = [path for path in work_dir.glob('*.pth') if _STEP.fullmatch(path.name) and zipfile.is_zipfile(path)]
+        name = Path(pointer.read_text(encoding='utf-8', errors='replace').strip()).name
+        last = [path for path in files if path.name == name]
+        if last:
+            return last[0]
+    found = [path for path in files if _STEP.fullmatch(path.name)]
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 

@@ -6,7 +6,8 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=20),
     param_scheduler=dict(type='ParamSchedulerHook'),
     # At least two, because the oldest file is removed before the newest is written.
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='auto', rule='greater'),
+    checkpoint=dict(
+        type='clipgs_plugin.WholeCheckpointHook', interval=1, max_keep_ckpts=2, save_best='auto', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # Each process counts its own objects in its buffers (batch norm); validation and checkpoints have their mean.
     sync_buffers=dict(type='SyncBuffersHook'),

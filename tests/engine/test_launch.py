@@ -22,14 +22,14 @@ def test_latest_is_the_one_last_written_even_beside_leftovers_of_a_longer_run(tm
     assert engine.latest_checkpoint(tmp_path) == last
 
 
-@pytest.mark.parametrize('pointer', ['epoch_4.pth', 'epoch_3.pth', '', None])
+@pytest.mark.parametrize('pointer', ['epoch_4.pth', 'epoch_3.pth', '', None, 'epoch_\xff\xfe.pth', 'a\0b', 300 * 'x'])
 def test_cut_off_checkpoints_are_passed_over(tmp_path, pointer):
     checkpoint(tmp_path / 'epoch_1.pth', age=3)
     newest_whole = checkpoint(tmp_path / 'epoch_2.pth', age=2)
     checkpoint(tmp_path / 'epoch_3.pth', whole=False)
     checkpoint(tmp_path / 'best_top1_epoch_2.pth')
     if pointer is not None:
-        (tmp_path / 'last_checkpoint').write_text(pointer)
+        (tmp_path / 'last_checkpoint').write_bytes(pointer.encode('latin-1'))
     assert engine.latest_checkpoint(tmp_path) == newest_whole
 
 
