@@ -36,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         args.error(str(error))
     cfg.load_from, cfg.resume = None, False
     # The log goes to standard error, so that standard output has the results alone.
-    with redirect_stdout(sys.stderr), engine.launched(cfg, options.launcher) as runner:
+    with (redirect_stdout(sys.stderr), engine.in_a_sentence(cfg.work_dir),
+          engine.launched(cfg, options.launcher) as runner):
         runner.load_checkpoint(str(options.checkpoint), map_location='cpu', strict=True)
         if dump is not None:
             runner.test_evaluator.metrics.append(dump)

@@ -1,16 +1,30 @@
-"""Shipped configs by name.
+"""Shipped configs by name, and the loading of configs that build on them.
 
-The ``package::config`` form of mmengine knows OpenMMLab packages only.
+Beyond mmengine's ``Config.fromfile``, which takes ``package::config`` of OpenMMLab packages only and evaluates a base
+before it reads the config on top:
+
+- ``_base_ = 'clipgs_plugin::quickstart/NAME.py'`` names a shipped config from anywhere;
+- a number or string at the top level of a config (``data_root``, ``teacher_name``) also replaces the value that its
+  bases compute with.
 """
 from __future__ import annotations
 
+import ast
 import difflib
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
 from mmengine.config import Config
 
+from clipgs_plugin.registry import SCOPE
 from clipgs_plugin.registry.catalogue import load_catalogue
+
+_PREFIX = f'{SCOPE}::'
+_LOADING = threading.Lock()
 
 
 def config_root() -> Path:
@@ -34,11 +48,17 @@ def _config_files() -> list[Path]:
 
 
 def find_config(name: str | Path) -> Path:
-    """Find the file of a config by its name (``'clipgs_pointbert-nano_...'``) or path.
+    """Find the file of a config.
+
+    Args:
+        name: Name of a shipped config (``'clipgs_pointbert-nano_...'``), its path below the shipped configs
+            (``'clipgs_plugin::quickstart/clipgs_pointbert-nano_....py'``), or path of any config.
 
     Raises:
         FileNotFoundError: The name is neither shipped nor a file; the message lists close names.
     """
+    if str(name).startswith(_PREFIX):
+        return _shipped_file(str(name))
     path = Path(name)
     if path.suffix == '.py':
         if path.is_file():
@@ -48,17 +68,129 @@ def find_config(name: str | Path) -> Path:
     shipped = {path.stem: path for path in _config_files()}
     if str(name) in shipped:
         return shipped[str(name)]
-    known = [*load_catalogue('models'), *shipped]
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4) or known
-    raise FileNotFoundError(f'no config or model is named {str(name)!r}; close names are {", ".join(close)}')
+    raise FileNotFoundError(f'no config or model is named {str(name)!r}; close names are '
+                            f'{_close(str(name), [*load_catalogue("models"), *shipped])}')
 
 
-def get_config(name: str | Path) -> Config:
+def _shipped_file(name: str) -> Path:
+    """Find a config by its path below the shipped configs; a path that leaves their folder is unknown."""
+    shipped = {path.relative_to(config_root()).as_posix(): path for path in config_root().rglob('*.py')}
+    if name[len(_PREFIX):] not in shipped:
+        raise FileNotFoundError(f'no shipped config is named {name!r}; close names are '
+                                f'{_close(name, [_PREFIX + path for path in shipped])}')
+    return shipped[name[len(_PREFIX):]]
+
+
+def _close(name: str, known: list[str]) -> str:
+    return ', '.join(difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known)
+
+
+def get_config(name: str | Path, options: Mapping | None = None) -> Config:
     """Load a config by name or path and merge its bases.
+
+    A number or string at the top level of the config or of the options also replaces the value that a base computes
+    with: ``data_root = 'data/mine'`` moves the datasets of the base.
+
+    Args:
+        name: Name or path, see :func:`find_config`.
+        options: Settings that override the config's, by dotted keys.
+
+    Raises:
+        FileNotFoundError: There is no such config, or a base of it is missing.
+        ValueError: A file is not Python.
 
     Example:
         >>> cfg = get_config('clipgs_pointbert-nano_15e_toy-world')
         >>> cfg.model.type
-        'CLIPGS'
+        'clipgs_plugin.CLIPGS'
     """
-    return Config.fromfile(find_config(name))
+    path = find_config(name)
+    try:
+        config = _load(path, options or {})
+    except SyntaxError as error:
+        raise ValueError(f'{path}: a config in its chain is not Python: {error}; mend it') from error
+    config.merge_from_dict(dict(options or {}))
+    return config
+
+
+def _load(path: Path, options: Mapping) -> Config:
+    wanted = {key: value for key, value in options.items() if _is_scalar(value)}
+    with _LOADING:
+        with _own_rules(wanted):
+            declared = Config.fromfile(path)
+        with _own_rules(wanted, {key: value for key, value in declared.items() if _is_scalar(value)}):
+            return Config.fromfile(path)
+
+
+def _is_scalar(value) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+@contextmanager
+def _own_rules(wanted: Mapping, declared: Mapping | None = None) -> Iterator[None]:
+    """Within the context mmengine finds shipped bases, and bases compute with the values of the configs on top.
+
+    The methods are private and static. mmengine calls them on ``Config``, so a subclass cannot replace them.
+
+    Args:
+        wanted: Values that replace what any file assigns to their names.
+        declared: Values that replace what a file assigns to a name if a config on top assigns it too.
+    """
+    kept = {name: vars(Config)[name] for name in ('_file2dict', '_get_cfg_path', '_pre_substitute_base_vars')}
+    read, find, substitute = (getattr(Config, name) for name in kept)
+    on_top: list[set[str]] = []  # names that each open file assigns, from the outermost child to the innermost base
+
+    def read_file(*args, **kwargs):
+        on_top.append(set())
+        try:
+            return read(*args, **kwargs)
+        finally:
+            on_top.pop()
+
+    def find_base(path: str, filename: str):
+        return (str(_shipped_file(path)), None) if path.startswith(_PREFIX) else find(path, filename)
+
+    def substitute_values(filename: str, written: str) -> dict:
+        placeholders = substitute(filename, written)
+        if written.endswith('.py'):
+            text = Path(written).read_text(encoding='utf-8')
+            names = set().union(*on_top)
+            values = {key: value for key, value in (declared or {}).items() if key in names} | dict(wanted)
+            text, assigned = _assign(text, values, placeholders)
+            Path(written).write_text(text, encoding='utf-8')
+            on_top[-1].update(assigned)
+        return placeholders
+
+    for name, method in zip(kept, (read_file, find_base, substitute_values)):
+        setattr(Config, name, staticmethod(method))
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(Config, name, method)
+
+
+def _assign(text: str, values: Mapping, placeholders: Mapping) -> tuple[str, list[str]]:
+    """Replace the right sides of assignments at the top level of a file.
+
+    A name that the file assigns more than once is left alone.
+
+    Returns:
+        The text, and the names that the file assigns without reference to its bases.
+    """
+    tree = ast.parse(text)
+    assigned = {node.targets[0].id: node for node in tree.body if isinstance(node, ast.Assign)
+                and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)}
+    stored = Counter(node.id for node in ast.walk(tree)
+                     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    free = [name for name, node in assigned.items() if not _of_base(node.value, placeholders)]
+    replaced = [name for name in assigned if name in values and stored[name] == 1]
+    for name in replaced:
+        assigned[name].value = ast.Constant(values[name])
+    return ast.unparse(tree) if replaced else text, free  # errors in a text that stays have its line numbers
+
+
+def _of_base(value: ast.expr, placeholders: Mapping) -> bool:
+    """Tell if an expression contains ``_base_`` or one of the strings that mmengine puts in its place."""
+    return any(getattr(node, 'id', None) == '_base_' or getattr(node, 'value', None) in [*placeholders]
+               for node in ast.walk(value))

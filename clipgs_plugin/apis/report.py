@@ -104,7 +104,8 @@ def evaluate(clipgs: CLIPGSInferencer, dataset) -> Evaluation:
 
 def _templates(cfg: Config) -> str | Sequence[str]:
     """Return the prompts of the run's zero-shot metric."""
-    metrics = [metric for metric in cfg.test_evaluator if metric['type'].endswith('ZeroShotAccuracy')]
+    evaluators = [cfg.test_evaluator] if isinstance(cfg.test_evaluator, dict) else cfg.test_evaluator
+    metrics = [metric for metric in evaluators if metric['type'].endswith('ZeroShotAccuracy')]
     return metrics[0].get('templates', 'plain') if metrics else 'plain'
 
 

@@ -19,8 +19,10 @@ _STEP = re.compile(r'(?:epoch|iter)_\d+\.pth')
 def load_config(name: str | Path, work_dir: str | None = None, options: dict | None = None) -> Config:
     """Load a config by path or shipped name, merge options and set ``work_dir``.
 
-    A ``data_root`` among the options moves the datasets below the config's own ``data_root``. ``randomness.seed`` also
-    seeds the training dataset, unless that has a seed: each seed draws other captions, views and augmentations.
+    A number or string of the options at the top level, such as ``data_root`` or ``teacher_name``, also replaces the
+    value that the bases of the config compute with. ``data_root`` moves the datasets below the config's own
+    ``data_root``, in the dumped config of a run too. ``randomness.seed`` also seeds the training dataset, unless that
+    has a seed: each seed draws other captions, views and augmentations.
 
     Args:
         name: Path of a config, or name of a shipped one.
@@ -29,28 +31,51 @@ def load_config(name: str | Path, work_dir: str | None = None, options: dict | N
 
     Raises:
         FileNotFoundError: There is no such config.
-        ValueError: ``data_root`` is given, and the config has none.
+        ValueError: ``data_root`` is given, and the config has none; or a name is given from which the config has
+            computed values that do not follow it any more, as in the dumped config of a run.
     """
     from clipgs_plugin.apis.configs import get_config
-    cfg = get_config(name)
+    cfg = get_config(name, options)
+    own = get_config(name)
     if 'data_root' in (options or {}):
-        _move_data(cfg, str(options['data_root']))
-    cfg.merge_from_dict(options or {})
+        _move_data(cfg, own)
+    _check_effect(cfg, own, options or {})
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', Path(name).stem))
     _seed_training_data(cfg)
     return cfg
 
 
-def _move_data(cfg: Config, data_root: str) -> None:
-    """Move the datasets below the config's ``data_root`` to another folder."""
-    if 'data_root' not in cfg:
-        raise ValueError(f'data_root={data_root} moves the datasets below data_root, which this config does not have; '
-                         'name the root of each, such as train_dataloader.dataset.root=FOLDER')
+def _move_data(cfg: Config, own: Config) -> None:
+    """Move the datasets that are still below the config's own ``data_root``."""
+    if 'data_root' not in own:
+        raise ValueError(f'data_root={cfg.data_root} moves the datasets below data_root, which this config does not '
+                         'have; name the root of each, such as train_dataloader.dataset.root=FOLDER')
     for part in ('train', 'val', 'test'):
-        dataset = (cfg.get(f'{part}_dataloader') or {}).get('dataset', {})
+        dataset, before = ((each.get(f'{part}_dataloader') or {}).get('dataset', {}) for each in (cfg, own))
         root = str(dataset.get('root', ''))
-        if root == cfg.data_root or root.startswith(f'{cfg.data_root}/'):
-            dataset.root = data_root + root[len(cfg.data_root):]
+        if root == before.get('root') and (root == own.data_root or root.startswith(f'{own.data_root}/')):
+            dataset.root = str(cfg.data_root) + root[len(own.data_root):]
+
+
+def _check_effect(cfg: Config, own: Config, options: dict) -> None:
+    """Check that no value of the config is still what a replaced name stood for."""
+    for name in options.keys() & own.keys() - {'data_root'}:
+        old = own[name]
+        if isinstance(old, str) and cfg[name] != old and (
+                left := _places(cfg, old) & _places(own, old) - _places(options, old) - {name}):
+            raise ValueError(f'{name}={cfg[name]} has no effect on {", ".join(sorted(left))}, which this config states '
+                             f'as {old!r}; set these')
+
+
+def _places(value, wanted: str, place: str = '') -> set[str]:
+    """Return the dotted keys at which a value lies within nested dicts and lists."""
+    if isinstance(value, dict | Config):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        return {place} if value == wanted else set()
+    return set().union(*(_places(item, wanted, f'{place}.{key}'.lstrip('.')) for key, item in items))
 
 
 def _seed_training_data(cfg: Config) -> None:
@@ -103,11 +128,13 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     """
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'
+    files = [path for path in work_dir.glob('*.pth') if path.is_file() and zipfile.is_zipfile(path)]
     if pointer.is_file():
-        last = work_dir / Path(pointer.read_text().strip()).name
-        if last.is_file() and zipfile.is_zipfile(last):
-            return last
-    found = [path for path in work_dir.glob('*.pth') if _STEP.fullmatch(path.name) and zipfile.is_zipfile(path)]
+        name = Path(pointer.read_text(encoding='utf-8', errors='replace').strip()).name
+        last = [path for path in files if path.name == name]
+        if last:
+            return last[0]
+    found = [path for path in files if _STEP.fullmatch(path.name)]
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 

@@ -10,6 +10,7 @@ from clipgs_plugin.models.backbones.lora import add_lora
 from clipgs_plugin.models.checkpoints.catalogue import is_published, published_encoder
 from clipgs_plugin.models.checkpoints.report import LoadReport
 from clipgs_plugin.models.parts import PARTS, part_of
+from clipgs_plugin.models.quiet_init import QuietInit
 from clipgs_plugin.registry import MODELS, WEIGHT_INITIALIZERS
 from clipgs_plugin.structures import GaussianBatch
 
@@ -17,7 +18,7 @@ POINT_CLOUD_PRETRAINED = 'PointCloudPretrained'
 
 
 @MODELS.register_module()
-class GSEncoder(BaseModule):
+class GSEncoder(QuietInit, BaseModule):
     """Encoder from Gaussians to an embedding (CLIP-GS, arXiv 2412.19142, Sec. 4.1).
 
     Args:

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from clipgs_plugin.models.backbones.recon_plus_plus import TEXT_QUERIES
+from clipgs_plugin.models.quiet_init import QuietInit
 from clipgs_plugin.registry import MODELS
 
 
@@ -44,7 +45,7 @@ class QueryProjection(nn.Module):
 
 
 @MODELS.register_module()
-class PointCloudModel(BaseModule):
+class PointCloudModel(QuietInit, BaseModule):
     """Point-cloud model: patches, transformer, and an optional projection into a CLIP space.
 
     Its parameters have the same names as in a :class:`GSEncoder`.

@@ -4,16 +4,16 @@ _base_ = ['../_base_/models/clip_gs.py', '../_base_/datasets/objaverse_triplets.
 
 model = dict(
     encoder=dict(
-        type='GSEncoder',
+        type='clipgs_plugin.GSEncoder',
         tokenizer=dict(
-            type='GSTokenizer',
+            type='clipgs_plugin.GSTokenizer',
             num_groups=64,
             group_size=40,
             channels=384,
             point_attributes=('xyz', 'opacity', 'linear_scale', 'quat', 'sh_dc'),
-            patch_encoder=dict(type='SoftPatchEncoder')),
-        backbone=dict(type='GaussianMAE', drop_path_rate=0.1),
+            patch_encoder=dict(type='clipgs_plugin.SoftPatchEncoder')),
+        backbone=dict(type='clipgs_plugin.GaussianMAE', drop_path_rate=0.1),
         embed_dim=1024))
-teacher = dict(type='OpenCLIPTeacher', model=_base_.teacher_name)
+teacher = dict(type='clipgs_plugin.OpenCLIPTeacher', model=_base_.teacher_name)
 
-val_evaluator = test_evaluator = dict(type='RetrievalRecall')
+val_evaluator = test_evaluator = dict(type='clipgs_plugin.RetrievalRecall')

@@ -7,5 +7,5 @@ model = dict(
             channels=128,
             radius=0.2,
             point_attributes=('xyz', 'position', 'rgb'),
-            patch_encoder=dict(_delete_=True, type='SetAbstraction', widths=(32, 64))),
-        backbone=dict(_delete_=True, type='OpenShapePPAT', scaling=1, depth=4, in_channels=128)))
+            patch_encoder=dict(_delete_=True, type='clipgs_plugin.SetAbstraction', widths=(32, 64))),
+        backbone=dict(_delete_=True, type='clipgs_plugin.OpenShapePPAT', scaling=1, depth=4, in_channels=128)))

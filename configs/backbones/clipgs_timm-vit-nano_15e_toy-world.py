@@ -4,4 +4,6 @@ _base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
 model = dict(
     encoder=dict(
         tokenizer=dict(channels=128),
-        backbone=dict(_delete_=True, type='TimmTransformer', name='vit_tiny_patch16_224', depth=4, in_channels=128)))
+        backbone=dict(
+            _delete_=True, type='clipgs_plugin.TimmTransformer', name='vit_tiny_patch16_224', depth=4,
+            in_channels=128)))

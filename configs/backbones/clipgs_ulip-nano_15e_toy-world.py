@@ -4,4 +4,4 @@ _base_ = ['../quickstart/clipgs_pointbert-nano_15e_toy-world.py']
 model = dict(
     encoder=dict(
         tokenizer=dict(channels=128),
-        backbone=dict(_delete_=True, type='ULIP', embed_dims=192, depth=4, num_heads=3, in_channels=128)))
+        backbone=dict(_delete_=True, type='clipgs_plugin.ULIP', embed_dims=192, depth=4, num_heads=3, in_channels=128)))

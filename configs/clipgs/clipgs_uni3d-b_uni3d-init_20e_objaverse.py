@@ -6,10 +6,10 @@ _base_ = ['../_base_/models/gs_encoder_base.py', '../_base_/datasets/objaverse_t
 model = dict(
     encoder=dict(
         teacher=_base_.teacher_name,
-        init_cfg=dict(type='PointCloudPretrained', checkpoint='uni3d-b')))
+        init_cfg=dict(type='clipgs_plugin.PointCloudPretrained', checkpoint='uni3d-b')))
 
 # Training uses cached features; the teacher embeds texts and images afterwards.
-teacher = dict(type='OpenCLIPTeacher', model=_base_.teacher_name)
+teacher = dict(type='clipgs_plugin.OpenCLIPTeacher', model=_base_.teacher_name)
 
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
-val_evaluator = test_evaluator = dict(type='RetrievalRecall')
+val_evaluator = test_evaluator = dict(type='clipgs_plugin.RetrievalRecall')

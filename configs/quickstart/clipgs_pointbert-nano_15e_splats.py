@@ -3,11 +3,11 @@
 _base_ = ['../_base_/models/gs_encoder_nano.py', '../_base_/datasets/gaussian_folder.py',
           '../_base_/schedules/adamw_15e.py', '../_base_/default_runtime.py']
 
-teacher = dict(type='OpenCLIPTeacher', model='toy-clip')
+teacher = dict(type='clipgs_plugin.OpenCLIPTeacher', model='toy-clip')
 
 # Objects of a class share their caption, so they are not negatives of each other.
 model = dict(teacher=teacher, text_loss=dict(collisions='mask'), image_loss=None)
 train_dataloader = dict(dataset=dict(templates='objects'))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 
-test_evaluator = val_evaluator = dict(type='ZeroShotAccuracy', teacher=teacher, templates='objects')
+test_evaluator = val_evaluator = dict(type='clipgs_plugin.ZeroShotAccuracy', teacher=teacher, templates='objects')

@@ -6,10 +6,10 @@ _base_ = ['../_base_/models/gs_encoder_nano.py', '../_base_/datasets/toy_world.p
 train_dataloader = dict(batch_size=32)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 
-teacher = dict(type='OpenCLIPTeacher', model='toy-clip')
+teacher = dict(type='clipgs_plugin.OpenCLIPTeacher', model=_base_.teacher_name)
 
 test_evaluator = val_evaluator = [
-    dict(type='ZeroShotAccuracy', teacher=teacher, templates='toy'),
-    dict(type='RetrievalRecall'),
+    dict(type='clipgs_plugin.ZeroShotAccuracy', teacher=teacher, templates='toy'),
+    dict(type='clipgs_plugin.RetrievalRecall'),
 ]
 default_hooks = dict(checkpoint=dict(save_best='zero_shot/top1', rule='greater'))

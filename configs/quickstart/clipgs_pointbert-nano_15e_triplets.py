@@ -7,6 +7,6 @@ _base_ = ['../_base_/models/gs_encoder_nano.py', '../_base_/datasets/triplets.py
 model = dict(text_loss=dict(collisions='mask'))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 
-teacher = dict(type='OpenCLIPTeacher', model=_base_.teacher_name)
+teacher = dict(type='clipgs_plugin.OpenCLIPTeacher', model=_base_.teacher_name)
 
-val_evaluator = test_evaluator = dict(type='RetrievalRecall')
+val_evaluator = test_evaluator = dict(type='clipgs_plugin.RetrievalRecall')

@@ -39,7 +39,7 @@ def test_catalogue_names_configs_that_exist(root):
     assert {entry['config'] for entry in catalogue.values()} == {f'_base_/datasets/{name}.py' for name in NAMES}
     for name, entry in catalogue.items():
         config = Config.fromfile(root / 'configs' / entry['config'])
-        assert config.train_dataloader.dataset.type == entry['dataset'], name
+        assert config.train_dataloader.dataset.type == f"clipgs_plugin.{entry['dataset']}", name
 
 
 @pytest.mark.parametrize('name', ['toy_world', 'triplets', 'objaverse_triplets'])

@@ -3,12 +3,13 @@ import os
 import signal
 
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from torch import nn
 from torch.utils.data import Dataset
 
 from clipgs_plugin import GaussianBatch, GaussianCloud
-from clipgs_plugin.registry import DATASETS, FUNCTIONS, HOOKS, MODELS
+from clipgs_plugin.registry import DATASETS, FUNCTIONS, HOOKS, METRICS, MODELS
 
 WIDTH = 8
 
@@ -47,14 +48,28 @@ def engine_toy_collate(items):
 
 @MODELS.register_module(force=True)
 class EngineToyEncoder(nn.Module):
-    def __init__(self, dropout=0.3):
+    def __init__(self, dropout=0.3, norm='LayerNorm'):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(6, 16), nn.LayerNorm(16), nn.GELU(), nn.Dropout(dropout),
+        self.layers = nn.Sequential(nn.Linear(6, 16), getattr(nn, norm)(16), nn.GELU(), nn.Dropout(dropout),
                                     nn.Linear(16, WIDTH))
 
     def forward(self, batch):
         x = torch.cat([batch.means, batch.rgb], -1) * batch.mask[..., None]
         return self.layers(x.sum(1) / batch.lengths[:, None])
+
+
+@METRICS.register_module(force=True)
+class EngineToyMean(BaseMetric):
+    """A number that changes with any change of the embeddings."""
+
+    default_prefix = 'toy'
+
+    def process(self, data_batch, data_samples):
+        self.results += [float((sample['embedding'].double() * torch.arange(1, WIDTH + 1)).sum())
+                         for sample in data_samples]
+
+    def compute_metrics(self, results):
+        return {'mean': sum(results) / len(results)}
 
 
 @HOOKS.register_module(force=True)

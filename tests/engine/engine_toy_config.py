@@ -1,7 +1,7 @@
 _base_ = ['../../configs/_base_/default_runtime.py', '../../configs/_base_/schedules/adamw_20e.py']
 
 custom_imports = dict(imports=['engine_toy'], allow_failed_imports=False)
-custom_hooks = _base_.custom_hooks + [dict(type='KillHook', iteration=None)]
+custom_hooks = [dict(type='KillHook', iteration=None)]
 model = dict(type='CLIPGS', encoder=dict(type='EngineToyEncoder'))
 train_dataloader = dict(
     batch_size=4, num_workers=0, drop_last=True, dataset=dict(type='EngineToyClouds'),

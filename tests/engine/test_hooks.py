@@ -174,7 +174,14 @@ def test_summary_of_a_model_without_a_gs_encoder_is_its_totals(caplog):
     assert summary(model, caplog) == ['CLIPGS: 7 of 9 parameters are trainable']
 
 
-def test_every_hook_of_the_default_runtime_builds(root):
-    config = Config.fromfile(root / 'configs' / '_base_' / 'default_runtime.py')
-    hooks = [HOOKS.build(cfg) for cfg in config.custom_hooks]
-    assert [type(hook) for hook in hooks] == [SafeCheckpointHook, SeedHook, ProgressBarHook, ModelSummaryHook]
+def test_hooks_of_a_child_config_come_on_top_of_those_of_the_default_runtime(root, tmp_path):
+    path = tmp_path / 'child.py'
+    path.write_text(f"""_base_ = [{str(root / 'configs' / '_base_' / 'default_runtime.py')!r}]
+custom_hooks = [dict(type='EMAHook')]
+default_hooks = dict(progress_bar=dict(enabled=False))
+""")
+    config = Config.fromfile(path)
+    built = {type(HOOKS.build(cfg)) for cfg in config.default_hooks.values()}
+    assert built > {SafeCheckpointHook, SeedHook, ProgressBarHook, ModelSummaryHook}
+    assert [hook.type for hook in config.custom_hooks] == ['EMAHook']
+    assert HOOKS.build(config.default_hooks.progress_bar).enabled is False

@@ -22,14 +22,14 @@ def test_latest_is_the_one_last_written_even_beside_leftovers_of_a_longer_run(tm
     assert engine.latest_checkpoint(tmp_path) == last
 
 
-@pytest.mark.parametrize('pointer', ['epoch_4.pth', 'epoch_3.pth', '', None])
+@pytest.mark.parametrize('pointer', ['epoch_4.pth', 'epoch_3.pth', '', None, 'epoch_\xff\xfe.pth', 'a\0b', 300 * 'x'])
 def test_cut_off_checkpoints_are_passed_over(tmp_path, pointer):
     checkpoint(tmp_path / 'epoch_1.pth', age=3)
     newest_whole = checkpoint(tmp_path / 'epoch_2.pth', age=2)
     checkpoint(tmp_path / 'epoch_3.pth', whole=False)
     checkpoint(tmp_path / 'best_top1_epoch_2.pth')
     if pointer is not None:
-        (tmp_path / 'last_checkpoint').write_text(pointer)
+        (tmp_path / 'last_checkpoint').write_bytes(pointer.encode('latin-1'))
     assert engine.latest_checkpoint(tmp_path) == newest_whole
 
 
@@ -57,7 +57,7 @@ def test_work_dir_comes_from_the_command_line_then_the_config_then_its_name(tmp_
 def test_schedules_and_runtime_load(root, name):
     cfg = Config.fromfile(root / 'configs' / '_base_' / 'schedules' / f'{name}.py')
     assert cfg.train_cfg.max_epochs == int(name[6:-1]) and cfg.train_cfg.by_epoch
-    assert cfg.optim_wrapper.constructor == 'CLIPGSOptimWrapperConstructor'
+    assert cfg.optim_wrapper.constructor == 'clipgs_plugin.CLIPGSOptimWrapperConstructor'
     engine.use_autocast(cfg)
     assert cfg.optim_wrapper.type == 'clipgs_plugin.AutocastOptimWrapper'
     engine.use_autocast(cfg)
@@ -92,6 +92,19 @@ def test_the_data_root_moves_what_lies_below_it_alone(tmp_path):
     path.write_text('x = 1')
     with pytest.raises(ValueError, match='data_root=b moves the datasets below data_root, which this config does not'):
         engine.load_config(path, options={'data_root': 'b'})
+
+
+def test_a_name_that_a_dumped_config_does_not_follow_is_refused(tmp_path):
+    name = 'clipgs_pointbert-nano_15e_toy-world'
+    path = tmp_path / 'dumped.py'
+    engine.load_config(name).dump(path)
+    moved = engine.load_config(path, options={'data_root': str(tmp_path)})
+    assert moved.train_dataloader.dataset.root == moved.test_dataloader.dataset.root == str(tmp_path)
+    reason = r"teacher_name=x has no effect on .*teacher\.model, .*train_dataloader\.dataset\.features.*'toy-clip'"
+    with pytest.raises(ValueError, match=reason):
+        engine.load_config(path, options={'teacher_name': 'x'})
+    assert engine.load_config(name, options={'teacher_name': 'x'}).teacher.model == 'x'
+    assert engine.load_config(path, options={'log_level': 'WARNING'}).log_level == 'WARNING'
 
 
 def test_data_that_are_not_there_are_named_before_anything_is_built(tmp_path):

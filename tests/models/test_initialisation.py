@@ -4,10 +4,11 @@ import argparse
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
 
-from clipgs_plugin import GaussianBatch
+from clipgs_plugin import GaussianBatch, get_config
 from clipgs_plugin.models import GSEncoder, GSTokenizer, PatchEncoder, PointBERT, Uni3D
 from clipgs_plugin.models.checkpoints import load_point_cloud_weights
 from clipgs_plugin.registry import MODELS
@@ -103,7 +104,7 @@ def test_published_weights_are_loaded_after_all_other_initialisation(uni3d_file,
     assert_holds(model.encoder, expected)
     refinement = model.encoder.tokenizer.refinement
     assert any((value == 0.5).all() for value in refinement.parameters())  # the other initialiser did run
-    assert model.encoder.init_cfg[0]['type'] == 'PointCloudPretrained'
+    assert model.encoder.init_cfg[0]['type'].endswith('PointCloudPretrained')
 
 
 def test_a_second_call_keeps_trained_weights(uni3d_file):
@@ -226,3 +227,13 @@ def test_another_family_is_refused(tmp_path, uni3d_file):
 def test_only_an_encoder_is_accepted(uni3d_file):
     with pytest.raises(TypeError, match='put PointCloudPretrained into the init_cfg of the GSEncoder'):
         load_point_cloud_weights(Uni3D('ti', 64, 2), uni3d_file[0])
+
+
+@pytest.mark.parametrize('name', ['model', 'encoder', 'backbone'])
+def test_initialisation_by_hand_prints_no_line_per_parameter(name, capfd):
+    MMLogger._instance_dict.clear()
+    model = MODELS.build({**get_config('clipgs_pointbert-nano_15e_toy-world').model, 'teacher': None})
+    part = {'model': model, 'encoder': model.encoder, 'backbone': model.encoder.backbone}[name]
+    part.init_weights()
+    printed = capfd.readouterr()
+    assert 'before and after' not in printed.out + printed.err

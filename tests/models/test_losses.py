@@ -215,6 +215,10 @@ def worker(rank, world, init_file, queue):
         for value in values:
             dist.all_reduce(value)
         found[name, local, gather] = [own.numpy(), *((value / world).numpy() for value in values)]
+    for name in LOSSES:  # two objects here and four there
+        with pytest.raises(ValueError, match='the processes hold 2, 4 objects') as refused:
+            value_and_gradients(name, {'gather': True}, slice(0, 2) if rank == 0 else slice(2, 6))
+        found[name, 'uneven'] = str(refused.value)
     if rank == 0:
         queue.put(found)
     dist.destroy_process_group()
@@ -241,6 +245,11 @@ def test_two_processes_equal_one(two_processes, name, local):
         np.testing.assert_allclose(found, value.numpy(), rtol=1e-10, atol=1e-14)
     if not local:
         np.testing.assert_allclose(own, expected[0].numpy(), rtol=1e-10)
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_uneven_batches_are_refused_in_every_process(two_processes, name):
+    assert 'drop_last=True' in two_processes[name, 'uneven']
 
 
 @pytest.mark.parametrize('name', LOSSES)

@@ -62,8 +62,9 @@ def test_configs_have_the_recipe_of_the_paper(root, size):
     cfg = paper_config(root, size)
     encoder = cfg.model.encoder
     assert (encoder.tokenizer.num_groups, encoder.tokenizer.group_size, encoder.embed_dim) == (512, 64, 1024)
-    assert encoder.init_cfg.type == 'PointCloudPretrained' and f'uni3d-{size}' in encoder.init_cfg.checkpoint
-    assert cfg.model.image_loss == dict(type='ImageVotingLoss', num_views=5)
+    assert encoder.init_cfg.type == 'clipgs_plugin.PointCloudPretrained'
+    assert f'uni3d-{size}' in encoder.init_cfg.checkpoint
+    assert cfg.model.image_loss == dict(type='clipgs_plugin.ImageVotingLoss', num_views=5)
     assert cfg.train_dataloader.dataset.num_views == 5
     assert cfg.num_gaussians == 10_000
     teacher = load_catalogue('teachers')[cfg.teacher.model]

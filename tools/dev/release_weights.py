@@ -66,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     golden_paths = ' '.join(f'.../{path.name}' for path in options.golden)
     (out / 'README.md').write_text(CARD.format(
         name=options.name, parameters=sum(p.numel() for p in model.parameters()) / 1e6,
-        encoder=f'{tokenizer.num_groups} patches of {tokenizer.group_size} Gaussians, {backbone.type} of '
-                f'{backbone.depth} blocks of {backbone.embed_dims}',
+        encoder=f'{tokenizer.num_groups} patches of {tokenizer.group_size} Gaussians, '
+                f'{backbone.type.rpartition(".")[-1]} of {backbone.depth} blocks of {backbone.embed_dims}',
         teacher=cfg.teacher.model, categories=', '.join(CATEGORIES), colors=', '.join(COLORS),
         patterns=', '.join(PATTERNS), tones=', '.join(TONES), wears=', '.join(WEARS),
         config=Path(cfg.filename).stem, seed=cfg.randomness.seed, gaussians=f'{cfg.num_gaussians:,}',

@@ -10,13 +10,14 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from clipgs_plugin.models.quiet_init import QuietInit
 from clipgs_plugin.models.tokenizers.patches import canonicalise
 from clipgs_plugin.models.tokenizers.tokens import Tokens
 from clipgs_plugin.structures import GaussianBatch
 from clipgs_plugin.structures.attributes import SCALE_QUANTITIES, attribute_names, linearise, num_channels, pack
 
 
-class TokenBackbone(BaseModule):
+class TokenBackbone(QuietInit, BaseModule):
     """Base class of transformers over tokens.
 
     A subclass defines ``parts``, ``pool`` and ``forward_features``. ``forward_features`` calls its blocks through
@@ -100,7 +101,7 @@ def drop_patches(tokens: Tokens, share: float) -> Tokens:
     return Tokens(*(torch.take_along_dim(x, index[..., None], dim=1) for x in tokens[:2]), mask)
 
 
-class CloudBackbone(BaseModule):
+class CloudBackbone(QuietInit, BaseModule):
     """Base class of backbones without a tokenizer: ``GSEncoder(tokenizer=None, backbone=...)``.
 
     A subclass defines ``forward_features``, ``feature_mask`` and ``pool``. Its layers see a single list of all real

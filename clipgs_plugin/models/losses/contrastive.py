@@ -73,6 +73,21 @@ class _AllGather(torch.autograd.Function):
         return grad[ctx.own]
 
 
+def _check_equal_sizes(x: Tensor) -> None:
+    """Check that all processes hold the same number of rows; a gather of unequal ones ends the connection.
+
+    Raises:
+        ValueError: They do not, in every process.
+    """
+    sizes = [torch.empty(1, dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([len(x)], device=x.device))
+    counts = torch.cat(sizes).tolist()
+    if len(set(counts)) > 1:
+        raise ValueError(f'the processes hold {", ".join(map(str, counts))} objects, but the loss over all processes '
+                         'needs equally many in each; set drop_last=True in train_dataloader, or gather=False in the '
+                         'loss')
+
+
 class GatheredLoss(nn.Module):
     """Base class of losses over the objects of all processes.
 
@@ -99,6 +114,7 @@ class GatheredLoss(nn.Module):
         """Return the tensors to compute terms for, their candidates, and the offset of the former in the latter."""
         if not (self.gather and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return tensors, tensors, 0
+        _check_equal_sizes(tensors[0])
         gathered = tuple(_AllGather.apply(x) for x in tensors)
         if self.local_loss:
             return tensors, gathered, dist.get_rank() * len(tensors[0])

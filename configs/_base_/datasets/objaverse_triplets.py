@@ -11,17 +11,17 @@ hold_out = 0.01
 
 load_pipeline = [
     *_base_.load_pipeline,
-    dict(type='SampleGaussians', num=num_gaussians),
-    dict(type='NormaliseGaussians'),
+    dict(type='clipgs_plugin.SampleGaussians', num=num_gaussians),
+    dict(type='clipgs_plugin.NormaliseGaussians'),
 ]
 train_pipeline = [
     *load_pipeline,
     *_base_.train_pipeline,
-    dict(type='ScaleGaussians', low=0.8, high=1.25),
-    dict(type='DropColor', probability=0.2),
-    dict(type='PackGaussians'),
+    dict(type='clipgs_plugin.ScaleGaussians', low=0.8, high=1.25),
+    dict(type='clipgs_plugin.DropColor', probability=0.2),
+    dict(type='clipgs_plugin.PackGaussians'),
 ]
-test_pipeline = [*load_pipeline, dict(type='PackGaussians')]
+test_pipeline = [*load_pipeline, dict(type='clipgs_plugin.PackGaussians')]
 
 train_dataloader = dict(
     batch_size=64,

@@ -9,16 +9,16 @@ num_gaussians = 2048
 
 train_pipeline = [
     *_base_.load_pipeline,
-    dict(type='SampleGaussians', num=num_gaussians),
-    dict(type='NormaliseGaussians'),
+    dict(type='clipgs_plugin.SampleGaussians', num=num_gaussians),
+    dict(type='clipgs_plugin.NormaliseGaussians'),
     *_base_.train_pipeline,
-    dict(type='PackGaussians'),
+    dict(type='clipgs_plugin.PackGaussians'),
 ]
 test_pipeline = [
     *_base_.load_pipeline,
-    dict(type='SampleGaussians', num=num_gaussians, method='fps'),
-    dict(type='NormaliseGaussians'),
-    dict(type='PackGaussians'),
+    dict(type='clipgs_plugin.SampleGaussians', num=num_gaussians, method='fps'),
+    dict(type='clipgs_plugin.NormaliseGaussians'),
+    dict(type='clipgs_plugin.PackGaussians'),
 ]
 
 # Incomplete batches are kept, because the dataset may be smaller than one batch.

@@ -4,7 +4,7 @@ test_cfg = dict()
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    constructor='CLIPGSOptimWrapperConstructor',
+    constructor='clipgs_plugin.CLIPGSOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1),
     clip_grad=dict(max_norm=1.0))
 

@@ -1,0 +1,66 @@
+"""The whole way of every shipped toy config: train, test, report, embed a file with the checkpoint."""
+import json
+import math
+import multiprocessing as mp
+
+import numpy as np
+import pytest
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+
+from clipgs_plugin import list_models
+from clipgs_plugin.tools import cache_features, embed, make_toy_world, report
+from clipgs_plugin.tools import test as test_tool
+from clipgs_plugin.tools import train as train_tool
+
+pytestmark = pytest.mark.filterwarnings('ignore')
+CONFIGS = [name for name in list_models() if name.endswith(('_toy-world', '_triplets')) and name.startswith('clipgs_')
+           and '15e' in name]
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+    """Eight training objects, and four each for validation and test."""
+    root = tmp_path_factory.mktemp('world')
+    assert make_toy_world.main([str(root / 'data'), '--num-train', '8', '--num-val', '4', '--num-test', '4',
+                                '--num-views', '5', '--size', '32', '--num-gaussians', '300', '--workers', '1',
+                                '--export', str(root / 'files'), '--num-export', '1']) == 0
+    assert cache_features.main([str(root / 'data'), '--teacher', 'toy-clip']) == 0
+    return root
+
+
+@pytest.fixture(autouse=True)
+def runs_apart():
+    """What a Runner changes for good in its process."""
+    for kind in (MMLogger, MessageHub, Visualizer):
+        kind._instance_dict.clear()
+    method, scopes = mp.get_start_method(allow_none=True), dict(DefaultScope._instance_dict)
+    yield
+    mp.set_start_method(method, force=True)
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(scopes)
+
+
+@pytest.mark.parametrize('config', CONFIGS)
+def test_every_toy_config_trains_tests_reports_and_embeds(config, world, tmp_path, capfd):
+    settings = ['--cfg-options', f'data_root={world / "data"}', 'num_gaussians=256']
+    assert train_tool.main([config, '--work-dir', str(tmp_path), *settings, 'train_cfg.max_epochs=1',
+                            'train_dataloader.batch_size=4']) == 0
+    checkpoint, dumped = tmp_path / 'epoch_1.pth', tmp_path / f'{config}.py'
+    capfd.readouterr()
+    assert test_tool.main([str(dumped), str(checkpoint), '--work-dir', str(tmp_path / 'test'), '--json']) == 0
+    metrics = json.loads(capfd.readouterr().out)
+    assert metrics and all(map(math.isfinite, metrics.values()))
+
+    index = tmp_path / 'embeddings.npz'
+    assert embed.main([str(world / 'files'), '-o', str(index), '--model', str(dumped),
+                       '--checkpoint', str(checkpoint)]) == 0
+    with np.load(index, allow_pickle=False) as arrays:
+        np.testing.assert_allclose(np.linalg.norm(arrays['embeddings'], axis=1), 1, rtol=1e-5)
+    capfd.readouterr()
+    assert report.main([str(tmp_path), '-o', str(tmp_path / 'report.html')]) == 0
+    table = capfd.readouterr().out
+    recall = next(line for line in table.splitlines() if line.startswith('text to 3D R@1'))
+    assert float(recall.split()[5]) == pytest.approx(metrics['retrieval/text_to_3d_R@1'], abs=0.1)
+    assert (tmp_path / 'report.html').read_text().count('base64,') > 4
