@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import math
 import struct
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -72,6 +73,10 @@ def read_npz(path: Path, keys: Iterable[str]) -> dict[str, ndarray]:
     for key in keys:
         with _open_member(path, key) as (file, _):
             arrays[key] = np.lib.format.read_array(file, allow_pickle=False)
+            codes = arrays[key].astype(arrays[key].dtype.newbyteorder('=')).reshape(-1).view(np.uint32) if (
+                arrays[key].dtype.kind == 'U') else ()
+            if len(codes) and codes.max() > sys.maxunicode:  # makes the interpreter raise a SystemError
+                raise ValueError(f'it holds the code point {codes.max()}, which is no character')
     return arrays
 
 
@@ -88,7 +93,7 @@ def read_npz_of(path: Path, expected: Mapping[str, tuple[str, int]]) -> dict[str
     keys = npz_keys(path)
     for key in expected:
         if key not in keys:
-            raise ValueError(f'{path}: holds {", ".join(sorted(keys)) or "nothing"}, expected an array {key!r}')
+            raise ValueError(f'{path}: holds {", ".join(sorted(keys))[:200] or "nothing"}, expected an array {key!r}')
     arrays = read_npz(path, expected)
     for key, (kind, ndim) in expected.items():
         if arrays[key].dtype.kind != kind or arrays[key].ndim != ndim:
@@ -126,7 +131,13 @@ def _check_header(file: BinaryIO, size: int) -> tuple[int, ...]:
 
 def _refusal(problem: str, error: Exception, rest: str = '') -> Exception:
     """Return the error to raise for an error of a parser; errors of the system stay what they are."""
-    return error if is_of_system(error) else ValueError(f'{problem} ({error}){rest}')
+    return error if is_of_system(error) else ValueError(f'{problem} ({one_line(error)}){rest}')
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of a parser's error as one line of at most 200 characters that UTF-8 can encode."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].encode('utf-8', 'backslashreplace').decode()
+    return text if len(text) <= 200 else f'{text[:197]}...'
 
 
 def is_of_system(error: Exception) -> bool:

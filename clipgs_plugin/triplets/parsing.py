@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from clipgs_plugin.io.arrays import is_of_system
+from clipgs_plugin.io.arrays import is_of_system, one_line
 
 
 @contextmanager
@@ -28,5 +28,4 @@ def parsing(subject: object, remedy: str, problem: str = 'cannot be read') -> It
     except Exception as error:  # tar, Arrow, safetensors, Pillow and JSON raise anything on arbitrary bytes
         if is_of_system(error):
             raise
-        text = f'{error}'.strip() or type(error).__name__
-        raise ValueError(f'{subject} {problem} ({text.splitlines()[0]}); {remedy}') from error
+        raise ValueError(f'{subject} {problem} ({one_line(error)}); {remedy}') from error

@@ -64,6 +64,7 @@ def arrays(**changes):
     (dict(embeddings=np.eye(3, dtype=np.float32) * [1, 1e18, 1]), 'float64'),
     (dict(embeddings=(np.eye(3) * [1, 1e18, 1]).astype(np.float32)), "1 of 3 embeddings are not unit .* 'b'"),
     (dict(embeddings=np.eye(3, dtype=np.float16)), 'float16, expected torch.float32'),
+    (dict(paths=np.array([97, 2 ** 31, 99], np.uint32).view('<U1')), "'paths' cannot be read .*no character"),
     (dict(embeddings=np.eye(3, dtype=np.int32)), "'embeddings' is int32")])
 def test_arrays_that_are_no_index_are_refused(tmp_path, changes, message):
     np.savez(tmp_path / 'e.npz', **arrays(**changes))

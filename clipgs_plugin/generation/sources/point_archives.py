@@ -44,7 +44,7 @@ def read_arrays(path: Path) -> dict[str, ndarray]:
     found = {kind: key for kind, choices in _KEYS.items()
              if (key := next((key for key in choices if key in keys), None)) is not None}
     if 'positions' not in found:
-        raise ValueError(f'{path}: holds {", ".join(sorted(keys)) or "nothing"}, expected an array named '
+        raise ValueError(f'{path}: holds {", ".join(sorted(keys))[:200] or "nothing"}, expected an array named '
                          f'{" or ".join(_KEYS["positions"])}')
     members = numpy_files.read_npz(path, found.values())
     arrays = {kind: members[key] for kind, key in found.items()}
