@@ -45,6 +45,14 @@ def is_compressed(file: ply.Ply) -> bool:
     return 'chunk' in file and 'vertex' in file and 'packed_position' in file['vertex'].properties
 
 
+def _check_type(file: ply.Ply, element: str, names: list[str], kind: str, expected: str) -> None:
+    """Compare the numpy kind of some properties."""
+    wrong = [name for name in names if file[element].dtype[name].kind != kind]
+    if wrong:
+        raise ValueError(f'{file.path}: {element} property {", ".join(wrong)} is not of type {expected}; export it '
+                         'again')
+
+
 def from_ply(file: ply.Ply) -> GaussianCloud:
     """Read a file with or without colour bounds, SH degree 0 to 3.
 
@@ -57,14 +65,15 @@ def from_ply(file: ply.Ply) -> GaussianCloud:
         if missing:
             raise ValueError(f'{path}: {element} lacks the property {", ".join(missing)} of a compressed .ply; export '
                              'it again')
-    wrong = [name for name in _PACKED if file['vertex'].dtype[name].kind != 'u']
-    if wrong:
-        raise ValueError(f'{path}: vertex property {", ".join(wrong)} is not of type uint; export it again')
+    _check_type(file, 'vertex', _PACKED, 'u', 'uint')
+    _check_type(file, 'chunk', [name for name in [*_BOUNDS, *_COLOR_BOUNDS] if name in file['chunk'].properties], 'f',
+                'float')
     count, chunks = file['vertex'].count, file['chunk'].count
     if chunks != -(-count // CHUNK):
         raise ValueError(f'{path}: header promises {count} Gaussians in {chunks} chunks, expected {-(-count // CHUNK)} '
                          f'of {CHUNK} each; export it again')
     rest = count_rest(path, file['sh'].properties) if 'sh' in file else 0
+    _check_type(file, 'sh', rest_names(rest), 'u', 'uchar')
     if rest and file['sh'].count != count:
         raise ValueError(f'{path}: header promises SH bands for {file["sh"].count} of {count} Gaussians; '
                          'export it again')

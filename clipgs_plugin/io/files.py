@@ -1,11 +1,15 @@
-"""Atomic file writing, and conversion between clouds and numpy arrays."""
+"""Atomic file writing, errors that name the file, and conversion between clouds and numpy arrays."""
 from __future__ import annotations
 
 import hashlib
 import io
 import os
+import struct
 import uuid
-from collections.abc import Iterable, Mapping
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,24 +18,109 @@ import torch
 
 from clipgs_plugin.structures import GaussianCloud
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+MAX_RATIO, FREE_BYTES = 100, 2 ** 23  # of compressed positions
+# What parsers of damaged bytes raise. Errors of the library's own code, such as AssertionError, are not among them.
+PARSER_ERRORS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError, RuntimeError,
+                 SyntaxError, BufferError, OSError, struct.error, zlib.error, zipfile.BadZipFile)
+
+
+@contextmanager
+def refuse_damage(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a parser raises into a ValueError that names the file.
+
+    Errors that name the file pass, and so do OSErrors of the file system, which do.
+
+    Args:
+        path: File that is parsed.
+        kind: Name of its format.
+
+    Raises:
+        ValueError: The parser raised another error; the message quotes it.
+    """
+    try:
+        yield
+    except PARSER_ERRORS as error:
+        if (isinstance(error, OSError) and error.filename is not None) or (
+                type(error) is ValueError and str(path) in str(error)):
+            raise
+        reason = ascii(f'{type(error).__name__}: {error}')[1:-1]
+        raise ValueError(f'{path}: damaged or not a {kind} ({reason[:200]}); download or export it again') from error
+
+
+def check_ratio(path: Path, what: str, promised: int, held: int) -> None:
+    """Refuse data that would grow more than any real object does, before it is decompressed.
+
+    Real Gaussians compress to a twentieth at best, even if only their positions differ.
+
+    Raises:
+        ValueError: ``promised`` bytes are more than ``MAX_RATIO`` for each one that is held, and ``FREE_BYTES``.
+    """
+    if promised > FREE_BYTES + MAX_RATIO * held:
+        raise ValueError(f'{path}: {what} {promised} bytes of {held} compressed ones, expected at most {MAX_RATIO} '
+                         'times as many; it is damaged or made to fill the memory, download or export it again')
+
 
 def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write a file under a temporary name and rename it, so that no reader sees an incomplete file.
 
+    What a killed process leaves behind, ``.NAME.tmp``, is used by the next write of the same name.
+
     Raises:
         FileNotFoundError: The folder of the file does not exist.
+        OSError: The name is too long for the file system, or the file cannot be written.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f'{path}: its folder does not exist, create it first')
-    temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
+    size, longest = len(os.fsencode(path.name)), _longest_name(path.parent)
+    if size > longest:
+        raise OSError(f'{path}: a name of {size} bytes, the file system allows at most {longest}; shorten it')
+    # The temporary name may be longer than the file system allows although the name is not.
+    name = path.name if size + 40 <= longest else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+    file, temporary = _open_temporary(path.with_name(f'.{name}.tmp'))
+    def release():
+        if fcntl is None:  # Windows renames and removes closed files only; elsewhere the lock holds until the end
+            file.close()
+
     try:
-        with temporary.open('xb') as file:
-            for part in parts:
-                file.write(part)
+        for part in parts:
+            file.write(part)
+        file.flush()
+        release()
         os.replace(temporary, path)
     except BaseException:
+        release()
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        file.close()
+
+
+def _longest_name(folder: Path) -> int:
+    return os.pathconf(folder, 'PC_NAME_MAX') if hasattr(os, 'pathconf') else 255
+
+
+def _open_temporary(path: Path) -> tuple[BinaryIO, Path]:
+    """Open a temporary file, empty: the one of this name unless another process writes it, else one of a new name."""
+    if fcntl:
+        try:
+            file = path.open('ab')
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file.fileno()), path.lstat()):  # else another process has just renamed it
+                    file.truncate(0)
+                    return file, path
+            except OSError:  # another writer holds the lock, or the file system does not have locks
+                pass
+            file.close()
+        except PermissionError:  # of another user
+            pass
+    path = path.with_name(f'{path.stem}.{uuid.uuid4().hex}')
+    return path.open('xb'), path
 
 
 def sha256_of(file: BinaryIO) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from clipgs_plugin.io import compressed_ply, inria_ply, ksplat, ply, sog, splat, spz
+from clipgs_plugin.io.files import refuse_damage
 from clipgs_plugin.structures import GaussianCloud
 
 
@@ -92,7 +93,7 @@ def read_gaussians(path: str | os.PathLike, clean: bool = False) -> GaussianClou
 
     Args:
         path: Path of a file, or of the folder of an unbundled SOG.
-        clean: Drop Gaussians with NaN, infinite values or a zero quaternion, with a warning that counts them.
+        clean: Drop Gaussians with NaN, infinite or huge values or a zero quaternion, with a warning that counts them.
 
     Returns:
         Raw parameters in the INRIA convention and frame, float32 on the CPU. A lossless file is read bit for bit.
@@ -103,12 +104,14 @@ def read_gaussians(path: str | os.PathLike, clean: bool = False) -> GaussianClou
             message names the file, the field and the count.
     """
     path = Path(path)
-    cloud = format_of_file(path).read(path)
+    format = format_of_file(path)
+    with refuse_damage(path, f'{format.description} file'), np.errstate(all='ignore'):  # the result is validated
+        cloud = format.read(path)
     if clean:
         cloud, dropped = cloud.clean()
         if dropped:
-            warnings.warn(f'{path}: dropped {dropped} of {dropped + len(cloud)} Gaussians with NaN, infinite values or '
-                          'zero quaternions', stacklevel=2)
+            warnings.warn(f'{path}: dropped {dropped} of {dropped + len(cloud)} Gaussians with NaN, infinite or huge '
+                          'values, or zero quaternions', stacklevel=2)
     return cloud.validate(str(path))
 
 

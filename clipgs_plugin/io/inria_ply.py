@@ -49,12 +49,16 @@ def from_ply(file: ply.Ply) -> GaussianCloud:
     missing = [name for name in required if name not in properties]
     if set(missing) >= {*_DC, *_OPACITY, *_SCALES, *_QUATS}:
         raise ValueError(f'{path}: holds a mesh or a point cloud, not Gaussians: its vertices have '
-                         f'{", ".join(properties) or "no scalar properties"}, expected f_dc, opacity, scale and rot; '
-                         'name a splat file')
+                         f'{", ".join(properties[:20])[:300] or "no scalar properties"}, expected f_dc, opacity, scale '
+                         'and rot; name a splat file')
     if missing:
         raise ValueError(f'{path}: vertex lacks the property {", ".join(missing)} of a Gaussian; export it again as an '
                          'INRIA .ply')
     rest = count_rest(path, properties)
+    types = file['vertex'].dtype
+    wrong = [name for name in [*required, *rest_names(rest)] if types[name].kind != 'f']
+    if wrong:
+        raise ValueError(f'{path}: vertex property {", ".join(wrong)} is not of type float or double; export it again')
     table = file.read()['vertex']
     count, bands = len(table), rest // 3 + 1
     # The file stores all coefficients of red, then green, then blue; in the cloud colour is the last dimension.

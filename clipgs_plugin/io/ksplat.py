@@ -103,13 +103,18 @@ def read(path: Path) -> GaussianCloud:
 
 def _centres(path: Path, data: bytes, offset: int, section: _Section) -> np.ndarray:
     """Return the bucket centre of each Gaussian, (count, 3); full buckets precede partial ones."""
-    sizes = np.concatenate([np.full(section.full, section.bucket_size),
+    if section.bucket_bytes != 12 or section.full + section.partial != section.buckets:
+        raise ValueError(f'{path}: header promises {section.buckets} buckets of {section.bucket_bytes} bytes, expected '
+                         f'{section.full} full and {section.partial} partial ones of 12; it is damaged, download it '
+                         'again')
+    sizes = np.concatenate([np.full(section.full, section.bucket_size, np.int64),
                             np.frombuffer(data, '<u4', section.partial, offset)])
     centres = np.frombuffer(data, '<f4', 3 * section.buckets, offset + 4 * section.partial).reshape(-1, 3)
-    if section.bucket_bytes != 12 or len(sizes) != section.buckets or sizes.sum() < section.count:
-        raise ValueError(f'{path}: {len(sizes)} buckets for {int(sizes.sum())} Gaussians, header promises '
-                         f'{section.buckets} for {section.count}; it is damaged, download it again')
-    return np.repeat(centres, sizes, axis=0)[:section.count].astype(np.float64)
+    ends = np.cumsum(sizes)
+    if section.count > (ends[-1] if len(ends) else 0):
+        raise ValueError(f'{path}: {section.buckets} buckets for {int(sizes.sum())} Gaussians, header promises '
+                         f'{section.count}; it is damaged, download it again')
+    return centres[np.searchsorted(ends, np.arange(section.count), side='right')].astype(np.float64)
 
 
 def _sh(rgb: np.ndarray, bands: np.ndarray, degree: int, target: int) -> np.ndarray:

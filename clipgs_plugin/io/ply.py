@@ -54,7 +54,7 @@ class Ply:
         return next(element for element in self.elements if element.name == name)
 
     def read(self) -> dict[str, np.ndarray]:
-        """Return every element before the first one with a list, as structured arrays by name.
+        """Return every element with properties before the first one with a list, as structured arrays by name.
 
         The length of a list is unknown without reading it, and no splat or point cloud needs what follows.
 
@@ -68,6 +68,8 @@ class Ply:
         for element in self.elements:
             if element.dtype is None:
                 return tables
+            if not element.properties:
+                continue
             end = offset + element.count * element.dtype.itemsize
             if end > len(self.data):
                 found = max(0, len(self.data) - offset) // element.dtype.itemsize
@@ -86,6 +88,8 @@ class Ply:
         for element in self.elements:
             if element.dtype is None:
                 return tables
+            if not element.properties:
+                continue
             width = len(element.properties)
             block = words[offset:offset + element.count * width]
             if len(block) < element.count * width:
@@ -100,6 +104,9 @@ class Ply:
             table = np.empty(element.count, element.dtype)
             for column, name in enumerate(element.properties):
                 table[name] = values[:, column]
+                if table.dtype[name].kind != 'f' and (table[name] != values[:, column]).any():
+                    raise ValueError(f'{self.path}: element {element.name!r} holds a value of {name} that its type '
+                                     f'{table.dtype[name]} does not have; export the file again')
             tables[element.name] = table
             offset += element.count * width
         if offset != len(words):
@@ -146,7 +153,8 @@ def open_ply(path: Path) -> Ply:
 def _header_error(path: Path, line: bytes, reason: str) -> ValueError:
     """Return an error that quotes a line of the header."""
     quoted = line.decode('ascii', 'replace')
-    return ValueError(f'{path}: PLY header line {quoted!r} is not understood ({reason}); export the file again')
+    quoted = quoted if len(quoted) <= 100 else f'{quoted[:97]}...'
+    return ValueError(f'{path}: PLY header line {quoted!r} is not understood ({reason[:100]}); export the file again')
 
 
 @lru_cache(maxsize=64)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from clipgs_plugin.io import quantise
-from clipgs_plugin.io.files import arrays_from_cloud, cloud_from_arrays, write_whole
+from clipgs_plugin.io.files import arrays_from_cloud, check_ratio, cloud_from_arrays, write_whole
 from clipgs_plugin.structures import GaussianCloud
 
 MAGIC = b'NGSP'
@@ -42,7 +42,7 @@ def _plane_sizes(version: int, count: int, degree: int) -> list[int]:
             3 * ((degree + 1) ** 2 - 1) * count]
 
 
-def _parse_header(path: Path, data: bytes) -> tuple[int, int, int, int, int, int]:
+def _parse_header(path: Path, data: bytes, held: int) -> tuple[int, int, int, int, int, int]:
     if len(data) < _HEADER.size or data[:4] != MAGIC:
         raise ValueError(f'{path}: not a .spz header, expected it to start with {MAGIC.decode()}; it is damaged or '
                          'another format')
@@ -54,6 +54,10 @@ def _parse_header(path: Path, data: bytes) -> tuple[int, int, int, int, int, int
     if bits > 30:
         raise ValueError(f'{path}: positions with {bits} fractional bits, expected at most 30; it is damaged, '
                          'export it again')
+    if not count:
+        raise ValueError(f'{path}: holds no Gaussians; export it again')
+    promised = sum(_plane_sizes(version, count, degree))
+    check_ratio(path, f'its header promises {count} Gaussians,', promised, held)
     return version, count, degree, bits, flags, streams
 
 
@@ -78,7 +82,7 @@ def _read_gzip(path: Path, data: bytes) -> tuple[bytes, bytes]:
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         head = stream.decompress(data, _HEADER.size)
-        version, count, degree, _, flags, _ = _parse_header(path, head)
+        version, count, degree, _, flags, _ = _parse_header(path, head, len(data))
         if version > 3:
             raise ValueError(f'{path}: gzipped .spz version {version}, expected 2 or 3; export it again')
         expected = sum(_plane_sizes(version, count, degree))
@@ -101,7 +105,7 @@ def _read_zstd(path: Path, data: bytes) -> tuple[bytes, bytes]:
     """Return header and planes of version 4: an uncompressed header, a table of sizes, one zstd stream per plane."""
     import pyarrow
 
-    version, count, degree, _, flags, streams = _parse_header(path, data)
+    version, count, degree, _, flags, streams = _parse_header(path, data, len(data))
     if version < 4:
         raise ValueError(f'{path}: .spz version {version} without gzip, expected version 4; export it again')
     sizes = [size for size in _plane_sizes(version, count, degree) if size]
@@ -121,9 +125,13 @@ def _read_zstd(path: Path, data: bytes) -> tuple[bytes, bytes]:
                              f'{count} Gaussians, within a file of {len(data)}; it is truncated or damaged, '
                              'download it again')
         try:
-            planes.append(pyarrow.Codec('zstd').decompress(data[start:start + packed], unpacked, asbytes=True))
+            with pyarrow.CompressedInputStream(pyarrow.BufferReader(data[start:start + packed]), 'zstd') as stream:
+                planes.append(stream.read(expected + 1))
         except OSError as error:
             raise ValueError(f'{path}: stream {index} is damaged zstd data ({error}); download it again') from None
+        if len(planes[-1]) != expected:
+            raise ValueError(f'{path}: stream {index} holds {len(planes[-1])} bytes or more, expected {expected} for '
+                             f'{count} Gaussians; it is damaged, download it again')
         start += packed
     if start != len(data):
         raise ValueError(f'{path}: {len(data) - start} bytes follow the last stream; export it again')
@@ -134,7 +142,7 @@ def read(path: Path) -> GaussianCloud:
     """Read version 2, 3 or 4 into the INRIA frame."""
     data = path.read_bytes()
     head, body = _read_gzip(path, data) if data.startswith(GZIP) else _read_zstd(path, data)
-    version, count, degree, bits, _, _ = _parse_header(path, head)
+    version, count, degree, bits, _, _ = _parse_header(path, head, len(data))
     ends = np.cumsum(_plane_sizes(version, count, degree))[:-1]
     positions, alphas, colors, scales, rotations, sh = np.split(np.frombuffer(body, np.uint8), ends)
 

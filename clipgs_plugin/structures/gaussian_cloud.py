@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from clipgs_plugin.ops.rotations import matrix_to_quaternion, quaternion_multiply, quaternion_to_matrix
+from clipgs_plugin.ops.sampling import LARGEST_COORDINATE as LARGEST
 from clipgs_plugin.ops.spherical_harmonics import C0 as SH_C0
 from clipgs_plugin.ops.spherical_harmonics import MAX_DEGREE as MAX_SH_DEGREE
 from clipgs_plugin.ops.spherical_harmonics import rotate_sh
 
 FIELDS = ('means', 'quats', 'log_scales', 'opacity_logits', 'sh')
+LARGEST_LOG_SCALE = round(math.log(LARGEST), 2)
 MISSING_COLOR = 0.4  # sRGB grey of points without colour, the convention of OpenShape, ULIP-2 and Uni3D
 
 
@@ -130,11 +132,13 @@ class GaussianCloud:
     # Checks
 
     def invalid(self) -> Tensor:
-        """Return the mask of Gaussians with non-finite values or a zero quaternion, (N,) bool."""
-        finite = torch.ones(len(self), dtype=torch.bool, device=self.device)
-        for _, value in self.fields():
-            finite &= value.isfinite().flatten(1).all(1) if value.ndim > 1 else value.isfinite()
-        return ~finite | (self.quats.abs().amax(-1) == 0 if len(self) else ~finite)
+        """Return the mask of Gaussians with non-finite or huge values or a zero quaternion, (N,) bool."""
+        good = torch.ones(len(self), dtype=torch.bool, device=self.device)
+        for name, value in self.fields():
+            good &= (value.abs() <= LARGEST).flatten(1).all(1) if value.ndim > 1 else value.abs() <= LARGEST
+            if name == 'log_scales':
+                good &= (value <= LARGEST_LOG_SCALE).all(1)
+        return ~good | (self.quats.abs().amax(-1) == 0 if len(self) else ~good)
 
     def validate(self, name: str = 'cloud') -> GaussianCloud:
         """Check the values, and return the cloud.
@@ -143,8 +147,8 @@ class GaussianCloud:
             name: Name of the cloud in errors, usually a path.
 
         Raises:
-            ValueError: The cloud is empty, or holds NaN, infinite values or zero quaternions. The message names the
-                first bad field and counts its Gaussians.
+            ValueError: The cloud is empty, or holds NaN, infinite values, values or extents beyond ``LARGEST``, or
+                zero quaternions. The message names the first bad field and counts its Gaussians.
         """
         if len(self) == 0:
             raise ValueError(f'{name}: holds no Gaussians')
@@ -152,10 +156,16 @@ class GaussianCloud:
         arrays = {field: (value if value.dtype == torch.float64 else value.float()).detach().cpu().numpy()
                   for field, value in self.fields()}
         for field, array in arrays.items():
-            finite = np.isfinite(array)
-            if not finite.all():
-                count = int((~finite.reshape(len(self), -1).all(1)).sum())
-                raise ValueError(f'{name}: {field} is NaN or infinite in {count} of {len(self)} Gaussians; '
+            good = np.abs(array) <= LARGEST  # False for NaN
+            if field == 'log_scales':
+                good &= array <= LARGEST_LOG_SCALE
+            if not good.all():
+                finite = np.isfinite(array)
+                problem = f'beyond {LARGEST_LOG_SCALE if field == "log_scales" else LARGEST:g}'
+                if not finite.all():
+                    good, problem = finite, 'NaN or infinite'
+                count = int((~good.reshape(len(self), -1).all(1)).sum())
+                raise ValueError(f'{name}: {field} is {problem} in {count} of {len(self)} Gaussians; '
                                  'drop them with GaussianCloud.clean()')
         count = int((~arrays['quats'].any(1)).sum())
         if count:

@@ -69,7 +69,7 @@ def test_a_damaged_count_is_refused_without_allocation(tmp_path, traced_memory, 
     path = tmp_path / 'a.ply'
     write_by_plyfile(path, ('vertex', VERTEX), text=text)
     path.write_bytes(path.read_bytes().replace(b'vertex 2', f'vertex {count}'.encode()))
-    with pytest.raises(ValueError, match=rf'a.ply: (header promises|PLY header line .*) ?{re.escape(count)}'):
+    with pytest.raises(ValueError, match=rf'a.ply: (header promises|PLY header line .*) ?{re.escape(count[:60])}'):
         ply.open_ply(path).read()
     assert traced_memory() < 2 ** 20
 
