@@ -47,6 +47,10 @@ def main(argv: list[str] | None = None) -> int:
         execution = _execution(options, settings.device_type)
     except ValueError as error:
         args.error(f'--{str(error).replace("_", "-", 1)}')
+    root, out = options.root.resolve(), options.out.resolve()
+    if out.is_relative_to(root) or root.is_relative_to(out):
+        args.error(f'SOURCE {options.root} and OUT {options.out} lie in each other, so a later run would list its own '
+                   'output; name another OUT')
     source = build_source(_source_config(config, options))
     where = ('on a Ray cluster' if execution.executor == 'ray' else
              f'with {execution.workers} process{"es" * (execution.workers != 1)}')

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_safetensors
 
+from clipgs_plugin.io.lock import FolderInUse
 from clipgs_plugin.triplets import ShardReader, ShardWriter, rebuild_index
 
 
@@ -114,6 +115,7 @@ def test_a_killed_run_resumes_and_gives_the_same_bytes(tmp_path, random_cloud, r
     assert not (killed / 'index.parquet').exists()
     writer = ShardWriter(killed, objects_per_shard=3, webp_quality=None)
     assert [f'uid-{i}' in writer for i in range(5)] == [True, True, True, False, False]
+    writer.abort()
     assert digests(make(killed, random_cloud)) == whole
 
 
@@ -263,3 +265,16 @@ def test_tar_headers_that_promise_too_much_or_name_no_object_are_refused(tmp_pat
         with pytest.raises(ValueError, match=r'00000\.tar is not a complete tar') as caught:
             rebuild_index(tmp_path)
         str(caught.value).encode()
+
+
+def test_a_dataset_takes_one_writer_at_a_time(tmp_path, random_cloud):
+    with ShardWriter(tmp_path) as writer:
+        writer.write('a', random_cloud(2), captions=['x'])
+        with pytest.raises(FolderInUse, match='in use by this process'):
+            ShardWriter(tmp_path)
+    with ShardWriter(tmp_path) as writer:
+        assert 'a' in writer
+    with pytest.raises(ValueError, match='other settings'):
+        ShardWriter(tmp_path, sh_degree=2)
+    ShardWriter(tmp_path).abort()
+    assert not (tmp_path / '.lock').exists()
