@@ -238,3 +238,9 @@ def test_arrays_are_written_atomically_and_without_pickle(tmp_path):
 def test_a_missing_output_folder_is_named(random_cloud, tmp_path, suffix):
     with pytest.raises(FileNotFoundError, match=f'cloud.{suffix}: its folder does not exist'):
         write_gaussians(random_cloud(3), tmp_path / 'nowhere' / f'cloud.{suffix}')
+
+
+def test_a_checkpoint_of_gsplat_is_named_and_not_taken_for_a_sog(tmp_path):
+    torch.save(dict(splats=dict(means=torch.zeros(3, 3))), tmp_path / 'ckpt_29999_rank0.pt')
+    with pytest.raises(ValueError, match=r'ckpt_29999_rank0\.pt: a checkpoint of PyTorch, .*gsplat\.export_splats'):
+        read_gaussians(tmp_path / 'ckpt_29999_rank0.pt')
