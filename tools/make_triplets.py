@@ -159,8 +159,11 @@ def _cores() -> int:
 
 def _source_config(config: dict, options: argparse.Namespace) -> dict:
     """Return the config of the source: by the options, else by the config, else by the files."""
-    from clipgs_plugin.generation.sources import SOURCES, found_sources
+    from clipgs_plugin.generation.sources import SOURCES, found_sources, unread_files
     source = dict(config.get('source', {}))
+    if unread := unread_files(options.root):
+        print(f'not read: {", ".join(f"{count:,} {ending}" for ending, count in unread.items())}; convert such files, '
+              'meshes to .glb and points to .ply', file=sys.stderr)
     if options.source or not source:
         name, *others = [options.source] if options.source else (found := found_sources(options.root))
         if others:

@@ -239,3 +239,15 @@ def test_a_dataset_that_cannot_be_written_is_an_error_of_the_system(tmp_path, co
     write_gaussians(random_cloud(20), tmp_path / 'files' / 'mug.ply')
     with pytest.raises(OSError, match=out[:100]):
         main([str(tmp_path / 'files'), str(tmp_path / out), '--config', config, '--workers', '0'])
+
+
+def test_files_that_no_source_reads_are_counted_by_ending(tmp_path, config, capsys):
+    (tmp_path / 'files').mkdir()
+    (tmp_path / 'files' / 'box.off').write_text(OFF)
+    for name in ('a.fbx', 'b.FBX', 'c.dae', 'notes.md', 'wood.png'):
+        (tmp_path / 'files' / name).write_bytes(b'x')
+    assert main([str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--workers', '0']) == 0
+    assert 'not read: 2 .fbx, 1 .dae; convert such files' in capsys.readouterr().err
+    (tmp_path / 'files' / 'box.off').unlink()
+    with pytest.raises(ValueError, match=r'no file that identifies a source.*or convert its files of \.fbx, \.dae'):
+        main([str(tmp_path / 'files'), str(tmp_path / 'out')])
