@@ -238,6 +238,8 @@ def storage_order(cloud: GaussianCloud) -> np.ndarray:
 def write(cloud: GaussianCloud, path: Path, palette: int = _MAX_PALETTE) -> None:
     """Write version 2 in :func:`storage_order`, as a bundle, or as a folder if ``path`` names a ``meta.json``.
 
+    A folder that holds another object keeps it until the new one is complete; the new images then have other names.
+
     Args:
         cloud: Gaussians of any SH degree.
         path: Path of a ``.sog`` file, or ``FOLDER/meta.json``.

@@ -135,9 +135,9 @@ class GaussianCloud:
         """Return the mask of Gaussians with non-finite or huge values or a zero quaternion, (N,) bool."""
         good = torch.ones(len(self), dtype=torch.bool, device=self.device)
         for name, value in self.fields():
-            good &= (value.abs() <= LARGEST).flatten(1).all(1) if value.ndim > 1 else value.abs() <= LARGEST
-            if name == 'log_scales':
-                good &= (value <= LARGEST_LOG_SCALE).all(1)
+            value = value.float() if value.dtype != torch.float64 else value  # half floats do not have LARGEST
+            fine = (value >= -LARGEST) & (value <= (LARGEST_LOG_SCALE if name == 'log_scales' else LARGEST))
+            good &= fine.flatten(1).all(1) if fine.ndim > 1 else fine
         return ~good | (self.quats.abs().amax(-1) == 0 if len(self) else ~good)
 
     def validate(self, name: str = 'cloud') -> GaussianCloud:
@@ -156,14 +156,11 @@ class GaussianCloud:
         arrays = {field: (value if value.dtype == torch.float64 else value.float()).detach().cpu().numpy()
                   for field, value in self.fields()}
         for field, array in arrays.items():
-            good = np.abs(array) <= LARGEST  # False for NaN
-            if field == 'log_scales':
-                good &= array <= LARGEST_LOG_SCALE
-            if not good.all():
-                finite = np.isfinite(array)
-                problem = f'beyond {LARGEST_LOG_SCALE if field == "log_scales" else LARGEST:g}'
-                if not finite.all():
-                    good, problem = finite, 'NaN or infinite'
+            largest = LARGEST_LOG_SCALE if field == 'log_scales' else LARGEST
+            if not -LARGEST <= array.min() <= array.max() <= largest:  # False for NaN
+                good, problem = np.isfinite(array), 'NaN or infinite'
+                if good.all():
+                    good, problem = (array >= -LARGEST) & (array <= largest), f'beyond {largest:g}'
                 count = int((~good.reshape(len(self), -1).all(1)).sum())
                 raise ValueError(f'{name}: {field} is {problem} in {count} of {len(self)} Gaussians; '
                                  'drop them with GaussianCloud.clean()')

@@ -36,6 +36,24 @@ def test_validate_names_field_and_count_and_clean_drops(random_cloud, field, val
     assert dropped == 1 and len(cleaned.validate()) == 5
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('field, value, limit', [
+    ('means', -2e18, '1e[+]18'), ('quats', 3.4e38, '1e[+]18'), ('sh', 2e18, '1e[+]18'), ('log_scales', 42, '41.45')])
+def test_values_that_overflow_in_use_are_refused_and_dropped(random_cloud, field, value, limit, dtype):
+    cloud = random_cloud(6, dtype=dtype)
+    getattr(cloud, field)[3].view(-1)[0] = value
+    with pytest.raises(ValueError, match=f'thing.ply: {field} is beyond {limit} in 1 of 6 Gaussians'):
+        cloud.validate('thing.ply')
+    cleaned, dropped = cloud.clean()
+    assert dropped == 1 and len(cleaned.validate()) == 5
+
+
+def test_infinite_half_floats_are_dropped(random_cloud):
+    cloud = random_cloud(6).to(torch.float16)
+    cloud.means[2, 0] = -torch.inf
+    assert cloud.clean()[1] == 1
+
+
 def test_normalise_scales_extents_with_positions(random_cloud):
     cloud = random_cloud(100).translate_scale(torch.tensor([5.0, -2.0, 100.0]), 7.0)
     unit = cloud.normalise()
