@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('--device', default='cpu', help='torch device of the teacher (%(default)s)')
     args = args.parse_args(argv)
 
+    from clipgs_plugin.io.lock import folder_lock
     from clipgs_plugin.models.teachers import OpenCLIPTeacher
     from clipgs_plugin.triplets import FeatureWriter, ShardReader
     reader = ShardReader(args.triplets)
@@ -28,6 +29,14 @@ def main(argv: list[str] | None = None) -> int:
     teacher.to(usable_device(args.device))
     writer = FeatureWriter(reader, teacher.name, width=teacher.embed_dim, weights=teacher.fingerprint,
                            precision=args.precision)
+    with folder_lock(writer.folder):
+        encode(teacher, reader, writer)
+    print(writer.folder)
+    return 0
+
+
+def encode(teacher, reader, writer) -> None:
+    """Write the features of all shards that lack them, with progress on standard error."""
     pending = list(writer.pending())
     count = sum(len(rows) for _, rows in pending)
     print(f'{reader.root}: {len(reader)} objects of {reader.num_views} views; {count} to encode with {teacher.name} '
@@ -43,8 +52,6 @@ def main(argv: list[str] | None = None) -> int:
         seconds = time.perf_counter() - started
         print(f'{count * reader.num_views} views and their captions in {seconds:.1f} s '
               f'({count * reader.num_views / seconds:.0f} views/s)', file=sys.stderr)
-    print(writer.folder)
-    return 0
 
 
 def encode_views(teacher, reader, rows, advance):

@@ -47,6 +47,10 @@ def main(argv: list[str] | None = None) -> int:
         execution = _execution(options, settings.device_type)
     except ValueError as error:
         args.error(f'--{str(error).replace("_", "-", 1)}')
+    root, out = options.root.resolve(), options.out.resolve()
+    if out.is_relative_to(root) or root.is_relative_to(out):
+        args.error(f'SOURCE {options.root} and OUT {options.out} lie in each other, so a later run would list its own '
+                   'output; name another OUT')
     source = build_source(_source_config(config, options))
     where = ('on a Ray cluster' if execution.executor == 'ray' else
              f'with {execution.workers} process{"es" * (execution.workers != 1)}')
@@ -155,8 +159,11 @@ def _cores() -> int:
 
 def _source_config(config: dict, options: argparse.Namespace) -> dict:
     """Return the config of the source: by the options, else by the config, else by the files."""
-    from clipgs_plugin.generation.sources import SOURCES, found_sources
+    from clipgs_plugin.generation.sources import SOURCES, found_sources, unread_files
     source = dict(config.get('source', {}))
+    if unread := unread_files(options.root):
+        print(f'not read: {", ".join(f"{count:,} {ending}" for ending, count in unread.items())}; convert such files, '
+              'meshes to .glb and points to .ply', file=sys.stderr)
     if options.source or not source:
         name, *others = [options.source] if options.source else (found := found_sources(options.root))
         if others:

@@ -4,13 +4,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from clipgs_plugin.io.arrays import read_npz_of
 from clipgs_plugin.io.files import write_npz
+
+_ARRAYS = dict(embeddings=('f', 2), paths=('U', 1), model=('U', 0), checkpoint=('U', 0))
+_UNIT = 1e-3  # largest deviation of a length from 1
 
 
 @dataclass(frozen=True, repr=False)
@@ -18,6 +21,9 @@ class SearchIndex:
     """Embeddings of objects, paths of their files, and the model that made them.
 
     Rows are unit vectors, so the score of a match is its cosine.
+
+    Raises:
+        ValueError: The numbers of embeddings and paths differ, or an embedding is not a float32 unit vector.
     """
 
     embeddings: Tensor       # (n, E) float32, unit
@@ -29,6 +35,12 @@ class SearchIndex:
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.paths):
             raise ValueError(f'{len(self.paths)} paths for embeddings of shape {tuple(self.embeddings.shape)}, '
                              'expected one row a path')
+        if self.embeddings.dtype != torch.float32:
+            raise ValueError(f'embeddings are {self.embeddings.dtype}, expected torch.float32')
+        unit = (self.embeddings.norm(dim=1) - 1).abs() < _UNIT  # no row with NaN
+        if not unit.all():
+            raise ValueError(f'{int((~unit).sum())} of {len(unit)} embeddings are not unit vectors, the first is that '
+                             f'of {self.paths[int(unit.int().argmin())]!r}')
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({len(self)} objects in {self.embeddings.shape[1]} dimensions, {self.model!r})'
@@ -56,12 +68,11 @@ class SearchIndex:
         if not Path(path).is_file():
             raise FileNotFoundError(f'index {path} does not exist; {remedy}')
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                content = {key: arrays[key] for key in ('embeddings', 'paths', 'model', 'checkpoint')}
-        except (ValueError, KeyError, OSError, EOFError, AttributeError, BadZipFile) as error:
-            raise ValueError(f'{path} is not an index of embeddings; {remedy}') from error
-        return cls(torch.from_numpy(content['embeddings']), tuple(content['paths'].tolist()),
-                   str(content['model']), str(content['checkpoint']))
+            content = read_npz_of(Path(path), _ARRAYS)
+            return cls(torch.from_numpy(content['embeddings']), tuple(content['paths'].tolist()),
+                       str(content['model']), str(content['checkpoint']))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f'{path} is not an index of embeddings ({error}); {remedy}') from error
 
     def query(self, embedding: Tensor, k: int = 10) -> list[tuple[str, float]]:
         """Return paths and cosines of the ``k`` objects nearest to a unit vector (E,), best first."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clipgs_plugin.evaluation.functional import cosines, label_ranks, per_class_accuracy, recall_at_k
 from clipgs_plugin.evaluation.prompts import class_embeddings
+from clipgs_plugin.io.arrays import read_npz_of
 from clipgs_plugin.io.files import write_npz
 from clipgs_plugin.registry import METRICS, MODELS
 
@@ -121,11 +122,14 @@ def load_class_features(path: str | Path, classes: Sequence[str]) -> Tensor:
     """Read class embeddings from an ``.npz``, in the order of ``classes``, (C, E).
 
     Raises:
-        ValueError: The file lacks a class.
+        ValueError: The file is damaged, lacks a class, or holds features that are not finite.
     """
-    with np.load(path, allow_pickle=False) as content:
-        rows = {str(name): i for i, name in enumerate(content['classes'])}
-        features = torch.from_numpy(content['features']).float()
+    content = read_npz_of(Path(path), dict(classes=('U', 1), features=('f', 2)))
+    names, features = content['classes'].tolist(), torch.from_numpy(content['features'].astype(np.float32))
+    if len(names) != len(features) or not features.isfinite().all() or not features.any(1).all():
+        raise ValueError(f'{path}: {len(names)} classes with features of shape {tuple(features.shape)}, expected one '
+                         'row each, finite and not zero; write it again with save_class_features')
+    rows = {name: i for i, name in enumerate(names)}
     missing = [name for name in classes if name not in rows]
     if missing:
         raise ValueError(f'{path} lacks {len(missing)} of {len(classes)} classes: {", ".join(missing[:5])}')

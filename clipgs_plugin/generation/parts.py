@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from clipgs_plugin.io.files import write_whole
+from clipgs_plugin.io.lock import folder_lock
 from clipgs_plugin.triplets.codecs import to_json
 from clipgs_plugin.triplets.index import rebuild_index, scan_shard
 from clipgs_plugin.triplets.layout import (
@@ -38,8 +39,17 @@ def join_parts(out: str | Path) -> int:
         FileNotFoundError: There are no parts and no dataset, or a part is missing or unfinished.
         ValueError: The parts belong to different arrays, their settings or those of the dataset differ, or an object
             is stored twice. Nothing has been moved.
+        FolderInUse: A run writes the dataset.
     """
     out = Path(out)
+    if not out.is_dir():
+        raise FileNotFoundError(f'{out} does not exist; runs with num_shards (--num-shards) make it')
+    with folder_lock(out):
+        return _join(out)
+
+
+def _join(out: Path) -> int:
+    """Return :func:`join_parts` of a locked folder."""
     if (out / JOINED).exists():  # left by a join that was killed at its end
         shutil.rmtree(out / JOINED)
     parts = _find_parts(out)

@@ -83,8 +83,7 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
     Samples are stored in the order of the listing, without failed objects. The same source and settings therefore
     give the same shards, whatever ``execution`` is (on CUDA, ``batch_size`` matters) and however often the run was
     interrupted. An object that fails is recorded in ``out/failed.jsonl`` with the reason and does not stop the run;
-    later runs skip it. ``out/timings.jsonl`` logs the seconds of each step. Memory holds the listing and a few objects
-    for each worker.
+    later runs skip it. ``out/timings.jsonl`` logs the seconds of each step. Memory holds the listing and few objects.
 
     Args:
         source: Source of objects, or its config.
@@ -99,6 +98,7 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
     Raises:
         ValueError: The listing is empty or repeats a uid, ``limit`` is below 1, the folder holds a dataset with other
             settings, or this machine lacks the device, the renderer or the cluster.
+        FolderInUse: Another run writes the dataset.
         ImportError: A package that the source or the executor needs is not installed.
         RuntimeError: A worker or node lacks the renderer, or its GPU has failed.
     """

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from clipgs_plugin.generation.captions import CaptionRules
+from clipgs_plugin.generation.fields import check_fields
 from clipgs_plugin.generation.fitting import PRESETS, FitSettings
 from clipgs_plugin.generation.rendering import ViewRule
 from clipgs_plugin.generation.rendering.lights import LIGHTS
@@ -56,6 +57,7 @@ class GenerationSettings:
     objects_per_shard: int = 128
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.device_type not in ('cpu', 'cuda'):
             raise ValueError(f'device={self.device!r}: expected cpu or cuda')
         for name, known in (('renderer', ('auto', *RENDERERS)), ('light', LIGHTS), ('dtype', DTYPES)):
@@ -85,16 +87,19 @@ class GenerationSettings:
         """
         _check_names('generation', config, {'source', 'fit', *_TOP_LEVEL, *_PARTS})
         given = {part: to_builtin(config.get(part, {})) for part in ('fit', *_PARTS)}
-        for part, known in _PARTS.items():
+        for part, known in (*_PARTS.items(), ('fit', {'preset', *(f.name for f in fields(FitSettings))})):
             _check_names(part, given[part], known)
         preset = given['fit'].pop('preset', 'default')
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(f'fit.preset={preset!r}: expected one of {", ".join(PRESETS)}')
-        _check_names('fit', given['fit'], {f.name for f in fields(FitSettings)})
         captions = given.pop('captions')
         models = {name: captions.pop(name) for name in _MODELS & set(captions)}
+        try:
+            rules = CaptionRules(**captions)
+        except TypeError as error:
+            raise ValueError(f'captions: {error}') from error
         return cls(views=ViewRule(**given['views']), fit=replace(PRESETS[preset], **given['fit']),
-                   captions=CaptionRules(**captions), **models, **given['mesh'], **given['splats'], **given['storage'],
+                   captions=rules, **models, **given['mesh'], **given['splats'], **given['storage'],
                    **{name: config[name] for name in _TOP_LEVEL & set(config)})
 
 
@@ -129,6 +134,7 @@ class Execution:
     num_shards: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_choice(self, 'executor', EXECUTORS)
         for name, least in dict(workers=0, batch_size=1, num_shards=1).items():
             _check_least(self, name, least)
@@ -157,7 +163,9 @@ def to_builtin(value, leaf: Callable = lambda value: value):
 
 
 def _check_names(part: str, given: Iterable[str], known: set[str]) -> None:
-    unknown = sorted(set(given) - known)
+    if not isinstance(given, Mapping):
+        raise ValueError(f'{part}={given!r:.60}: expected a dict of settings')
+    unknown = sorted(map(str, set(given) - known))
     if unknown:
         raise ValueError(f'{part} has no setting {unknown[0]!r}; it takes {", ".join(sorted(known))}')
 

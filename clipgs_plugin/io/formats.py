@@ -82,6 +82,9 @@ def format_of_file(path: str | os.PathLike) -> Format:
         head = file.read(4)
     if not head:
         raise ValueError(f'{path}: the file is empty; download or export it again')
+    if path.suffix.lower() in ('.pt', '.pth', '.ckpt'):  # archives like a SOG
+        raise ValueError(f'{path}: a checkpoint of PyTorch, not a splat file; export a .ply of it, with '
+                         'gsplat.export_splats(..., format="ply", save_to=FILE) if gsplat wrote it')
     for signature, name in _SIGNATURES.items():
         if head.startswith(signature):
             return FORMATS[name]

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from clipgs_plugin.io.checked_json import read_json
 from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.triplets.codecs import caption_id, to_json
 from clipgs_plugin.triplets.layout import TEACHER, feature_folder, feature_path
+from clipgs_plugin.triplets.parsing import parsing
 from clipgs_plugin.triplets.reader import ShardReader
 
 
@@ -47,7 +50,7 @@ class FeatureWriter:
         self.teacher = dict(name=teacher, width=width, weights=weights, precision=precision)
         path = self.folder / TEACHER
         if path.is_file():
-            found = {'precision': 'fp32', **json.loads(path.read_text(encoding='utf-8'))}
+            found = read_teacher(path)
             if found != self.teacher:
                 raise ValueError(f'{self.folder} contains features of {found}, not of {self.teacher}; choose another '
                                  'name, or delete the folder')
@@ -133,7 +136,7 @@ class ShardFeatures:
             others = sorted(p.parent.name for p in self.folder.parent.glob(f'*/{TEACHER}'))
             raise FileNotFoundError(f'{reader.root} has no features of teacher {teacher!r} (it has '
                                     f'{others or "none"}); {self._remedy}')
-        self.teacher = json.loads(path.read_text(encoding='utf-8'))
+        self.teacher = read_teacher(path)
         missing = [shard for shard in np.unique(reader.shards).tolist()
                    if not feature_path(reader.root, teacher, shard).is_file()]
         if missing:
@@ -155,15 +158,14 @@ class ShardFeatures:
 
     def _open(self, shard: int) -> dict:
         """Map the tensors of a shard, after a check that they belong to its objects."""
-        path = feature_path(self.reader.root, self.name, shard)
-        try:
+        path, first = feature_path(self.reader.root, self.name, shard), self._first[shard]
+        with parsing(path, f'delete it and {self._remedy}'):
             file = safetensors.safe_open(path, 'numpy')
-            uids = json.loads(file.metadata()['uids'])
+            uids = json.loads((file.metadata() or {}).get('uids', 'null'))
             slices = {name: file.get_slice(name) for name in ('image', 'text', 'text_counts', 'caption_ids')}
-        except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
-            raise ValueError(f'{path} cannot be read ({error}); delete it and {self._remedy}') from error
-        first = self._first[shard]
-        if uids != self.reader.uids[first:first + len(uids)] or np.sum(self.reader.shards == shard) != len(uids):
+            count = int(np.sum(self.reader.shards == shard))
+            _check_tensors(slices, count, self.reader.num_views, self.teacher['width'])
+        if uids != self.reader.uids[first:first + count]:
             raise ValueError(f'{path} contains features of other objects than shard {shard:05d}; delete '
                              f'{self.folder} and {self._remedy}')
         return slices
@@ -171,11 +173,11 @@ class ShardFeatures:
     def image(self, index: int) -> np.ndarray:
         """Read the features of an object's views, (V, E) float16."""
         slices, i = self._locate(index)
-        return slices['image'][i]
+        return self._finite(slices['image'][i], index)
 
     def text(self, index: int) -> np.ndarray:
         """Read the features of an object's captions, (T, E) float16."""
-        return self._read_captions('text', index)
+        return self._finite(self._read_captions('text', index), index)
 
     def caption_ids(self, index: int) -> np.ndarray:
         """Read the :func:`~clipgs_plugin.triplets.codecs.caption_id` of the encoded captions, (T,) int64."""
@@ -185,3 +187,37 @@ class ShardFeatures:
         """Read an object's row of a tensor without its padding."""
         slices, i = self._locate(index)
         return slices[name][i, :int(slices['text_counts'][i])]
+
+    def _finite(self, features: np.ndarray, index: int) -> np.ndarray:
+        if not np.isfinite(features).all():
+            path = feature_path(self.reader.root, self.name, int(self.reader.shards[index]))
+            raise ValueError(f'{path} contains NaN or infinite features of {self.reader.uids[index]}; delete it and '
+                             f'{self._remedy}')
+        return features
+
+
+def read_teacher(path: Path) -> dict:
+    """Read ``teacher.json``; early files lack the precision, which was fp32.
+
+    Raises:
+        ValueError: The file is not JSON, or a field is absent or of another type.
+    """
+    fields = {'name': str, 'width': int, 'weights': str, 'precision?': str}
+    return {'precision': 'fp32', **read_json(path, schema=fields)}
+
+
+def _check_tensors(slices: dict, count: int, num_views: int, width: int) -> None:
+    """Check the types and the shapes of the lazy tensors of a shard of ``count`` objects, and its numbers of captions.
+
+    Raises:
+        ValueError: A tensor does not fit the shard.
+    """
+    longest = slices['text'].get_shape()[1:2]
+    for name, shape, dtype in (('image', [count, num_views, width], 'F16'), ('text', [count, *longest, width], 'F16'),
+                               ('text_counts', [count], 'I64'), ('caption_ids', [count, *longest], 'I64')):
+        found = slices[name].get_shape(), slices[name].get_dtype()
+        if found != (shape, dtype):
+            raise ValueError(f'{name} is {found[1]} of shape {found[0]}, expected {dtype} of {shape}')
+    counts = slices['text_counts'][:]
+    if len(counts) and not 0 <= counts.min() <= counts.max() <= longest[0]:
+        raise ValueError(f'text_counts lie in {counts.min()}..{counts.max()}, expected 0..{longest[0]}')

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets.codecs import decode_gaussians, decode_view, views_array
 from clipgs_plugin.triplets.index import DAMAGED_SHARD, read_index, views_per_object
 from clipgs_plugin.triplets.layout import shard_path
-from clipgs_plugin.triplets.samples import MEASURES
+from clipgs_plugin.triplets.parsing import parsing
+from clipgs_plugin.triplets.samples import MEASURES, parse_record
 from clipgs_plugin.triplets.settings import read_settings
 
 
@@ -39,6 +39,10 @@ class ShardReader:
         ssim: SSIM on held-out views, likewise.
         shards: Shard number of each object, (n,) int32.
         num_views: Number of views of each object.
+
+    Raises:
+        FileNotFoundError: The folder has no complete dataset.
+        ValueError: A file is damaged; parts of shards are checked when they are read.
     """
 
     max_open_files = 64
@@ -85,24 +89,33 @@ class ShardReader:
                 self._files.popitem(last=False)[1].close()
             self._files[shard] = open(path, 'rb', buffering=0)  # noqa: SIM115
         self._files.move_to_end(shard)
-        data = _read_at(self._files[shard], offset, size)
-        if len(data) != size:
+        held = os.fstat(self._files[shard].fileno()).st_size
+        if offset + size > held:
             raise ValueError(f'{path} is truncated: {self.uids[index]} lies at bytes {offset} to {offset + size}, the '
-                             f'file ends at {path.stat().st_size}; {DAMAGED_SHARD}')
-        return data
+                             f'file ends at {held}; {DAMAGED_SHARD}')
+        return _read_at(self._files[shard], offset, size)
+
+    def _name(self, index: int, part: str) -> str:
+        """Return the name of a part of an object in errors."""
+        return f'{shard_path(self.root, int(self.shards[index]))}: the {part} of {self.uids[index]}'
 
     def read_gaussians(self, index: int) -> GaussianCloud:
         """Read the Gaussians of an object, float32 on the CPU."""
-        return decode_gaussians(self._read(index, self._members['gaussians'][index]))
+        data = self._read(index, self._members['gaussians'][index])
+        with parsing(self._name(index, 'Gaussians'), DAMAGED_SHARD):
+            return decode_gaussians(data).validate('values')
 
     def read_views(self, index: int, which: Sequence[int] | None = None) -> np.ndarray:
         """Read all or the chosen views of an object, (K, H, W, 3) uint8 sRGB."""
         members = self._views[index] if which is None else self._views[index][list(which)]
-        return views_array([decode_view(self._read(index, member)) for member in members])
+        views = [self._read(index, member) for member in members]
+        with parsing(self._name(index, 'views'), DAMAGED_SHARD):
+            return views_array(list(map(decode_view, views)))
 
     def read_record(self, index: int) -> dict:
         """Read the record of an object: captions, category, source, quality and the rest, as written."""
-        return json.loads(self._read(index, self._members['record'][index]))
+        data = self._read(index, self._members['record'][index])
+        return parse_record(data, self._name(index, 'record'), self.uids[index])
 
 
 def _measured(table, name: str) -> np.ndarray:

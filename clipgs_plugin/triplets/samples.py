@@ -7,11 +7,17 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from clipgs_plugin.io.checked_json import read_json
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets.codecs import encode_gaussians, encode_view, to_json, views_array
 from clipgs_plugin.triplets.layout import GAUSSIANS, MAX_UID, RECORD, view_member
 
 MEASURES = ('psnr', 'psnr_foreground', 'ssim')  # entries of a record's quality that the index repeats
+
+UID = re.compile(rf'[A-Za-z0-9_-]{{1,{MAX_UID}}}')
+_NUMBER = (float, None)
+_RECORD = dict(uid=str, captions=[dict(text=str)], category=(str, None), split=str, num_gaussians=int,
+               quality={f'{name}?': _NUMBER for name in MEASURES})
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def encode_sample(uid: str, gaussians: GaussianCloud, views=(), *, captions: Ite
     Raises:
         ValueError: A name, shape or value does not fit the format.
     """
-    if not re.fullmatch(rf'[A-Za-z0-9_-]{{1,{MAX_UID}}}', uid):
+    if not UID.fullmatch(uid):
         raise ValueError(f'uid {uid!r}: expected 1 to {MAX_UID} letters, digits, "_" or "-" (a dot or slash would '
                          'split the name of a tar member)')
     captions = [dict(text=c, source=None) if isinstance(c, str) else {'source': None, **c} for c in captions]
@@ -91,6 +97,26 @@ def content_hash(members: Iterable[bytes]) -> str:
     for content in members:
         digest.update(content)
     return digest.hexdigest()
+
+
+def parse_record(data: bytes, name: str, uid: str) -> dict:
+    """Parse the record of an object and check the fields that this library reads.
+
+    Args:
+        data: Bytes of the record.
+        name: Beginning of the error messages.
+        uid: Name of the object.
+
+    Raises:
+        ValueError: The bytes are not JSON, a field is absent or of another type, or the record is of another object.
+    """
+    record = read_json(data, name, _RECORD)
+    if record['uid'] != uid:
+        raise ValueError(f'{name} is of object {record["uid"]!r:.100}; the index and the shard do not belong together: '
+                         'rebuild the index with clipgs_plugin.triplets.rebuild_index, or download the shard again')
+    if not 0 <= record['num_gaussians'] < 2 ** 63:
+        raise ValueError(f'{name}: num_gaussians is {record["num_gaussians"]}; download the shard again')
+    return record
 
 
 def index_fields(record: dict) -> dict:

@@ -5,8 +5,10 @@ import io
 import json
 import os
 import tarfile
+from contextlib import ExitStack
 from pathlib import Path
 
+from clipgs_plugin.io.lock import folder_lock
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets.codecs import DTYPES, to_json
 from clipgs_plugin.triplets.index import rows_table, scan_shards, views_per_object, write_index
@@ -31,7 +33,8 @@ class ShardWriter:
 
     A shard is written under a temporary name and renamed when it is complete, so a killed run repeats at most the open
     shard. The same objects in the same order give the same bytes, interrupted or not. A dataset takes one writer at a
-    time; :func:`~clipgs_plugin.triplets.rebuild_index` joins datasets that were written separately. ::
+    time, which holds the lock of its folder until it is closed; :func:`~clipgs_plugin.triplets.rebuild_index` joins
+    datasets that were written separately. ::
 
         with ShardWriter(out, generator=dict(name='my_objects', version='1')) as writer:
             for item in items:
@@ -53,6 +56,7 @@ class ShardWriter:
 
     Raises:
         ValueError: An argument is invalid, or the folder contains a dataset with other settings.
+        FolderInUse: Another writer is open.
     """
 
     def __init__(self, out_dir: str | Path, *, sh_degree: int = 0, frame: str = FRAME, render: dict | None = None,
@@ -69,7 +73,11 @@ class ShardWriter:
             generator=generator or {})
         self._file: io.BufferedWriter | None = None
         self._open_rows: list[dict] = []
-        self._resume()
+        (self.root / SHARDS).mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stack.enter_context(folder_lock(self.root))
+            self._resume()
+            self._lock = stack.pop_all()
 
     def _resume(self) -> None:
         """Continue from the complete shards of the last run."""
@@ -86,8 +94,7 @@ class ShardWriter:
         self._num_views = views_per_object(self._tables[0]) if shards else None
 
     def _check_folder(self) -> None:
-        """Create the folder, or check that its dataset has these settings."""
-        (self.root / SHARDS).mkdir(parents=True, exist_ok=True)
+        """Check that a dataset in the folder has these settings."""
         if (self.root / SETTINGS).is_file():
             found = read_settings(self.root)
             expected = json.loads(to_json(self.settings))
@@ -173,8 +180,10 @@ class ShardWriter:
             open_shard_path(self.root, self._shard).unlink()
         self._uids -= {row['uid'] for row in self._open_rows}
         self._file, self._open_rows = None, []
+        self._lock.close()
 
     def close(self) -> None:
         """Complete the open shard and write the index and the counts."""
-        self._commit()
-        write_index(self.root, self.settings, self._tables)
+        with self._lock:
+            self._commit()
+            write_index(self.root, self.settings, self._tables)

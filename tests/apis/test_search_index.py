@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -46,3 +48,45 @@ def test_what_is_no_index_is_refused_with_the_way_to_make_one(tmp_path, content)
         SearchIndex.load(path)
     with pytest.raises(FileNotFoundError, match=r'tools/embed.py'):
         SearchIndex.load(tmp_path / 'absent.npz')
+
+
+def arrays(**changes):
+    made = dict(embeddings=index(3).embeddings.numpy(), paths=np.array(['a', 'b', 'c']), model=np.array('m'),
+                checkpoint=np.array(''))
+    return {name: value for name, value in {**made, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(paths=np.array([b'a', b'b', b'c'])), "'paths' is |S1"), (dict(paths=np.arange(3)), "'paths' is int64"),
+    (dict(paths=np.array(['a', 'b'])), '2 paths for embeddings'), (dict(model=np.array(['m'])), "'model' is"),
+    (dict(checkpoint=None), "expected an array 'checkpoint'"),
+    (dict(embeddings=np.full((3, 8), np.nan, np.float32)), "3 of 3 embeddings are not unit .* 'a'"),
+    (dict(embeddings=np.eye(3, dtype=np.float32) * [1, 1e18, 1]), 'float64'),
+    (dict(embeddings=(np.eye(3) * [1, 1e18, 1]).astype(np.float32)), "1 of 3 embeddings are not unit .* 'b'"),
+    (dict(embeddings=np.eye(3, dtype=np.float16)), 'float16, expected torch.float32'),
+    (dict(paths=np.array([97, 2 ** 31, 99], np.uint32).view('<U1')), "'paths' cannot be read .*no character"),
+    (dict(embeddings=np.eye(3, dtype=np.int32)), "'embeddings' is int32")])
+def test_arrays_that_are_no_index_are_refused(tmp_path, changes, message):
+    np.savez(tmp_path / 'e.npz', **arrays(**changes))
+    with pytest.raises(ValueError, match=rf'e\.npz is not an index.*{message}.*tools/embed\.py'):
+        SearchIndex.load(tmp_path / 'e.npz')
+
+
+def test_an_index_that_inflates_beyond_reason_is_refused_unread(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'e.npz', 'w', zipfile.ZIP_DEFLATED) as archive, \
+            archive.open('embeddings.npy', 'w') as member:
+        for _ in range(200):
+            member.write(bytes(1 << 20))
+    with pytest.raises(ValueError, match='promise 209715200 bytes of arrays'):
+        SearchIndex.load(tmp_path / 'e.npz')
+
+
+def test_damaged_headers_are_refused_with_the_path(tmp_path):
+    """They make numpy raise errors of the tokenizer and of the interpreter."""
+    for header in (b"{'descr': '<f4', 'shape': (", b'((((' * 30, b'\x00' * 20, b"{'descr': '|S0', 'shape': (-1,)}"):
+        data = b'\x93NUMPY\x01\x00' + (118).to_bytes(2, 'little') + header.ljust(117) + b'\n'
+        np.savez(tmp_path / 'e.npz', **arrays(paths=None))
+        with zipfile.ZipFile(tmp_path / 'e.npz', 'a') as archive:
+            archive.writestr('paths.npy', data)
+        with pytest.raises(ValueError, match=r"e\.npz is not an index.*'paths' cannot be read"):
+            SearchIndex.load(tmp_path / 'e.npz')

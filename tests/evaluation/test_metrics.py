@@ -7,6 +7,7 @@ from mmengine.structures import BaseDataElement
 from torch.nn.functional import normalize
 
 from clipgs_plugin.evaluation import RetrievalRecall, ZeroShotAccuracy, class_embeddings, save_class_features
+from clipgs_plugin.evaluation.zero_shot import load_class_features
 from clipgs_plugin.registry import MODELS
 
 CLASSES = ['cup', 'owl', 'boat', 'tree', 'lamp', 'key']
@@ -263,3 +264,19 @@ def test_two_processes_give_what_one_gives(tmp_path):
     expected = evaluate([ZeroShotAccuracy(teacher=Names()), RetrievalRecall()], predictions, meta=meta)
     for rank in range(2):
         assert torch.load(tmp_path / f'{rank}.pth') == expected
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(features=np.eye(2, 4, dtype=np.float32) * np.nan), 'finite'), (dict(features=np.zeros((2, 4))), 'not zero'),
+    (dict(features=np.eye(3)), '2 classes with features'), (dict(classes=np.array([b'a', b'b'])), "'classes' is |S1"),
+    (dict(features=np.array('x')), "'features' is <U1 of 0 dimensions, expected floats of 2")])
+def test_damaged_class_features_are_refused_with_the_path(tmp_path, changes, message):
+    np.savez(tmp_path / 'c.npz', **{**dict(classes=np.array(['a', 'b']), features=np.eye(2, 4)), **changes})
+    with pytest.raises(ValueError, match=rf'c\.npz.*{message}'):
+        load_class_features(tmp_path / 'c.npz', ['a', 'b'])
+
+
+def test_class_features_that_are_no_archive_are_refused_with_the_path(tmp_path):
+    (tmp_path / 'c.npz').write_bytes(b'PK no archive')
+    with pytest.raises(ValueError, match=r'c\.npz: not an \.npz archive'):
+        load_class_features(tmp_path / 'c.npz', ['a'])

@@ -415,6 +415,19 @@ def test_points_become_discs_without_a_fit(tmp_path):
     assert triplet.views.shape == (3, 24, 24, 3) and triplet.views.min() < 128
 
 
+def test_points_without_colours_are_shaded_by_their_normals(tmp_path):
+    """Their upper side is brighter in every view, their Gaussians are evenly grey, and the given colours stay."""
+    sphere = torch.nn.functional.normalize(torch.randn(3000, 3), dim=1).numpy()
+    settings = replace(SMALL, fit=replace(SMALL.fit, num_gaussians=3000))
+    bare, coloured = (make_triplet(Listed('given', tmp_path), Given(points), settings) for points in (
+        Points(sphere), Points(sphere, np.full_like(sphere, 0.4))))
+    assert torch.equal(bare.gaussians.sh, coloured.gaussians.sh)
+    assert 'shaded' in bare.source['made'] and 'shaded' not in coloured.source['made']
+    assert coloured.views[:, 8:16, 8:16].std() < 1
+    for view in bare.views:
+        assert view[5:8, 9:15].mean() > view[16:19, 9:15].mean() + 15
+
+
 def cube():
     """Return a cube off the origin, with a colour for each side."""
     square = np.array([[-1, -1], [1, -1], [1, 1], [-1, -1], [1, 1], [-1, 1]], np.float32)

@@ -53,3 +53,24 @@ def test_an_unknown_setting_is_named(part):
 def test_an_unknown_axis_is_refused(source):
     with pytest.raises(ValueError, match="up='q': expected one of"):
         source(up='q')
+
+
+@pytest.mark.parametrize('config, message', [
+    (dict(views=3), 'views=3: expected a dict of settings'), (dict(fit=[1]), r'fit=\[1\]: expected a dict'),
+    (dict(fit=dict(preset=[])), r'fit\.preset=\[\]: expected one of'), ([], r'generation=\[\]: expected a dict'),
+    (dict(views=dict(size='64')), "size='64': expected an integer"), (dict(seed=1.5), 'seed=1.5: expected an integer'),
+    (dict(views=dict(background=1)), 'background=1: expected three numbers'),
+    (dict(views=dict(background=['white'] * 3)), 'background=.*: expected three numbers'),
+    (dict(fit=dict(iterations=None)), 'iterations=None: expected an integer'),
+    (dict(fit=dict(decay='fast')), "decay='fast': expected a number"), (dict(device=0), 'device=0: expected a string'),
+    (dict(fit=dict(num_gaussians=True)), 'num_gaussians=True: expected an integer'),
+    (dict(storage=dict(webp_quality='best')), "webp_quality='best': expected an integer or None"),
+    (dict(captions=dict(sources='name')), "captions: sources='name': expected a list of strings"),
+    (dict(captions=dict(templates=[3])), r'captions: templates=\[3\]: expected a list of strings'),
+    (dict(captions=dict(limit='2')), "limit='2': expected an integer or None"),
+    (dict(mesh=dict(samples=[2])), r'samples=\[2\]: expected an integer'), ({3: 4}, "generation has no setting '3'")])
+def test_settings_of_wrong_types_are_named(config, message):
+    with pytest.raises(ValueError, match=message):
+        GenerationSettings.from_config(config)
+    with pytest.raises(ValueError, match="workers='2': expected an integer"):
+        Execution(workers='2')

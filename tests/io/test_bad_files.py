@@ -248,3 +248,9 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
     with pytest.raises(OSError) as error:
         io.files.write_whole(tmp_path / 'a', full_disk())
     assert error.value.filename == str(tmp_path / 'a') and not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_gsplat_is_named_and_not_taken_for_a_sog(tmp_path):
+    torch.save(dict(splats=dict(means=torch.zeros(3, 3))), tmp_path / 'ckpt_29999_rank0.pt')
+    with pytest.raises(ValueError, match=r'ckpt_29999_rank0\.pt: a checkpoint of PyTorch, .*gsplat\.export_splats'):
+        read_gaussians(tmp_path / 'ckpt_29999_rank0.pt')

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from clipgs_plugin.io.lock import folder_lock
 from clipgs_plugin.models.teachers import OpenCLIPTeacher
 from clipgs_plugin.tools import cache_features
 from clipgs_plugin.triplets import ShardFeatures, ShardReader, ShardWriter
@@ -63,3 +64,9 @@ def test_an_unknown_teacher_and_an_empty_folder_are_refused_by_name(triplets, tm
         cache_features.main([str(triplets), '--teacher', 'toy-clop'])
     with pytest.raises(FileNotFoundError, match='not a triplet dataset'):
         cache_features.main([str(tmp_path)])
+
+
+def test_a_second_run_for_a_teacher_is_refused(triplets):
+    cache_features.main([str(triplets)])
+    with folder_lock(triplets / 'features' / 'toy-clip'), pytest.raises(OSError, match='toy-clip is in use'):
+        cache_features.main([str(triplets)])

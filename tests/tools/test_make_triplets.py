@@ -12,7 +12,7 @@ from clipgs_plugin.generation import Progress, detect_source
 from clipgs_plugin.tools import make_triplets
 from clipgs_plugin.tools.make_triplets import cli, main
 from clipgs_plugin.toy_world.writing import export_files
-from clipgs_plugin.triplets import ShardReader
+from clipgs_plugin.triplets import ShardReader, ShardWriter
 
 OFF = 'OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n'
 PLY = 'ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\nend_header\n'
@@ -91,9 +91,12 @@ def test_other_files_of_a_folder_and_its_splits_are_reported(tmp_path, config, c
     assert '(SplatSource, y up)' in printed.err
     assert 'not fitted: 1 (splats kept as they came)' in printed.out
     assert 'not fitted: 1 (splats cut to the SH degree' in printed.out and 'splits: 2 train' in printed.out
+    (tmp_path / 'files').mkdir()
     with pytest.raises(ValueError, match='out is a triplet dataset'):
         main([str(tmp_path / 'out'), str(tmp_path / 'again')])
-    assert main([str(tmp_path), str(tmp_path / 'other'), '--config', config, '--workers', '0', '--source', 'mesh']) == 0
+    (tmp_path / 'test').rename(tmp_path / 'files' / 'test')
+    assert main([str(tmp_path / 'files'), str(tmp_path / 'other'), '--config', config, '--workers', '0', '--source',
+                 'mesh']) == 0
     assert 'splits: 1 test; no train split' in capsys.readouterr().out
 
 
@@ -207,3 +210,44 @@ def test_splats_and_points_are_distinguished_by_the_header(tmp_path):
     assert detect_source(tmp_path) == detect_source(tmp_path / 'a.ply') == 'splats'
     with pytest.raises(FileNotFoundError, match='absent does not exist'):
         detect_source(tmp_path / 'absent')
+
+
+@pytest.mark.parametrize('source, out', [('files', 'files'), ('files', 'files/out'), ('files/a', 'files'),
+                                         ('files/a/mug.ply', 'files'), ('files', 'files/a/../out')])
+def test_source_and_dataset_in_each_other_are_a_usage_error(tmp_path, capsys, source, out):
+    (tmp_path / 'files' / 'a').mkdir(parents=True)
+    write_gaussians(random_cloud(20), tmp_path / 'files' / 'a' / 'mug.ply')
+    with pytest.raises(SystemExit, match='2'):
+        main([str(tmp_path / source), str(tmp_path / out)])
+    assert 'lie in each other' in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / 'files').iterdir()] == ['a']
+
+
+def test_a_second_run_into_a_folder_is_refused_at_its_start(tmp_path, config):
+    (tmp_path / 'files').mkdir()
+    write_gaussians(random_cloud(20), tmp_path / 'files' / 'mug.ply')
+    arguments = [str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--workers', '0']
+    with ShardWriter(tmp_path / 'out'), pytest.raises(OSError, match='out is in use by'):
+        main(arguments)
+    assert not (tmp_path / 'out' / '.lock').exists()
+
+
+@pytest.mark.parametrize('out', ['file', 'file/out', 'a' * 300])
+def test_a_dataset_that_cannot_be_written_is_an_error_of_the_system(tmp_path, config, out):
+    (tmp_path / 'files').mkdir()
+    (tmp_path / 'file').write_text('a file')
+    write_gaussians(random_cloud(20), tmp_path / 'files' / 'mug.ply')
+    with pytest.raises(OSError, match=out[:100]):
+        main([str(tmp_path / 'files'), str(tmp_path / out), '--config', config, '--workers', '0'])
+
+
+def test_files_that_no_source_reads_are_counted_by_ending(tmp_path, config, capsys):
+    (tmp_path / 'files').mkdir()
+    (tmp_path / 'files' / 'box.off').write_text(OFF)
+    for name in ('a.fbx', 'b.FBX', 'c.dae', 'notes.md', 'wood.png'):
+        (tmp_path / 'files' / name).write_bytes(b'x')
+    assert main([str(tmp_path / 'files'), str(tmp_path / 'out'), '--config', config, '--workers', '0']) == 0
+    assert 'not read: 2 .fbx, 1 .dae; convert such files' in capsys.readouterr().err
+    (tmp_path / 'files' / 'box.off').unlink()
+    with pytest.raises(ValueError, match=r'no file that identifies a source.*or convert its files of \.fbx, \.dae'):
+        main([str(tmp_path / 'files'), str(tmp_path / 'out')])

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from conftest import START_METHODS
 
 from clipgs_plugin.triplets import FeatureWriter, ShardFeatures, ShardReader, ShardWriter, caption_id
@@ -107,3 +108,36 @@ def test_truncated_or_foreign_features_are_refused(reader):
     with pytest.raises(ValueError, match=r'00001\.safetensors cannot be read .*run tools/cache_features\.py'):
         features.image(2)
     assert features.image(4).shape == (2, WIDTH)
+
+
+@pytest.mark.parametrize('name, edit, message', [
+    ('image', lambda x: x * np.float16('nan'), r'NaN or infinite features of o0; delete it and run tools/cache'),
+    ('text', lambda x: np.full_like(x, np.inf), r'NaN or infinite features of o0; delete it and run tools/cache'),
+    ('image', lambda x: x[:, :1], r'image is F16 of shape \[2, 1, 6\], expected F16 of \[2, 2, 6\]'),
+    ('text', lambda x: x[:, :, :3], 'text is F16 of shape'), ('image', np.float32, 'image is F32'),
+    ('text_counts', lambda x: x + 9, r'text_counts lie in 10\.\.11, expected 0\.\.2'),
+    ('text_counts', lambda x: -x, r'text_counts lie in -2\.\.-1'),
+    ('caption_ids', lambda x: x[0], 'caption_ids is I64 of shape'), ('image', None, 'cannot be read')])
+def test_features_of_other_types_shapes_and_values_are_refused(reader, name, edit, message):
+    fill(FeatureWriter(reader, 'toy', WIDTH, 'abc'))
+    path = reader.root / 'features' / 'toy' / '00000.safetensors'
+    with safetensors.safe_open(path, 'numpy') as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    tensors = {key: edit(value) if key == name else value for key, value in tensors.items() if edit or key != name}
+    path.write_bytes(safetensors.numpy.save(tensors, metadata))
+    features = ShardFeatures(reader, 'toy')
+    with pytest.raises(ValueError, match=rf'00000\.safetensors.*{message}'):
+        features.image(0), features.text(0)
+    assert features.image(2).shape == (2, WIDTH)
+
+
+@pytest.mark.parametrize('text, message', [
+    ('[]', 'the document is a list'), ('{"name": "toy"}', 'width is missing'), ('', 'JSON'),
+    ('{"name": "toy", "width": "6", "weights": "abc"}', 'width is')])
+def test_a_teacher_of_other_types_is_refused(reader, text, message):
+    fill(FeatureWriter(reader, 'toy', WIDTH, 'abc'))
+    (reader.root / 'features' / 'toy' / 'teacher.json').write_text(text)
+    with pytest.raises(ValueError, match=rf'teacher\.json: .*{message}'):
+        ShardFeatures(reader, 'toy')
+    with pytest.raises(ValueError, match=rf'teacher\.json: .*{message}'):
+        FeatureWriter(reader, 'toy', WIDTH, 'abc')

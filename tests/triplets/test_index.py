@@ -1,9 +1,12 @@
 """The index: rebuilt from the shards, and read in its early form."""
+import io
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_shards import digests, make, write_object
@@ -99,3 +102,71 @@ def test_separate_datasets_are_joined_by_moving_their_shards(tmp_path, random_cl
     (one / 'shards' / '00008.tar').write_bytes((one / 'shards' / '00007.tar').read_bytes())
     with pytest.raises(ValueError, match=r"2 objects more than once, the first 'uid-4'"):
         rebuild_index(one)
+
+
+def edit_index(root: Path, edit) -> None:
+    path = root / 'index.parquet'
+    pq.write_table(edit(pq.read_table(path)), path)
+
+
+def set_column(name: str, values):
+    return lambda table: table.set_column(table.column_names.index(name), name, values)
+
+
+@pytest.mark.parametrize('edit, message', [
+    (lambda table: table.drop_columns('uid'), "column 'uid' is absent, expected string"),
+    (set_column('uid', pa.array(range(7))), "column 'uid' is int64, expected string"),
+    (set_column('gaussians_offset', pa.array([1.5] * 7)), "'gaussians_offset' is double"),
+    (set_column('view_sizes', pa.array([3] * 7)), "'view_sizes' is int64"),
+    (set_column('shard', pa.array([0] * 6 + [None], pa.int32())), "'shard' lacks values"),
+    (set_column('view_sizes', pa.array([[1, 2, None]] * 7)), "'view_sizes' lacks values"),
+    (set_column('record_offset', pa.array([-1] * 7)), "'record_offset' holds negative"),
+    (set_column('view_offsets', pa.array([[1, 2, 3]] * 6 + [[1]])), "'view_offsets' has lists of different lengths"),
+    (lambda table: pa.concat_tables([table] * 10_000), 'promises 210000 objects or views, the shards have room for')])
+def test_an_index_of_another_kind_is_refused(tmp_path, random_cloud, edit, message):
+    edit_index(make(tmp_path, random_cloud), edit)
+    with pytest.raises(ValueError, match=rf'index\.parquet cannot be read \(it.*{message}.*rebuild_index'):
+        ShardReader(tmp_path)
+
+
+def test_an_index_that_is_damaged_or_cut_is_refused_with_the_remedy(tmp_path, random_cloud):
+    path = make(tmp_path, random_cloud) / 'index.parquet'
+    data = path.read_bytes()
+    for damaged in (b'', data[:100], data[:-8], data[:60] + bytes(200) + data[260:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r'index\.parquet cannot be read .*rebuild_index'):
+            ShardReader(tmp_path)
+
+
+@pytest.mark.parametrize('edit, message', [
+    (lambda record: b'[' * 100_000, 'nested deeper'), (lambda record: b'{"uid": NaN}', 'NaN is not a number'),
+    (lambda record: json.dumps({**record, 'num_gaussians': 1.5}).encode(), 'num_gaussians is 1.5'),
+    (lambda record: json.dumps({**record, 'captions': 'a chair'}).encode(), 'captions is'),
+    (lambda record: json.dumps({**record, 'uid': 'uid-3'}).encode(), "is of object 'uid-3'"),
+    (lambda record: json.dumps({**record, 'quality': {'psnr': 'high'}}).encode(), 'quality.psnr is')])
+def test_a_record_of_another_kind_is_refused(tmp_path, random_cloud, edit, message):
+    """By the scan, and by the reader, whose index still fits."""
+    path = make(tmp_path, random_cloud, count=1) / 'shards' / '00000.tar'
+    with tarfile.open(path) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar]
+    with tarfile.open(path, 'w', format=tarfile.USTAR_FORMAT) as tar:
+        for member, data in members:
+            if member.name.endswith('.json'):
+                data = edit(json.loads(data))
+                member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    with pytest.raises(ValueError, match=rf'00000\.tar: the record of uid-0.*{message}'):
+        rebuild_index(tmp_path)
+    edit_index(tmp_path, set_column('record_size', pa.array([member.size])))
+    with pytest.raises(ValueError, match=rf'00000\.tar: the record of uid-0.*{message}'):
+        ShardReader(tmp_path).read_record(0)
+
+
+@pytest.mark.parametrize('settings, message', [
+    (dict(sh_degree='3'), 'sh_degree is .3., expected an integer'), (dict(render=[]), 'render is a list'),
+    (dict(counts=dict(objects=None, splits={})), 'counts.objects is None')])
+def test_settings_of_other_types_are_refused(tmp_path, random_cloud, settings, message):
+    path = make(tmp_path, random_cloud) / 'dataset.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    with pytest.raises(ValueError, match=rf'dataset\.json: {message}'):
+        ShardReader(tmp_path)

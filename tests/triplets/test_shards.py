@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_safetensors
 
+from clipgs_plugin.io.lock import FolderInUse
 from clipgs_plugin.triplets import ShardReader, ShardWriter, rebuild_index
 
 
@@ -114,6 +115,7 @@ def test_a_killed_run_resumes_and_gives_the_same_bytes(tmp_path, random_cloud, r
     assert not (killed / 'index.parquet').exists()
     writer = ShardWriter(killed, objects_per_shard=3, webp_quality=None)
     assert [f'uid-{i}' in writer for i in range(5)] == [True, True, True, False, False]
+    writer.abort()
     assert digests(make(killed, random_cloud)) == whole
 
 
@@ -214,3 +216,65 @@ def test_a_folder_without_a_readable_dataset_is_named(tmp_path):
     (tmp_path / 'dataset.json').write_text('{"format": "clipgs-triplets", "version": 99}')
     with pytest.raises(ValueError, match='version 99'):
         ShardReader(tmp_path)
+
+
+def overwrite(root: Path, member: str, edit) -> None:
+    """Change bytes of a member of the first shard in place."""
+    path = root / 'shards' / '00000.tar'
+    with tarfile.open(path) as tar:
+        info = tar.getmember(member)
+        data = edit(tar.extractfile(info).read())
+    assert len(data) == info.size
+    with path.open('r+b') as file:
+        file.seek(info.offset_data)
+        file.write(data)
+
+
+def nan_means(data: bytes) -> bytes:
+    start = 8 + int.from_bytes(data[:8], 'little')
+    return data[:start] + np.full((len(data) - start) // 4, np.nan, np.float32).tobytes()
+
+
+@pytest.mark.parametrize('edit, message', [
+    (nan_means, 'Gaussians of uid-0 cannot be read .*NaN or infinite'),
+    (lambda data: bytes(len(data)), 'Gaussians of uid-0 cannot be read'),
+    (lambda data: data.replace(b'log_scales', b'log_scalez'), 'Gaussians of uid-0 cannot be read .*log_scales'),
+    (lambda data: data.replace(b'"shape":[20,3]', b'"shape":[3,20]'), 'Gaussians of uid-0 cannot be read .*shape')])
+def test_gaussians_that_are_damaged_are_refused(tmp_path, random_cloud, edit, message):
+    reader = ShardReader(make(tmp_path, random_cloud, dtype='float32'))
+    overwrite(tmp_path, 'uid-0.gaussians.safetensors', edit)
+    with pytest.raises(ValueError, match=rf'00000\.tar: the {message}.*download it again'):
+        reader.read_gaussians(0)
+    assert len(reader.read_gaussians(1)) == 21
+
+
+def test_views_that_are_damaged_are_refused(tmp_path, random_cloud):
+    reader = ShardReader(make(tmp_path, random_cloud))
+    overwrite(tmp_path, 'uid-0.001.webp', lambda data: bytes(len(data)))
+    with pytest.raises(ValueError, match=r'00000\.tar: the views of uid-0 cannot be read .*download it again'):
+        reader.read_views(0)
+
+
+def test_tar_headers_that_promise_too_much_or_name_no_object_are_refused(tmp_path, random_cloud):
+    path = make(tmp_path, random_cloud, count=1) / 'shards' / '00000.tar'
+    data = path.read_bytes()
+    for name, size in (('uid-0.json', 2 ** 40), ('uid 0.json', 100), ('caf\udce9.json', 100)):
+        info = tarfile.TarInfo(name)
+        info.size = size
+        path.write_bytes(info.tobuf(tarfile.GNU_FORMAT, errors='surrogateescape') + data)
+        with pytest.raises(ValueError, match=r'00000\.tar is not a complete tar') as caught:
+            rebuild_index(tmp_path)
+        str(caught.value).encode()
+
+
+def test_a_dataset_takes_one_writer_at_a_time(tmp_path, random_cloud):
+    with ShardWriter(tmp_path) as writer:
+        writer.write('a', random_cloud(2), captions=['x'])
+        with pytest.raises(FolderInUse, match='in use by this process'):
+            ShardWriter(tmp_path)
+    with ShardWriter(tmp_path) as writer:
+        assert 'a' in writer
+    with pytest.raises(ValueError, match='other settings'):
+        ShardWriter(tmp_path, sh_degree=2)
+    ShardWriter(tmp_path).abort()
+    assert not (tmp_path / '.lock').exists()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from clipgs_plugin.generation.fields import check_fields
 from clipgs_plugin.generation.objects import Listed
 
 # Words of file names that do not describe the object.
@@ -34,7 +35,7 @@ class CaptionRules:
         limit: Maximum number of captions; None keeps all.
 
     Raises:
-        TypeError: A string instead of a list.
+        TypeError: Something else than a list of strings.
         ValueError: An unknown source, a malformed template, or a limit below 1.
     """
 
@@ -44,9 +45,11 @@ class CaptionRules:
     limit: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ('sources', 'templates'):
-            if isinstance(getattr(self, name), str):
-                raise TypeError(f'{name}={getattr(self, name)!r}: expected a list, not a string')
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+                raise TypeError(f'{name}={value!r:.60}: expected a list of strings')
             object.__setattr__(self, name, tuple(getattr(self, name)))  # a config has lists
         unknown = [source for source in self.sources if source not in _RULES]
         if unknown:

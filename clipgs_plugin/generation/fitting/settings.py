@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clipgs_plugin.generation.fields import check_fields
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -64,6 +66,7 @@ class FitSettings:
     average: float = 0.98
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for names, valid, expected in (
                 (('num_gaussians', 'iterations', 'grow_every'), lambda x: x >= 1, 'at least 1'),
                 (('sh_degree',), range(4).__contains__, '0 to 3'),

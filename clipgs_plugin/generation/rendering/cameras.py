@@ -9,6 +9,7 @@ import torch
 from numpy import ndarray
 
 from clipgs_plugin import ops
+from clipgs_plugin.generation.fields import check_fields
 from clipgs_plugin.ops.cameras import sphere_directions
 
 
@@ -41,6 +42,7 @@ class ViewRule:
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.num_views < 1 or self.num_test < 0 or self.size < 1:
             raise ValueError(f'num_views={self.num_views}, num_test={self.num_test}, size={self.size}: expected at '
                              'least 1, 0 and 1')
@@ -48,7 +50,10 @@ class ViewRule:
             raise ValueError(f'fov_degrees={self.fov_degrees}: expected an angle between 0 and 180 degrees')
         if not self.distance > 1:
             raise ValueError(f'distance={self.distance}: expected more than 1, the radius of the objects')
-        background = tuple(float(value) for value in self.background)
+        try:
+            background = tuple(float(value) for value in self.background)
+        except (TypeError, ValueError):
+            background = ()
         if len(background) != 3 or not all(0 <= value <= 1 for value in background):
             raise ValueError(f'background={self.background}: expected three numbers in [0, 1]')
         object.__setattr__(self, 'background', background)  # a config has a list

@@ -18,6 +18,9 @@ from clipgs_plugin.generation.sources.splats import SplatSource
 
 SOURCES = {'mesh': MeshSource, 'points': PointSource, 'splats': SplatSource, 'nerf': NerfSource,
            'colmap': ColmapSource, 'manifest': ManifestSource}
+# Objects in three dimensions that no source reads.
+_UNREAD = ('.3ds', '.3mf', '.abc', '.blend', '.ckpt', '.dae', '.e57', '.fbx', '.iges', '.las', '.laz', '.max', '.pt',
+           '.pts', '.step', '.stp', '.usd', '.usda', '.usdc', '.usdz', '.vtk', '.wrl', '.x3d')
 _MAX_FILES, _MAX_PER_FOLDER = 1000, 50  # so that a folder of images does not hide the files after it
 _NAMES = {kind.__name__: name for name, kind in SOURCES.items()}
 
@@ -45,11 +48,18 @@ def found_sources(root: str | Path) -> dict[str, int]:
     found = Counter(kind for path in islice(_first_files(root), _MAX_FILES) if (kind := _kind(path, root)))
     if not found:
         raise ValueError(f'{root} holds no file that identifies a source; expected meshes, point clouds, splats, posed '
-                         f'images or a manifest; name one of {", ".join(SOURCES)}')
+                         f'images or a manifest; name one of {", ".join(SOURCES)}'
+                         + (f', or convert its files of {", ".join(unread)}' if (unread := unread_files(root)) else ''))
     for decisive in ('nerf', 'colmap'):  # such folders hold images, and often a point cloud
         if found[decisive]:
             return {decisive: found[decisive]}
     return dict(found.most_common())
+
+
+def unread_files(root: str | Path) -> dict[str, int]:
+    """Count the first files of a folder that hold objects but that no source reads, by ending, the most first."""
+    endings = (path.suffix.lower() for path in islice(_first_files(Path(root)), _MAX_FILES))
+    return dict(Counter(ending for ending in endings if ending in _UNREAD).most_common())
 
 
 def _first_files(root: Path) -> Iterator[Path]:
@@ -78,4 +88,4 @@ def _kind(path: Path, root: Path) -> str | None:
 
 
 __all__ = ['SOURCES', 'ColmapSource', 'ManifestSource', 'MeshSource', 'NerfSource', 'PointSource', 'Source',
-           'SplatSource', 'detect_source', 'found_sources']
+           'SplatSource', 'detect_source', 'found_sources', 'unread_files']

@@ -20,7 +20,7 @@ from clipgs_plugin.registry import TASK_UTILS
 
 CAMERA_FILES = ('cameras.bin', 'cameras.txt')
 MODEL_FOLDERS = ('sparse/0', 'sparse', '')
-_IMAGES = 'images'
+_IMAGES, _MAX_NAME = 'images', 1000
 # Indexed by the model id of binary files.
 _MODEL_IDS = ('SIMPLE_PINHOLE', 'PINHOLE', 'SIMPLE_RADIAL', 'RADIAL', 'OPENCV', 'OPENCV_FISHEYE', 'FULL_OPENCV', 'FOV',
               'SIMPLE_RADIAL_FISHEYE', 'RADIAL_FISHEYE', 'THIN_PRISM_FISHEYE', 'RAD_TAN_THIN_PRISM_FISHEYE')
@@ -116,7 +116,7 @@ def _find_model(folder: Path) -> tuple[Path, str] | None:
 
 def _parameter_names(where: str, model: str) -> tuple[str, ...]:
     if model not in CAMERA_MODELS:
-        raise ValueError(f'{where}: camera model {model}, expected one of {", ".join(CAMERA_MODELS)}; '
+        raise ValueError(f'{where}: camera model {model[:100]}, expected one of {", ".join(CAMERA_MODELS)}; '
                          f'{UNDISTORT_REMEDY}')
     return CAMERA_MODELS[model]
 
@@ -168,7 +168,7 @@ def _parse_numbers(where: str, fields: Sequence[str], count: int, kind: type = f
     except ValueError:
         values = ()
     if len(values) < count:
-        raise ValueError(f'{where}: expected {count} numbers, got {" ".join(fields[:count])!r}')
+        raise ValueError(f'{where}: expected {count} numbers, got {" ".join(fields[:count])[:100]!r}')
     return values
 
 
@@ -178,7 +178,7 @@ def _read_text_cameras(file: Path) -> dict[int, _Camera]:
         if line:
             fields = line.split()
             if len(fields) < 4:
-                raise ValueError(f'{where}: expected a number, model, width, height and parameters, got {line!r}')
+                raise ValueError(f'{where}: expected a number, model, width, height and parameters, got {line[:100]!r}')
             _parameter_names(where, fields[1])
             number, width, height = _parse_numbers(where, [fields[0], *fields[2:4]], 3, int)
             values = _parse_numbers(where, fields[4:], len(fields) - 4)
@@ -194,7 +194,8 @@ def _read_text_poses(file: Path) -> list[_Pose]:
             continue
         fields = line.split(maxsplit=9)
         if len(fields) != 10:
-            raise ValueError(f'{where}: expected a number, quaternion, translation, camera and name, got {line!r}')
+            raise ValueError(f'{where}: expected a number, quaternion, translation, camera and name, got '
+                             f'{line[:100]!r}')
         pose = _parse_numbers(where, fields[1:], 7)
         (camera,) = _parse_numbers(where, fields[8:], 1, int)
         poses.append(_Pose(fields[9], camera, pose[:4], pose[4:]))
@@ -240,6 +241,8 @@ class _Reader:
     def text(self) -> str:
         end = self.data.find(b'\0', self.position)
         start = self.skip((end if end >= 0 else len(self.data)) + 1 - self.position)
+        if end - start > _MAX_NAME:
+            raise ValueError(f'{self.file}: the name of an image has {end - start} bytes; it is damaged')
         try:
             return self.data[start:end].decode('utf-8')
         except UnicodeDecodeError as error:

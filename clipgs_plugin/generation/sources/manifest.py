@@ -16,6 +16,7 @@ from clipgs_plugin.generation.sources import colmap, nerf
 from clipgs_plugin.generation.sources.base import Source
 from clipgs_plugin.generation.sources.listing import clean_uid
 from clipgs_plugin.io import ply
+from clipgs_plugin.io.arrays import one_line
 from clipgs_plugin.io.sog import META
 from clipgs_plugin.registry import TASK_UTILS
 
@@ -201,7 +202,7 @@ def _read_csv(path: Path, columns: Mapping[str, str]) -> dict[str, list]:
                                      'put quotes round values with a comma')
                 rows.append([value or None for value in row])
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f'{path}: not a table in UTF-8 ({error})') from None
+        raise ValueError(f'{path}: not a table in UTF-8 ({one_line(error)})') from None
     if not rows:
         raise ValueError(f'{path}: the manifest is empty')
     names = [name or '' for name in rows[0]]
@@ -223,8 +224,9 @@ def _read_parquet(path: Path) -> dict[str, list]:
     import pyarrow.parquet as pq
     try:
         return pq.read_table(path).to_pydict()
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f'{path}: not a Parquet table ({error}); it is damaged or has the wrong suffix') from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path}: not a Parquet table ({one_line(error)}); it is damaged or has the wrong '
+                         'suffix') from None
 
 
 def _check_distinct(path: Path, uids: Sequence[str], originals: Sequence[str]) -> None:

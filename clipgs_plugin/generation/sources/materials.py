@@ -11,6 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 from clipgs_plugin.generation.sources.mesh_formats import stl_colors
+from clipgs_plugin.io.arrays import one_line
 from clipgs_plugin.structures import MISSING_COLOR
 
 # Extensions that a file may require; all others change the geometry or the images.
@@ -100,7 +101,7 @@ def prepare_gltf(path: Path, data: bytes) -> tuple[bytes, list[dict]]:
                              'download it again')
         text, rest = data[20:20 + size], data[20 + size:length]
     try:
-        header = json.loads(text)
+        header = _parse_header(path, text)
         _check_extensions(path, header)
         materials = [_base_color(material) for material in header.get('materials', [])]
         materials.append({**_base_color({}), 'is_default': True})
@@ -113,13 +114,22 @@ def prepare_gltf(path: Path, data: bytes) -> tuple[bytes, list[dict]]:
                 primitive.setdefault('material', len(materials) - 1)
                 _choose_coordinates(path, header, primitive, materials[primitive['material']])
         text = json.dumps(header).encode()
-    except (KeyError, IndexError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f'{path} cannot be read as glTF ({type(error).__name__}: {error}); it is broken') from error
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f'{path} cannot be read as glTF ({type(error).__name__}: {one_line(error)}); it is '
+                         'broken') from error
     if not binary:
         return text, materials
     text += b' ' * (-len(text) % 4)
     chunks = len(text).to_bytes(4, 'little') + b'JSON' + text + rest
     return b'glTF' + (2).to_bytes(4, 'little') + (12 + len(chunks)).to_bytes(4, 'little') + chunks, materials
+
+
+def _parse_header(path: Path, text: bytes) -> dict:
+    """Parse the JSON of a file; some exporters write NaN into parts that nothing reads."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} cannot be read as glTF ({one_line(error)}); it is broken') from error
 
 
 def gltf_look(path: Path, mesh, materials: list[dict], textures: dict[tuple, ndarray],

@@ -19,6 +19,7 @@ from clipgs_plugin.generation.sources.base import check_axis
 from clipgs_plugin.generation.sources.listing import find_files, list_files
 from clipgs_plugin.generation.sources.materials import Look, gltf_look, mesh_look, prepare_gltf
 from clipgs_plugin.generation.sources.mesh_formats import check_stl, read_off
+from clipgs_plugin.io.arrays import one_line
 from clipgs_plugin.registry import TASK_UTILS
 
 # Names without meaning; the folder names the object instead.
@@ -102,12 +103,13 @@ class MeshSource:
             mesh = scene.geometry[geometry]
             if not len(getattr(mesh, 'faces', ())):
                 points += len(getattr(mesh, 'vertices', ()))
-            elif materials is not None:
+                continue
+            _check_faces(path, mesh)
+            if materials is not None:
                 look = gltf_look(path, mesh, materials, textures, self._report_missing)
-                parts.append(_make_part(path, mesh, np.asarray(matrix, np.float64), look))
             else:
                 look = mesh_look(path, mesh, textures, data[:80] if kind == 'stl' else b'')
-                parts.append(_make_part(path, mesh, np.asarray(matrix, np.float64), look))
+            parts.append(_make_part(path, mesh, np.asarray(matrix, np.float64), look))
         if not parts:
             content = f'{points} points and no faces: it is a point cloud or a splat' if points else 'no faces'
             raise ValueError(f'{path} holds {content}; read point clouds with PointSource and splats with SplatSource')
@@ -189,20 +191,25 @@ def _read_scene(path: Path, kind: str, data: bytes, resolver: _Resolver):
             scene = trimesh.load_scene(io.BytesIO(data), file_type=kind, resolver=resolver, process=False)
         return scene, [scene.graph[name] for name in scene.graph.nodes_geometry]
     except Exception as error:  # trimesh passes on every kind of error that a damaged file causes
-        raise ValueError(f'{path} cannot be read as .{kind} ({type(error).__name__}: {error}); it is probably '
-                         'truncated or not what its ending says') from error
+        raise ValueError(f'{path} cannot be read as .{kind} ({type(error).__name__}: {one_line(error)}); it is '
+                         'probably truncated or not what its ending says') from error
 
 
 # Triangles
 
-def _make_part(path: Path, mesh, matrix: ndarray, look: Look) -> MeshPart:
-    """Transform a mesh of trimesh by the matrix (4, 4) of its node, and gather its corners."""
-    faces = np.asarray(mesh.faces, np.int64)
-    vertices = np.asarray(mesh.vertices, np.float64)
+def _check_faces(path: Path, mesh) -> None:
+    """Check that the vertices of a mesh of trimesh have three numbers, and that its faces are on its vertices."""
+    faces, vertices = np.asarray(mesh.faces), np.asarray(mesh.vertices)
     if vertices.ndim != 2 or vertices.shape[1] != 3:
         raise ValueError(f'{path} has vertices of shape {vertices.shape}, expected three numbers each; it is broken')
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        raise ValueError(f'{path} has a face on vertex {faces.max()} of {len(vertices)}; it is broken')
+    if faces.ndim != 2 or faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= len(vertices):
+        raise ValueError(f'{path} has faces of shape {faces.shape} on vertex {faces.max()} of {len(vertices)}; it is '
+                         'broken')
+
+
+def _make_part(path: Path, mesh, matrix: ndarray, look: Look) -> MeshPart:
+    """Transform a mesh of trimesh by the matrix (4, 4) of its node, and gather its corners."""
+    faces, vertices = np.asarray(mesh.faces, np.int64), np.asarray(mesh.vertices, np.float64)
     with np.errstate(over='ignore', invalid='ignore'):  # refused below
         triangles = (vertices @ matrix[:3, :3].T + matrix[:3, 3])[faces]
         finite = np.isfinite(triangles.astype(np.float32)).all((1, 2))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
+from clipgs_plugin.io.arrays import one_line
 from clipgs_plugin.structures import MISSING_COLOR
 
 _OFF = re.compile(r'(ST)?(C)?(N)?(4)?(n)?OFF\s*(BINARY\b)?')
@@ -56,7 +57,7 @@ def read_off(path: Path, data: bytes) -> Off:
         colors = table[:, 6:10] if header[3] else table[:, 3:7]
         faces, face_colors = _split_polygons(polygons)
     except (ValueError, IndexError, OverflowError) as error:
-        raise ValueError(f'{path} cannot be read as .off: {error}') from error
+        raise ValueError(f'{path} cannot be read as .off: {one_line(error)}') from error
     if table.shape[1] < 3:
         raise ValueError(f'{path}: its vertices have {table.shape[1]} numbers, expected 3; it is broken')
     if len(faces) and not 0 <= faces.min() <= faces.max() < len(table):

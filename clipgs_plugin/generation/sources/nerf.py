@@ -1,7 +1,6 @@
 """Source of posed images in the layouts of NeRF, instant-ngp and nerfstudio."""
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +12,11 @@ from clipgs_plugin.generation.objects import Points
 from clipgs_plugin.generation.sources.lens_distortion import CAMERA_MODELS, UNDISTORT_REMEDY, Lens
 from clipgs_plugin.generation.sources.points import read_points
 from clipgs_plugin.generation.sources.posed_images import PosedSource, View, find_mask, image_size, scale_camera
+from clipgs_plugin.io.checked_json import read_json
 from clipgs_plugin.registry import TASK_UTILS
 
 CAMERA_FILES = ('transforms.json', 'transforms_train.json', 'transforms_val.json', 'transforms_test.json')
+_MAX_NAME, _MODEL = 1000, (str, None)
 _ENDINGS = ('.png', '.jpg', '.jpeg', '.webp', '.PNG', '.JPG', '.JPEG')  # tried for names without an ending
 
 
@@ -60,13 +61,7 @@ class NerfSource(PosedSource):
             raise FileNotFoundError(f'{folder}: no transforms.json, and no transforms_SPLIT.json for '
                                     f'splits={list(self.splits)}; name the splits it has')
         for file in files:
-            try:
-                scene = json.loads(file.read_text(encoding='utf-8'))
-            except ValueError as error:
-                raise ValueError(f'{file}: not JSON ({error})') from error
-            frames = scene.get('frames') if isinstance(scene, dict) else None
-            if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
-                raise ValueError(f"{file}: expected an object with a list of objects 'frames'")
+            scene = read_json(file, schema={'frames': [{'camera_model?': _MODEL}], 'camera_model?': _MODEL})
             yield file, scene
 
     def _read_cameras(self, folder: Path) -> list[View]:
@@ -79,7 +74,11 @@ class NerfSource(PosedSource):
     def _read_points(self, folder: Path) -> Points | None:
         for file, scene in self._read_scenes(folder):
             if scene.get('ply_file_path'):
-                return read_points(_find_file(file, str(file), scene, 'ply_file_path', ()))
+                path = _find_file(file, str(file), scene, 'ply_file_path', ())
+                try:
+                    return read_points(path)
+                except ValueError as error:
+                    raise ValueError(f'{file}: its ply_file_path cannot be read: {error}') from error
         return None
 
 
@@ -95,7 +94,10 @@ def _read_frame(file: Path, where: str, frame: dict, scene: dict) -> View:
     merged = {**scene, **frame}
     path = _find_file(file, where, frame, 'file_path')
     mask = _find_file(file, where, frame, 'mask_path') if frame.get('mask_path') else None
-    size = image_size(path)
+    try:
+        size = image_size(path)
+    except ValueError as error:
+        raise ValueError(f'{where}: {error}') from error
     declared = tuple(int(_positive(where, merged, key)) if key in merged else pixels
                      for key, pixels in zip('wh', size))
     center = [_positive(where, merged, key) if key in merged else pixels / 2
@@ -142,15 +144,15 @@ def _positive(where: str, level: dict, key: str) -> float:
 def _finite(where: str, level: dict, key: str) -> float:
     value = level[key]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f'{where}: {key!r} is {value!r}, expected a number')
+        raise ValueError(f'{where}: {key!r} is {value!r:.100}, expected a number')
     return float(value)
 
 
 def _find_file(file: Path, where: str, level: dict, key: str, endings: Sequence[str] = _ENDINGS) -> Path:
     """Find the file that a frame names relative to its camera file, with or without its ending."""
     name = level.get(key)
-    if not isinstance(name, str) or not name:
-        raise ValueError(f'{where}: {key!r} is {name!r}, expected the name of a file')
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
+        raise ValueError(f'{where}: {key!r} is {name!r:.100}, expected the name of a file')
     path = file.parent / name.replace('\\', '/')
     for ending in ('', *endings):
         if (found := path.with_name(path.name + ending)).is_file():
@@ -168,7 +170,8 @@ def _read_viewmat(where: str, frame: dict) -> ndarray:
     except (TypeError, ValueError):
         matrix = np.empty(0)
     if matrix.shape not in ((4, 4), (3, 4)) or not np.isfinite(matrix).all():
-        raise ValueError(f"{where}: 'transform_matrix' is {frame['transform_matrix']!r}, expected 4 x 4 finite numbers")
+        raise ValueError(f"{where}: 'transform_matrix' is {frame['transform_matrix']!r:.100}, expected 4 x 4 "
+                         'finite numbers')
     # A scaled camera sees the same image.
     axes = matrix[:3, :3] / np.maximum(np.linalg.norm(matrix[:3, :3], axis=0), 1e-12)
     if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3 or np.linalg.det(axes) < 0:

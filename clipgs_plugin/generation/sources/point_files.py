@@ -16,6 +16,7 @@ from numpy import ndarray
 from clipgs_plugin.generation.arrays import unit_vectors
 from clipgs_plugin.generation.objects import Points
 from clipgs_plugin.io import ply
+from clipgs_plugin.io.arrays import one_line
 
 _PLY_COLUMNS = dict(
     colors=(('red', 'green', 'blue'), ('r', 'g', 'b'), ('diffuse_red', 'diffuse_green', 'diffuse_blue')),
@@ -99,7 +100,8 @@ def _read_ply(path: Path) -> dict[str, ndarray]:
     if {'f_dc_0', 'opacity'} <= set(names) or 'packed_position' in names:
         raise ValueError(f'{path}: holds Gaussians, not points; read it as a splat')
     if not {'x', 'y', 'z'} <= set(names):
-        raise ValueError(f'{path}: its vertices have {", ".join(names) or "no scalar properties"}, expected x, y, z')
+        raise ValueError(f'{path}: its vertices have {", ".join(names)[:200] or "no scalar properties"}, expected x, '
+                         'y, z')
     table = file.read().get('vertex')
     if table is None:
         raise ValueError(f'{path}: an element with a list comes before its vertices; export it with the vertices first')
@@ -118,7 +120,7 @@ def _read_text(path: Path) -> dict[str, ndarray]:
         table = np.loadtxt(io.BytesIO(data), np.float64, ndmin=2)
     except ValueError as error:
         raise ValueError(f'{path}: not a table of numbers with one point per line '
-                         f'({str(error).splitlines()[0]})') from None
+                         f'({one_line(error)})') from None
     return split_columns(str(path), table)
 
 
@@ -143,7 +145,7 @@ def _read_pcd(path: Path) -> dict[str, ndarray]:
         if len(rows) < total:
             raise ValueError(f'header promises {total} points, the file holds {len(rows)}; it is probably truncated')
     except (KeyError, IndexError, ValueError, TypeError, struct.error, MemoryError) as error:
-        raise ValueError(f'{path}: not a readable PCD file ({error}); download or export it again') from None
+        raise ValueError(f'{path}: not a readable PCD file ({one_line(error)}); download or export it again') from None
     arrays = dict(positions=np.stack([rows[name][:, 0] for name in 'xyz'], axis=1))
     if (color := next((name for name in ('rgb', 'rgba') if name in names), None)) is not None:
         if row[color].itemsize != 4:

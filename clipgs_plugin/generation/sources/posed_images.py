@@ -15,6 +15,7 @@ from clipgs_plugin.generation.sources.base import check_axis
 from clipgs_plugin.generation.sources.lens_distortion import Lens, undistort
 from clipgs_plugin.generation.sources.listing import list_files
 from clipgs_plugin.generation.sources.visual_hull import points_of_object
+from clipgs_plugin.io.arrays import one_line
 
 _MAX_STRETCH = 1.05  # images whose aspect ratios differ by more are not brought to one size
 _MASKS = 'masks'     # folder below the object's
@@ -161,7 +162,7 @@ def read_views(views: Sequence[View], size: int | None = None) -> PosedImages:
     """
     width, height = _common_size(views, size)
     images = np.empty((len(views), height, width, 4), np.float32)
-    intrinsics = np.empty((len(views), 3, 3), np.float32)
+    intrinsics = np.empty((len(views), 3, 3))
     for i, view in enumerate(views):
         pixels, matrix = _read_rgba(view), view.intrinsics
         if view.lens is not None:
@@ -172,7 +173,13 @@ def read_views(views: Sequence[View], size: int | None = None) -> PosedImages:
                 raise ValueError(f'{view.path}: {error}') from error
         intrinsics[i] = _scale(matrix, pixels.shape[1::-1], (width, height))
         images[i] = _resize(pixels, width, height)
-    viewmats = np.stack([view.viewmat for view in views]).astype(np.float32)
+    with np.errstate(over='ignore'):
+        viewmats = np.stack([view.viewmat for view in views]).astype(np.float32)
+        intrinsics = intrinsics.astype(np.float32)
+    finite = np.isfinite(viewmats).all((1, 2)) & np.isfinite(intrinsics).all((1, 2))
+    if not finite.all():
+        raise ValueError(f'{views[int(finite.argmin())].path}: its camera has numbers beyond float32; correct the '
+                         'camera file')
     return PosedImages(images, viewmats, intrinsics)
 
 
@@ -180,7 +187,7 @@ def _open_image(path: Path) -> Image.Image:
     try:
         return Image.open(path)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f'{path}: not an image that Pillow reads ({error})') from error
+        raise ValueError(f'{path}: not an image that Pillow reads ({one_line(error)})') from error
 
 
 def _decode(path: Path, mode: str) -> ndarray:
@@ -192,7 +199,10 @@ def _decode(path: Path, mode: str) -> ndarray:
                 return grey if mode == 'L' else np.stack([grey, grey, grey, np.ones_like(grey)], -1)
             return np.asarray(image.convert(mode), np.float32) / 255
         except (OSError, ValueError, SyntaxError) as error:
-            raise ValueError(f'{path}: damaged image ({error})') from error
+            raise ValueError(f'{path}: damaged image ({one_line(error)})') from error
+        except MemoryError as error:
+            raise ValueError(f'{path}: {image.width} x {image.height} pixels do not fit into memory; give a smaller '
+                             'image') from error
 
 
 def _read_rgba(view: View) -> ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
+from clipgs_plugin.triplets.features import read_teacher
 from clipgs_plugin.triplets.inspection.result import describe
 from clipgs_plugin.triplets.layout import FEATURES, TEACHER, feature_path
 
@@ -21,9 +22,9 @@ def load_teachers(root: Path, shards: Sequence[int]) -> tuple[dict[str, int], li
     widths, problems = {}, []
     for folder in sorted(path for path in (root / FEATURES).glob('*') if path.is_dir()):
         try:
-            teacher = json.loads((folder / TEACHER).read_text(encoding='utf-8'))
+            teacher = read_teacher(folder / TEACHER)
             name, widths[folder.name] = teacher['name'], teacher['width']
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             problems.append(f'features of {folder.name}: {TEACHER} cannot be read ({describe(error)})')
             continue
         if name != folder.name:

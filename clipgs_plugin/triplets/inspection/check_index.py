@@ -4,13 +4,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clipgs_plugin.triplets.index import read_index
+from clipgs_plugin.triplets.index import REBUILD, read_index
+from clipgs_plugin.triplets.inspection.result import describe
 from clipgs_plugin.triplets.layout import INDEX
-
-# Early datasets lack the other measures.
-_REQUIRED = ['uid', 'shard', 'category', 'split', 'psnr', 'num_gaussians', 'num_captions', 'gaussians_offset',
-             'gaussians_size', 'record_offset', 'record_size', 'view_offsets', 'view_sizes']
-_REBUILD = 'clipgs_plugin.triplets.rebuild_index rebuilds it'
 
 
 def load_index(root: Path) -> tuple[object | None, list[str]]:
@@ -19,18 +15,13 @@ def load_index(root: Path) -> tuple[object | None, list[str]]:
     Returns:
         The Arrow table, None if it is unusable, and the problems.
     """
-    import pyarrow as pa
     try:
-        table = read_index(root)
-        table.select(_REQUIRED)
-        if not pa.types.is_integer(table['shard'].type):
-            raise pa.ArrowInvalid(f'shard is of type {table["shard"].type}')
+        return read_index(root), []
     except FileNotFoundError:
         return None, [f'{INDEX} is missing: the run that writes the dataset has not finished; resume it, or use '
                       'clipgs_plugin.triplets.rebuild_index']
-    except (pa.ArrowException, OSError, KeyError) as error:
-        return None, [f'{INDEX} cannot be read ({error}); {_REBUILD}']
-    return table, []
+    except (OSError, ValueError) as error:
+        return None, [describe(error)]
 
 
 def compare_uids(rows: list[dict], indexed: list[dict]) -> Iterator[str]:
@@ -41,7 +32,7 @@ def compare_uids(rows: list[dict], indexed: list[dict]) -> Iterator[str]:
         if extra:
             objects = f'{len(extra)} object{"s" * (len(extra) != 1)}'
             yield (f'{INDEX} {reason.format(objects)}, the first {min(extra)}; it may belong to another dataset; '
-                   f'{_REBUILD}')
+                   f'{REBUILD}')
     common = set(uids) & set(index_uids)
     if [uid for uid in uids if uid in common] != [uid for uid in index_uids if uid in common]:
         yield f'{INDEX} lists the objects in another order than the shard'

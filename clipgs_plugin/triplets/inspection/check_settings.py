@@ -1,7 +1,6 @@
 """Checks of ``dataset.json``: its settings, cameras and counts."""
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,11 +25,7 @@ def load_settings(root: Path) -> tuple[dict, list[str]]:
         FileNotFoundError: The folder has no ``dataset.json``.
         ValueError: The file is not JSON, or has another format.
     """
-    try:
-        settings = read_settings(root)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{root / SETTINGS} cannot be read ({error}); resume the run that made the dataset, which '
-                         'rewrites it, or copy it from a dataset with the same settings') from error
+    settings = read_settings(root, schema={})
     problems = []
     for name, default in _DEFAULTS.items():
         if not isinstance(settings.get(name), type(default)):

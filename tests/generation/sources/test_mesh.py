@@ -628,3 +628,23 @@ def test_scanned_objects_are_listed_and_read(data):
     assert abs(len(joined(mesh)) - faces) <= 5 and mesh.parts[0].texture.shape == (256, 256, 4)
     np.testing.assert_allclose(joined(mesh).min((0, 1)), np.min(corners, 0), atol=1e-6)
     np.testing.assert_allclose(joined(mesh).max((0, 1)), np.max(corners, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize('colors', [[], ['red', 'green', 'blue']])
+def test_faces_on_missing_vertices_are_refused(tmp_path, colors):
+    import plyfile
+    vertices = np.zeros(3, [*((name, 'f4') for name in 'xyz'), *((name, 'u1') for name in colors)])
+    faces = np.empty(1, [('vertex_indices', 'O')])
+    faces['vertex_indices'] = [np.array([0, 1, 48627], np.int32)]
+    plyfile.PlyData([plyfile.PlyElement.describe(vertices, 'vertex'), plyfile.PlyElement.describe(faces, 'face')],
+                    byte_order='<').write(tmp_path / 'a.ply')
+    with pytest.raises(ValueError, match=r'a\.ply has faces of shape \(1, 3\) on vertex 48627 of 3; it is broken'):
+        load(tmp_path / 'a.ply')
+
+
+@pytest.mark.parametrize('text', ['[' * 100_000, '{"asset": ' + '1' * 5000 + '}'])
+def test_gltf_whose_json_is_no_gltf_is_refused(tmp_path, text):
+    (tmp_path / 'a.gltf').write_text(text)
+    with pytest.raises(ValueError, match=r'a\.gltf cannot be read as glTF \(.*; it is broken') as caught:
+        load(tmp_path / 'a.gltf')
+    assert len(str(caught.value)) < 400

@@ -507,3 +507,23 @@ def test_an_archive_is_read_once(tmp_path):
     for listed in PointSource().list(path):
         pickle.loads(pickle.dumps(PointSource())).load(listed)  # as a worker has a copy for every object
     assert points._read_archive.cache_info().misses == before + 1
+
+
+@pytest.mark.parametrize('columns, message', [
+    (dict(names=np.array([b'a', b'b'])), r'names are \|S1'),
+    (dict(labels=np.array([0, 1]), classes=np.array('chair')), 'classes are .* of shape'),
+    (dict(labels=np.array([0, 1]), classes=np.array([1.0, 2.0])), 'classes are float64')])
+def test_names_and_classes_that_are_no_text_are_refused(tmp_path, columns, message):
+    np.savez(tmp_path / 'set.npz', points=np.stack([XYZ] * 2), **columns)
+    assert len(PointSource().list(tmp_path)) == 1
+    with pytest.raises(ValueError, match=rf'set\.npz: {message}'):
+        read_points(tmp_path / 'set.npz')
+
+
+def test_an_archive_that_inflates_beyond_reason_is_refused_unread(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'a.npz', 'w', zipfile.ZIP_DEFLATED) as archive, \
+            archive.open('points.npy', 'w') as member:
+        for _ in range(200):
+            member.write(bytes(1 << 20))
+    with pytest.raises(ValueError, match=r'a\.npz: not an \.npz archive \(its .* promise 209715200 bytes'):
+        read_points(tmp_path / 'a.npz')
