@@ -31,7 +31,7 @@ from clipgs_plugin.triplets.layout import FAILED, SETTINGS, TIMINGS, part_path
 from clipgs_plugin.triplets.settings import read_settings
 from clipgs_plugin.triplets.writer import ShardWriter
 
-VERSION = '2'  # raised when the same files and settings begin to give other bytes
+VERSION = '3'  # raised when the same files and settings begin to give other bytes
 
 
 @dataclass
