@@ -100,7 +100,7 @@ class Ply:
                 values = np.array(block, dtype=np.float64).reshape(element.count, width)
             except ValueError as error:
                 raise ValueError(f'{self.path}: element {element.name!r} holds a word that is not a number '
-                                 f'({error}); export the file again') from None
+                                 f'({str(error)[:100]}); export the file again') from None
             table = np.empty(element.count, element.dtype)
             for column, name in enumerate(element.properties):
                 table[name] = values[:, column]

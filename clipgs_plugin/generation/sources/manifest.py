@@ -224,7 +224,7 @@ def _read_parquet(path: Path) -> dict[str, list]:
     import pyarrow.parquet as pq
     try:
         return pq.read_table(path).to_pydict()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f'{path}: not a Parquet table ({one_line(error)}); it is damaged or has the wrong '
                          'suffix') from None
 

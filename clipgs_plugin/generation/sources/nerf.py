@@ -16,7 +16,7 @@ from clipgs_plugin.io.checked_json import read_json
 from clipgs_plugin.registry import TASK_UTILS
 
 CAMERA_FILES = ('transforms.json', 'transforms_train.json', 'transforms_val.json', 'transforms_test.json')
-_MAX_NAME = 1000
+_MAX_NAME, _MODEL = 1000, (str, None)
 _ENDINGS = ('.png', '.jpg', '.jpeg', '.webp', '.PNG', '.JPG', '.JPEG')  # tried for names without an ending
 
 
@@ -61,7 +61,7 @@ class NerfSource(PosedSource):
             raise FileNotFoundError(f'{folder}: no transforms.json, and no transforms_SPLIT.json for '
                                     f'splits={list(self.splits)}; name the splits it has')
         for file in files:
-            scene = read_json(file, schema=dict(frames=[dict]))
+            scene = read_json(file, schema={'frames': [{'camera_model?': _MODEL}], 'camera_model?': _MODEL})
             yield file, scene
 
     def _read_cameras(self, folder: Path) -> list[View]:
@@ -74,7 +74,11 @@ class NerfSource(PosedSource):
     def _read_points(self, folder: Path) -> Points | None:
         for file, scene in self._read_scenes(folder):
             if scene.get('ply_file_path'):
-                return read_points(_find_file(file, str(file), scene, 'ply_file_path', ()))
+                path = _find_file(file, str(file), scene, 'ply_file_path', ())
+                try:
+                    return read_points(path)
+                except ValueError as error:
+                    raise ValueError(f'{file}: its ply_file_path cannot be read: {error}') from error
         return None
 
 

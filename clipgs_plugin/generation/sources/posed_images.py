@@ -200,6 +200,9 @@ def _decode(path: Path, mode: str) -> ndarray:
             return np.asarray(image.convert(mode), np.float32) / 255
         except (OSError, ValueError, SyntaxError) as error:
             raise ValueError(f'{path}: damaged image ({one_line(error)})') from error
+        except MemoryError as error:
+            raise ValueError(f'{path}: {image.width} x {image.height} pixels do not fit into memory; give a smaller '
+                             'image') from error
 
 
 def _read_rgba(view: View) -> ndarray:

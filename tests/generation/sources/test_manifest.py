@@ -270,3 +270,13 @@ def test_the_up_axis_reaches_the_sources_of_all_endings(folder):
     for x in source.list(folder / 'm.csv'):
         source.load(x)
     assert {type(s): s.up for s in source._sources.values()} == {PointSource: '-z', SplatSource: '-z'}
+
+
+def test_a_parquet_manifest_whose_text_is_no_text_is_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    damaged = pa.array([b'a\xff.ply']).view(pa.string())
+    pq.write_table(pa.table(dict(path=damaged)), tmp_path / 'm.parquet')
+    with pytest.raises(ValueError, match=r'm\.parquet: not a Parquet table') as caught:
+        ManifestSource().list(tmp_path / 'm.parquet')
+    assert not isinstance(caught.value, UnicodeError)
