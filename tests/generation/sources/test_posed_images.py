@@ -471,7 +471,7 @@ BAD_NERF = {
                                r'1\.png: its camera has numbers beyond float32'),
     'a name of 5000 letters': (edit(frames=[dict(file_path='a' * 5000)]), ValueError, 'file_path. is .{100}, expected'),
     'points of another kind': (edit(ply_file_path='images/1.png'), ValueError, 'json: its ply_file_path cannot be'),
-    'camera model is a list': (edit(camera_model=[]), ValueError, 'camera_model is a list of 0, expected a string or'),
+    'camera model is a list': (edit(camera_model=[]), ValueError, 'camera_model is a list of 0, expected a string'),
     'no frames': (edit(frames=None), ValueError, 'frames is missing, expected a list'),
     'empty frames': (edit(frames=[]), ValueError, 'its cameras name no images'),
     'no focal length': (edit(fl_x=None), ValueError, "frame 0: neither 'fl_x' nor 'camera_angle_x'"),
