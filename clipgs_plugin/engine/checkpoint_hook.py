@@ -1,4 +1,4 @@
-"""Checkpoints that a killed run leaves whole, and a best one that it does not lose."""
+"""Checkpoints that survive a kill at any time."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,7 +15,7 @@ _VALIDATED = 'validated_step'
 
 
 class WholeFileBackend(LocalBackend):
-    """Local files that appear under their names when they are whole."""
+    """Local files that appear under their names when they are complete."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         path = Path(filepath)
@@ -27,7 +27,7 @@ register_backend(_BACKEND, WholeFileBackend, force=True)
 
 
 class _RemoveLater:
-    """File backend that keeps the files which it is told to remove, until :meth:`flush`."""
+    """File backend that postpones removals until :meth:`flush`."""
 
     def __init__(self, backend):
         self._backend = backend
@@ -50,12 +50,12 @@ class _RemoveLater:
 
 @HOOKS.register_module()
 class WholeCheckpointHook(CheckpointHook):
-    """CheckpointHook for runs that may be killed at any time: resumed, they end with the best checkpoint.
+    """CheckpointHook for runs that may be killed at any time and still end with the best checkpoint.
 
-    mmengine's hook writes files in place, and removes the best checkpoint before it writes a better one. A run that is
-    killed between a checkpoint and its validation never validates that model. With this hook a file is whole or absent,
-    the better checkpoint is written before the other is removed, and a resumed run first makes up for a validation
-    that its checkpoint does not know of.
+    The hook of mmengine writes files in place, and removes the best checkpoint before it writes a better one. A run
+    that is killed between a checkpoint and its validation never validates that model. With this hook a file is
+    complete or absent, a better checkpoint is written before the other is removed, and a resumed run first repeats a
+    validation that is missing in its checkpoint.
 
     The arguments are those of mmengine's ``CheckpointHook``.
     """
@@ -64,11 +64,12 @@ class WholeCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if type(self.file_backend) is LocalBackend and self.backend_args is None:
             self.backend_args = {'backend': _BACKEND}
-            if is_main_process():  # what a killed run was writing
-                for path in Path(self.out_dir).glob(f'.*.pth.{"?" * 32}'):
-                    path.unlink()
+            if is_main_process():  # temporary files of a killed run
+                for pattern in ('.*.pth.tmp', f'.*.pth.{"?" * 32}'):
+                    for path in Path(self.out_dir).glob(pattern):
+                        path.unlink()
         if _validation_is_due(runner, self.by_epoch):
-            runner.logger.info('The checkpoint was saved before its validation, which comes now')
+            runner.logger.info('The checkpoint was saved before its validation, which is run now')
             # With a last checkpoint the outcome is saved into it.
             self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')
             runner.val_loop.run()
@@ -95,7 +96,7 @@ def _step(runner, by_epoch: bool) -> int:
 
 
 def _validation_is_due(runner, by_epoch: bool) -> bool:
-    """Return True if the loop validates after the step of a resumed run, and the checkpoint is from before that."""
+    """Check if a resumed run is at a step with a validation that its checkpoint lacks."""
     step, loop = _step(runner, by_epoch), runner.train_loop
     last = loop.max_epochs if by_epoch else loop.max_iters
     return (runner.val_loop is not None and step > 0 and step >= loop.val_begin

@@ -8,34 +8,25 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from clipgs_plugin.io.lock import folder_lock
+
 _RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 TRACEBACK = 'traceback.txt'
 
 
 @contextlib.contextmanager
 def claimed(work_dir: str | Path) -> Iterator[None]:
-    """Hold the work dir of a run; within the context no other run gets it.
+    """Hold the lock of a run's work dir, which is made if it is missing.
 
-    The system releases it when the process ends, however it ends. Of several processes of a launcher, the main one
-    holds it. Windows has no such locks, and there nothing is held.
+    Of several processes of a launcher, the main one holds it.
 
     Raises:
-        ValueError: Another run holds the folder.
+        FolderInUse: Another run holds the folder.
         OSError: The folder cannot be made or written.
     """
-    path = Path(work_dir) / '.lock'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if any(os.environ.get(name, '0') != '0' for name in _RANKS):
-        yield
-        return
-    with path.open('a') as file:
-        with contextlib.suppress(ModuleNotFoundError):
-            import fcntl
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(f'{work_dir} is the work dir of a run that is still going on; wait for its end, or '
-                                 'name another with --work-dir') from error
+    Path(work_dir).mkdir(parents=True, exist_ok=True)
+    is_main = all(os.environ.get(name, '0') == '0' for name in _RANKS)
+    with folder_lock(work_dir) if is_main else contextlib.nullcontext():
         yield
 
 
