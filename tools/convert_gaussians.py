@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -96,7 +97,7 @@ def _check_outputs(args: argparse.ArgumentParser, jobs: list[tuple[Path, Path]],
     from clipgs_plugin.io import sog
     inputs = {(source / sog.META if source.is_dir() else source).resolve() for source, _ in jobs}
     for _, target in jobs:
-        if not target.exists():
+        if not os.path.exists(target):  # a name that is too long is an error of its own file, later
             continue
         if target.resolve() in inputs:
             args.error(f'{target} is an input, which is never replaced; name another file or folder')

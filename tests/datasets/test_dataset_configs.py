@@ -29,7 +29,7 @@ def test_pipelines_of_a_base_config_run(root, random_cloud, name):
 def test_every_pipeline_drops_floaters_before_it_samples_and_normalises(root, name):
     config = Config.fromfile(root / 'configs' / '_base_' / 'datasets' / f'{name}.py')
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-        types = [step.type for step in loader.dataset.pipeline]
+        types = [step.type.removeprefix('clipgs_plugin.') for step in loader.dataset.pipeline]
         assert types.index('FilterOpacity') < types.index('DropFloaters') < types.index('SampleGaussians')
         assert types.index('DropFloaters') < types.index('NormaliseGaussians')
 

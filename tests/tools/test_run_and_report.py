@@ -30,11 +30,16 @@ def world(tmp_path_factory):
     return root
 
 
-@pytest.fixture(autouse=True)
-def runs_apart():
-    """What a Runner changes for good in its process."""
+def forget_runs():
+    """Forget loggers and hubs, which mmengine names by the second: runs of one second would share them."""
     for kind in (MMLogger, MessageHub, Visualizer):
         kind._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def runs_apart():
+    """Undo what a Runner changes in its process."""
+    forget_runs()
     method, scopes = mp.get_start_method(allow_none=True), dict(DefaultScope._instance_dict)
     yield
     mp.set_start_method(method, force=True)
@@ -49,6 +54,7 @@ def test_every_toy_config_trains_tests_reports_and_embeds(config, world, tmp_pat
                             'train_dataloader.batch_size=4']) == 0
     checkpoint, dumped = tmp_path / 'epoch_1.pth', tmp_path / f'{config}.py'
     capfd.readouterr()
+    forget_runs()
     assert test_tool.main([str(dumped), str(checkpoint), '--work-dir', str(tmp_path / 'test'), '--json']) == 0
     metrics = json.loads(capfd.readouterr().out)
     assert metrics and all(map(math.isfinite, metrics.values()))

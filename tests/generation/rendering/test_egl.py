@@ -174,7 +174,7 @@ def test_a_transparent_mesh_is_rendered_by_the_ray_caster(drawn, where, monkeypa
     found, expected = both(Mesh((ball(radius=0.3), part)), cameras(), INTRINSICS, 80, 56)
     assert found.tobytes() == expected.tobytes()
     monkeypatch.setitem(sys.modules, 'embreex.mesh_construction', None)
-    with pytest.raises(ImportError, match=r'embreex.*clipgs_plugin\[triplets\]'):
+    with pytest.raises(ImportError, match='embreex; pip install embreex'):
         render_mesh(Mesh((part,)), cameras(), INTRINSICS, 80, 56, renderer='egl')
 
 
