@@ -129,7 +129,7 @@ def test_public_names_exist():
 
 @pytest.fixture(scope='module')
 def built(root, tmp_path_factory):
-    """Names in the source distribution and in the wheel, the metadata, and the unpacked sources."""
+    """Build both distributions; return the unpacked sources, the names in the wheel, and its metadata."""
     folder = tmp_path_factory.mktemp('built')
     shutil.copytree(root, folder / 'tree', ignore=shutil.ignore_patterns(
         '.git', '.venv*', '.*_cache', '__pycache__', 'work_dirs', '*.egg-info', 'build', 'dist'))
@@ -143,6 +143,7 @@ print(build_meta.build_sdist('dist'))
     unpacked = folder / source.removesuffix('.tar.gz')
     code = code.replace('sdist', 'wheel')  # of the sources that are distributed
     with zipfile.ZipFile(unpacked / 'dist' / run_python(code, unpacked).splitlines()[-1]) as archive:
+        archive.extractall(folder / 'installed')
         metadata, = (name for name in archive.namelist() if name.endswith('dist-info/METADATA'))
         return unpacked, set(archive.namelist()), email.message_from_bytes(archive.read(metadata))
 
@@ -167,6 +168,23 @@ def test_the_wheel_has_the_code_and_its_data_only(root, built):
                 for path in (root / folder).rglob('*') if path.is_file() and '__pycache__' not in path.parts}
     shipped = {name for name in names if '.dist-info/' not in name}
     assert {name for name in expected if not name.endswith('.sh')} == shipped
+
+
+def test_configs_of_the_wheel_are_bases_of_configs_elsewhere(built, tmp_path):
+    (tmp_path / 'mine.py').write_text("_base_ = 'clipgs_plugin::quickstart/clipgs_pointbert-nano_15e_toy-world.py'\n"
+                                      "data_root = 'data/mine'\n")
+    code = '''
+import sys
+sys.modules['pkg_resources'] = None  # newer setuptools do not have it
+import clipgs_plugin
+from mmengine.registry import MODELS, DefaultScope
+cfg = clipgs_plugin.get_config('mine.py')
+with DefaultScope.overwrite_default_scope('mmengine'):
+    model = MODELS.build(cfg.model)
+print(clipgs_plugin.__path__[0], cfg.train_dataloader.dataset.root, type(model).__name__)
+'''
+    installed = built[0].parent / 'installed'
+    assert run_python(code, tmp_path, PYTHONPATH=str(installed)) == f'{installed}/clipgs_plugin data/mine CLIPGS'
 
 
 def test_the_metadata_name_no_file_of_the_repository_by_a_relative_link(built):

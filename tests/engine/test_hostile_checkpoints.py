@@ -114,7 +114,7 @@ def toy_on_the_path():
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory) -> dict:
-    """What a run of the toy config has saved after its first epoch."""
+    """Checkpoint of a run of the toy config after its first epoch."""
     work_dir = tmp_path_factory.mktemp('run')
     assert train(work_dir, 'train_cfg.max_epochs=1') == 0
     return torch.load(work_dir / 'epoch_1.pth')

@@ -51,7 +51,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case.
+    """Outcome of a case.
 
     ``kind`` is ``refused`` or ``read`` (both fine), ``type`` (neither ValueError nor OSError), ``nameless`` (the
     message lacks the path), ``message`` (too long, or not UTF-8), ``memory``, ``time``, ``death`` or ``silent``.

@@ -1,4 +1,4 @@
-"""What all programs share, seen from outside: exit codes, one line for an error, names as they were called."""
+"""Behaviour that all programs share: exit codes, one line for an error, names as they were called."""
 import importlib
 import os
 import re
