@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from clipgs_plugin.apis.models import get_model
 from clipgs_plugin.datasets.transforms import build_pipeline
 from clipgs_plugin.io import read_gaussians
+from clipgs_plugin.io.files import refuse_damage
 from clipgs_plugin.registry import INFERENCERS, MODELS
 from clipgs_plugin.structures import GaussianBatch, GaussianCloud
 
@@ -109,12 +110,10 @@ class CLIPGSInferencer:
             images: Paths, PIL images or (H, W, 3) uint8 arrays, one or several.
             batch_size: Number of images in a forward pass.
         """
-        from PIL import Image, ImageOps
+        from PIL import Image
 
         def embed(chunk: Sequence[ImageLike]) -> Tensor:
-            pixels = [self.teacher.preprocess(ImageOps.exif_transpose(_open_image(image)).convert('RGB'))
-                      for image in chunk]
-            return self.teacher.encode_image(torch.stack(pixels))
+            return self.teacher.encode_image(torch.stack([self.teacher.preprocess(_read_image(x)) for x in chunk]))
         return self._embed(_as_list(images, (str, PathLike, Image.Image, np.ndarray)), embed, batch_size)
 
     def classify(self, objects: Gaussians | Sequence[Gaussians], class_names: Sequence[str],
@@ -149,13 +148,21 @@ def _as_list(items, single: type | tuple[type, ...]) -> list:
     return [items] if isinstance(items, single) else list(items)
 
 
-def _open_image(image: ImageLike) -> Image.Image:
-    from PIL import Image, UnidentifiedImageError
-    if isinstance(image, (str, PathLike)):
-        if not Path(image).is_file():
-            raise FileNotFoundError(f'image {image} does not exist')
-        try:
-            return Image.open(image)
-        except UnidentifiedImageError as error:
+def _read_image(image: ImageLike) -> Image.Image:
+    """Read an image as upright RGB, by its EXIF orientation."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image).convert('RGB')
+    if isinstance(image, Image.Image):
+        return ImageOps.exif_transpose(image).convert('RGB')
+    if not Path(image).is_file():
+        raise FileNotFoundError(f'image {image} does not exist')
+    try:
+        with refuse_damage(Path(image), 'complete image'), Image.open(image) as found:
+            return ImageOps.exif_transpose(found).convert('RGB')
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise ValueError(f'{image}: damaged or too large ({error}); scale it down or save it again') from error
+    except ValueError as error:
+        if isinstance(error.__cause__, UnidentifiedImageError):
             raise ValueError(f'{image} is not an image that Pillow reads') from error
-    return Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickletools
 import re
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -122,9 +123,9 @@ def check_archive(path: Path) -> None:
     Raises:
         ValueError: A member is compressed, or its bytes do not match their CRC.
     """
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             size = path.stat().st_size
@@ -132,7 +133,8 @@ def check_archive(path: Path) -> None:
                 raise ValueError(f'{path}: its archive is compressed, which torch.save never does, so it was not '
                                  'loaded; save it again with torch.save')
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
+    # Besides BadZipFile, damaged directories raise errors of names, sizes and versions.
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, UnicodeDecodeError, struct.error) as error:
         raise ValueError(f'{path}: {why_refused(path, str(error))}') from error
     if damaged is not None:
         raise ValueError(f'{path}: {damaged} in it does not match its checksum, so the file is damaged; download it '
@@ -221,7 +223,7 @@ def why_refused(path: Path, message: str) -> str:
         return f'is a safetensors file with another extension; rename it to {path.stem}.safetensors'
     code = _REFUSED.search(message)
     if code or is_pickle(path):
-        held = code[1] if code else 'pickled objects other than tensors and plain data'
+        held = code[1][:100] if code else 'pickled objects other than tensors and plain data'
         return (f'holds {held}, which could run code, so it was not loaded; if you trust its origin, convert it once: '
                 f'python tools/convert_checkpoint.py {path} {path.stem}.safetensors --trust-pickle')
     return 'is truncated or not a checkpoint of tensors and plain data, so it was not loaded; download it again'
@@ -235,5 +237,5 @@ def is_pickle(path: Path) -> bool:
         file.seek(0)
         try:
             return any(operation.name == 'STOP' for operation, _, _ in pickletools.genops(file))
-        except (ValueError, EOFError, UnicodeDecodeError):  # truncated
+        except (ValueError, EOFError, MemoryError, OverflowError):  # truncated, or lengths beyond the file
             return False
