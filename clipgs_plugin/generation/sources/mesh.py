@@ -227,6 +227,8 @@ def _make_part(path: Path, mesh, matrix: ndarray, look: Look) -> MeshPart:
     if uv is not None and not np.isfinite(uv).all():
         raise ValueError(f'{path} holds NaN or infinite texture coordinates; repair it')
     colors = None if look.colors is None else look.colors[:, order].astype(np.float32)
+    if not np.isfinite(look.base_color).all() or (colors is not None and not np.isfinite(colors).all()):
+        raise ValueError(f'{path} has a material or vertices with NaN or infinite colours; repair it')
     return MeshPart(triangles[:, order].astype(np.float32), normals[:, order].astype(np.float32), look.base_color,
                     colors, uv, look.texture)
 

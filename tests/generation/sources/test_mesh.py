@@ -648,3 +648,10 @@ def test_gltf_whose_json_is_no_gltf_is_refused(tmp_path, text):
     with pytest.raises(ValueError, match=r'a\.gltf cannot be read as glTF \(.*; it is broken') as caught:
         load(tmp_path / 'a.gltf')
     assert len(str(caught.value)) < 400
+
+
+def test_a_material_whose_colour_is_not_finite_is_refused(tmp_path):
+    (tmp_path / 'a.mtl').write_text('newmtl m\nKd 0.5 0.6 nan\n')
+    (tmp_path / 'a.obj').write_text('mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl m\nf 1/1 2/1 3/1\n')
+    with pytest.raises(ValueError, match=r'a\.obj has a material or vertices with NaN or infinite colours'):
+        MeshSource().load(Listed('a', tmp_path / 'a.obj'))
