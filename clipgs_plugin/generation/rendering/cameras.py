@@ -77,9 +77,9 @@ class ViewRule:
         return math.radians(int(closest.round(decimals=9).argmin()))  # rounded, so every machine chooses the same
 
     def intrinsics(self) -> ndarray:
-        """Intrinsics of every view in pixels, (3, 3) float32."""
+        """Return the intrinsics of every view in pixels, (3, 3) float32."""
         return ops.intrinsics(self.fov_degrees, self.size, self.size).numpy()
 
     def to_dict(self) -> dict:
-        """The rule as JSON; ``ViewRule(**rule.to_dict())`` is an equal rule."""
+        """Return the rule as JSON; ``ViewRule(**rule.to_dict())`` is an equal rule."""
         return {**asdict(self), 'background': list(self.background)}
