@@ -13,7 +13,7 @@ def test_valid_documents_are_read_from_a_file_and_from_bytes(tmp_path):
     for data in (json.dumps(GOOD).encode(), b'\xef\xbb\xbf' + json.dumps(GOOD).encode()):
         path.write_bytes(data)
         assert read_json(path, schema=SCHEMA) == read_json(data, 'a.json', SCHEMA) == GOOD
-    text = {'ä': 'ü \U0001f600', 'b': [-2 ** 63, 2 ** 64 - 1, 1e308, None]}
+    text = {'ä': 'ü \U0001f600', 'b': [-2 ** 63, 2 ** 64 - 1, 1 - 2 ** 64, 1e308, None]}
     assert read_json(json.dumps(text).encode(), 'a') == read_json(json.dumps(text, ensure_ascii=False).encode(), 'a') \
         == text
 

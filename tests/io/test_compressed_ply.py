@@ -99,3 +99,18 @@ def test_damaged_chunks_and_properties_are_named(random_cloud, tmp_path):
         (tmp_path / 'bad.ply').write_bytes(data.replace(wrong, right))
         with pytest.raises(ValueError, match=message):
             read_gaussians(tmp_path / 'bad.ply')
+
+
+def test_coefficients_beyond_the_range_are_read_as_its_ends(random_cloud, tmp_path):
+    cloud = random_cloud(5, sh_degree=1)
+    write_gaussians(cloud.replace(sh=torch.cat([cloud.sh[:, :1], 100 * cloud.sh[:, 1:].sign()], 1)),
+                    tmp_path / 'a.compressed.ply')
+    found = read_gaussians(tmp_path / 'a.compressed.ply').sh[:, 1:]
+    assert set(found.abs().unique().tolist()) == {float(compressed_ply.MAX_SH)}
+
+
+def test_a_chunk_of_one_position_is_written_without_a_division_by_zero(random_cloud, tmp_path):
+    cloud = random_cloud(3)
+    with np.errstate(all='raise'):
+        write_gaussians(cloud.replace(means=cloud.means[:1].repeat(3, 1)), tmp_path / 'a.compressed.ply')
+    torch.testing.assert_close(read_gaussians(tmp_path / 'a.compressed.ply').means, cloud.means[:1].repeat(3, 1))

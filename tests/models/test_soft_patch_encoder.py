@@ -4,7 +4,7 @@ import torch
 
 from clipgs_plugin import GaussianBatch
 from clipgs_plugin.models import GSTokenizer
-from clipgs_plugin.models.tokenizers.soft_patch_encoder import SoftPatchEncoder
+from clipgs_plugin.models.tokenizers.soft_patch_encoder import SoftNeighbors, SoftPatchEncoder
 
 ATTRIBUTES = ('xyz', 'opacity', 'linear_scale', 'quat', 'sh_dc')  # in the order of Gaussian-MAE
 
@@ -173,3 +173,10 @@ def test_shorter_object_in_the_batch_changes_nothing(random_cloud):
     both = module(GaussianBatch.from_clouds([cloud, random_cloud(1, seed=2)]))
     torch.testing.assert_close(both.features[0], alone, atol=1e-6, rtol=0)
     assert both.features[1, 0].isfinite().all() and (both.features[1, 1] == 0).all()
+
+
+def test_soft_neighbours_begin_at_temperature_one():
+    features, query = torch.randn(2, 5, 3), torch.randn(2, 1, 3)
+    distances = (features - query).square().sum(-1)
+    expected = (-distances).softmax(-1)[:, None] @ features
+    torch.testing.assert_close(SoftNeighbors(4)(features, query), expected.expand(2, 4, 3))
