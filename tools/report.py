@@ -27,6 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.gallery:
         check_output(parse, args.gallery, ('.png',), 'a gallery', _require_gallery)
     report = collect_report(args.run, usable_device(args.device))
+    if args.gallery and not report.gallery:
+        raise ValueError(f'{args.run}: the test data have no cached features and views, of which a gallery is drawn; '
+                         'leave out --gallery')
     write_whole(out, [render_html(report).encode()])
     if args.gallery:
         from PIL.PngImagePlugin import PngInfo

@@ -31,8 +31,8 @@ class Evaluation:
     """Embeddings of a test set, with captions, views and class prompts."""
 
     objects: Tensor          # (N, E) unit, by the student
-    text: Tensor             # (N, E) captions, by the teacher
-    views: Tensor            # (N, V, E) views, by the teacher
+    text: Tensor | None      # (N, E) captions, by the teacher; None without cached features
+    views: Tensor | None     # (N, V, E) views, by the teacher; None without cached features
     labels: Tensor           # (N,) int64
     caption_ids: Tensor      # (N,) int64
     captions: Sequence[str]  # N
@@ -61,7 +61,9 @@ def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: i
     return RunReport(
         title=f'{TITLE}{Path(clipgs.name).stem}',
         summary=[f'Trained on {train_size} objects, evaluated on {len(found.labels)} unseen ones of '
-                 f'{len(found.classes)} categories. The teacher sees their views, the student their Gaussians.'],
+                 f'{len(found.classes)} categories. '
+                 + ('The dataset has no cached features to compare with.' if found.views is None else
+                    'The teacher sees their views, the student their Gaussians.')],
         curves=read_curves(run),
         columns=('', 'student, from Gaussians', 'teacher, from one view', 'chance'),
         rows=[*_zero_shot_rows(found), *_retrieval_rows(found)],
@@ -95,7 +97,11 @@ def evaluate(clipgs: CLIPGSInferencer, dataset) -> Evaluation:
     """Embed a labelled triplet dataset that has cached teacher features."""
     loader = DataLoader(dataset, batch_size=32, collate_fn=collate_gaussians)
     samples = [sample for batch in loader for sample in clipgs.model.test_step(batch)]
-    stack = lambda key: torch.stack([getattr(sample, key).cpu() for sample in samples])  # noqa: E731
+
+    def stack(key: str) -> Tensor | None:
+        values = [sample.get(key) for sample in samples]
+        return None if any(value is None for value in values) else torch.stack([value.cpu() for value in values])
+
     classes = dataset.metainfo['classes']
     prompts = class_embeddings(clipgs.teacher, classes, _templates(clipgs.model.cfg))
     return Evaluation(stack('embedding'), stack('text'), stack('views'), stack('label'), stack('caption_id'),
@@ -110,15 +116,21 @@ def _templates(cfg: Config) -> str | Sequence[str]:
 
 
 def _zero_shot_rows(found: Evaluation) -> list[list[str]]:
-    student = topk_accuracy(found.objects @ found.prompts.T, found.labels, TOPK)
+    topk = [k for k in TOPK if k <= len(found.classes)]
+    student = topk_accuracy(found.objects @ found.prompts.T, found.labels, topk)
+    if found.views is None:
+        return [[f'zero-shot top-{k} (%)', f'{student[k]:.1f}', '-', f'{100 * k / len(found.classes):.1f}']
+                for k in topk]
     scores = found.views.flatten(0, 1) @ found.prompts.T
-    teacher = topk_accuracy(scores, found.labels.repeat_interleave(found.views.shape[1]), TOPK)
+    teacher = topk_accuracy(scores, found.labels.repeat_interleave(found.views.shape[1]), topk)
     return [[f'zero-shot top-{k} (%)', f'{student[k]:.1f}', f'{teacher[k]:.1f}', f'{100 * k / len(found.classes):.1f}']
-            for k in TOPK]
+            for k in topk]
 
 
 def _retrieval_rows(found: Evaluation) -> list[list[str]]:
     """Compute recall in the full gallery; the teacher represents an object by its first view."""
+    if found.text is None or found.views is None:
+        return []
     first, own = found.views[:, 0], torch.arange(len(found.labels))
     other = found.views[:, found.views.shape[1] // 2]
     student = {'text to 3D': (found.text, found.objects, found.caption_ids),
@@ -156,6 +168,8 @@ def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 def _gallery(dataset, found: Evaluation, queries: int, results: int) -> list[GalleryRow]:
     """Query with captions of classes that are spaced evenly; show the objects they find."""
+    if found.text is None or found.views is None:
+        return []
     classes = np.unique(np.linspace(0, len(found.classes) - 1, queries).round().astype(int))
     rows = []
     for label in classes:
@@ -180,7 +194,7 @@ def _files(clipgs: CLIPGSInferencer, path: Path, found: Evaluation, limit: int =
     scale = clipgs.model.logit_scale.exp().item()
     rows = []
     for name, embedding in list(zip(index.paths, index.embeddings))[:limit]:
-        probabilities, order = (scale * found.prompts @ embedding).softmax(-1).topk(3)
+        probabilities, order = (scale * found.prompts @ embedding).softmax(-1).topk(min(3, len(found.classes)))
         guesses = ', '.join(f'{found.classes[i]} {100 * p:.0f} %' for i, p in zip(order, probabilities))
         views = turntable(read_gaussians(name), num_views=4, size=128)
         images = (views.clamp(0, 1) * 255).round().to(torch.uint8).numpy()

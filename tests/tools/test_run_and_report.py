@@ -2,14 +2,16 @@
 import json
 import math
 import multiprocessing as mp
+from itertools import product
 
 import numpy as np
 import pytest
+from conftest import random_cloud
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 
-from clipgs_plugin import list_models
+from clipgs_plugin import list_models, write_gaussians
 from clipgs_plugin.tools import cache_features, embed, make_toy_world, report
 from clipgs_plugin.tools import test as test_tool
 from clipgs_plugin.tools import train as train_tool
@@ -17,6 +19,7 @@ from clipgs_plugin.tools import train as train_tool
 pytestmark = pytest.mark.filterwarnings('ignore')
 CONFIGS = [name for name in list_models() if name.endswith(('_toy-world', '_triplets')) and name.startswith('clipgs_')
            and '15e' in name]
+PARTS = 'train', 'val', 'test'
 
 
 @pytest.fixture(scope='module')
@@ -70,3 +73,26 @@ def test_every_toy_config_trains_tests_reports_and_embeds(config, world, tmp_pat
     recall = next(line for line in table.splitlines() if line.startswith('text to 3D R@1'))
     assert float(recall.split()[5]) == pytest.approx(metrics['retrieval/text_to_3d_R@1'], abs=0.1)
     assert (tmp_path / 'report.html').read_text().count('base64,') > 4
+
+
+def test_a_config_of_labelled_splats_trains_tests_reports_and_embeds(tmp_path, capfd):
+    for split, name, i in product(PARTS, ('apple', 'chair'), range(3)):
+        folder = tmp_path / 'data' / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_gaussians(random_cloud(60, seed=i), folder / f'{i}.ply')
+    config, work_dir = 'clipgs_pointbert-nano_15e_splats', tmp_path / 'run'
+    assert train_tool.main([config, '--work-dir', str(work_dir), '--cfg-options', f'data_root={tmp_path / "data"}',
+                            'num_gaussians=64', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=4']) == 0
+    checkpoint, dumped = work_dir / 'epoch_1.pth', work_dir / f'{config}.py'
+    capfd.readouterr()
+    forget_runs()
+    assert test_tool.main([str(dumped), str(checkpoint), '--work-dir', str(tmp_path / 'test'), '--json']) == 0
+    metrics = json.loads(capfd.readouterr().out)
+    assert embed.main([str(tmp_path / 'data' / 'test'), '-o', str(work_dir / 'embeddings.npz'), '--model', str(dumped),
+                       '--checkpoint', str(checkpoint)]) == 0
+    capfd.readouterr()
+    assert report.main([str(work_dir)]) == 0
+    row = next(line for line in capfd.readouterr().out.splitlines() if line.startswith('zero-shot top-1'))
+    assert row.split()[3:] == [f'{metrics["zero_shot/top1"]:.1f}', '-', '50.0']
+    with pytest.raises(ValueError, match=r'no cached features and views.*leave out --gallery'):
+        report.main([str(work_dir), '--gallery', str(tmp_path / 'gallery.png')])
