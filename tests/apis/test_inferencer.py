@@ -97,7 +97,7 @@ def test_a_checkpoint_of_another_model_names_what_does_not_fit(tmp_path):
 
 
 def test_golden_embeddings_of_real_files(clipgs, splats):
-    """What the weights gave when they were made; a change of any step of the way of the data shows here."""
+    """Embeddings of the released weights; a change in any step from file to embedding shows here."""
     golden = json.loads((files('clipgs_plugin') / 'weights' / 'clipgs_toy' / 'golden.json').read_text())
     assert len(golden) == 3
     for name, expected in golden.items():

@@ -1,4 +1,4 @@
-"""What the engine's tests train: a few fixed clouds, a small encoder with dropout, and a hook that kills."""
+"""Toy training of the engine tests: a few fixed clouds, a small encoder with dropout, and a hook that kills."""
 import os
 import signal
 

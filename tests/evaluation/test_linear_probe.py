@@ -12,7 +12,7 @@ def clusters(per_class, seed, spread=0.3, classes=5, width=8):
     return centers[labels] * torch.arange(1, width + 1) + spread * noise, labels
 
 
-def test_clusters_are_told_apart_and_noise_is_not():
+def test_clusters_are_separated_and_noise_is_not():
     features, labels = clusters(10, 1)
     queries, expected = clusters(40, 2)
     assert (linear_probe(features, labels, queries) == expected).float().mean() > 0.98

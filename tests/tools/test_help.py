@@ -1,4 +1,4 @@
-"""What --help of every program says."""
+"""Help texts of all programs."""
 import argparse
 import importlib
 import re
