@@ -1,17 +1,23 @@
 """From a config to a running mmengine Runner."""
 from __future__ import annotations
 
+import gc
 import re
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
 _STEP = re.compile(r'(?:epoch|iter)_\d+\.pth')
 
@@ -223,9 +229,22 @@ def launched(cfg: Config, launcher: str = 'none') -> Iterator:
         cfg.setdefault('model_wrapper_cfg', {
             'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False,
             'find_unused_parameters': cfg.get('find_unused_parameters', False)})
+    runner = None
     try:
         with checked_checkpoints():
-            yield RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+            runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+            yield runner
     finally:
         if dist.is_initialized() and not grouped:
-            dist.destroy_process_group()
+            _leave_group(runner)
+
+
+def _leave_group(runner: Runner | None) -> None:
+    """Destroy the process group, and take the wrapper off the runner's model, which would keep its threads alive.
+
+    A thread of gloo that takes the interpreter's lock while the interpreter ends aborts the process.
+    """
+    if runner is not None and is_model_wrapper(runner.model):
+        runner.model = runner.model.module
+    gc.collect()  # the wrapper is in a cycle with its hooks
+    dist.destroy_process_group()

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 
+from clipgs_plugin.engine import launched, load_config
 from clipgs_plugin.tools import test as test_tool
 from clipgs_plugin.tools import train as train_tool
 
@@ -132,6 +134,27 @@ def test_two_processes_validate_the_model_that_is_saved(tmp_path, capfd):
         assert test_tool.main([str(CONFIG), str(checkpoint), '--work-dir', str(tmp_path), '--json',
                                '--cfg-options', *options]) == 0
         assert json.loads(capfd.readouterr().out)['toy/mean'] == pytest.approx(logged, rel=1e-6)
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='names of threads are read from /proc')
+def test_no_thread_of_the_process_group_outlives_a_run(tmp_path, monkeypatch):
+    """A thread of gloo that frees a tensor while the interpreter ends aborts the process, once in fifty runs."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    for name, value in {'RANK': '0', 'LOCAL_RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1',
+                        'MASTER_PORT': port}.items():
+        monkeypatch.setenv(name, value)
+    cfg = load_config(CONFIG, str(tmp_path), {'train_cfg.max_epochs': 1})
+    with launched(cfg, 'pytorch') as runner:
+        runner.train()
+        assert gloo_threads()
+    assert not gloo_threads()
+    assert not hasattr(runner.model, 'module')
+
+
+def gloo_threads():
+    return [name for path in Path('/proc/self/task').glob('*/comm') if 'gloo' in (name := path.read_text())]
 
 
 def test_bfloat16_trains_on_the_cpu(uninterrupted, tmp_path):
