@@ -1,5 +1,6 @@
 """The parts of the package's metadata that need the address of the repository; setup.cfg has all others."""
 import re
+from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import setup
@@ -8,10 +9,10 @@ ROOT = Path(__file__).parent
 
 
 def repository() -> str | None:
-    """Return the address in CITATION.cff (``repository-code``), the only place that has it, or None."""
-    citation = (ROOT / 'CITATION.cff').read_text(encoding='utf-8')
-    found = re.search(r'^repository-code: *["\']?([^"\'\s]+)', citation, re.MULTILINE)
-    return found[1].rstrip('/') if found else None
+    """Return the address in setup.cfg (``[repository] url``), or None while it is empty."""
+    settings = ConfigParser()
+    settings.read(ROOT / 'setup.cfg', encoding='utf-8')
+    return settings['repository']['url'].rstrip('/') or None
 
 
 def long_description(address: str | None) -> str:

@@ -197,11 +197,20 @@ def test_the_metadata_name_no_file_of_the_repository_by_a_relative_link(built):
     assert not [link for link in re.findall(r'\]\(([^)]*)\)', description) if not link.startswith('https://')]
 
 
-def test_the_description_has_absolute_pictures_once_the_repository_has_an_address(root, monkeypatch):
+def test_the_address_in_setup_cfg_makes_links_and_pictures_absolute(root, tmp_path, monkeypatch):
     import setuptools
-    monkeypatch.setattr(setuptools, 'setup', lambda **options: None)
-    text = runpy.run_path(str(root / 'setup.py'))['long_description']('https://example.org/clipgs')
-    assert '![Text queries and the splats they find](https://example.org/clipgs/raw/main/docs/images/' in text
+    for name in ('setup.py', 'README.md'):
+        shutil.copy(root / name, tmp_path)
+    settings = (root / 'setup.cfg').read_text(encoding='utf-8')
+    address = 'https://example.org/clipgs'
+    given = re.sub(r'(?m)^(\[repository]\nurl) =.*$', rf'\1 = {address}/', settings)
+    (tmp_path / 'setup.cfg').write_text(given, encoding='utf-8')
+    found = {}
+    monkeypatch.setattr(setuptools, 'setup', lambda **options: found.update(options))
+    runpy.run_path(str(tmp_path / 'setup.py'))
+    assert found['project_urls']['Source'] == address
+    text = found['long_description']
+    assert f'![Text queries and the splats they find]({address}/raw/main/docs/images/' in text
     links = re.findall(r'\]\(([^)]*)\)', text)
     assert len(links) > 10 and all(link.startswith('https://') for link in links)
 
