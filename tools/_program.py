@@ -32,7 +32,8 @@ INSTALLED = {
     'train': 'clipgs-train', 'test': 'clipgs-test', 'embed': 'clipgs-embed', 'search': 'clipgs-search',
     'convert_gaussians': 'clipgs-convert', 'convert_checkpoint': 'clipgs-convert-checkpoint',
     'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',
-    'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones', 'report': 'clipgs-report',
+    'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones',
+    'list_models': 'clipgs-list-models', 'report': 'clipgs-report',
     'run_table': 'clipgs-table', 'benchmark': 'clipgs-benchmark'}
 
 

@@ -6,12 +6,15 @@ the means and colours of the Gaussians. Its contract decides the preparation of 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 
 import torch
 from mmengine.config import Config
 from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from clipgs_plugin.apis.configs import get_config
 from clipgs_plugin.models.checkpoints.catalogue import find_file
@@ -105,7 +108,7 @@ def load_published(name: str, file: str | Path | None = None) -> nn.Module:
     path = find_file(file if file is not None else name)
     found = open_point_cloud_checkpoint(path, name=name)
     cfg = published_config(name, path.absolute(), _logit_scale(name, found))
-    with _EmptyOnMeta():
+    with _without_initialisation():
         model = MODELS.build({**cfg.model, 'teacher': None})
     model._apply(lambda value: torch.empty_like(value, device='cpu') if value.is_meta else value)
     with torch.no_grad():
@@ -132,11 +135,20 @@ def _logit_scale(name: str, found: ForeignCheckpoint) -> float:
     return min(value, MAX_LOG_SCALE)
 
 
-class _EmptyOnMeta(TorchFunctionMode):
-    """Mode in which layers allocate their weights without memory, so that initialising them takes no time.
+@contextmanager
+def _without_initialisation() -> Iterator[None]:
+    """Within the context modules register parameters without memory, so that initialising them takes no time.
 
-    Layers use ``torch.empty`` for weights, which a file replaces, and not for buffers, whose values stay.
+    Buffers keep their values. Other threads are not affected.
     """
+    thread = get_ident()
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return func(*args, **{**(kwargs or {}), **({'device': 'meta'} if func is torch.empty else {})})
+    def empty(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if get_ident() == thread:
+            return nn.Parameter(parameter.detach().to('meta'), parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(empty)
+    try:
+        yield
+    finally:
+        hook.remove()
