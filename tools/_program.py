@@ -32,7 +32,8 @@ INSTALLED = {
     'train': 'clipgs-train', 'test': 'clipgs-test', 'embed': 'clipgs-embed', 'search': 'clipgs-search',
     'convert_gaussians': 'clipgs-convert', 'convert_checkpoint': 'clipgs-convert-checkpoint',
     'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',
-    'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones', 'report': 'clipgs-report',
+    'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones',
+    'list_models': 'clipgs-list-models', 'report': 'clipgs-report',
     'run_table': 'clipgs-table', 'benchmark': 'clipgs-benchmark'}
 
 
@@ -139,9 +140,9 @@ def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSIn
         ValueError: A config is given without a checkpoint; results of random weights would look like results.
     """
     from clipgs_plugin import CLIPGSInferencer, get_config
-    from clipgs_plugin.registry.catalogue import load_catalogue
+    from clipgs_plugin.apis.model_list import has_weights
 
-    if checkpoint is None and model not in load_catalogue('models'):
+    if checkpoint is None and not has_weights(model):
         get_config(model)  # a wrong name is reported first
         raise ValueError(f'{model} is a config and has no weights; name them with --checkpoint')
     with warnings.catch_warnings(record=True) as notes:

@@ -46,8 +46,8 @@ def parse(argv: list[str] | None):
     args.add_argument('inputs', nargs='+', type=Path, help='splat files of any format, or folders of them')
     args.add_argument('-o', '--out', type=Path, default=Path('embeddings.npz'),
                       help='.npz file of the index to write; only an index is ever replaced (%(default)s)')
-    args.add_argument('--model', default='clipgs_toy', help='name or config of the model (%(default)s)')
-    args.add_argument('--checkpoint', default=None, help='weights of a model that is given by its config')
+    args.add_argument('--model', default='clipgs_toy', help='name of tools/list_models.py, or a config (%(default)s)')
+    args.add_argument('--checkpoint', default=None, help='weights of a config, or the file of a published model')
     args.add_argument('--up', default='y', choices=AXES,
                       help='up axis of the files, which no format stores (%(default)s)')
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')

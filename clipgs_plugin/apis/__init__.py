@@ -1,7 +1,8 @@
 """Interfaces for inference: configs and models by name, embeddings, search."""
 from clipgs_plugin.apis.configs import get_config, list_configs
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
-from clipgs_plugin.apis.models import get_model, list_models
+from clipgs_plugin.apis.model_list import list_models
+from clipgs_plugin.apis.models import get_model
 from clipgs_plugin.apis.search_index import SearchIndex
 
 __all__ = ['CLIPGSInferencer', 'SearchIndex', 'get_config', 'get_model', 'list_configs', 'list_models']

@@ -68,8 +68,8 @@ def find_config(name: str | Path) -> Path:
     shipped = {path.stem: path for path in _config_files()}
     if str(name) in shipped:
         return shipped[str(name)]
-    raise FileNotFoundError(f'no config or model is named {str(name)!r}; close names are '
-                            f'{_close(str(name), [*load_catalogue("models"), *shipped])}')
+    known = [*load_catalogue('models'), *load_catalogue('checkpoints'), *shipped]
+    raise FileNotFoundError(f'no config or model is named {str(name)!r}; close names are {_close(str(name), known)}')
 
 
 def _shipped_file(name: str) -> Path:

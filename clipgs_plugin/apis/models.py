@@ -9,16 +9,12 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from clipgs_plugin.apis.configs import get_config, list_configs
+from clipgs_plugin.apis.configs import get_config
+from clipgs_plugin.apis.published import is_published_name, load_published
 from clipgs_plugin.models.checkpoints.reading import read_checkpoint
 from clipgs_plugin.models.checkpoints.safe_load import check_finite
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.registry.catalogue import load_catalogue
-
-
-def list_models() -> list[str]:
-    """List the names for :func:`get_model`: models that ship with weights first, then every config."""
-    return [*load_catalogue('models'), *list_configs()]
 
 
 def get_model(
@@ -29,9 +25,10 @@ def get_model(
     """Build a model in eval mode.
 
     Args:
-        name_or_config: Name of :func:`list_models`, path of a config, or ``Config``. Names of the catalogue come with
-            weights.
+        name_or_config: Name of :func:`list_models`, path of a config, or ``Config``. ``clipgs_toy`` comes with
+            weights; the file of a published point-cloud model such as ``'uni3d-b'`` is found by its name.
         checkpoint: Path of a ``.pth`` of a training run or of ``.safetensors``; it replaces the catalogue's weights.
+            For a published point-cloud model, path of its file; None finds the file by the name.
         device: Device of the model.
 
     Returns:
@@ -41,6 +38,8 @@ def get_model(
         FileNotFoundError: The name is unknown or the checkpoint is missing.
         ValueError: The checkpoint does not fit the model; the message names the keys.
     """
+    if is_published_name(name_or_config):
+        return load_published(str(name_or_config), checkpoint).to(device)
     name, cfg, weights = _resolve(name_or_config)
     weights = Path(checkpoint) if checkpoint is not None else weights
     model = MODELS.build({**cfg.model, 'teacher': None})
@@ -61,8 +60,12 @@ def _resolve(name_or_config: str | Path | Config) -> tuple[str, Config, Path | N
     if entry is None:
         return name, get_config(name), None
     warnings.warn(f'{name}: {" ".join(entry["note"].split())}', stacklevel=3)
-    weights = Path(str(files('clipgs_plugin'))) / 'weights' / entry['weights'] / 'weights.safetensors'
-    return name, get_config(entry['config']), weights
+    return name, get_config(entry['config']), shipped_weights(entry)
+
+
+def shipped_weights(entry: dict) -> Path:
+    """Return the file of the weights of an entry in the catalogue of models."""
+    return Path(str(files('clipgs_plugin'))) / 'weights' / entry['weights'] / 'weights.safetensors'
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -37,6 +37,10 @@ class GSEncoder(QuietInit, BaseModule):
         lora: Options of :func:`~clipgs_plugin.models.backbones.lora.add_lora` for the blocks of the backbone, for
             example ``dict(rank=8, alpha=16, targets=('attn', 'mlp'))``; None adds nothing. The added layers form the
             part ``'lora'``, which is trained even if the blocks are frozen.
+        projection: Module, or its config without widths, that maps the backbone's feature to the embedding; None is a
+            Linear. ``'torch.nn.Identity'`` leaves the feature as it is. A
+            :class:`~clipgs_plugin.models.query_projection.MixedProjection` takes the queries of ReCon or ReCon++ in
+            place of the pooled feature.
         teacher: Name of the teacher whose space the encoder embeds into, as in the catalogue of teachers. The
             projection of a published model for another teacher is not loaded. None compares the widths only; a
             :class:`CLIPGS` with a live teacher fills in its name.
@@ -52,7 +56,8 @@ class GSEncoder(QuietInit, BaseModule):
 
     def __init__(self, tokenizer: nn.Module | dict | None = None, backbone: nn.Module | dict | str = 'uni3d-b',
                  embed_dim: int = 1024, init_cfg: dict | list[dict] | None = None, frozen: Sequence[str] = (),
-                 lora: dict | None = None, teacher: str | None = None) -> None:
+                 lora: dict | None = None, teacher: str | None = None,
+                 projection: nn.Module | dict | None = None) -> None:
         if is_published(backbone):
             tokenizer, backbone, init_cfg = published_encoder(backbone, tokenizer, init_cfg)
         super().__init__(init_cfg)
@@ -63,7 +68,7 @@ class GSEncoder(QuietInit, BaseModule):
         self._check_seam()
         self.embed_dim = embed_dim
         self.teacher = teacher
-        self.projection = nn.Linear(self.backbone.out_channels, embed_dim)
+        self.projection = self._build_projection(projection)
         self.load_reports: list[LoadReport] = []  # one per applied PointCloudPretrained
         if lora is not None:
             add_lora(self.backbone, **lora)
@@ -119,6 +124,23 @@ class GSEncoder(QuietInit, BaseModule):
             raise ValueError(f'{type(self.tokenizer).__name__} has channels={self.tokenizer.channels}, but '
                              f'{name} has in_channels={self.backbone.in_channels}; set both to the same value')
 
+    def _build_projection(self, projection: nn.Module | dict | None) -> nn.Module:
+        """Build the projection, and check that the backbone has the input that it takes."""
+        backbone = self.backbone
+        if projection is None:
+            return nn.Linear(backbone.out_channels, self.embed_dim)
+        if isinstance(projection, dict):
+            queries = 'embed_dims' if hasattr(backbone, 'queries') else 'out_channels'
+            projection = MODELS.build(dict(
+                projection, in_features=getattr(backbone, queries), out_features=self.embed_dim))
+        if _takes_queries(projection) and not hasattr(backbone, 'queries'):
+            raise ValueError(f'a {type(projection).__name__} projects queries, which a {type(backbone).__name__} does '
+                             'not have; leave out projection')
+        if isinstance(projection, nn.Identity) and backbone.out_channels != self.embed_dim:
+            raise ValueError(f'without a projection the embedding is the feature of {type(backbone).__name__}, of '
+                             f'width {backbone.out_channels}; set embed_dim={backbone.out_channels}')
+        return projection
+
     def init_weights(self) -> None:
         """Initialise as mmengine does, then load published weights; a second call does nothing."""
         configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
@@ -132,7 +154,13 @@ class GSEncoder(QuietInit, BaseModule):
                 WEIGHT_INITIALIZERS.build(cfg)(self)
 
     def forward(self, batch: GaussianBatch) -> Tensor:
-        return self.projection(self.backbone(batch if self.tokenizer is None else self.tokenizer(batch)))
+        inputs = batch if self.tokenizer is None else self.tokenizer(batch)
+        read = self.backbone.forward_queries if _takes_queries(self.projection) else self.backbone
+        return self.projection(read(inputs))
+
+
+def _takes_queries(projection: nn.Module) -> bool:
+    return getattr(projection, 'input', None) == 'queries'
 
 
 def _is_point_cloud_pretrained(cfg: dict) -> bool:

@@ -3,11 +3,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from clipgs_plugin.models.backbones.recon_plus_plus import TEXT_QUERIES
+from clipgs_plugin.models.query_projection import QueryProjection
 from clipgs_plugin.models.quiet_init import QuietInit
 from clipgs_plugin.registry import MODELS
 
@@ -17,31 +16,8 @@ class PointCloudOutput(NamedTuple):
 
     patch_tokens: Tensor  # (B, G, C) after the patch encoder, before any reduction or lift
     feature: Tensor       # (B, D) the family's own pooled feature; (B, 16, D) for ReCon++
-    embedding: Tensor     # (B, E) after the projection, not normalised; the feature without a projection
-
-
-class QueryProjection(nn.Module):
-    """Projections of ReCon++: one for its image queries, one for its text queries.
-
-    Args:
-        in_features: D, width of a query.
-        out_features: E, width of the teacher's space.
-        num_text: Number of text queries, which come last.
-
-    Shapes:
-        - input: (B, Q, D)
-        - output: (B, Q, E)
-    """
-
-    def __init__(self, in_features: int, out_features: int, num_text: int = TEXT_QUERIES) -> None:
-        super().__init__()
-        self.num_text = num_text
-        self.image = nn.Linear(in_features, out_features)
-        self.text = nn.Linear(in_features, out_features)
-
-    def forward(self, queries: Tensor) -> Tensor:
-        images, texts = queries[:, :-self.num_text], queries[:, -self.num_text:]
-        return torch.cat([self.image(images), self.text(texts)], dim=1)
+    embedding: Tensor     # (B, E) after the projection, not normalised; the feature without a projection. That of
+                          # queries is (B, 2, E) for ReCon, (B, 16, E) for ReCon++
 
 
 @MODELS.register_module()
@@ -53,7 +29,8 @@ class PointCloudModel(QuietInit, BaseModule):
     Args:
         tokenizer: A :class:`PointTokenizer` or its config.
         backbone: A backbone over tokens or its config.
-        projection: Module that maps the backbone's readout to the embedding, or None.
+        projection: Module that maps the backbone's readout to the embedding, a :class:`QueryProjection` of its
+            queries, or None.
         init_cfg: Initialisation config of mmengine.
     """
 
@@ -77,6 +54,9 @@ class PointCloudModel(QuietInit, BaseModule):
         :class:`PointTokenizer` describes the arguments.
         """
         tokens = self.tokenizer(points, colors, attributes, center_idx, neighbor_idx)
-        feature = self.backbone.readout(self.backbone.forward_features(tokens), tokens.mask)
-        return PointCloudOutput(tokens.features, feature,
-                                feature if self.projection is None else self.projection(feature))
+        features = self.backbone.forward_features(tokens)
+        feature = embedding = self.backbone.readout(features, tokens.mask)
+        if self.projection is not None:
+            of_queries = isinstance(self.projection, QueryProjection)
+            embedding = self.projection(self.backbone.queries(features) if of_queries else feature)
+        return PointCloudOutput(tokens.features, feature, embedding)

@@ -60,9 +60,16 @@ class TokenBackbone(QuietInit, BaseModule):
             self.prompt_tokens = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, num_prompts, embed_dims), std=0.02))
 
     def forward(self, tokens: Tokens) -> Tensor:
-        if self.training and self.patch_dropout > 0:
-            tokens = drop_patches(tokens, self.patch_dropout)
+        tokens = self.drop(tokens)
         return self.pool(self.forward_features(tokens), tokens.mask)
+
+    def forward_queries(self, tokens: Tokens) -> Tensor:
+        """Return the queries before any pooling, (B, Q, D), in backbones with a method ``queries(features)``."""
+        return self.queries(self.forward_features(self.drop(tokens)))
+
+    def drop(self, tokens: Tokens) -> Tokens:
+        """Drop patches in training by ``patch_dropout``."""
+        return drop_patches(tokens, self.patch_dropout) if self.training and self.patch_dropout > 0 else tokens
 
     def readout(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the feature that the published model projects: the pooled feature by default."""

@@ -114,6 +114,10 @@ class ReCon(TokenBackbone):
         queries, patches = features.tensor_split([len(GLOBAL_TOKENS)], dim=1)
         return torch.cat([queries.flatten(1), masked_max(patches, mask)], dim=-1)
 
+    def queries(self, features: Tensor) -> Tensor:
+        """Return image and text token, (B, 2, D), which the zero-shot model projects one by one."""
+        return features[:, 1:len(GLOBAL_TOKENS)]
+
     def _global(self, kind: str) -> Tensor:
         """Concatenate the three global tokens (``'token'``) or their positions (``'pos'``), (1, 3, D)."""
         return torch.cat([getattr(self, f'{name}_{kind}') for name in GLOBAL_TOKENS], dim=1)

@@ -142,11 +142,15 @@ class ReConPlusPlus(TokenBackbone):
             queries = self.run(global_block, queries, x, attn_mask)
         return torch.cat([self.encoder['ln_f2'](queries), self.encoder['ln_f1'](x[:, :length])], dim=1)
 
-    def readout(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+    def queries(self, features: Tensor) -> Tensor:
         """Return the queries, (B, num_queries, D), which the published model projects one by one."""
         return features[:, :self.num_queries]
 
+    def readout(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the queries, (B, num_queries, D)."""
+        return self.queries(features)
+
     def pool(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """Concatenate the mean of the image queries and the mean of the text queries, (B, 2 D)."""
-        image, text = self.readout(features).tensor_split([self.num_queries - TEXT_QUERIES], dim=1)
+        image, text = self.queries(features).tensor_split([self.num_queries - TEXT_QUERIES], dim=1)
         return torch.cat([image.mean(1), text.mean(1)], dim=-1)

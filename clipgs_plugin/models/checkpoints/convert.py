@@ -12,6 +12,7 @@ from clipgs_plugin.io.files import sha256_of, write_whole
 from clipgs_plugin.models.checkpoints.families import FAMILIES
 from clipgs_plugin.models.checkpoints.families.family import HEAD_WIDTH, heads_of_64
 from clipgs_plugin.models.checkpoints.open import ForeignCheckpoint, open_point_cloud_checkpoint
+from clipgs_plugin.models.checkpoints.reading import LOGIT_SCALE
 from clipgs_plugin.models.parts import PUBLISHED_PARTS, part_of
 
 EXPORTED_PARTS = tuple(part for part in PUBLISHED_PARTS if part != 'projection')  # all that every family names
@@ -19,7 +20,7 @@ EXPORTED_PARTS = tuple(part for part in PUBLISHED_PARTS if part != 'projection')
 
 def convert_checkpoint(source: str | Path, target: str | Path, family: str = 'auto', name: str | None = None,
                        trust_pickle: bool = False, finetuned: bool = False) -> ForeignCheckpoint:
-    """Write the used tensors of a published file as safetensors, under their original names.
+    """Write the used tensors of a published file and its temperature as safetensors, under their original names.
 
     The metadata holds ``family``, ``architecture`` and ``contract`` as JSON, and the name and SHA-256 of the source.
 
@@ -49,7 +50,8 @@ def convert_checkpoint(source: str | Path, target: str | Path, family: str = 'au
         'source_sha256': digest,
     }
     # Copies, since safetensors refuses tensors that share memory.
-    used = {key: found.state[key].clone(memory_format=torch.contiguous_format) for key in found.sources.values()}
+    used = {key: found.state[key].clone(memory_format=torch.contiguous_format)
+            for key in (*found.sources.values(), *(key for key in [LOGIT_SCALE] if key in found.state))}
     write_whole(target, [save(used, metadata)])
     return found
 

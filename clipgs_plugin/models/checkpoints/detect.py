@@ -30,6 +30,7 @@ def find_family(state: Mapping[str, Tensor], path: str | Path, name: str = 'auto
     family = FAMILIES[name]
     if family.find_prefix(state) is None:
         if all(other.find_prefix(state) is None for other in FAMILIES.values()):
+            _refuse_own(state, path)
             _refuse_incomplete(family, state, path)
         raise ValueError(f'{path}: is not of family {name!r} but of {detect_family(state, path).name!r}')
     return family
@@ -50,15 +51,21 @@ def detect_family(state: Mapping[str, Tensor], path: str | Path) -> Family:
     matches = [family for family in matches if _has_known_input(family, state)] or matches
     if matches:
         return matches[0]
-    if any(key.startswith(OWN_NAMES) for key in state):
-        raise ValueError(f'{path}: was trained by this library and has the names of a GSEncoder; start from it with '
-                         "load_from or an init_cfg of type 'Pretrained', or convert its point-cloud model with "
-                         'export_point_cloud_checkpoint')
+    _refuse_own(state, path)
     closest = max(FAMILIES.values(),
                   key=lambda family: (len(_matching_names(family, state)), _count_signature_modules(family, state)))
     _refuse_incomplete(closest, state, path)
     raise ValueError(f'{path}: its names match none of the families {sorted(FAMILIES)}; its first names are '
                      f'{first_few(state)}')
+
+
+def _refuse_own(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise an error if a file is a checkpoint of this library."""
+    if any(key.startswith(OWN_NAMES) for key in state):
+        raise ValueError(f'{path}: was trained by this library and has the names of a GSEncoder; to embed with it, '
+                         'give its config in place of the published name; to train on, start from it with '
+                         "load_from or an init_cfg of type 'Pretrained', or convert its point-cloud model with "
+                         'export_point_cloud_checkpoint')
 
 
 def _has_known_input(family: Family, state: Mapping[str, Tensor]) -> bool:

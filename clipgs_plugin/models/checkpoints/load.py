@@ -15,7 +15,8 @@ from clipgs_plugin.models.checkpoints.families.family import HEAD_WIDTH, PATCH_E
 from clipgs_plugin.models.checkpoints.open import ForeignCheckpoint, open_point_cloud_checkpoint
 from clipgs_plugin.models.checkpoints.report import LoadReport
 from clipgs_plugin.models.parts import PUBLISHED_PARTS, part_of
-from clipgs_plugin.models.point_cloud_model import PointCloudModel, QueryProjection
+from clipgs_plugin.models.point_cloud_model import PointCloudModel
+from clipgs_plugin.models.query_projection import QueryProjection
 from clipgs_plugin.models.tokenizers.point_tokenizer import PointTokenizer
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.structures.attributes import num_channels
@@ -165,13 +166,14 @@ def why_unfit(encoder: nn.Module, checkpoint: ForeignCheckpoint) -> str:
         return space
     if checkpoint.lost_projection:
         return f'lacks its projection {", ".join(checkpoint.lost_projection)}'
+    fitting = nn.Identity if published is None else QueryProjection if 'type' in published else nn.Linear
+    if isinstance(own, fitting):
+        return ''
     if published is None:
         return 'has no projection into a CLIP space'
     if 'type' in published:
         return f'has a {published["type"]}, which projects queries instead of the pooled feature'
-    if not isinstance(own, nn.Linear):
-        return f'has a linear projection, but the encoder has a {type(own).__name__}'
-    return ''
+    return f'has a linear projection, but the encoder has a {type(own).__name__}'
 
 
 def _part(key: str, encoder: nn.Module) -> str:

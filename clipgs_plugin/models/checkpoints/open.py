@@ -13,7 +13,7 @@ from clipgs_plugin.models.checkpoints.contract import Contract
 from clipgs_plugin.models.checkpoints.detect import find_family
 from clipgs_plugin.models.checkpoints.families import Architecture, Family, MissingTensorError
 from clipgs_plugin.models.checkpoints.families.family import PROJECTION
-from clipgs_plugin.models.checkpoints.reading import read_checkpoint, read_metadata
+from clipgs_plugin.models.checkpoints.reading import LOGIT_SCALE, read_checkpoint, read_metadata
 from clipgs_plugin.models.checkpoints.report import LoadReport
 from clipgs_plugin.registry.catalogue import load_catalogue
 
@@ -60,6 +60,11 @@ class ForeignCheckpoint:
         return known[columns]
 
     @property
+    def logit_scale(self) -> float | None:
+        """Natural logarithm of the factor on cosines in training; None if the file lacks it."""
+        return float(self.state[LOGIT_SCALE]) if LOGIT_SCALE in self.state else None
+
+    @property
     def lost_projection(self) -> list[str]:
         """Names in the file of a projection that the family has but this file lacks."""
         family = self.family
@@ -102,6 +107,10 @@ def open_point_cloud_checkpoint(checkpoint: str | Path, family: str = 'auto', na
     prefix = kind.find_prefix(state)
     tensors, sources, unused = kind.translate(state, prefix)
     architecture = _read_architecture(kind, prefix, tensors, unused, path)
+    if architecture.projection is None:
+        for key in [key for key in tensors if key.startswith(PROJECTION)]:
+            del tensors[key]
+            unused[sources.pop(key)] = 'projection towards one of several teachers with different spaces'
     found = ForeignCheckpoint(str(path), kind, prefix, state, tensors, sources, unused, architecture,
                               _find_contract(path, name, kind, architecture, tensors))
     if name is not None:

@@ -13,6 +13,7 @@ from clipgs_plugin.models.checkpoints.safe_load import check_path, is_pickle, lo
 
 # Keys under which training code stores the weights: DeepSpeed, most, Point-BERT and Point-MAE, their older files.
 WRAPPERS = ('module', 'state_dict', 'base_model', 'model')
+LOGIT_SCALE = 'logit_scale'
 MAX_DEPTH = 4  # of wrappers in wrappers; a pickled mapping can contain itself
 
 
@@ -37,6 +38,7 @@ def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, T
     path = Path(path).expanduser()
     content = _load_trusted(path) if trust_pickle and path.suffix != '.safetensors' else load_file(path)
     state = {_strip(key): value for key, value in _find_tensors(content).items()}
+    state |= _find_logit_scale(content) if state else {}
     if not state:
         raise ValueError(f'{path}: holds no named tensors, neither at the top level nor under one of {WRAPPERS}')
     return state
@@ -65,6 +67,13 @@ def _find_tensors(content: object, depth: int = MAX_DEPTH) -> dict[str, Tensor]:
     wrapped = (_find_tensors(content.get(key), depth - 1) for key in WRAPPERS if depth > 0)
     return next(filter(None, wrapped), None) or {key: value for key, value in content.items()
                                                  if isinstance(value, Tensor)}
+
+
+def _find_logit_scale(content: Mapping) -> dict[str, Tensor]:
+    """Return the temperature that OpenShape saves beside the weights, as a state dict of its own."""
+    beside = content.get(LOGIT_SCALE)
+    tensors = {_strip(key): value for key, value in beside.items()} if isinstance(beside, Mapping) else {}
+    return {key: value for key, value in tensors.items() if key == LOGIT_SCALE and isinstance(value, Tensor)}
 
 
 def _strip(key: str) -> str:

@@ -65,6 +65,8 @@ def random_tensor(name: str, shape: tuple[int, ...], dtype: torch.dtype, generat
     """Draw values that keep activations of the same size from layer to layer."""
     if name.endswith('num_batches_tracked'):
         return torch.tensor(next(counter))
+    if name == 'logit_scale':
+        return torch.tensor(4.25, dtype=dtype)
     value = torch.rand(shape, generator=generator)
     if name.endswith(('running_var', 'gamma')) or (name.endswith('weight') and len(shape) == 1):
         value = value + 0.5
@@ -208,7 +210,9 @@ def deepspeed(state: dict[str, Tensor]) -> dict:
 
 
 def openshape_file(state: dict[str, Tensor]) -> dict:
-    return {'state_dict': parallel(state), 'logit_scale': {'module.logit_scale': torch.tensor(2.66)},
+    state = dict(state)
+    temperature = {'module.logit_scale': state.pop('logit_scale')}
+    return {'state_dict': parallel(state), 'logit_scale': temperature,
             'text_proj': parallel(linear_tensors(1280)), 'image_proj': parallel(linear_tensors(1280)),
             'optimizer': optimizer(), 'scheduler': None, 'epoch': 200, 'step': 12345, 'best_img_contras_acc': 0,
             'best_lvis_acc': torch.tensor(46.8)}
@@ -340,7 +344,8 @@ def openshape(scaling: int, prefix: str = 'ppat.', projection: str = 'proj',
         **linear('1.fn.net.0', hidden, width), **linear('1.fn.net.3', width, hidden)})
     used = {prefix + key: shape for key, shape in model.items()}
     return File('openshape', formulas.OpenShape, heads,
-                used | (linear(projection, embed_dim, width) if projection else {}), {}, wrap, prefix, inputs='rgb',
+                used | (linear(projection, embed_dim, width) if projection else {}),
+                {'logit_scale': ()} if wrap is openshape_file else {}, wrap, prefix, inputs='rgb',
                 patches=published, embed_dim=embed_dim if projection else None,
                 mistakes=formulas.OpenShape.mistakes if scaling == 4 else ('other heads',))
 
@@ -362,6 +367,15 @@ def recon_pretrained(depth: int = 4) -> File:
          **tokens(768, 'img_encoder.model.cls_token'), **linear('img_encoder.model.blocks.0.attn.qkv', 2304, 768),
          **below('text_encoder', clip_tower(512, 12))},
         base_model, 'MAE_encoder.', patches=(64, 32, None), mistakes=formulas.ReCon.mistakes)
+
+
+def recon_zeroshot(depth: int = 3) -> File:
+    """Make a file whose two projections lead into the space of one CLIP model."""
+    return File(
+        'recon', formulas.ReCon, 6,
+        {**below('MAE_encoder', recon_model(depth)), **linear('img_proj', 512, 384), **linear('text_proj', 512, 384)},
+        {**point_mae_decoder(), **below('text_encoder', clip_tower(512, 12))}, base_model, 'MAE_encoder.',
+        patches=(64, 32, None), embed_dim=512)
 
 
 def recon_finetuned(depth: int = 2) -> File:
@@ -438,6 +452,7 @@ FILES = {
     'openshape-vitl14': openshape(3, 'pc_encoder.ppat.', 'pc_encoder.proj', dict),
     'openshape-vitb32': openshape(3, 'pc_encoder.', '', dict),
     'recon': recon_pretrained(),
+    'recon-zeroshot': recon_zeroshot(),
     'recon-finetuned': recon_finetuned(),
     'recon-plus-plus-s': recon_plus_plus('s', 3),
     'recon-plus-plus-b': recon_plus_plus('b', 2),

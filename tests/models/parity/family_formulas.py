@@ -271,7 +271,11 @@ class ReCon(Formula):
             looking = looking + self.mlp(looking_normed, f'{name}.mlp_contrast.fc1', f'{name}.mlp_contrast.fc2')
         x, looking = self.norm(x, 'norm'), self.norm(looking, 'norm')
         feature = torch.cat([looking[:, 0], looking[:, 1], looking[:, 2], x.amax(1)], dim=-1)
-        return Output(patch_tokens, feature, feature)
+        widths = {len(self.w[name]) for name in ('img_proj.weight', 'text_proj.weight') if name in self.w}
+        if len(widths) != 1:
+            return Output(patch_tokens, feature, feature)
+        return Output(patch_tokens, feature, torch.stack([self.linear(looking[:, 1], 'img_proj'),
+                                                          self.linear(looking[:, 2], 'text_proj')], dim=1))
 
 
 class ReConPlusPlus(Formula):

@@ -59,7 +59,8 @@ class Family:
         first_layer: Name of the first layer within the patch encoder.
         same_layers: Other registered backbones with exactly the same layers.
         unused: Reasons for tensors that are never loaded, by the beginning of their whole name.
-        projection_bias: True if the projection has a bias; None if the family has no projection.
+        projection_bias: True if the projection has a bias; None if the family, or some of its files, have no
+            projection.
         unprojected: Prefixes whose files have no projection.
         wrapper: Key under which the family's training code saves the state dict.
     """

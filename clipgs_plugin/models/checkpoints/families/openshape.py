@@ -55,6 +55,7 @@ OPENSHAPE = Family(
     outside=(Rule('proj.', 'projection.'), Rule('pc_encoder.proj.', 'projection.')),
     projection_bias=True,
     unprojected=('pc_encoder.',),
+    unused={'logit_scale': 'temperature of training'},
     attributes={9: ('xyz', 'position', 'rgb')},
     first_layer=SetAbstraction.first_layer,
     wrapper='state_dict',

@@ -1,0 +1,154 @@
+"""Published point-cloud models as models of Gaussians, by their names in the catalogue of checkpoints.
+
+A published model becomes a :class:`GSEncoder` without the refinement branch, which computes the published embedding of
+the means and colours of the Gaussians. Its contract decides the preparation of an object and the teacher.
+"""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import get_ident
+
+import torch
+from mmengine.config import Config
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from clipgs_plugin.apis.configs import get_config
+from clipgs_plugin.models.checkpoints.catalogue import find_file
+from clipgs_plugin.models.checkpoints.contract import Contract
+from clipgs_plugin.models.checkpoints.load import load_point_cloud_weights
+from clipgs_plugin.models.checkpoints.open import ForeignCheckpoint, open_point_cloud_checkpoint
+from clipgs_plugin.models.clip_gs import MAX_LOG_SCALE
+from clipgs_plugin.registry import MODELS
+from clipgs_plugin.registry.catalogue import load_catalogue
+
+SPLATS = 'clipgs_plugin::_base_/datasets/gaussian_folder.py'
+RUNTIME = 'clipgs_plugin::_base_/default_runtime.py'
+ROUNDING = 1e-2  # of a logarithm that training clamped and the file stores in half precision
+
+
+def list_published() -> list[str]:
+    """List the published models that embed into the space of a teacher, and so answer without training."""
+    return [name for name in load_catalogue('checkpoints') if not why_no_answer(name)]
+
+
+def is_published_name(model: object) -> bool:
+    """Check whether a model is named as in the catalogue of checkpoints."""
+    return isinstance(model, str) and model in load_catalogue('checkpoints')
+
+
+def why_no_answer(name: str) -> str:
+    """Describe why a published model cannot answer by its name, and the remedy; empty if it can."""
+    entry = load_catalogue('checkpoints')[name]
+    teacher = entry['contract'].get('teacher')
+    train = f"train an encoder that starts from it, GSEncoder(backbone={name!r})"
+    if teacher is None:
+        return f'{name} is not aligned with a CLIP model, so it cannot compare objects with texts or images; {train}'
+    if teacher not in load_catalogue('teachers'):
+        return (f'{name} embeds into the space of {teacher}, which open_clip does not have; {train}, towards '
+                'another CLIP model')
+    return ''
+
+
+def published_config(name: str, file: str | Path | None = None, logit_scale: float = MAX_LOG_SCALE) -> Config:
+    """Return the config of a published model: the encoder, the teacher, and the preparation of splat files.
+
+    It serves the inferencer and, written to a file by ``dump``, ``tools/test.py``.
+
+    Args:
+        name: Name in the catalogue.
+        file: File of the weights; None finds it by the name when the weights are initialised.
+        logit_scale: Natural logarithm of the factor on cosines.
+
+    Raises:
+        ValueError: The model is not aligned with a model of open_clip.
+    """
+    reason = why_no_answer(name)
+    if reason:
+        raise ValueError(reason)
+    entry = load_catalogue('checkpoints')[name]
+    contract = Contract.from_dict(entry['contract'])
+    teacher = dict(type='clipgs_plugin.OpenCLIPTeacher', model=contract.teacher)
+    encoder = dict(
+        type='clipgs_plugin.GSEncoder', backbone=name, tokenizer=dict(refine=False), embed_dim=contract.embed_dim,
+        teacher=contract.teacher,
+        init_cfg=dict(type='clipgs_plugin.PointCloudPretrained', checkpoint=str(file or name), name=name))
+    if 'projection' in entry['architecture']:
+        encoder['projection'] = dict(entry['architecture']['projection'])
+    cfg = get_config(SPLATS, dict(num_gaussians=contract.num_points))
+    cfg.merge_from_dict(get_config(RUNTIME).to_dict())
+    for part in ('train', 'val'):
+        for key in (f'{part}_dataloader', f'{part}_pipeline'):
+            cfg.pop(key, None)
+    cfg.merge_from_dict(dict(
+        model=dict(type='clipgs_plugin.CLIPGS', encoder=encoder, init_logit_scale=float(logit_scale)),
+        teacher=teacher, test_cfg=dict(type='TestLoop'),
+        test_evaluator=dict(type='clipgs_plugin.ZeroShotAccuracy', teacher=teacher, templates='objects')))
+    return cfg
+
+
+def load_published(name: str, file: str | Path | None = None) -> nn.Module:
+    """Build a published model with its weights on the CPU; the teacher is not needed.
+
+    Args:
+        name: Name in the catalogue.
+        file: File to read under the contract of the name; None finds it (:func:`find_file`).
+
+    Returns:
+        A :class:`CLIPGS` in eval mode with its config as ``cfg`` and its name as ``name``.
+
+    Raises:
+        FileNotFoundError: The file is missing; the message tells where to get it and where to put it.
+        ValueError: The model is not aligned with a model of open_clip, or the file is not that of the name.
+    """
+    cfg = published_config(name)  # refuses names without an answer before it looks for files
+    path = find_file(file if file is not None else name)
+    found = open_point_cloud_checkpoint(path, name=name)
+    cfg = published_config(name, path.absolute(), _logit_scale(name, found))
+    with _without_initialisation():
+        model = MODELS.build({**cfg.model, 'teacher': None})
+    model._apply(lambda value: torch.empty_like(value, device='cpu') if value.is_meta else value)
+    with torch.no_grad():
+        model.logit_scale.fill_(cfg.model.init_logit_scale)
+    report = load_point_cloud_weights(model.encoder, found, widen=False)
+    if report.disagreements:  # the encoder follows the contract, so this is a projection that is not loaded
+        raise ValueError(f'{path}: is not the file of {name}: {"; ".join(report.disagreements)}; download '
+                         f'{load_catalogue("checkpoints")[name]["file"]} from '
+                         f'{load_catalogue("checkpoints")[name]["page"]}')
+    model.encoder.load_reports.append(report)
+    model.cfg, model.name = cfg, name
+    return model.eval()
+
+
+def _logit_scale(name: str, found: ForeignCheckpoint) -> float:
+    """Return the logarithm of the factor on cosines: that of the file, or of 100, the factor of most CLIP models."""
+    value = found.logit_scale
+    if value is None:
+        return MAX_LOG_SCALE
+    if not 0 <= value <= MAX_LOG_SCALE + ROUNDING:
+        warnings.warn(f'{name}: the file has logit_scale={value:g}, expected a logarithm in [0, {MAX_LOG_SCALE:.3f}]; '
+                      'probabilities use the factor 100 instead', stacklevel=2)
+        return MAX_LOG_SCALE
+    return min(value, MAX_LOG_SCALE)
+
+
+@contextmanager
+def _without_initialisation() -> Iterator[None]:
+    """Within the context modules register parameters without memory, so that initialising them takes no time.
+
+    Buffers keep their values. Other threads are not affected.
+    """
+    thread = get_ident()
+
+    def empty(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if get_ident() == thread:
+            return nn.Parameter(parameter.detach().to('meta'), parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(empty)
+    try:
+        yield
+    finally:
+        hook.remove()
