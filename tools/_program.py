@@ -139,14 +139,18 @@ def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSIn
         ValueError: A config is given without a checkpoint; results of random weights would look like results.
     """
     from clipgs_plugin import CLIPGSInferencer, get_config
+    from clipgs_plugin.apis.multi_view import is_multi_view
     from clipgs_plugin.registry.catalogue import load_catalogue
 
-    if checkpoint is None and model not in load_catalogue('models'):
+    views = is_multi_view(model)
+    if checkpoint is None and not views and model not in load_catalogue('models'):
         get_config(model)  # a wrong name is reported first
         raise ValueError(f'{model} is a config and has no weights; name them with --checkpoint')
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter('always')
         clipgs = CLIPGSInferencer(model, checkpoint, usable_device(device))
+    if views:
+        clipgs.teacher.require_weights()
     for note in notes:
         print(f'note: {note.message}', file=sys.stderr)
     return clipgs
