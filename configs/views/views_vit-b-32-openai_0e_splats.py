@@ -1,6 +1,7 @@
 # Views in any CLIP model, on a folder of labelled splats. `views:TEACHER` is this config with another teacher_name, and
-# `views:TEACHER@TAG` also sets its tag or weight file. Objects keep all Gaussians and SH bands, because they are rendered.
-_base_ = ['../_base_/models/multi_view_clip.py', '../_base_/datasets/gaussian_folder.py', '../_base_/default_runtime.py']
+# `views:TEACHER@TAG` also sets its tag or weight file. Objects are rendered, so they keep all Gaussians and SH bands.
+_base_ = ['../_base_/models/multi_view_clip.py', '../_base_/datasets/gaussian_folder.py',
+          '../_base_/default_runtime.py']
 
 teacher_name = 'vit-b-32-openai'
 pretrained = None
