@@ -141,6 +141,7 @@ def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSIn
     """
     from clipgs_plugin import CLIPGSInferencer, get_config
     from clipgs_plugin.apis.model_list import has_weights
+    from clipgs_plugin.apis.multi_view import is_multi_view
 
     if checkpoint is None and not has_weights(model):
         get_config(model)  # a wrong name is reported first
@@ -148,6 +149,8 @@ def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSIn
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter('always')
         clipgs = CLIPGSInferencer(model, checkpoint, usable_device(device))
+    if is_multi_view(model):
+        clipgs.teacher.require_weights()
     for note in notes:
         print(f'note: {note.message}', file=sys.stderr)
     return clipgs

@@ -52,16 +52,36 @@ def parse(argv: list[str] | None):
                       help='up axis of the files, which no format stores (%(default)s)')
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print one JSON object a file')
+    args.add_argument('--features', metavar='TEACHER',
+                      help='index the triplet dataset that is the input, from the features of its views, which '
+                           'tools/cache_features.py wrote; views:TEACHER embeds queries')
+    args.add_argument('--split', help='split of the triplet dataset (all)')
     options = args.parse_args(argv)
     if options.out.is_dir():
         raise IsADirectoryError(f'{options.out} is a folder; -o names the file to write, like '
                                 f'{options.out}/embeddings.npz')
     check_output(args, options.out, ('.npz',), 'an index', SearchIndex.load)
+    if options.features is not None and len(options.inputs) != 1:
+        args.error('--features takes one triplet dataset as input')
+    if options.features is None and options.split is not None:
+        args.error('--split is of a triplet dataset and needs --features')
     return options
+
+
+def index_features(root: Path, teacher: str, split: str | None, out: Path) -> int:
+    """Write the index of a triplet dataset from its cached features."""
+    from clipgs_plugin.apis import SearchIndex
+    index = SearchIndex.from_features(root, teacher, split)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    index.save(out)
+    print(f'{len(index)} embeddings of {index.embeddings.shape[1]} numbers in {out}', file=sys.stderr)
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    if args.features is not None:
+        return index_features(args.inputs[0], args.features, args.split, args.out)
 
     import torch
 

@@ -14,7 +14,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, WORLD, FEATURES, TRAINED, 'python tools/test.py '
                   'work_dirs/run/clipgs_pointbert-nano_15e_toy-world.py work_dirs/run/epoch_15.pth')
     add_experiment(args, 'test_dataloader.batch_size=8')
-    args.add_argument('checkpoint', type=Path, help='checkpoint with exactly the weights of the model')
+    args.add_argument('checkpoint', type=Path, nargs='?',
+                      help='checkpoint with exactly the weights of the model; a model of views has none')
     args.add_argument('--out', type=Path, metavar='FILE.npz', help='file for embeddings and labels of the objects')
     args.add_argument('--json', action='store_true', help='print only the metrics, as one JSON object')
     options = args.parse_args(argv)
@@ -24,10 +25,13 @@ def main(argv: list[str] | None = None) -> int:
     from mmengine.dist import is_main_process
 
     from clipgs_plugin import engine
+    from clipgs_plugin.apis.multi_view import is_multi_view
     try:
         cfg = engine.load_config(options.config, options.work_dir, options.cfg_options)
         engine.check_data(cfg, ('test',))
-        if not options.checkpoint.is_file():
+        if options.checkpoint is None and not is_multi_view(cfg):
+            raise ValueError(f'config {options.config} has a model with weights; name their checkpoint')
+        if options.checkpoint is not None and not options.checkpoint.is_file():
             raise FileNotFoundError(f'checkpoint {options.checkpoint} does not exist')
         if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
             raise ValueError(f'config {options.config} has no test_dataloader and test_evaluator')
@@ -38,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     # The log goes to standard error, so that standard output has the results alone.
     with (redirect_stdout(sys.stderr), engine.in_a_sentence(cfg.work_dir),
           engine.launched(cfg, options.launcher) as runner):
-        runner.load_checkpoint(str(options.checkpoint), map_location='cpu', strict=True)
+        if options.checkpoint is not None:
+            runner.load_checkpoint(str(options.checkpoint), map_location='cpu', strict=True)
         if dump is not None:
             runner.test_evaluator.metrics.append(dump)
         metrics = runner.test()

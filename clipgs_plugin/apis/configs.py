@@ -173,7 +173,7 @@ def _own_rules(wanted: Mapping, declared: Mapping | None = None) -> Iterator[Non
 def _assign(text: str, values: Mapping, placeholders: Mapping) -> tuple[str, list[str]]:
     """Replace the right sides of assignments at the top level of a file.
 
-    A name that the file assigns more than once is left alone.
+    A name that the file assigns more than once is left alone, and so is a dict, which a child replaces as a whole.
 
     Returns:
         The text, and the names that the file assigns without reference to its bases.
@@ -184,10 +184,15 @@ def _assign(text: str, values: Mapping, placeholders: Mapping) -> tuple[str, lis
     stored = Counter(node.id for node in ast.walk(tree)
                      if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
     free = [name for name, node in assigned.items() if not _of_base(node.value, placeholders)]
-    replaced = [name for name in assigned if name in values and stored[name] == 1]
+    replaced = [name for name in assigned if name in values and stored[name] == 1
+                and not _is_dict(assigned[name].value)]
     for name in replaced:
         assigned[name].value = ast.Constant(values[name])
     return ast.unparse(tree) if replaced else text, free  # errors in a text that stays have its line numbers
+
+
+def _is_dict(value: ast.expr) -> bool:
+    return isinstance(value, ast.Dict) or (isinstance(value, ast.Call) and ast.unparse(value.func) == 'dict')
 
 
 def _of_base(value: ast.expr, placeholders: Mapping) -> bool:

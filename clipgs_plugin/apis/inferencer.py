@@ -55,7 +55,8 @@ class CLIPGSInferencer:
 
     @property
     def teacher(self) -> nn.Module:
-        """Frozen CLIP model of the embedding space, built at first use."""
+        """Frozen CLIP model of the embedding space, that of the model or built at first use."""
+        self._teacher = self._teacher or getattr(self.model, 'teacher', None)
         if self._teacher is None:
             if 'teacher' not in self.model.cfg:
                 raise ValueError(f'the config of {self.name} names no teacher, which texts and images need; add '

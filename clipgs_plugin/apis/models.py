@@ -10,6 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from clipgs_plugin.apis.configs import get_config
+from clipgs_plugin.apis.multi_view import build_multi_view, is_multi_view, multi_view_config
 from clipgs_plugin.apis.published import is_published_name, load_published
 from clipgs_plugin.models.checkpoints.reading import read_checkpoint
 from clipgs_plugin.models.checkpoints.safe_load import check_finite
@@ -27,6 +28,7 @@ def get_model(
     Args:
         name_or_config: Name of :func:`list_models`, path of a config, or ``Config``. ``clipgs_toy`` comes with
             weights; the file of a published point-cloud model such as ``'uni3d-b'`` is found by its name.
+            ``views:TEACHER`` embeds rendered views; see :mod:`clipgs_plugin.apis.multi_view`.
         checkpoint: Path of a ``.pth`` of a training run or of ``.safetensors``; it replaces the catalogue's weights.
             For a published point-cloud model, path of its file; None finds the file by the name.
         device: Device of the model.
@@ -42,6 +44,8 @@ def get_model(
         return load_published(str(name_or_config), checkpoint).to(device)
     name, cfg, weights = _resolve(name_or_config)
     weights = Path(checkpoint) if checkpoint is not None else weights
+    if is_multi_view(cfg):
+        return build_multi_view(name, cfg, checkpoint).to(device).eval()
     model = MODELS.build({**cfg.model, 'teacher': None})
     if weights is None:
         warnings.warn(f'{name}: no checkpoint given, the weights are random', stacklevel=2)
@@ -56,6 +60,8 @@ def _resolve(name_or_config: str | Path | Config) -> tuple[str, Config, Path | N
     if isinstance(name_or_config, Config):
         return Path(name_or_config.filename or 'config').stem, name_or_config, None
     name = str(name_or_config)
+    if is_multi_view(name):
+        return name, multi_view_config(name), None
     entry = load_catalogue('models').get(name)
     if entry is None:
         return name, get_config(name), None

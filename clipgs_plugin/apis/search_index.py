@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from clipgs_plugin.apis.multi_view import model_of_features
 from clipgs_plugin.io.arrays import read_npz_of
 from clipgs_plugin.io.files import write_npz
+from clipgs_plugin.triplets import ShardFeatures, ShardReader
+from clipgs_plugin.triplets.layout import GAUSSIANS, shard_path
 
 _ARRAYS = dict(embeddings=('f', 2), paths=('U', 1), model=('U', 0), checkpoint=('U', 0))
 _UNIT = 1e-3  # largest deviation of a length from 1
@@ -52,6 +56,33 @@ class SearchIndex:
         """Write an ``.npz`` of plain arrays."""
         write_npz(Path(path), dict(embeddings=self.embeddings.numpy(), paths=np.array(self.paths, dtype=np.str_),
                                    model=np.array(self.model), checkpoint=np.array(self.checkpoint)))
+
+    @classmethod
+    def from_features(cls, root: str | PathLike, teacher: str, split: str | None = None) -> SearchIndex:
+        """Make an index of a triplet dataset from a teacher's cached features of its views, without any rendering.
+
+        An object is the mean of the unit features of its views, as in :class:`~clipgs_plugin.models.MultiViewCLIP`,
+        whose model ``views:TEACHER`` embeds queries. Its path is that of its shard and, within it, of its Gaussians.
+
+        Args:
+            root: Folder of the dataset.
+            teacher: Name of the features, which ``tools/cache_features.py`` wrote.
+            split: Split of the objects; None takes all.
+
+        Raises:
+            FileNotFoundError: There is no dataset, or it lacks the features.
+            ValueError: No object is in the split.
+        """
+        reader = ShardReader(root)
+        features = ShardFeatures(reader, teacher)
+        chosen = [i for i, found in enumerate(reader.splits) if split in (None, found)]
+        if not chosen:
+            raise ValueError(f'{root} has no objects of split {split!r}, only of {sorted(set(reader.splits))}')
+        views = torch.from_numpy(np.stack([features.image(i) for i in chosen])).float()
+        pooled = normalize(normalize(views, dim=-1).mean(1), dim=-1)
+        paths = tuple(str(shard_path(reader.root.resolve(), int(reader.shards[i])) / f'{reader.uids[i]}.{GAUSSIANS}')
+                      for i in chosen)
+        return cls(pooled, paths, model_of_features(teacher))
 
     @classmethod
     def load(cls, path: str | PathLike) -> SearchIndex:

@@ -88,7 +88,7 @@ def _seed_training_data(cfg: Config) -> None:
     from clipgs_plugin.datasets.base import GaussianDataset
     from clipgs_plugin.registry import DATASETS
     seed = cfg.get('randomness', {}).get('seed')
-    dataset = cfg.get('train_dataloader', {}).get('dataset')
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset')
     kind = DATASETS.get(dataset.type) if dataset is not None and isinstance(dataset.type, str) else None
     if seed is not None and isinstance(kind, type) and issubclass(kind, GaussianDataset):
         dataset.setdefault('seed', seed)

@@ -17,6 +17,7 @@ from clipgs_plugin.models.clip_gs import CLIPGS
 from clipgs_plugin.models.data_preprocessor import GaussianDataPreprocessor
 from clipgs_plugin.models.gs_encoder import GSEncoder
 from clipgs_plugin.models.losses import ContrastiveLoss, ImageVotingLoss
+from clipgs_plugin.models.multi_view_clip import MultiViewCLIP
 from clipgs_plugin.models.point_cloud_model import PointCloudModel
 from clipgs_plugin.models.teachers import OpenCLIPTeacher
 from clipgs_plugin.models.tokenizers import (
@@ -30,7 +31,7 @@ from clipgs_plugin.models.tokenizers import (
 
 __all__ = [
     'CLIPGS', 'DGCNN', 'ULIP', 'ContrastiveLoss', 'GSEncoder', 'GSTokenizer', 'GaussianDataPreprocessor',
-    'GaussianMAE', 'ImageVotingLoss', 'OpenCLIPTeacher', 'OpenShapePPAT', 'PatchEncoder', 'PointBERT',
+    'GaussianMAE', 'ImageVotingLoss', 'MultiViewCLIP', 'OpenCLIPTeacher', 'OpenShapePPAT', 'PatchEncoder', 'PointBERT',
     'PointCloudModel', 'PointMAE', 'PointNet2', 'PointTokenizer', 'ReCon', 'ReConPlusPlus', 'SetAbstraction',
     'SoftPatchEncoder', 'TimmTransformer', 'Tokens', 'Uni3D', 'load_point_cloud_checkpoint',
 ]

@@ -57,12 +57,12 @@ class CLIPGS(QuietInit, BaseModel):
         data_preprocessor: nn.Module | dict | None = None,
         init_cfg: dict | list | None = None,
     ):
-        super().__init__(_build(data_preprocessor or DATA_PREPROCESSOR), init_cfg)
-        self.encoder = _build(encoder)
-        self.text_loss = _build(text_loss)
-        self.image_loss = _build(image_loss)
+        super().__init__(build(data_preprocessor or DATA_PREPROCESSOR), init_cfg)
+        self.encoder = build(encoder)
+        self.text_loss = build(text_loss)
+        self.image_loss = build(image_loss)
         self.logit_scale = nn.Parameter(torch.tensor([float(init_logit_scale)]))  # (1,): FSDP2 refuses scalars
-        teacher = _build(teacher)
+        teacher = build(teacher)
         if teacher is not None:
             teacher.eval().requires_grad_(False)
             widths = getattr(teacher, 'embed_dim', None), getattr(self.encoder, 'embed_dim', None)
@@ -140,10 +140,7 @@ class CLIPGS(QuietInit, BaseModel):
 
     def predict(self, inputs: GaussianBatch, data_samples: dict) -> list[BaseDataElement]:
         """Return one element for each object; see :meth:`forward`."""
-        embeddings = F.normalize(self.encoder(inputs).float(), dim=-1)
-        kept = {key: data_samples[key] for key in KEPT if key in data_samples}
-        return [BaseDataElement(embedding=embedding, **{key: value[i] for key, value in kept.items()})
-                for i, embedding in enumerate(embeddings)]
+        return predictions(self.encoder(inputs), data_samples)
 
     @torch.no_grad()
     def text_features(self, data_samples: dict) -> Tensor:
@@ -178,7 +175,16 @@ class CLIPGS(QuietInit, BaseModel):
         return features.to(gaussians.device)
 
 
-def _build(module: nn.Module | dict | None) -> nn.Module | None:
+def predictions(embeddings: Tensor, data_samples: dict) -> list[BaseDataElement]:
+    """Return the elements of mode ``'predict'`` for embeddings (B, E) of any length."""
+    embeddings = F.normalize(embeddings.float(), dim=-1)
+    kept = {key: data_samples[key] for key in KEPT if key in data_samples}
+    return [BaseDataElement(embedding=embedding, **{key: value[i] for key, value in kept.items()})
+            for i, embedding in enumerate(embeddings)]
+
+
+def build(module: nn.Module | dict | None) -> nn.Module | None:
+    """Build a module from its config; a module and None stay."""
     return MODELS.build(module) if isinstance(module, dict) else module
 
 

@@ -39,6 +39,34 @@ def robust_extent(cloud: GaussianCloud, share: float = 0.95) -> tuple[Tensor, fl
     return center, radius if radius > 0 else 3 * float(cloud.scales.detach().max())
 
 
+def orbit_cameras(
+    cloud: GaussianCloud,
+    num_views: int,
+    elevation: float | Sequence[float] | None = 15.0,
+    up: str | Sequence[float] | Tensor = 'y',
+    fov_degrees: float = 40.0,
+    share: float = 0.95,
+) -> tuple[Tensor, float]:
+    """Place cameras around an object so that its robust extent fills the images.
+
+    Args:
+        cloud: Object in any frame and of any size. The cameras have no gradients.
+        num_views: Number of cameras V.
+        elevation: Layout of the cameras; see :func:`~clipgs_plugin.ops.cameras.sphere_cameras`.
+        up: Up axis of the object.
+        fov_degrees: Field of view across the images.
+        share: Fraction of the visible Gaussians within the framed radius.
+
+    Returns:
+        World to camera in OpenCV axes, (V, 4, 4), and the radius of the object in world units.
+    """
+    center, radius = robust_extent(cloud, share)
+    viewmats = sphere_cameras(num_views, _MARGIN / math.sin(math.radians(fov_degrees) / 2), elevation, up).to(center)
+    # Scale and move the cameras of the unit sphere to the object.
+    viewmats[:, :3, 3] = radius * viewmats[:, :3, 3] - viewmats[:, :3, :3] @ center
+    return viewmats, radius
+
+
 def turntable(
     cloud: GaussianCloud,
     num_views: int = 8,
@@ -64,10 +92,7 @@ def turntable(
     Returns:
         Images, (V, size, size, 3), sRGB in [0, 1].
     """
-    center, radius = robust_extent(cloud)
-    viewmats = sphere_cameras(num_views, _MARGIN / math.sin(math.radians(fov_degrees) / 2), elevation, up).to(center)
-    # Scale and move the cameras of the unit sphere to the object.
-    viewmats[:, :3, 3] = radius * viewmats[:, :3, 3] - viewmats[:, :3, :3] @ center
+    viewmats, radius = orbit_cameras(cloud, num_views, elevation, up, fov_degrees)
     cameras = intrinsics(fov_degrees, size, size).expand(num_views, 3, 3)
     with torch.no_grad():
         images, _ = render(cloud, viewmats, cameras, size, size, background, backend=backend, near=0.01 * radius)

@@ -17,7 +17,8 @@ def test_every_shipped_config_loads_and_follows_the_naming_convention():
     assert len(names) == len(set(names)) > 0
     for name in names:
         cfg = get_config(name)
-        assert cfg.model.type == 'clipgs_plugin.CLIPGS', name
+        method = {'clipgs': 'clipgs_plugin.CLIPGS', 'views': 'clipgs_plugin.MultiViewCLIP'}[name.split('_')[0]]
+        assert cfg.model.type == method, name
         assert name == name.lower() and len(name.split('_')) >= 4, f'{name}: method_backbone[_init]_schedule_data'
 
 
@@ -32,6 +33,15 @@ def test_a_config_is_found_by_path_too(tmp_path):
 
 
 PARTS = ('train', 'val', 'test')
+
+
+def test_a_child_removes_a_loader_of_its_base_with_none(tmp_path):
+    (tmp_path / 'base.py').write_text("root = 'a'\nloader = dict(root=root)\nother = {'root': root}")
+    (tmp_path / 'mine.py').write_text("_base_ = 'base.py'\nroot = 'b'\nloader = other = None\n")
+    (tmp_path / 'moved.py').write_text("_base_ = 'base.py'\nroot = 'b'\nloader = None\n")
+    assert (get_config(tmp_path / 'mine.py').loader, get_config(tmp_path / 'mine.py').other) == (None, None)
+    moved = get_config(tmp_path / 'moved.py')
+    assert moved.loader is None and moved.other.root == 'b'
 
 
 def dataset_settings(cfg, key):

@@ -89,6 +89,12 @@ class OpenCLIPTeacher(nn.Module):
         """Factor on cosines in this teacher's training, 100 for most."""
         return float(self.network.logit_scale.exp())
 
+    @property
+    def image_size(self) -> int:
+        """Longer side of the network's images in pixels."""
+        size = self.network.visual.image_size
+        return size if isinstance(size, int) else max(size)
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Short hash of the weights, independent of the file or tag they came from."""
@@ -130,7 +136,20 @@ class OpenCLIPTeacher(nn.Module):
                 uint8 sRGB images (n, 3, H, W) of any one size, which :meth:`prepare` preprocesses.
         """
         self._check_pixels(pixels)
-        prepare = self.prepare if pixels.dtype == torch.uint8 else nn.Identity()
+        return self._encode_pixels(pixels, self.prepare if pixels.dtype == torch.uint8 else nn.Identity())
+
+    def encode_views(self, images: Tensor) -> Tensor:
+        """Encode rendered images into unit vectors, (n, E) float32 on the teacher's device; gradients reach them.
+
+        Args:
+            images: sRGB in [0, 1], floats (n, 3, H, W) of any one size, which :meth:`prepare` preprocesses.
+        """
+        if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(f'images are {images.dtype} of shape {tuple(images.shape)}, expected floats (n, 3, H, W) '
+                             'in [0, 1]; encode_image takes uint8')
+        return self._encode_pixels(images, self.prepare)
+
+    def _encode_pixels(self, pixels: Tensor, prepare: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
             features = [self.network.encode_image(prepare(chunk).to(self.device, self._input_dtype), normalize=True)
                         for chunk in pixels.split(self.batch_size)]
@@ -150,9 +169,12 @@ class OpenCLIPTeacher(nn.Module):
             return self._unit(features)
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """Preprocess uint8 sRGB images, (n, 3, H, W) to (n, 3, S, S) float32 on the teacher's device.
+        """Preprocess sRGB images, (n, 3, H, W) to (n, 3, S, S) float32 on the teacher's device.
 
         It equals :attr:`preprocess` up to two grey levels of 255 at few pixels.
+
+        Args:
+            pixels: uint8 images, or floats in [0, 1], which receive gradients.
         """
         from open_clip.transform import ResizeKeepRatio
         from torchvision.transforms import Normalize, Resize
@@ -167,7 +189,7 @@ class OpenCLIPTeacher(nn.Module):
                 size = step.size if side is None else [int(side * x / min(height, width)) for x in (height, width)]
                 pixels = _resize(pixels, size, step.interpolation)
             elif isinstance(step, Normalize):
-                pixels = step(pixels.float() / 255)
+                pixels = step(pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float())
             else:
                 pixels = step(pixels)
         return pixels
@@ -197,7 +219,9 @@ class OpenCLIPTeacher(nn.Module):
 
 
 def _resize(pixels: Tensor, size: Sequence[int], interpolation) -> Tensor:
-    """Resize uint8 tensors as PIL does with antialiasing: width, then height, clamped and rounded after each."""
+    """Resize as PIL does with antialiasing: width, then height, clamped after each, and rounded if uint8."""
     from torchvision.transforms import functional as F
-    across = F.resize(pixels, (pixels.shape[-2], size[1]), interpolation, antialias=True)
-    return F.resize(across, tuple(size), interpolation, antialias=True)
+    for shape in ((pixels.shape[-2], size[1]), tuple(size)):
+        pixels = F.resize(pixels, shape, interpolation, antialias=True)
+        pixels = pixels.clamp(0, 1) if pixels.is_floating_point() else pixels
+    return pixels

@@ -1,0 +1,69 @@
+"""Models named ``views:TEACHER``: rendered views in a CLIP model."""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mmengine.config import Config
+from torch import nn
+
+from clipgs_plugin.apis.configs import get_config
+from clipgs_plugin.registry import MODELS
+
+PREFIX = 'views:'
+CONFIG = 'views_vit-b-32-openai_0e_splats'
+# The teacher of the toy world knows pictures on light grey.
+CONFIGS = {'toy-clip': 'views_toy-clip_0e_toy-world'}
+TYPE = 'MultiViewCLIP'
+
+
+def is_multi_view(name_or_config: str | Config) -> bool:
+    """Return True for ``views:TEACHER`` and for configs of :class:`~clipgs_plugin.models.MultiViewCLIP`."""
+    if isinstance(name_or_config, Config):
+        return str(name_or_config.get('model', {}).get('type')).rpartition('.')[2] == TYPE
+    return str(name_or_config).startswith(PREFIX)
+
+
+def multi_view_config(name: str) -> Config:
+    """Load the config of a name.
+
+    Args:
+        name: ``views:TEACHER`` or ``views:TEACHER@TAG``. The teacher is a name for
+            :class:`~clipgs_plugin.models.OpenCLIPTeacher`; the tag is its ``pretrained``, a tag or a file.
+
+    Raises:
+        ValueError: The name has no teacher.
+    """
+    teacher, _, pretrained = name.removeprefix(PREFIX).partition('@')
+    if not teacher:
+        raise ValueError(f'{name!r} names no teacher; write views:TEACHER, such as views:vit-b-32-openai')
+    if teacher in CONFIGS and not pretrained:
+        return get_config(CONFIGS[teacher])
+    return get_config(CONFIG, {'teacher_name': teacher, 'pretrained': pretrained or None})
+
+
+def build_multi_view(name: str, cfg: Config, checkpoint: str | Path | None = None) -> nn.Module:
+    """Build a model with its teacher, whose weights are all it has.
+
+    Raises:
+        ValueError: There is a checkpoint.
+    """
+    if checkpoint is not None:
+        raise ValueError(f'{name} has no weights besides those of its teacher, so the checkpoint {checkpoint} would be '
+                         'ignored; leave it out, or name the weights of the teacher as views:TEACHER@FILE')
+    model = MODELS.build(cfg.model)
+    model.cfg, model.name = cfg, name
+    return model
+
+
+def model_of_features(teacher: str) -> str:
+    """Return the model that embeds queries into the space of a teacher's cached features.
+
+    Args:
+        teacher: Name of the features, which is a name of a teacher, or its architecture and tag joined by a dash.
+    """
+    import open_clip
+    for model, tag in open_clip.list_pretrained():
+        if re.sub(r'[^\w.-]', '-', f'{model}-{tag}') == teacher:
+            return f'{PREFIX}{model}@{tag}'
+    return f'{PREFIX}{teacher}'
