@@ -33,7 +33,7 @@ INSTALLED = {
     'convert_gaussians': 'clipgs-convert', 'convert_checkpoint': 'clipgs-convert-checkpoint',
     'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',
     'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones', 'report': 'clipgs-report',
-    'run_table': 'clipgs-table', 'benchmark': 'clipgs-benchmark'}
+    'run_table': 'clipgs-table', 'share': 'clipgs-share', 'benchmark': 'clipgs-benchmark'}
 
 
 def as_called(text: str) -> str:
@@ -139,9 +139,10 @@ def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSIn
         ValueError: A config is given without a checkpoint; results of random weights would look like results.
     """
     from clipgs_plugin import CLIPGSInferencer, get_config
+    from clipgs_plugin.apis.sharing import is_shared
     from clipgs_plugin.registry.catalogue import load_catalogue
 
-    if checkpoint is None and model not in load_catalogue('models'):
+    if checkpoint is None and model not in load_catalogue('models') and not is_shared(model):
         get_config(model)  # a wrong name is reported first
         raise ValueError(f'{model} is a config and has no weights; name them with --checkpoint')
     with warnings.catch_warnings(record=True) as notes:
