@@ -125,7 +125,8 @@ def save_pretrained(model: nn.Module, folder: Path, name: str, about: Mapping[st
     _check_ours(folder)
     # The config goes first and comes last, so that a killed save never looks complete.
     (folder / CONFIG).unlink(missing_ok=True)
-    write_whole(folder / WEIGHTS, [save(state, {'format': 'pt', 'library': SCOPE})])
+    # One entry of metadata, because safetensors writes several in random order.
+    write_whole(folder / WEIGHTS, [save(state, {'library': SCOPE})])
     if not (folder / CARD).exists() or MARK in (folder / CARD).read_text(encoding='utf-8', errors='replace'):
         write_whole(folder / CARD, [text.encode()])
     write_whole(folder / CONFIG, [content])
@@ -133,12 +134,13 @@ def save_pretrained(model: nn.Module, folder: Path, name: str, about: Mapping[st
 
 def _check_ours(folder: Path) -> None:
     """Refuse a folder whose config or weights this library did not write."""
+    from safetensors import SafetensorError
+
     try:
         if (folder / CONFIG).exists():
             read_shared_config(folder / CONFIG)
-        with refuse_damage(folder / WEIGHTS, 'safetensors file'):
-            ours = not (folder / WEIGHTS).exists() or read_metadata(folder / WEIGHTS).get('library') == SCOPE
-    except ValueError:
+        ours = not (folder / WEIGHTS).exists() or read_metadata(folder / WEIGHTS).get('library') == SCOPE
+    except (ValueError, SafetensorError):
         ours = False
     if not ours:
         raise FileExistsError(f'{folder} holds {CONFIG} or {WEIGHTS} of another program or model; name another folder')
