@@ -64,5 +64,6 @@ def test_help_is_the_head_of_the_script(quickstart):
 
 
 def test_without_options_the_toys_are_made_trained_and_searched(quickstart, root):
-    done, calls = quickstart('', STATUS='1')
-    assert calls == [f'tools/make_toy_world.py {root}/work_dirs/quickstart/toy_world --export work_dirs/quickstart/files']
+    _, calls = quickstart('', STATUS='1')
+    work = 'work_dirs/quickstart'
+    assert calls == [f'tools/make_toy_world.py {root}/{work}/toy_world --export {work}/files']
