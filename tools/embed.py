@@ -86,13 +86,14 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from clipgs_plugin.apis import SearchIndex
+    from clipgs_plugin.apis.sharing import is_folder
     files = find_files(args.inputs)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     clipgs = load_inferencer(args.model, args.checkpoint, args.device)
     print(f'Embedding {len(files)} files with {clipgs.name} into {args.out}', file=sys.stderr)
 
     # Absolute paths, so that the index serves in any folder.
-    model = os.path.abspath(args.model) if args.model.endswith('.py') else args.model
+    model = os.path.abspath(args.model) if args.model.endswith('.py') or is_folder(args.model) else args.model
     checkpoint = os.path.abspath(args.checkpoint) if args.checkpoint else ''
     embeddings, paths, failed = [], [], 0
 

@@ -7,6 +7,7 @@ from clipgs_plugin.apis.configs import list_configs
 from clipgs_plugin.apis.models import shipped_weights
 from clipgs_plugin.apis.multi_view import is_multi_view
 from clipgs_plugin.apis.published import list_published
+from clipgs_plugin.apis.sharing import is_shared
 from clipgs_plugin.models.checkpoints.catalogue import find_file
 from clipgs_plugin.registry.catalogue import load_catalogue
 
@@ -69,7 +70,8 @@ def list_models() -> list[str]:
 
 def has_weights(name: str) -> bool:
     """Check whether a name stands for trained weights, which may have to be downloaded, and not for a config."""
-    return name in load_catalogue('models') or name in load_catalogue('checkpoints') or is_multi_view(name)
+    return (name in load_catalogue('models') or name in load_catalogue('checkpoints') or is_multi_view(name)
+            or is_shared(name))
 
 
 def size_text(parameters: int | None) -> str:

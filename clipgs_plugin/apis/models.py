@@ -12,8 +12,8 @@ from torch import nn
 from clipgs_plugin.apis.configs import get_config
 from clipgs_plugin.apis.multi_view import build_multi_view, is_multi_view, multi_view_config
 from clipgs_plugin.apis.published import is_published_name, load_published
-from clipgs_plugin.models.checkpoints.reading import read_checkpoint
-from clipgs_plugin.models.checkpoints.safe_load import check_finite
+from clipgs_plugin.apis.sharing import is_shared
+from clipgs_plugin.models.pretrained import load_pretrained, load_weights
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.registry.catalogue import load_catalogue
 
@@ -26,7 +26,8 @@ def get_model(
     """Build a model in eval mode.
 
     Args:
-        name_or_config: Name of :func:`list_models`, path of a config, or ``Config``. ``clipgs_toy`` comes with
+        name_or_config: Name of :func:`list_models`, path of a config, ``Config``, or a shared model: a folder of
+            ``save_pretrained``, ``owner/name`` or ``hf-hub:owner/name``. ``clipgs_toy`` and shared models come with
             weights; the file of a published point-cloud model such as ``'uni3d-b'`` is found by its name.
             ``views:TEACHER`` embeds rendered views; see :mod:`clipgs_plugin.apis.multi_view`.
         checkpoint: Path of a ``.pth`` of a training run or of ``.safetensors``; it replaces the catalogue's weights.
@@ -42,6 +43,8 @@ def get_model(
     """
     if is_published_name(name_or_config):
         return load_published(str(name_or_config), checkpoint).to(device)
+    if is_shared(name_or_config):
+        return load_pretrained(name_or_config, checkpoint).to(device)
     name, cfg, weights = _resolve(name_or_config)
     weights = Path(checkpoint) if checkpoint is not None else weights
     if is_multi_view(cfg):
@@ -72,28 +75,3 @@ def _resolve(name_or_config: str | Path | Config) -> tuple[str, Config, Path | N
 def shipped_weights(entry: dict) -> Path:
     """Return the file of the weights of an entry in the catalogue of models."""
     return Path(str(files('clipgs_plugin'))) / 'weights' / entry['weights'] / 'weights.safetensors'
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a whole checkpoint.
-
-    Raises:
-        ValueError: Tensors are missing, unexpected, of another shape or not finite; the message names them.
-    """
-    state = read_checkpoint(path)
-    expected = model.state_dict()
-    # Older files hold logit_scale as a scalar, the model holds it with shape (1,).
-    state = {key: value.view_as(expected[key]) if key in expected and value.numel() == expected[key].numel() == 1
-             else value for key, value in state.items()}
-    reshaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
-    wrong = {
-        'missing': sorted(expected.keys() - state.keys()),
-        'unexpected': sorted(state.keys() - expected.keys()),
-        'of another shape': [f'{key} {tuple(state[key].shape)} for {tuple(expected[key].shape)}' for key in reshaped],
-    }
-    if any(wrong.values()):
-        counts = '; '.join(f'{len(keys)} {kind} ({", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""})'
-                           for kind, keys in wrong.items() if keys)
-        raise ValueError(f'{path} does not fit the model: {counts}; is it the checkpoint of this config?')
-    check_finite(state, path)
-    model.load_state_dict({key: value.to(expected[key].dtype) for key, value in state.items()})

@@ -81,7 +81,11 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         raise OSError(f'{path}: a name of {size} bytes, the file system allows at most {longest}; shorten it')
     # The temporary name may be longer than the file system allows although the name is not.
     name = path.name if size + 40 <= longest else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
-    file, temporary = _open_temporary(path.with_name(f'.{name}.tmp'))
+    try:
+        file, temporary = _open_temporary(path.with_name(f'.{name}.tmp'))
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
     def release() -> None:
         if fcntl is None:  # Windows renames and removes closed files only; elsewhere the lock holds until the end

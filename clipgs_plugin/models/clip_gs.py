@@ -10,6 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from clipgs_plugin.models.pretrained import Pretrained
 from clipgs_plugin.models.quiet_init import QuietInit
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.structures import GaussianBatch
@@ -23,7 +24,7 @@ KEPT = ('uid', 'category', 'label', 'caption', 'caption_id', 'text', 'views')
 
 
 @MODELS.register_module()
-class CLIPGS(QuietInit, BaseModel):
+class CLIPGS(Pretrained, QuietInit, BaseModel):
     """Alignment of 3DGS objects with CLIP's embedding space (CLIP-GS, arXiv 2412.19142): L = L_text + L_img.
 
     The batch holds the teacher's features (``text`` and ``views``, cached by ``tools/cache_features.py``), or the

@@ -136,3 +136,43 @@ def test_predictions_replace_predictions_only(tmp_path, capsys, name):
         test.main(['clipgs_pointbert-nano_15e_toy-world', 'absent.pth', '--out', str(tmp_path / name)])
     assert exit_.value.code == 2 and 'a file of predictions' in capsys.readouterr().err
     assert (tmp_path / name).read_bytes() == before
+
+
+def convert_onto(root, chair, disk, mount):
+    """Convert a file onto a small file system in a mount namespace of its own; return the errors."""
+    disk.mkdir()
+    mount = f'mount -t tmpfs -o nr_inodes=5,size=1m none {disk} && {mount}'
+    try:
+        allowed = subprocess.run(['unshare', '-m', 'sh', '-c', mount], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip('there is no unshare')
+    if allowed.returncode:
+        pytest.skip(f'no mount namespace: {allowed.stderr.strip()}')
+    program = f'{sys.executable} {root}/tools/convert_gaussians.py {chair} {disk}/mug.ply'
+    return errors_of(subprocess.run(['unshare', '-m', 'sh', '-c', f'{mount} && {program}'], capture_output=True,
+                                    env={**os.environ, **LIGHT, 'PYTHONPATH': str(root)}, timeout=120))
+
+
+def errors_of(done):
+    lines = done.stderr.decode().splitlines()
+    assert done.returncode == 1 and 'Traceback' not in done.stderr.decode()
+    return [line for line in lines if line.startswith('error: ')]
+
+
+def test_a_disk_without_free_inodes_is_one_line(root, chair):
+    """The root of the file system, two folders and two files take all five."""
+    disk = chair.parent / 'disk'
+    errors = convert_onto(root, chair, disk, f'mkdir {disk}/1 {disk}/2 && touch {disk}/3 {disk}/4')
+    assert errors == [f'error: {disk}/mug.ply: No space left on device; free some space and files, or write elsewhere']
+
+
+def test_a_read_only_folder_is_one_line(root, chair):
+    """Permissions do not bind the superuser, a file system that is mounted read-only does."""
+    folder = chair.parent / 'read_only'
+    if os.geteuid() == 0:
+        errors, reason = convert_onto(root, chair, folder, f'mount -o remount,ro {folder}'), 'Read-only file system'
+    else:
+        folder.mkdir(mode=0o555)
+        errors, reason = errors_of(call(root, 'convert_gaussians', chair, folder / 'mug.ply')), 'Permission denied'
+    assert errors == [f'error: {folder}/mug.ply: {reason}; check its permissions, or name another place']
+    assert not list(folder.iterdir())
