@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from clipgs_plugin.models.checkpoints.contract import Contract
 from clipgs_plugin.models.checkpoints.families.family import HEAD_WIDTH, PATCH_ENCODER
@@ -33,7 +34,7 @@ class LoadedCheckpoint(NamedTuple):
 
 
 def load_point_cloud_checkpoint(path: str | Path, model: nn.Module | None = None, family: str = 'auto',
-                                finetuned: bool = False) -> LoadedCheckpoint:
+                                finetuned: bool = False, download: bool = False) -> LoadedCheckpoint:
     """Load a published point-cloud model.
 
     Args:
@@ -43,25 +44,41 @@ def load_point_cloud_checkpoint(path: str | Path, model: nn.Module | None = None
             None builds the published model itself, whose outputs are the family's.
         family: Required family of the file; ``'auto'`` detects it.
         finetuned: Accept a file that was fine-tuned for classification.
+        download: Download the file of a name that is not found, from the Hugging Face Hub into its cache.
 
     Returns:
         The model (in evaluation mode if it is built here), the report and the input contract.
 
     Raises:
         FileNotFoundError: The file does not exist.
+        OSError: The download failed.
         ValueError: The file cannot be read, is of no known family, or does not fit the model. The message contains the
             report, and nothing is loaded.
     """
-    found = open_point_cloud_checkpoint(path, family, finetuned=finetuned)
+    found = open_point_cloud_checkpoint(path, family, finetuned=finetuned, download=download)
     if model is None and found.lost_projection:
         report = LoadReport(found.path, found.family.name, unused=found.unused, missing=found.lost_projection)
         raise ValueError(f'{report}\nEvery model of {found.family.name} has a projection; without it, load the other '
                          'parts into a GSEncoder')
     if model is None:
-        model = build_point_cloud_model(found).eval()
+        with WithoutRandomNumbers():  # every tensor is loaded, or an error says which is missing
+            model = build_point_cloud_model(found).eval()
     report = load_point_cloud_weights(model, found, widen=not isinstance(model, PointCloudModel))
     warn_of_disagreements(report)
     return LoadedCheckpoint(model, report, found.contract)
+
+
+class WithoutRandomNumbers(TorchFunctionMode):
+    """Mode that skips the random numbers of new weights, which takes most of the time of building a large model."""
+
+    SKIPPED = frozenset((Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, nn.init.normal_, nn.init.uniform_,
+                         nn.init.kaiming_uniform_, nn.init.trunc_normal_))
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in self.SKIPPED:
+            return args[0] if args else kwargs['tensor']
+        return func(*args, **kwargs)
 
 
 def warn_of_disagreements(report: LoadReport) -> None:
