@@ -33,7 +33,7 @@ INSTALLED = {
     'convert_gaussians': 'clipgs-convert', 'convert_checkpoint': 'clipgs-convert-checkpoint',
     'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',
     'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones', 'report': 'clipgs-report',
-    'run_table': 'clipgs-table', 'benchmark': 'clipgs-benchmark'}
+    'run_table': 'clipgs-table', 'benchmark': 'clipgs-benchmark', 'download': 'clipgs-download'}
 
 
 def as_called(text: str) -> str:
@@ -132,15 +132,20 @@ def usable_device(name: str) -> str:
     return name
 
 
-def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSInferencer:
+def load_inferencer(model: str, checkpoint: str | None, device: str, download: bool = False) -> CLIPGSInferencer:
     """Load a model with its teacher; print its notes to standard error.
+
+    The weights of a published model that are not found are downloaded if ``download`` is set, or the user agrees.
 
     Raises:
         ValueError: A config is given without a checkpoint; results of random weights would look like results.
     """
     from clipgs_plugin import CLIPGSInferencer, get_config
     from clipgs_plugin.registry.catalogue import load_catalogue
+    from clipgs_plugin.tools._downloads import provide_weights
 
+    if checkpoint is None:
+        provide_weights(model, download)
     if checkpoint is None and model not in load_catalogue('models'):
         get_config(model)  # a wrong name is reported first
         raise ValueError(f'{model} is a config and has no weights; name them with --checkpoint')

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from clipgs_plugin.apis.configs import get_config, list_configs
+from clipgs_plugin.models.checkpoints.catalogue import find_file
 from clipgs_plugin.models.checkpoints.reading import read_checkpoint
 from clipgs_plugin.models.checkpoints.safe_load import check_finite
 from clipgs_plugin.registry import MODELS
@@ -25,6 +26,7 @@ def get_model(
     name_or_config: str | Path | Config,
     checkpoint: str | Path | None = None,
     device: str | torch.device = 'cpu',
+    download: bool = False,
 ) -> nn.Module:
     """Build a model in eval mode.
 
@@ -33,14 +35,18 @@ def get_model(
             weights.
         checkpoint: Path of a ``.pth`` of a training run or of ``.safetensors``; it replaces the catalogue's weights.
         device: Device of the model.
+        download: Download the file of a published model that is not found.
 
     Returns:
         The model; ``model.cfg`` is its config and ``model.name`` its name.
 
     Raises:
         FileNotFoundError: The name is unknown or the checkpoint is missing.
+        OSError: The download failed.
         ValueError: The checkpoint does not fit the model; the message names the keys.
     """
+    if download and str(name_or_config) in load_catalogue('checkpoints'):
+        find_file(str(name_or_config), download=True)
     name, cfg, weights = _resolve(name_or_config)
     weights = Path(checkpoint) if checkpoint is not None else weights
     model = MODELS.build({**cfg.model, 'teacher': None})

@@ -61,24 +61,10 @@ def load_point_cloud_checkpoint(path: str | Path, model: nn.Module | None = None
         raise ValueError(f'{report}\nEvery model of {found.family.name} has a projection; without it, load the other '
                          'parts into a GSEncoder')
     if model is None:
-        with WithoutRandomNumbers():  # every tensor is loaded, or an error says which is missing
-            model = build_point_cloud_model(found).eval()
+        model = _build_empty(found).eval()  # every tensor is loaded, or an error says which is missing
     report = load_point_cloud_weights(model, found, widen=not isinstance(model, PointCloudModel))
     warn_of_disagreements(report)
     return LoadedCheckpoint(model, report, found.contract)
-
-
-class WithoutRandomNumbers(TorchFunctionMode):
-    """Mode that skips the random numbers of new weights, which takes most of the time of building a large model."""
-
-    SKIPPED = frozenset((Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, nn.init.normal_, nn.init.uniform_,
-                         nn.init.kaiming_uniform_, nn.init.trunc_normal_))
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func in self.SKIPPED:
-            return args[0] if args else kwargs['tensor']
-        return func(*args, **kwargs)
 
 
 def warn_of_disagreements(report: LoadReport) -> None:
@@ -98,6 +84,25 @@ def build_point_cloud_model(checkpoint: ForeignCheckpoint) -> PointCloudModel:
     if projection.pop('type', None) == QueryProjection.__name__:
         return PointCloudModel(tokenizer, backbone, QueryProjection(backbone.embed_dims, **projection))
     return PointCloudModel(tokenizer, backbone, nn.Linear(backbone.out_channels, **projection) if projection else None)
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Mode in which ``torch.empty`` allocates nothing, so that the random initialisation of weights costs nothing."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        return func(*args, **({**kwargs, 'device': 'meta'} if func is torch.empty else kwargs))
+
+
+def _build_empty(checkpoint: ForeignCheckpoint) -> PointCloudModel:
+    """Build the point-cloud model of a file with undefined weights; random ones take most of the time of loading."""
+    with _EmptyOnMeta():
+        model = build_point_cloud_model(checkpoint)
+    stored = model.state_dict().keys()
+    if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in stored):
+        return build_point_cloud_model(checkpoint)  # constants of the model, which the file does not hold
+    # A counter is the only stored tensor that a file may lack.
+    return model._apply(lambda x: torch.zeros_like(x, device='cpu') if x.is_meta else x)
 
 
 def load_point_cloud_weights(
