@@ -1,4 +1,6 @@
 """Consistency of the catalogue of published point-cloud checkpoints."""
+import re
+
 import pytest
 import torch
 
@@ -26,20 +28,13 @@ POINT_ATTRIBUTES = {
 PATCH_ENCODERS = {'openshape': {'SetAbstraction'}, 'gaussian_mae': {'SoftPatchEncoder', 'PatchEncoder'}}
 # Width of the teachers that open_clip does not have.
 OTHER_TEACHERS = {'SLIP ViT-B/16': 512}
-# Bytes of published files and bytes per parameter: float16, float32, or float32 with the two moments of Adam.
-FILE_SIZES = {
-    'ulip2-pointbert-10k-colored': (402_000_000, 12),
-    'openshape-pointbert-vitg14': (388_091_433, 12),
-    'openshape-pointbert-vitg14-no-lvis': (388_091_433, 12),
-    'openshape-pointbert-shapenet': (61_323_833, 12),
-    'openshape-pointbert-vitl14': (102_839_295, 4),
-    'openshape-pointbert-vitb32': (101_260_675, 4),
-    'uni3d-ti': (12_835_148, 2),
-    'uni3d-s': (45_713_996, 2),
-    'uni3d-b': (178_008_217, 2),
-    'uni3d-l': (614_861_649, 2),
-    'uni3d-g': (2_034_909_361, 2),
+# Bytes per parameter of published files: float16, float32, or float32 with the two moments of Adam.
+BYTES_PER_PARAMETER = {
+    'openshape-pointbert-vitg14': 12, 'openshape-pointbert-vitg14-no-lvis': 12, 'openshape-pointbert-shapenet': 12,
+    'openshape-pointbert-vitl14': 4, 'openshape-pointbert-vitb32': 4, 'uni3d-ti': 2, 'uni3d-s': 2, 'uni3d-b': 2,
+    'uni3d-l': 2, 'uni3d-g': 2, 'ulip2-pointbert-10k-colored': 12,
 }
+ABOUT = {'ulip2-pointbert-10k-colored': 402_000_000}  # bytes, known to three digits
 
 every_entry = pytest.mark.parametrize('name', CATALOGUE)
 
@@ -66,12 +61,23 @@ def built(entry):
 @every_entry
 def test_an_entry_has_all_required_and_no_unknown_keys(name, entry):
     required = {'family', 'architecture', 'file', 'page', 'licence', 'contract'}
-    assert required <= entry.keys() <= required | {'published', 'note'}
+    assert required <= entry.keys() <= required | {'published', 'note', 'hub', 'bytes', 'revision', 'sha256'}
     assert {'tokenizer', 'backbone'} <= entry['architecture'].keys() <= {'tokenizer', 'backbone', 'projection'}
     assert {'channels'} <= entry['architecture']['tokenizer'].keys() <= {'channels', 'patch_encoder'}
     assert entry['page'].startswith('https://') and entry['licence']
     assert entry['file'] is None or entry['file'].endswith(('.pt', '.pth'))
     assert entry['file'] or 'released' in entry['note']
+
+
+@every_entry
+def test_an_entry_of_the_hub_names_the_repository_of_its_page(name, entry):
+    if 'hub' in entry:
+        assert entry['page'].startswith(f'https://huggingface.co/{entry["hub"]}') and entry['file']
+        assert re.fullmatch(r'(datasets/)?[\w.-]+/[\w.-]+', entry['hub'])
+    else:
+        assert 'huggingface.co' not in entry['page'] and not entry.keys() & {'bytes', 'revision', 'sha256'}
+    assert re.fullmatch('[0-9a-f]{40}', entry.get('revision', '0' * 40))
+    assert re.fullmatch('[0-9a-f]{64}', entry.get('sha256', '0' * 64))
 
 
 @every_entry
@@ -127,9 +133,9 @@ def test_the_parts_of_an_entry_fit(name, entry, contract):
     assert first.weight.shape[1] == sum(CHANNELS[each] for each in contract.point_attributes)
 
 
-@pytest.mark.parametrize('name', FILE_SIZES)
+@pytest.mark.parametrize('name', BYTES_PER_PARAMETER)
 def test_the_parameters_of_an_entry_match_its_file_size(name, entry, contract):
-    size, bytes_each = FILE_SIZES[name]
+    size, bytes_each = entry.get('bytes') or ABOUT[name], BYTES_PER_PARAMETER[name]
     tokenizer, backbone = built(entry)
     count = sum(p.numel() for part in (tokenizer, backbone) for p in part.parameters())
     if name != 'openshape-pointbert-vitb32':  # its class token is the embedding

@@ -34,7 +34,7 @@ INSTALLED = {
     'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',
     'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones',
     'list_models': 'clipgs-list-models', 'report': 'clipgs-report', 'run_table': 'clipgs-table',
-    'share': 'clipgs-share', 'benchmark': 'clipgs-benchmark'}
+    'share': 'clipgs-share', 'benchmark': 'clipgs-benchmark', 'download': 'clipgs-download'}
 
 
 def as_called(text: str) -> str:
@@ -133,8 +133,10 @@ def usable_device(name: str) -> str:
     return name
 
 
-def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSInferencer:
+def load_inferencer(model: str, checkpoint: str | None, device: str, download: bool = False) -> CLIPGSInferencer:
     """Load a model with its teacher; print its notes to standard error.
+
+    The weights of a published model that are not found are downloaded if ``download`` is set, or the user agrees.
 
     Raises:
         ValueError: A config is given without a checkpoint; results of random weights would look like results.
@@ -142,7 +144,10 @@ def load_inferencer(model: str, checkpoint: str | None, device: str) -> CLIPGSIn
     from clipgs_plugin import CLIPGSInferencer, get_config
     from clipgs_plugin.apis.model_list import has_weights
     from clipgs_plugin.apis.multi_view import is_multi_view
+    from clipgs_plugin.tools._downloads import provide_weights
 
+    if checkpoint is None:
+        provide_weights(model, download)
     if checkpoint is None and not has_weights(model):
         get_config(model)  # a wrong name is reported first
         raise ValueError(f'{model} is a config and has no weights; name them with --checkpoint')

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from clipgs_plugin.tools._downloads import add_download
 from clipgs_plugin.tools._program import (
     AXES,
     FILES,
@@ -48,6 +49,7 @@ def parse(argv: list[str] | None):
                       help='.npz file of the index to write; only an index is ever replaced (%(default)s)')
     args.add_argument('--model', default='clipgs_toy', help='name of tools/list_models.py, or a config (%(default)s)')
     args.add_argument('--checkpoint', default=None, help='weights of a config, or the file of a published model')
+    add_download(args)
     args.add_argument('--up', default='y', choices=AXES,
                       help='up axis of the files, which no format stores (%(default)s)')
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
@@ -89,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.apis.sharing import is_folder
     files = find_files(args.inputs)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    clipgs = load_inferencer(args.model, args.checkpoint, args.device)
+    clipgs = load_inferencer(args.model, args.checkpoint, args.device, args.download)
     print(f'Embedding {len(files)} files with {clipgs.name} into {args.out}', file=sys.stderr)
 
     # Absolute paths, so that the index serves in any folder.

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from clipgs_plugin.tools._downloads import add_download
 from clipgs_plugin.tools._program import AXES, FILES, load_inferencer, parser, read_upright, run
 
 
@@ -17,6 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     query.add_argument('--gaussians', type=Path, help='splat file to search with')
     args.add_argument('--up', default='y', choices=AXES,
                       help='up axis of the splat file, which no format stores (%(default)s)')
+    add_download(args)
     args.add_argument('-k', type=int, default=10, help='number of objects to show (%(default)s)')
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print a JSON list')
@@ -24,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from clipgs_plugin.apis import SearchIndex
     index = SearchIndex.load(args.index)
-    clipgs = load_inferencer(index.model, index.checkpoint or None, args.device)
+    clipgs = load_inferencer(index.model, index.checkpoint or None, args.device, args.download)
     if args.text is not None:
         embedding = clipgs.embed_text(args.text)
     elif args.image is not None:

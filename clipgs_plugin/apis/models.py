@@ -22,6 +22,7 @@ def get_model(
     name_or_config: str | Path | Config,
     checkpoint: str | Path | None = None,
     device: str | torch.device = 'cpu',
+    download: bool = False,
 ) -> nn.Module:
     """Build a model in eval mode.
 
@@ -33,16 +34,18 @@ def get_model(
         checkpoint: Path of a ``.pth`` of a training run or of ``.safetensors``; it replaces the catalogue's weights.
             For a published point-cloud model, path of its file; None finds the file by the name.
         device: Device of the model.
+        download: Download the file of a published model that is not found.
 
     Returns:
         The model; ``model.cfg`` is its config and ``model.name`` its name.
 
     Raises:
         FileNotFoundError: The name is unknown or the checkpoint is missing.
+        OSError: The download failed.
         ValueError: The checkpoint does not fit the model; the message names the keys.
     """
     if is_published_name(name_or_config):
-        return load_published(str(name_or_config), checkpoint).to(device)
+        return load_published(str(name_or_config), checkpoint, download).to(device)
     if is_shared(name_or_config):
         return load_pretrained(name_or_config, checkpoint).to(device)
     name, cfg, weights = _resolve(name_or_config)

@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from clipgs_plugin.apis.configs import get_config
-from clipgs_plugin.models.checkpoints.catalogue import find_file
 from clipgs_plugin.models.checkpoints.contract import Contract
 from clipgs_plugin.models.checkpoints.load import load_point_cloud_weights
 from clipgs_plugin.models.checkpoints.open import ForeignCheckpoint, open_point_cloud_checkpoint
@@ -90,12 +89,13 @@ def published_config(name: str, file: str | Path | None = None, logit_scale: flo
     return cfg
 
 
-def load_published(name: str, file: str | Path | None = None) -> nn.Module:
+def load_published(name: str, file: str | Path | None = None, download: bool = False) -> nn.Module:
     """Build a published model with its weights on the CPU; the teacher is not needed.
 
     Args:
         name: Name in the catalogue.
         file: File to read under the contract of the name; None finds it (:func:`find_file`).
+        download: Download the file if it is not found.
 
     Returns:
         A :class:`CLIPGS` in eval mode with its config as ``cfg`` and its name as ``name``.
@@ -105,8 +105,8 @@ def load_published(name: str, file: str | Path | None = None) -> nn.Module:
         ValueError: The model is not aligned with a model of open_clip, or the file is not that of the name.
     """
     cfg = published_config(name)  # refuses names without an answer before it looks for files
-    path = find_file(file if file is not None else name)
-    found = open_point_cloud_checkpoint(path, name=name)
+    found = open_point_cloud_checkpoint(name if file is None else file, name=name, download=download)
+    path = Path(found.path)
     cfg = published_config(name, path.absolute(), _logit_scale(name, found))
     with _without_initialisation():
         model = MODELS.build({**cfg.model, 'teacher': None})

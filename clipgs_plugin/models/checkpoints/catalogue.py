@@ -10,21 +10,30 @@ from pathlib import Path
 from torch import nn
 
 from clipgs_plugin.models.checkpoints.contract import Contract
+from clipgs_plugin.models.checkpoints.download import download as download_file
 from clipgs_plugin.models.checkpoints.families import Architecture, Family
+from clipgs_plugin.models.checkpoints.hub import cached_file, hub_file
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.registry.catalogue import load_catalogue
 
 CHECKPOINT_FOLDER = 'CLIPGS_CHECKPOINTS'  # environment variable
 
 
-def find_file(checkpoint: str | Path) -> Path:
+def find_file(checkpoint: str | Path, download: bool = False) -> Path:
     """Find the file of a path, or of a name in the catalogue.
 
-    The file of a name is searched in ``$CLIPGS_CHECKPOINTS`` and in ``./checkpoints``.
+    The file of a name is searched in ``$CLIPGS_CHECKPOINTS``, in ``./checkpoints``, and in the cache of the Hugging
+    Face Hub.
+
+    Args:
+        checkpoint: Path, or name of the catalogue.
+        download: Download the file of a name that is not found.
 
     Raises:
-        FileNotFoundError: No file is found, or its weights have not been published.
+        FileNotFoundError: No file is found, its weights have not been published, or it cannot be downloaded by name.
         IsADirectoryError: The path is a folder.
+        OSError: The download failed.
+        ValueError: The downloaded file has another SHA-256 than is known.
     """
     path, catalogue = Path(checkpoint).expanduser(), load_catalogue('checkpoints')
     if path.is_file():
@@ -43,9 +52,16 @@ def find_file(checkpoint: str | Path) -> Path:
         for file in _file_names(name, entry, catalogue):
             if (folder / file).is_file():
                 return folder / file
+    on_hub = hub_file(name)
+    cached = cached_file(on_hub) if on_hub else None
+    if cached is not None:
+        return cached
+    if download:
+        return download_file(name).path
+    by_program = f'run `python tools/download.py {name}`, or ' if on_hub else ''
     raise FileNotFoundError(
-        f'{name}: download {entry["file"]} from {entry["page"]} and save it under this name or as {name}.pt in '
-        f'{" or ".join(map(str, folders))} (${CHECKPOINT_FOLDER} sets another folder), or give its path')
+        f'{name}: {by_program}download {entry["file"]} from {entry["page"]} and save it under this name or as '
+        f'{name}.pt in {" or ".join(map(str, folders))} (${CHECKPOINT_FOLDER} sets another folder), or give its path')
 
 
 def _file_names(name: str, entry: dict, catalogue: dict[str, dict]) -> list[str]:

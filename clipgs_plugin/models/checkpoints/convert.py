@@ -1,7 +1,6 @@
 """Conversion of published files to safetensors, and export of encoders to the format of a family."""
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +8,10 @@ import torch
 from torch import nn
 
 from clipgs_plugin.io.files import sha256_of, write_whole
+from clipgs_plugin.models.checkpoints.converted import used_tensors
 from clipgs_plugin.models.checkpoints.families import FAMILIES
 from clipgs_plugin.models.checkpoints.families.family import HEAD_WIDTH, heads_of_64
 from clipgs_plugin.models.checkpoints.open import ForeignCheckpoint, open_point_cloud_checkpoint
-from clipgs_plugin.models.checkpoints.reading import LOGIT_SCALE
 from clipgs_plugin.models.parts import PUBLISHED_PARTS, part_of
 
 EXPORTED_PARTS = tuple(part for part in PUBLISHED_PARTS if part != 'projection')  # all that every family names
@@ -41,18 +40,8 @@ def convert_checkpoint(source: str | Path, target: str | Path, family: str = 'au
     found = open_point_cloud_checkpoint(source, family, name, finetuned, trust_pickle)
     with source.open('rb') as file:
         digest = sha256_of(file)
-    metadata = {
-        'format': 'pt',
-        'family': found.family.name,
-        'architecture': json.dumps(found.architecture._asdict()),
-        'contract': json.dumps(found.contract.to_dict()),
-        'source': source.name,
-        'source_sha256': digest,
-    }
-    # Copies, since safetensors refuses tensors that share memory.
-    used = {key: found.state[key].clone(memory_format=torch.contiguous_format)
-            for key in (*found.sources.values(), *(key for key in [LOGIT_SCALE] if key in found.state))}
-    write_whole(target, [save(used, metadata)])
+    used = used_tensors(found.state, found.sources)
+    write_whole(target, [save(used, found.metadata | {'source_sha256': digest})])
     return found
 
 

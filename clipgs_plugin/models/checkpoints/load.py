@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from clipgs_plugin.models.checkpoints.contract import Contract
 from clipgs_plugin.models.checkpoints.families.family import HEAD_WIDTH, PATCH_ENCODER
@@ -34,7 +35,7 @@ class LoadedCheckpoint(NamedTuple):
 
 
 def load_point_cloud_checkpoint(path: str | Path, model: nn.Module | None = None, family: str = 'auto',
-                                finetuned: bool = False) -> LoadedCheckpoint:
+                                finetuned: bool = False, download: bool = False) -> LoadedCheckpoint:
     """Load a published point-cloud model.
 
     Args:
@@ -44,22 +45,24 @@ def load_point_cloud_checkpoint(path: str | Path, model: nn.Module | None = None
             None builds the published model itself, whose outputs are the family's.
         family: Required family of the file; ``'auto'`` detects it.
         finetuned: Accept a file that was fine-tuned for classification.
+        download: Download the file of a name that is not found, from the Hugging Face Hub into its cache.
 
     Returns:
         The model (in evaluation mode if it is built here), the report and the input contract.
 
     Raises:
         FileNotFoundError: The file does not exist.
+        OSError: The download failed.
         ValueError: The file cannot be read, is of no known family, or does not fit the model. The message contains the
             report, and nothing is loaded.
     """
-    found = open_point_cloud_checkpoint(path, family, finetuned=finetuned)
+    found = open_point_cloud_checkpoint(path, family, finetuned=finetuned, download=download)
     if model is None and found.lost_projection:
         report = LoadReport(found.path, found.family.name, unused=found.unused, missing=found.lost_projection)
         raise ValueError(f'{report}\nEvery model of {found.family.name} has a projection; without it, load the other '
                          'parts into a GSEncoder')
     if model is None:
-        model = build_point_cloud_model(found).eval()
+        model = _build_empty(found).eval()  # every tensor is loaded, or an error says which is missing
     report = load_point_cloud_weights(model, found, widen=not isinstance(model, PointCloudModel))
     warn_of_disagreements(report)
     return LoadedCheckpoint(model, report, found.contract)
@@ -82,6 +85,25 @@ def build_point_cloud_model(checkpoint: ForeignCheckpoint) -> PointCloudModel:
     if projection.pop('type', None) == QueryProjection.__name__:
         return PointCloudModel(tokenizer, backbone, QueryProjection(backbone.embed_dims, **projection))
     return PointCloudModel(tokenizer, backbone, nn.Linear(backbone.out_channels, **projection) if projection else None)
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Mode in which ``torch.empty`` allocates nothing, so that the random initialisation of weights costs nothing."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        return func(*args, **({**kwargs, 'device': 'meta'} if func is torch.empty else kwargs))
+
+
+def _build_empty(checkpoint: ForeignCheckpoint) -> PointCloudModel:
+    """Build the point-cloud model of a file with undefined weights; random ones take most of the time of loading."""
+    with _EmptyOnMeta():
+        model = build_point_cloud_model(checkpoint)
+    stored = model.state_dict().keys()
+    if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in stored):
+        return build_point_cloud_model(checkpoint)  # constants of the model, which the file does not hold
+    # A counter is the only stored tensor that a file may lack.
+    return model._apply(lambda x: torch.zeros_like(x, device='cpu') if x.is_meta else x)
 
 
 def load_point_cloud_weights(

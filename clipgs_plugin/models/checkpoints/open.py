@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clipgs_plugin.models.checkpoints.catalogue import closest_contract, find_file
 from clipgs_plugin.models.checkpoints.contract import Contract
+from clipgs_plugin.models.checkpoints.converted import read_converted, used_tensors, write_converted
 from clipgs_plugin.models.checkpoints.detect import find_family
 from clipgs_plugin.models.checkpoints.families import Architecture, Family, MissingTensorError
 from clipgs_plugin.models.checkpoints.families.family import PROJECTION
@@ -47,6 +48,12 @@ class ForeignCheckpoint:
     contract: Contract
 
     @property
+    def metadata(self) -> dict[str, str]:
+        """Description for the metadata of a converted file."""
+        return {'format': 'pt', 'family': self.family.name, 'architecture': json.dumps(self.architecture._asdict()),
+                'contract': json.dumps(self.contract.to_dict()), 'source': Path(self.path).name}
+
+    @property
     def attributes(self) -> tuple[str, ...]:
         """Input attributes of the file's patch encoder.
 
@@ -74,19 +81,24 @@ class ForeignCheckpoint:
 
 
 def open_point_cloud_checkpoint(checkpoint: str | Path, family: str = 'auto', name: str | None = None,
-                                finetuned: bool = False, trust_pickle: bool = False) -> ForeignCheckpoint:
+                                finetuned: bool = False, trust_pickle: bool = False,
+                                download: bool = False) -> ForeignCheckpoint:
     """Read a published file, detect its family, and translate its tensors for an encoder.
 
+    The first opening of a name writes the used tensors as safetensors beside the file, and later ones read this copy
+    while the file remains unchanged. A path is read as it is.
+
     Args:
-        checkpoint: Path of the file, or a name of the catalogue. The file of a name is searched in
-            ``$CLIPGS_CHECKPOINTS`` and in ``./checkpoints``.
+        checkpoint: Path of the file, or a name of the catalogue, whose file :func:`find_file` searches.
         family: Required family, one of ``FAMILIES``; ``'auto'`` detects it.
         name: Name of the catalogue entry that the file must match.
         finetuned: Accept a file that was fine-tuned for classification.
         trust_pickle: Execute the code in the file if it holds any. Use it only for files from a trusted origin.
+        download: Download the file of a name that is not found.
 
     Raises:
         FileNotFoundError: The file does not exist.
+        OSError: The download failed.
         ValueError: The file cannot be read, is of no known family, or does not match ``family`` or ``name``.
     """
     catalogue = load_catalogue('checkpoints')
@@ -97,8 +109,11 @@ def open_point_cloud_checkpoint(checkpoint: str | Path, family: str = 'auto', na
                          f'{", ".join(sorted(catalogue))}')
     if name is not None and family == 'auto':
         family = catalogue[name]['family']
-    path = find_file(checkpoint)
-    state = read_checkpoint(path, trust_pickle)
+    path = find_file(checkpoint, download)
+    found_by_name = str(checkpoint) in catalogue and path != Path(checkpoint)
+    keeps_copy = found_by_name and path.suffix != '.safetensors' and not trust_pickle
+    converted = read_converted(path) if keeps_copy else None
+    state = read_checkpoint(path, trust_pickle) if converted is None else converted.state
     kind = find_family(state, path, family)
     if not finetuned and any(FINETUNED in key for key in state):
         raise ValueError(f'{path}: was fine-tuned for classification (it has {FINETUNED}*), but a pre-trained file of '
@@ -106,6 +121,7 @@ def open_point_cloud_checkpoint(checkpoint: str | Path, family: str = 'auto', na
                          '--finetuned')
     prefix = kind.find_prefix(state)
     tensors, sources, unused = kind.translate(state, prefix)
+    unused |= converted.unused if converted else {}
     architecture = _read_architecture(kind, prefix, tensors, unused, path)
     if architecture.projection is None:
         for key in [key for key in tensors if key.startswith(PROJECTION)]:
@@ -115,6 +131,8 @@ def open_point_cloud_checkpoint(checkpoint: str | Path, family: str = 'auto', na
                               _find_contract(path, name, kind, architecture, tensors))
     if name is not None:
         _check_entry(found, name, catalogue[name])
+    if keeps_copy and converted is None and not any(FINETUNED in key for key in state):
+        write_converted(path, used_tensors(state, sources), unused, found.metadata)
     return found
 
 

@@ -36,7 +36,7 @@ def test_a_catalogue_name_finds_its_file_in_the_checkpoint_folder(tmp_path, monk
     entry['architecture'] = dict(tokenizer={}, backbone=dict(type='Uni3D', size='ti', depth=1, in_channels=32))
     entry['contract'] = dict(entry['contract'], embed_dim=24)
     monkeypatch.setitem(CATALOGUE, 'mine', entry)
-    with pytest.raises(FileNotFoundError, match=r'mine: download deep/model\.pt from https://.*as mine\.pt'):
+    with pytest.raises(FileNotFoundError, match=r'mine: .*`, or download deep/model\.pt from https://.*as mine\.pt'):
         open_point_cloud_checkpoint('mine')
     (tmp_path / 'deep').mkdir()
     for place in ('mine.pth', 'deep/model.pt'):
