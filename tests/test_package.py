@@ -32,7 +32,8 @@ def test_setup_cfg_lists_every_package(root):
 
 SCRIPTS = {
     'clipgs-train': ['absent.py'], 'clipgs-test': ['absent.py', 'x.pth'], 'clipgs-embed': ['absent.ply'],
-    'clipgs-search': ['absent.npz', '--text', 'x'], 'clipgs-convert': ['absent.ply', 'x.ply'],
+    'clipgs-search': ['absent.npz', '--text', 'x'], 'clipgs-classify': ['absent.ply', '--classes', 'mug,car'],
+    'clipgs-convert': ['absent.ply', 'x.ply'],
     'clipgs-convert-checkpoint': ['absent.pth', 'x.safetensors'], 'clipgs-triplets': ['absent.dir', 'x'],
     'clipgs-inspect': ['absent.dir'], 'clipgs-features': ['absent.dir'],
     'clipgs-toy-world': ['x', '--size', 'absent.px'], 'clipgs-list-backbones': ['absent.name'],

@@ -30,6 +30,7 @@ REMEDIES = {
 # Names under which the programs are installed.
 INSTALLED = {
     'train': 'clipgs-train', 'test': 'clipgs-test', 'embed': 'clipgs-embed', 'search': 'clipgs-search',
+    'classify': 'clipgs-classify',
     'convert_gaussians': 'clipgs-convert', 'convert_checkpoint': 'clipgs-convert-checkpoint',
     'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',
     'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones',

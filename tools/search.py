@@ -14,6 +14,9 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('index', type=Path, help='index written by tools/embed.py')
     query = args.add_mutually_exclusive_group(required=True)
     query.add_argument('--text', help='text to search for')
+    args.add_argument('--class-embeddings', type=Path, metavar='FILE',
+                      help='.npz or .safetensors of named embeddings; --text is then a name in it, and no teacher is '
+                           'needed')
     query.add_argument('--image', type=Path, help='image file to search with')
     query.add_argument('--gaussians', type=Path, help='splat file to search with')
     args.add_argument('--up', default='y', choices=AXES,
@@ -22,12 +25,16 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('-k', type=int, default=10, help='number of objects to show (%(default)s)')
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print a JSON list')
-    args = args.parse_args(argv)
+    program, args = args, args.parse_args(argv)
+    if args.class_embeddings is not None and args.text is None:
+        program.error('--class-embeddings has the embeddings of names, of which --text names one')
 
     from clipgs_plugin.apis import SearchIndex
     index = SearchIndex.load(args.index)
     clipgs = load_inferencer(index.model, index.checkpoint or None, args.device, args.download)
-    if args.text is not None:
+    if args.class_embeddings is not None:
+        embedding = clipgs.classes([args.text], class_embeddings=args.class_embeddings).embeddings
+    elif args.text is not None:
         embedding = clipgs.embed_text(args.text)
     elif args.image is not None:
         embedding = clipgs.embed_images(args.image)

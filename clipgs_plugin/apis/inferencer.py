@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from clipgs_plugin.apis.models import get_model
 from clipgs_plugin.datasets.transforms import build_pipeline
+from clipgs_plugin.evaluation.class_file import ClassEmbeddings
 from clipgs_plugin.io import read_gaussians
 from clipgs_plugin.io.files import refuse_damage
+from clipgs_plugin.models.checkpoints.contract import same_teacher
+from clipgs_plugin.models.teachers import OpenCLIPTeacher
 from clipgs_plugin.registry import INFERENCERS, MODELS
 from clipgs_plugin.structures import GaussianBatch, GaussianCloud
 
@@ -48,21 +51,36 @@ class CLIPGSInferencer:
         self.name = getattr(self.model, 'name', type(self.model).__name__)
         self.device = torch.device(device)
         self.transform = build_pipeline(self.model.cfg.test_dataloader.dataset.pipeline)
-        self._teacher: nn.Module | None = None
+        self._teachers: dict[str, nn.Module] = {}  # by towers
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.name!r}, {self.device})'
 
     @property
     def teacher(self) -> nn.Module:
-        """Frozen CLIP model of the embedding space, that of the model or built at first use."""
-        self._teacher = self._teacher or getattr(self.model, 'teacher', None)
-        if self._teacher is None:
-            if 'teacher' not in self.model.cfg:
-                raise ValueError(f'the config of {self.name} names no teacher, which texts and images need; add '
-                                 "teacher=dict(type='OpenCLIPTeacher', model=...) to it")
-            self._teacher = MODELS.build(self.model.cfg.teacher).to(self.device)
-        return self._teacher
+        """Frozen CLIP model of the embedding space, that of the model or built at first use.
+
+        Texts or images alone build one tower of it.
+        """
+        return self._teacher('both')
+
+    def _teacher(self, towers: str) -> nn.Module:
+        """Return a teacher that has some towers; one tower alone if the class of the teacher can build it."""
+        whole = self._teachers.get('both') or getattr(self.model, 'teacher', None)
+        if whole is not None:
+            return whole
+        if 'teacher' not in self.model.cfg:
+            raise ValueError(f'the config of {self.name} names no teacher, which texts and images need; add '
+                             "teacher=dict(type='OpenCLIPTeacher', model=...) to it")
+        cfg = dict(self.model.cfg.teacher)
+        kind = MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
+        if towers == 'both' or kind is not OpenCLIPTeacher:
+            towers = 'both'
+        else:
+            cfg.setdefault('towers', towers)
+        if towers not in self._teachers:
+            self._teachers[towers] = MODELS.build(cfg).to(self.device)
+        return self._teachers[towers]
 
     def prepare(self, objects: Gaussians, name: str = 'cloud') -> GaussianCloud:
         """Prepare one object by the test pipeline of the config: read, filter, sample, normalise.
@@ -101,7 +119,7 @@ class CLIPGSInferencer:
         texts = _as_list(texts, str)
         if not all(text.strip() for text in texts):
             raise ValueError('a text to embed is empty')
-        return self._embed(texts, lambda chunk: self.teacher.encode_text(list(chunk)), batch_size)
+        return self._embed(texts, lambda chunk: self._teacher('text').encode_text(list(chunk)), batch_size)
 
     @torch.inference_mode()
     def embed_images(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 64) -> Tensor:
@@ -114,26 +132,64 @@ class CLIPGSInferencer:
         from PIL import Image
 
         def embed(chunk: Sequence[ImageLike]) -> Tensor:
-            return self.teacher.encode_image(torch.stack([self.teacher.preprocess(_read_image(x)) for x in chunk]))
+            teacher = self._teacher('image')
+            return teacher.encode_image(torch.stack([teacher.preprocess(_read_image(x)) for x in chunk]))
         return self._embed(_as_list(images, (str, PathLike, Image.Image, np.ndarray)), embed, batch_size)
 
-    def classify(self, objects: Gaussians | Sequence[Gaussians], class_names: Sequence[str],
-                 templates: str | Sequence[str] = 'plain') -> list[list[tuple[str, float]]]:
+    def classes(self, class_names: Sequence[str] | None = None, templates: str | Sequence[str] = 'plain',
+                class_embeddings: ClassEmbeddings | str | PathLike | None = None) -> ClassEmbeddings:
+        """Embed class names by the text tower, or take their embeddings from a file, without a teacher.
+
+        Args:
+            class_names: Names of the classes; None takes all of ``class_embeddings``.
+            templates: Name of a prompt set, or templates with ``{}``; embeddings are averaged over them.
+            class_embeddings: Embeddings in place of templates and teacher, or the path of their file.
+
+        Raises:
+            ValueError: No classes, or embeddings of another width or teacher than the model's.
+        """
+        from clipgs_plugin.evaluation import prompts
+        if class_embeddings is None:
+            names = tuple(class_names or ())
+            rows = prompts.class_embeddings(self._teacher('text') if names else None, names, templates)
+            return ClassEmbeddings(names, rows.cpu(), self.teacher_name)
+        found, place = class_embeddings, 'the class embeddings'
+        if not isinstance(found, ClassEmbeddings):
+            found, place = ClassEmbeddings.load(class_embeddings), str(class_embeddings)
+        if found.teacher and self.teacher_name and not same_teacher(found.teacher, self.teacher_name):
+            raise ValueError(f'{place}: embeddings of the teacher {found.teacher!r}, but {self.name} embeds into the '
+                             f'space of {self.teacher_name!r}; embed the classes with that teacher')
+        width = getattr(getattr(self.model, 'encoder', None), 'embed_dim', found.width)
+        if found.width != width:
+            raise ValueError(f'{place}: embeddings of width {found.width}, but {self.name} has width {width}; embed '
+                             f'the classes with its teacher {self.teacher_name!r}')
+        return found if class_names is None else found.select(class_names)
+
+    @property
+    def teacher_name(self) -> str:
+        """Name of the teacher in the config, with its tag or the stem of its file; empty without a teacher."""
+        cfg = self.model.cfg.get('teacher') or {}
+        return '-'.join(filter(None, [str(cfg.get('model', '')), Path(cfg.get('pretrained') or '').stem]))
+
+    def classify(self, objects: Gaussians | Sequence[Gaussians], class_names: Sequence[str] | None = None,
+                 templates: str | Sequence[str] = 'plain',
+                 class_embeddings: ClassEmbeddings | str | PathLike | None = None) -> list[list[tuple[str, float]]]:
         """Classify objects by class names alone.
 
         Args:
             objects: Clouds or paths, one or several.
             class_names: Names of the classes.
             templates: Name of a prompt set, or templates with ``{}``; embeddings are averaged over them.
+            class_embeddings: Embeddings of the classes, or the path of their file, which need no teacher; see
+                :meth:`classes`.
 
         Returns:
             For each object, classes and probabilities (softmax of scaled cosines), best first.
         """
-        from clipgs_plugin.evaluation.prompts import class_embeddings
-        weights = class_embeddings(self.teacher, class_names, templates).cpu()
-        logits = self.model.logit_scale.exp().item() * self.embed_gaussians(objects) @ weights.T
+        found = self.classes(class_names, templates, class_embeddings)
+        logits = self.model.logit_scale.exp().item() * self.embed_gaussians(objects) @ found.embeddings.T
         probabilities, order = logits.softmax(-1).sort(-1, descending=True)
-        return [[(class_names[i], float(p)) for i, p in zip(row, values)]
+        return [[(found.names[i], float(p)) for i, p in zip(row, values)]
                 for row, values in zip(order.tolist(), probabilities)]
 
     @staticmethod

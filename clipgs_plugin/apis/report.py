@@ -16,7 +16,7 @@ from clipgs_plugin.apis.inferencer import CLIPGSInferencer
 from clipgs_plugin.apis.models import get_model
 from clipgs_plugin.apis.search_index import SearchIndex
 from clipgs_plugin.datasets import collate_gaussians
-from clipgs_plugin.evaluation import class_embeddings, recall_at_k, retrieval_ranks, topk_accuracy
+from clipgs_plugin.evaluation import recall_at_k, retrieval_ranks, topk_accuracy
 from clipgs_plugin.io import read_gaussians
 from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.visualization.report import GalleryRow, Picture, RunReport
@@ -103,7 +103,7 @@ def evaluate(clipgs: CLIPGSInferencer, dataset) -> Evaluation:
         return None if any(value is None for value in values) else torch.stack([value.cpu() for value in values])
 
     classes = dataset.metainfo['classes']
-    prompts = class_embeddings(clipgs.teacher, classes, _templates(clipgs.model.cfg))
+    prompts = clipgs.classes(classes, _templates(clipgs.model.cfg)).embeddings
     return Evaluation(stack('embedding'), stack('text'), stack('views'), stack('label'), stack('caption_id'),
                       [sample.caption for sample in samples], classes, prompts)
 

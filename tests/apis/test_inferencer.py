@@ -64,6 +64,24 @@ def test_images_come_as_paths_arrays_or_pictures(clipgs, tmp_path):
         clipgs.embed_images(tmp_path / 'absent.png')
 
 
+def test_texts_and_images_need_one_tower_each(toys):
+    """The results are those of the whole teacher, which is built only when it is asked for."""
+    with warnings.catch_warnings(action='ignore'):
+        clipgs = CLIPGSInferencer('clipgs_toy')
+    picture = np.random.default_rng(0).integers(0, 255, (80, 60, 3), dtype=np.uint8)
+    words, (answer,) = clipgs.embed_text(['a chair', 'a mug']), clipgs.classify(toys[0], ['chair', 'mug'])
+    assert [teacher.towers for teacher in clipgs._teachers.values()] == ['text']
+    looks = clipgs.embed_images(picture)
+    assert [teacher.towers for teacher in clipgs._teachers.values()] == ['text', 'image']
+    assert clipgs.teacher.towers == 'both' and clipgs.teacher is clipgs.teacher
+    assert torch.equal(clipgs.embed_text(['a chair', 'a mug']), words)
+    assert torch.equal(clipgs.embed_images(picture), looks)
+    assert clipgs.classify(toys[0], ['chair', 'mug']) == [answer]
+    assert clipgs.classify(toys[0], class_embeddings=clipgs.classes(['mug', 'chair'])) == [answer]
+    assert clipgs.classify(toys[0], ['chair', 'mug'], class_embeddings=clipgs.classes(['mug', 'car', 'chair'])) == [
+        answer]
+
+
 @pytest.mark.parametrize('orientation, to_stored', [(3, 'ROTATE_180'), (6, 'ROTATE_90'), (8, 'ROTATE_270'),
                                                     (5, 'TRANSPOSE')])
 def test_photographs_are_turned_upright_by_their_exif(clipgs, tmp_path, orientation, to_stored):

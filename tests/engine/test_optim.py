@@ -4,7 +4,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
 from clipgs_plugin.engine import AutocastOptimWrapper, CLIPGSOptimWrapperConstructor
-from clipgs_plugin.models import GSEncoder, GSTokenizer, PointBERT, Uni3D
+from clipgs_plugin.models import ContrastiveLoss, GSEncoder, GSTokenizer, PointBERT, Uni3D
 from clipgs_plugin.models.backbones import OpenShapePPAT, ReCon, ReConPlusPlus
 
 
@@ -189,6 +189,12 @@ def test_custom_keys_of_mmengine_and_the_longest_counts():
     assert found['encoder.backbone.blocks.blocks.0.norm.weight'] == (0.1, 0.0)
     assert found['encoder.backbone.norm.weight'] == (3.0, 1.0)
     assert found['encoder.projection.weight'] == (1.0, 0.5)
+
+
+def test_the_bias_of_a_sigmoid_loss_learns_at_the_full_rate_without_decay():
+    model = Model()
+    model.text_loss = ContrastiveLoss(kind='sigmoid')
+    assert settings(model, dict(layer_decay=0.5))[1]['text_loss.logit_bias'] == (1.0, 0.0)
 
 
 @pytest.mark.parametrize('paramwise, match', [

@@ -1,5 +1,7 @@
 import math
+from contextlib import suppress
 from itertools import product
+from queue import Empty
 
 import numpy as np
 import pytest
@@ -136,6 +138,84 @@ def test_voting_with_equal_views_is_the_contrastive_loss():
     assert torch.allclose(ImageVotingLoss(1)(g, view[:, None], text, SCALE), expected)
 
 
+def loop_sigmoid(a, b, scale, bias, ids=None, collisions='keep'):
+    total = 0.0
+    for i in range(len(a)):
+        for j in range(len(b)):
+            twins = ids is not None and ids[i] == ids[j]
+            if collisions == 'mask' and twins and i != j:
+                continue
+            z = 1 if i == j or (collisions == 'positive' and twins) else -1
+            total += math.log1p(math.exp(-z * (scale * float(unit(a[i]) @ unit(b[j])) + bias)))
+    return total / len(a)
+
+
+@pytest.mark.parametrize('chunk_size', [1, 3, 7, 1024])
+@pytest.mark.parametrize('collisions', ['keep', 'mask', 'positive'])
+def test_sigmoid_equals_the_loop_in_chunks_of_any_size(collisions, chunk_size):
+    a, b, ids = rows(7, 5), rows(7, 5, seed=1), [0, 1, 2, 0, 1, 0, 3]
+    loss = ContrastiveLoss(collisions, kind='sigmoid', chunk_size=chunk_size).double()
+    assert loss.logit_bias.tolist() == [-10]
+    torch.nn.init.constant_(loss.logit_bias, -2.5)
+    expected = loop_sigmoid(a.numpy(), b.numpy(), SCALE, -2.5, ids, collisions)
+    assert loss(a, b, SCALE, torch.tensor(ids)).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_sigmoid_is_the_loss_of_siglip_with_its_gradients():
+    from open_clip.loss import SigLipLoss
+
+    def values(call):
+        a, b = rows(9, 6).requires_grad_(), rows(9, 6, seed=1).requires_grad_()
+        scale = torch.tensor(math.log(10), dtype=torch.float64, requires_grad=True)
+        ours = ContrastiveLoss(kind='sigmoid', chunk_size=4).double()
+        value = call(ours, a, b, scale.exp())
+        value.backward()
+        return [value.detach(), a.grad, b.grad, scale.grad, ours.logit_bias.grad]
+
+    def theirs(ours, a, b, scale):
+        return SigLipLoss()(*(torch.nn.functional.normalize(x, dim=1) for x in (a, b)), scale, ours.logit_bias)
+
+    found, expected = values(lambda ours, a, b, scale: ours(a, b, scale)), values(theirs)
+    for x, y in zip(found, expected):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize('collisions', ['keep', 'mask', 'positive'])
+def test_sigmoid_gradient_matches_finite_differences(collisions):
+    a, b = rows(5, 3).requires_grad_(), rows(5, 3, seed=1).requires_grad_()
+    loss, ids = ContrastiveLoss(collisions, kind='sigmoid', chunk_size=2).double(), torch.tensor([0, 1, 0, 2, 0])
+    bias = torch.tensor([-1.0], dtype=torch.float64, requires_grad=True)
+
+    def call(x, y, bias):
+        return torch.func.functional_call(loss, {'logit_bias': bias}, (x, y, SCALE, ids))
+    assert torch.autograd.gradcheck(call, (a, b, bias))
+
+
+def test_sigmoid_never_holds_the_whole_matrix():
+    """No tensor of the forward or the backward pass has more than a chunk of rows of the N x N matrix."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            sizes = [x.numel() for x in torch.utils._pytree.tree_leaves(result) if isinstance(x, torch.Tensor)]
+            largest = max([largest, *sizes])
+            return result
+
+    a, b = rows(300, 4).requires_grad_(), rows(300, 4, seed=1).requires_grad_()
+    loss = ContrastiveLoss('mask', kind='sigmoid', chunk_size=20).double()
+    with Watch():
+        loss(a, b, SCALE, torch.arange(300) // 2).backward()
+    assert largest == 20 * 300
+
+
+def test_the_bias_is_in_checkpoints_of_the_sigmoid_loss_only():
+    assert list(ContrastiveLoss(kind='sigmoid').state_dict()) == ['logit_bias']
+    assert ContrastiveLoss().state_dict() == {}
+
+
 def test_single_view_takes_the_first():
     g, views, text = rows(6, 5), rows(6, 4, 5, seed=1), rows(6, 5, seed=2)
     expected = loop_voting(g.numpy(), views[:, :1].numpy(), text.numpy(), SCALE, 'none', 1, 'voting', 'slot')
@@ -164,6 +244,8 @@ def test_half_precision_inputs_under_autocast_are_computed_in_float32():
 
 @pytest.mark.parametrize('make, match', [
     (lambda: ContrastiveLoss(collisions='drop'), "collisions='drop'"),
+    (lambda: ContrastiveLoss(kind='triplet'), "kind='triplet'"),
+    (lambda: ContrastiveLoss(kind='sigmoid', chunk_size=0), 'chunk_size=0'),
     (lambda: ContrastiveLoss()(rows(3, 4), rows(3, 5), 1.0), r'\(3, 4\) and \(3, 5\)'),
     (lambda: ContrastiveLoss('mask')(rows(3, 4), rows(3, 4), 1.0), r'needs ids of shape \(3,\), got None'),
     (lambda: ImageVotingLoss(normalise='max'), "normalise='max'"),
@@ -183,26 +265,29 @@ LOSSES = {
     'contrastive': (ContrastiveLoss, {}),
     'mask': (ContrastiveLoss, {'collisions': 'mask'}),
     'positive': (ContrastiveLoss, {'collisions': 'positive'}),
+    'sigmoid': (ContrastiveLoss, {'kind': 'sigmoid', 'chunk_size': 2}),
+    'sigmoid mask': (ContrastiveLoss, {'kind': 'sigmoid', 'collisions': 'mask'}),
+    'sigmoid positive': (ContrastiveLoss, {'kind': 'sigmoid', 'collisions': 'positive', 'chunk_size': 2}),
     'voting': (ImageVotingLoss, {'num_views': 3}),
     'pooled': (ImageVotingLoss, {'num_views': 3, 'normalise': 'softmax', 'views': 'all'}),
 }
 
 
 def value_and_gradients(name, options, part=slice(None)):
-    """Return the loss and the gradients of a shared weight, a trainable target and the scale, on a part of a batch."""
+    """Return the loss and the gradients of a weight, a target, the scale and a bias, on a part of a batch."""
     factory, defaults = LOSSES[name]
     weight = rows(4, 5, seed=3).requires_grad_()
     bias = rows(5, seed=4).requires_grad_()
     log_scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     g = rows(6, 4)[part] @ weight
-    loss = factory(**defaults, **options)
+    loss = factory(**defaults, **options).double()
     if factory is ContrastiveLoss:
         ids = torch.tensor([0, 1, 2, 0, 1, 0])[part]
         value = loss(g, rows(6, 5, seed=1)[part] + bias, log_scale.exp(), ids=ids)
     else:
         value = loss(g, rows(6, 3, 5, seed=1)[part] + bias, rows(6, 5, seed=2)[part], log_scale.exp())
     value.backward()
-    return [value.detach(), weight.grad, bias.grad, log_scale.grad]
+    return [value.detach(), weight.grad, bias.grad, log_scale.grad, *(x.grad for x in loss.parameters())]
 
 
 def worker(rank, world, init_file, queue):
@@ -231,8 +316,14 @@ def two_processes(tmp_path_factory):
     queue = context.Queue()
     init_file = tmp_path_factory.mktemp('gloo') / 'init'
     running = mp.start_processes(worker, (2, init_file, queue), nprocs=2, join=False, start_method='spawn')
-    found = queue.get(timeout=120)
-    running.join()
+    found = None
+    while found is None:  # join raises, and ends the other process, when one has failed
+        with suppress(Empty):
+            found = queue.get(timeout=0.2)
+        if running.join(timeout=0.01) and found is None:
+            found = queue.get(timeout=5)
+    while not running.join():
+        pass
     return found
 
 

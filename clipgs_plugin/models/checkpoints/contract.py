@@ -101,7 +101,7 @@ class Contract:
         if self.embed_dim not in (None, embed_dim):
             return (f'embeds into {self.teacher or "a space"} of width {self.embed_dim}, but the encoder has '
                     f'embed_dim={embed_dim}')
-        if None not in (self.teacher, teacher) and teacher.lower() not in _names_of_teacher(self.teacher):
+        if None not in (self.teacher, teacher) and not same_teacher(self.teacher, teacher):
             return f'embeds into {self.teacher}, but the encoder has teacher={teacher!r}'
         return ''
 
@@ -122,6 +122,11 @@ class Contract:
             f'embeds into {self.teacher} (width {self.embed_dim})' if self.teacher
             else 'not aligned with a CLIP model',
         ]
+
+
+def same_teacher(first: str, second: str) -> bool:
+    """Compare two names of teachers, in any case: of the catalogue, or of an architecture and a tag."""
+    return second.lower() in _names_of_teacher(first) or first.lower() in _names_of_teacher(second)
 
 
 def _names_of_teacher(name: str) -> tuple[str, ...]:

@@ -7,10 +7,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from clipgs_plugin.registry import MODELS
 
+KINDS = ('softmax', 'sigmoid')
 COLLISIONS = ('keep', 'mask', 'positive')
+INITIAL_BIAS = -10.0  # of SigLIP: with as many negatives as in a large batch, a pair is unlikely to match
 
 
 def contrastive_terms(
@@ -44,6 +47,27 @@ def contrastive_terms(
         to_b, to_a = (x.masked_fill(twins[..., None], -torch.inf) for x in (to_b, to_a))
     log_partition = to_b.logsumexp((1, 2) if pool_slots else 1)
     return (log_partition.view(len(a), -1) + to_a.logsumexp(1) - target) / 2
+
+
+def sigmoid_terms(
+    a: Tensor,                  # (N, E) unit rows
+    all_b: Tensor,              # (M, E) unit rows, the candidates for a; b[i] of a[i] is all_b[first + i]
+    logit_scale: Tensor | float,  # scalar or (1,)
+    logit_bias: Tensor,         # (1,)
+    first: int = 0,
+    ids: Tensor | None = None,  # (M,) int64
+    collisions: str = 'keep',
+) -> Tensor:
+    """Return the sum of -log sigmoid(z (scale a_i b_j + bias)) over all candidates j of each a_i, (N,).
+
+    z is 1 for pairs and -1 for others. See :class:`ContrastiveLoss` for ``ids`` and ``collisions``.
+    """
+    own = torch.arange(len(a), device=a.device) + first
+    logits = logit_scale * a @ all_b.T + logit_bias                        # (N, M)
+    pairs = own[:, None] == torch.arange(len(all_b), device=a.device)
+    same = pairs if ids is None else ids[own, None] == ids
+    terms = F.softplus(torch.where(same if collisions == 'positive' else pairs, -logits, logits))
+    return (terms.masked_fill(same & ~pairs, 0) if collisions == 'mask' else terms).sum(1)
 
 
 def unit_rows(*tensors: Tensor) -> list[Tensor]:
@@ -128,10 +152,21 @@ class ContrastiveLoss(GatheredLoss):
     .. math:: L = -\\frac{1}{2N} \\sum_i \\log\\frac{e^{s\\,a_i b_i}}{\\sum_j e^{s\\,a_i b_j}}
                                        + \\log\\frac{e^{s\\,a_i b_i}}{\\sum_j e^{s\\,a_j b_i}}
 
+    The kind ``'sigmoid'`` is the loss of SigLIP (Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV
+    2023), for its teachers and their successors. Every pair is a decision of its own, with z = 1 for i = j and -1
+    otherwise, and a learned bias b, :attr:`logit_bias`:
+
+    .. math:: L = -\\frac{1}{N} \\sum_{ij} \\log \\sigma\\left(z_{ij} (s\\,a_i b_j + b)\\right)
+
+    SigLIP starts with s = 10, which is ``init_logit_scale=math.log(10)`` of :class:`~clipgs_plugin.models.CLIPGS`.
+
     Args:
+        kind: ``'softmax'`` or ``'sigmoid'``.
         collisions: Treatment of other objects with the same id (two objects with one caption). ``'keep'`` leaves
-            them among the negatives, as in the formula. ``'mask'`` removes them from the candidates. ``'positive'``
-            spreads the target evenly over all objects of the id.
+            them among the negatives, as in the formulas. ``'mask'`` removes them from the candidates. ``'positive'``
+            spreads the target evenly over all objects of the id; with ``'sigmoid'``, z is 1 for them.
+        chunk_size: Number of objects whose terms of ``'sigmoid'`` are in memory at a time. Larger batches are computed
+            a second time for the gradient, so that no N x N matrix is held.
         gather, local_loss, loss_weight: See :class:`GatheredLoss`.
 
     Shapes:
@@ -142,11 +177,18 @@ class ContrastiveLoss(GatheredLoss):
     """
 
     def __init__(self, collisions: str = 'keep', gather: bool = True, local_loss: bool = False,
-                 loss_weight: float = 1.0):
+                 loss_weight: float = 1.0, kind: str = 'softmax', chunk_size: int = 1024):
         super().__init__(gather, local_loss, loss_weight)
-        if collisions not in COLLISIONS:
-            raise ValueError(f'collisions={collisions!r}: expected one of {COLLISIONS}')
+        for name, value, allowed in (('collisions', collisions, COLLISIONS), ('kind', kind, KINDS)):
+            if value not in allowed:
+                raise ValueError(f'{name}={value!r}: expected one of {allowed}')
+        if chunk_size < 1:
+            raise ValueError(f'chunk_size={chunk_size}: expected 1 or more')
         self.collisions = collisions
+        self.kind = kind
+        self.chunk_size = chunk_size
+        if kind == 'sigmoid':
+            self.logit_bias = nn.Parameter(torch.tensor([INITIAL_BIAS]))  # (1,): FSDP2 refuses scalars
 
     def forward(self, a: Tensor, b: Tensor, logit_scale: Tensor | float, ids: Tensor | None = None) -> Tensor:
         if a.ndim != 2 or a.shape != b.shape:
@@ -162,8 +204,18 @@ class ContrastiveLoss(GatheredLoss):
             (a, b), (all_a, all_b), first = self.exchange(a, b[:, None])
             if ids is not None:
                 ids = self.exchange(ids)[1][0]
-            terms = contrastive_terms(a, b, all_a, all_b, logit_scale, first, ids=ids, collisions=self.collisions)
+            if self.kind == 'sigmoid':
+                terms = self._sigmoid(a, all_b[:, 0], logit_scale, first, ids)
+            else:
+                terms = contrastive_terms(a, b, all_a, all_b, logit_scale, first, ids=ids, collisions=self.collisions)
             return self.loss_weight * terms.mean()
 
+    def _sigmoid(self, a: Tensor, all_b: Tensor, logit_scale: Tensor | float, first: int, ids: Tensor | None) -> Tensor:
+        bias, starts = self.logit_bias.to(a), range(0, len(a), self.chunk_size)
+        if len(starts) == 1:
+            return sigmoid_terms(a, all_b, logit_scale, bias, first, ids, self.collisions)
+        return torch.cat([checkpoint(sigmoid_terms, a[start:start + self.chunk_size], all_b, logit_scale, bias,
+                                     first + start, ids, self.collisions, use_reentrant=False) for start in starts])
+
     def extra_repr(self) -> str:
-        return f'collisions={self.collisions!r}, gather={self.gather}, local_loss={self.local_loss}'
+        return f'kind={self.kind!r}, collisions={self.collisions!r}, gather={self.gather}, local_loss={self.local_loss}'

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clipgs_plugin.models.teachers.sources import load_source, resolve_source
+from clipgs_plugin.models.teachers.towers import TOWERS
 from clipgs_plugin.registry import MODELS
 
 
@@ -44,6 +45,8 @@ class OpenCLIPTeacher(nn.Module):
             always float32.
         batch_size: Number of images or texts per forward pass.
         cache_dir: Download folder; None takes open_clip's default.
+        towers: ``'both'``, or ``'text'`` or ``'image'`` alone. A tower alone has the same vectors. Only its tensors are
+            read, and the other tower is never allocated (unless open_clip must convert the file).
 
     Shapes:
         - :meth:`encode_image`: (n, 3, H, W) to (n, E)
@@ -55,20 +58,23 @@ class OpenCLIPTeacher(nn.Module):
     """
 
     def __init__(self, model: str, pretrained: str | Path | None = None, precision: str = 'fp32',
-                 batch_size: int = 256, cache_dir: str | None = None) -> None:
+                 batch_size: int = 256, cache_dir: str | None = None, towers: str = 'both') -> None:
         super().__init__()
+        if towers not in TOWERS:
+            raise ValueError(f"towers={towers!r}, expected 'both', 'text' or 'image'")
         if precision not in ('fp32', 'fp16', 'bf16'):
             raise ValueError(f"precision={precision!r}, expected 'fp32', 'fp16' or 'bf16'")
         if batch_size < 1:
             raise ValueError(f'batch_size={batch_size}, expected at least 1')
         import open_clip
         source = resolve_source(model, pretrained)
-        network, preprocess, tokenizer = load_source(source, precision, cache_dir)
+        network, preprocess, tokenizer = load_source(source, precision, cache_dir, towers)
         network.eval().requires_grad_(False)
         self._network = _Shared(network)
         self.name: str = source.name  # names the folder of cached features
         self.embed_dim: int = open_clip.get_model_config(source.model)['embed_dim']
         self.trained: bool = source.trained
+        self.towers = towers
         self.precision = precision
         self.batch_size = batch_size
         self.preprocess: Callable = preprocess  # PIL image to (3, S, S), the transform of open_clip
@@ -97,7 +103,14 @@ class OpenCLIPTeacher(nn.Module):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Short hash of the weights, independent of the file or tag they came from."""
+        """Short hash of the weights of both towers, independent of the file or tag they came from.
+
+        Raises:
+            ValueError: The teacher has one tower.
+        """
+        if self.towers != 'both':
+            raise ValueError(f"{self.name} has the {self.towers} tower alone, and a fingerprint covers both; build it "
+                             "with towers='both'")
         digest = hashlib.sha256()
         for name, value in sorted(self.network.state_dict().items()):
             head = value.flatten()[:256].float().cpu().numpy()
@@ -120,7 +133,7 @@ class OpenCLIPTeacher(nn.Module):
         return super().train(False)
 
     def extra_repr(self) -> str:
-        return f'{self.name!r}, embed_dim={self.embed_dim}, {self.precision}'
+        return f'{self.name!r}, embed_dim={self.embed_dim}, {self.precision}, towers={self.towers!r}'
 
     def _apply(self, fn: Callable, recurse: bool = True) -> OpenCLIPTeacher:
         # Follow the enclosing model to other devices, but not to other dtypes, which precision decides.
@@ -134,7 +147,11 @@ class OpenCLIPTeacher(nn.Module):
         Args:
             pixels: Images preprocessed by :attr:`preprocess`, floats (n, 3, S, S) of the network's own size; or
                 uint8 sRGB images (n, 3, H, W) of any one size, which :meth:`prepare` preprocesses.
+
+        Raises:
+            ValueError: Pixels of another shape or type, or a teacher without the image tower.
         """
+        self._require_tower('image', 'encode_image')
         self._check_pixels(pixels)
         return self._encode_pixels(pixels, self.prepare if pixels.dtype == torch.uint8 else nn.Identity())
 
@@ -157,7 +174,12 @@ class OpenCLIPTeacher(nn.Module):
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Encode texts into unit vectors, (n, E) float32 on the teacher's device."""
+        """Encode texts into unit vectors, (n, E) float32 on the teacher's device.
+
+        Raises:
+            ValueError: The teacher does not have the text tower.
+        """
+        self._require_tower('text', 'encode_text')
         if isinstance(texts, str):
             raise TypeError(f'encode_text takes a list of str, got the string {texts!r}; write [{texts!r}]')
         texts = list(texts)
@@ -193,6 +215,11 @@ class OpenCLIPTeacher(nn.Module):
             else:
                 pixels = step(pixels)
         return pixels
+
+    def _require_tower(self, tower: str, method: str) -> None:
+        if self.towers not in ('both', tower):
+            raise ValueError(f"{method} needs the {tower} tower, but {self.name} was built with "
+                             f"towers={self.towers!r}; build it with towers={tower!r} or 'both'")
 
     def _check_pixels(self, pixels: Tensor) -> None:
         if pixels.dim() != 4 or pixels.shape[1] != 3:

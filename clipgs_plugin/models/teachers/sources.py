@@ -13,6 +13,7 @@ from pickle import UnpicklingError
 from torch import nn
 
 from clipgs_plugin.models.checkpoints.safe_load import check_archive, check_finite, why_refused
+from clipgs_plugin.models.teachers.towers import build_tower, keep_tower, load_tower
 from clipgs_plugin.registry.catalogue import load_catalogue
 
 PREPROCESS_KEYS = ('mean', 'std', 'interpolation', 'resize_mode')
@@ -98,8 +99,12 @@ def _existing(pretrained: str | Path, model: str, tags: list[str]) -> Path:
                      + (f'; tags: {", ".join(close)}' if close else ''))
 
 
-def load_source(source: Source, precision: str, cache_dir: str | None) -> tuple[nn.Module, Callable, Callable]:
+def load_source(source: Source, precision: str, cache_dir: str | None,
+                towers: str = 'both') -> tuple[nn.Module, Callable, Callable]:
     """Build the network, PIL transform and tokenizer of a source.
+
+    One tower alone is built and read without the other. Where open_clip must convert the file, or the source is a
+    repository or a folder of open_clip, both are loaded and the other one is dropped.
 
     Raises:
         ValueError: The file holds the weights of another model, is damaged, or could run code.
@@ -107,18 +112,35 @@ def load_source(source: Source, precision: str, cache_dir: str | None) -> tuple[
     """
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
-    options = {}
+    file, options = source.file, dict(precision=precision, cache_dir=cache_dir)
     if source.tag is not None:
-        _download(source, cache_dir)
+        file = _download(source, cache_dir)
         # Weights trained with QuickGELU give wrong vectors without it, and open_clip only warns.
         options['force_quick_gelu'] = bool(open_clip.get_pretrained_cfg(source.model, source.tag).get('quick_gelu'))
-    elif source.file is not None and source.folder is None:
-        options['force_preprocess_cfg'] = _common_preprocess(source.model)
-    pretrained = source.tag or (str(source.file) if source.file else None)
-    if source.file is not None:
+    elif source.file is not None:
         check_archive(source.file)
+        if source.folder is None:
+            options['force_preprocess_cfg'] = _common_preprocess(source.model)
+    network = None
+    if towers != 'both' and ':' not in source.model:
+        network = build_tower(source.model, source.tag, towers, **options)
+        if file is not None and not load_tower(network, file, towers):
+            network = None
+    if network is None:
+        network = _load_both(source, options)
+    preprocess = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
+    keep_tower(network, towers)
+    check_finite(dict(network.named_parameters()), source.tag or source.file or source.model)
+    merges = {} if source.folder is None else {'bpe_path': str(source.folder / 'merges.txt.gz')}
+    return network, preprocess, open_clip.get_tokenizer(source.model, cache_dir=cache_dir, **merges)
+
+
+def _load_both(source: Source, options: dict) -> nn.Module:
+    """Build the whole network of a source by open_clip."""
+    import open_clip
+    pretrained = source.tag or (str(source.file) if source.file else None)
     try:
-        network = open_clip.create_model(source.model, pretrained, precision=precision, cache_dir=cache_dir, **options)
+        return open_clip.create_model(source.model, pretrained, **options)
     except UnpicklingError as error:
         raise ValueError(f'{pretrained}: {why_refused(Path(pretrained), str(error))}') from error
     except RuntimeError as error:
@@ -126,16 +148,14 @@ def load_source(source: Source, precision: str, cache_dir: str | None) -> tuple[
             raise
         raise ValueError(f'{source.file}: not the weights of open_clip model {source.model!r}; name the '
                          f'architecture of these weights. Error of open_clip: {error}') from error
-    check_finite(dict(network.named_parameters()), pretrained or source.model)
-    preprocess = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
-    merges = {} if source.folder is None else {'bpe_path': str(source.folder / 'merges.txt.gz')}
-    return network, preprocess, open_clip.get_tokenizer(source.model, cache_dir=cache_dir, **merges)
 
 
-def _download(source: Source, cache_dir: str | None) -> None:
+def _download(source: Source, cache_dir: str | None) -> Path:
+    """Return the file of a tag's weights, from the cache or the network."""
     import open_clip
     try:
-        open_clip.download_pretrained(open_clip.get_pretrained_cfg(source.model, source.tag), cache_dir=cache_dir)
+        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(source.model, source.tag),
+                                                  cache_dir=cache_dir))
     except (OSError, RuntimeError, ValueError) as error:
         raise FileNotFoundError(
             f'could not download the weights of {source.model!r} with tag {source.tag!r} '

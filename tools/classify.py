@@ -1,0 +1,94 @@
+"""Classify splat files by the names of classes alone."""
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from clipgs_plugin.tools._program import (
+    AXES,
+    FILES,
+    USER_ERRORS,
+    load_inferencer,
+    one_line,
+    parser,
+    progress_bar,
+    read_upright,
+    run,
+)
+from clipgs_plugin.tools.embed import find_files
+
+
+def parse(argv: list[str] | None):
+    """Parse the options and read the names of the classes; None for all names of a file of embeddings."""
+    args = parser(__doc__, FILES, 'python tools/classify.py work_dirs/files --classes chair,table,mug')
+    args.add_argument('inputs', nargs='+', type=Path, help='splat files of any format, or folders of them')
+    classes = args.add_mutually_exclusive_group(required=True)
+    classes.add_argument('--classes', metavar='NAME,NAME', help='names of the classes, separated by commas')
+    classes.add_argument('--classes-file', type=Path, metavar='FILE', help='text file of class names, one a line')
+    classes.add_argument('--class-embeddings', type=Path, metavar='FILE',
+                         help='.npz or .safetensors of named embeddings, which need no teacher')
+    args.add_argument('--templates', default=None, metavar='NAME',
+                      help='prompts: plain, toy, objects, FILE.json or FILE.json:KEY (plain)')
+    args.add_argument('--model', default='clipgs_toy', help='name or config of the model (%(default)s)')
+    args.add_argument('--checkpoint', default=None, help='weights of a model that is given by its config')
+    args.add_argument('--top', type=int, default=5, help='number of classes to show (%(default)s)')
+    args.add_argument('--up', default='y', choices=AXES,
+                      help='up axis of the files, which no format stores (%(default)s)')
+    args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
+    args.add_argument('--json', action='store_true', help='print one JSON object a file')
+    options = args.parse_args(argv)
+    if options.top < 1:
+        args.error(f'--top {options.top}: expected 1 or more')
+    if options.class_embeddings and options.templates:
+        args.error('--templates has no effect on --class-embeddings, which are embedded already; leave it out')
+    options.names = None
+    if not options.class_embeddings:
+        names = options.classes.split(',') if options.classes is not None else read_names(options.classes_file)
+        options.names = list(dict.fromkeys(filter(None, (name.strip() for name in names))))
+        if not options.names:
+            args.error(f'{options.classes_file or "--classes"} names no class')
+    return options
+
+
+def read_names(path: Path) -> list[str]:
+    """Read the lines of a text file."""
+    try:
+        return path.read_text(encoding='utf-8').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} is not a text file in UTF-8 ({error.reason}); name a file of one class a line'
+                         ) from error
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    files = find_files(args.inputs)
+    clipgs = load_inferencer(args.model, args.checkpoint, args.device)
+    classes = clipgs.classes(args.names, args.templates or 'plain', args.class_embeddings)
+    print(f'Classifying {len(files)} files among {len(classes)} classes with {clipgs.name}', file=sys.stderr)
+    failed = 0
+    with progress_bar() as bar:
+        for path in bar.track(files, description='classifying'):
+            try:
+                answers = clipgs.classify(read_upright(path, args.up), class_embeddings=classes)[0][:args.top]
+            except USER_ERRORS as error:
+                failed += 1
+                bar.console.print(f'failed   {one_line(error)}', soft_wrap=True, highlight=False, markup=False)
+                continue
+            if args.json:
+                print(json.dumps({'path': str(path), 'classes': [
+                    {'name': name, 'probability': round(value, 6)} for name, value in answers]}))
+            else:
+                print(f'{path}: ' + ', '.join(f'{name} {value:.1%}' for name, value in answers))
+    if failed:
+        print(f'{failed} of {len(files)} files could not be classified', file=sys.stderr)
+    return 1 if failed else 0
+
+
+def cli() -> None:
+    """Run as the installed program ``clipgs-classify``."""
+    run(main)
+
+
+if __name__ == '__main__':
+    cli()
