@@ -10,7 +10,7 @@ from numpy import ndarray
 from clipgs_plugin.ops.rotations import AXES, axis_vector
 from clipgs_plugin.structures import GaussianCloud
 
-CUES = ('support', 'stability', 'height', 'symmetry', 'low_mass', 'facing', 'detail', 'taper')
+CUES = ('support', 'stability', 'height', 'symmetry', 'low_mass', 'base', 'detail', 'taper')
 POINTS = 4096         # Gaussians that are looked at
 SLAB = 0.03           # thickness of the lowest and highest slab, in heights of the object
 TRIMMED = 0.002       # share of Gaussians beyond either end of the height
@@ -35,21 +35,21 @@ def up_cues(cloud: GaussianCloud, seed: int = 0) -> ndarray:
         - ``height``: logarithm of the height over the mean of the three extents.
         - ``symmetry``: distance of the points to their mirror images, for the best vertical plane, in radii; negative.
         - ``low_mass``: height of the centre below the middle, in heights.
-        - ``facing``: share of flat Gaussians that lie at the bottom, minus those at the top.
+        - ``base``: share of the Gaussians in the lowest slab minus that in the highest.
         - ``detail``: standard deviation of the colours at the top minus that at the bottom.
         - ``taper``: logarithm of the width of the lower half over that of the upper half.
     """
-    points, normals, colors = _sample(cloud, seed)
+    points, colors = _sample(cloud, seed)
     symmetries = [_symmetry(points, axis) for axis in range(3)]
     rows = []
     for i in range(len(AXES)):
         placed = np.stack([points @ RIGHT[i], points @ AHEAD[i], points @ UP[i]], 1)
-        rows.append([*_standing(placed), symmetries[i % 3], *_asymmetry(placed, normals @ UP[i], colors)])
+        rows.append([*_standing(placed), symmetries[i % 3], *_asymmetry(placed, colors)])
     return np.array(rows)
 
 
-def _sample(cloud: GaussianCloud, seed: int) -> tuple[ndarray, ndarray, ndarray]:
-    """Return positions in the unit sphere, normals and colours of some visible Gaussians, (n, 3) each."""
+def _sample(cloud: GaussianCloud, seed: int) -> tuple[ndarray, ndarray]:
+    """Return positions in the unit sphere and colours of some visible Gaussians, (n, 3) each."""
     visible = cloud[cloud.opacities >= VISIBLE]
     visible = visible if len(visible) else cloud
     chosen = np.sort(np.random.default_rng(seed).permutation(len(visible))[:POINTS])
@@ -57,13 +57,11 @@ def _sample(cloud: GaussianCloud, seed: int) -> tuple[ndarray, ndarray, ndarray]
     points = visible.means.double().numpy()
     points = points - (np.quantile(points, TRIMMED, 0) + np.quantile(points, 1 - TRIMMED, 0)) / 2
     radius = np.quantile(np.linalg.norm(points, axis=1), 1 - TRIMMED)
-    thinnest = visible.log_scales.argmin(-1)
-    normals = torch.take_along_dim(visible.rotations, thinnest[:, None, None], 2)[..., 0]
-    return points / (radius or 1.0), normals.double().numpy(), visible.rgb.double().numpy()
+    return points / (radius or 1.0), visible.rgb.double().numpy()
 
 
 def _hull(points: ndarray) -> tuple[float, ndarray]:
-    """Return the area and the corners, counter-clockwise, of the convex hull of points (n, 2); nothing if it is flat."""
+    """Return the area and the counter-clockwise corners of the hull of points (n, 2); nothing if they lie on a line."""
     from scipy.spatial import ConvexHull, QhullError
     if len(points) < 3:
         return 0.0, points[:0]
@@ -104,15 +102,14 @@ def _symmetry(points: ndarray, axis: int) -> float:
     return -min(found)
 
 
-def _asymmetry(placed: ndarray, upward: ndarray, colors: ndarray) -> list[float]:
-    """Return low mass, facing, detail and taper, which change their sign when the object is turned over."""
+def _asymmetry(placed: ndarray, colors: ndarray) -> list[float]:
+    """Return low mass, base, detail and taper, which change their sign when the object is turned over."""
     height = placed[:, 2]
     low, high = np.quantile(height, [TRIMMED, 1 - TRIMMED])
     span = max(high - low, 1e-6)
     bottom, top = height <= low + SLAB * span, height >= high - SLAB * span
-    flat = np.abs(upward) > 0.9
     lower = height < (low + high) / 2
     widths = [np.sqrt(placed[half, :2].var(0).sum()) if half.any() else 1e-3 for half in (lower, ~lower)]
     variations = [colors[end].std(0).mean() if end.any() else 0.0 for end in (bottom, top)]
-    return [0.5 - (height.mean() - low) / span, float((flat & bottom).mean() - (flat & top).mean()),
+    return [0.5 - (height.mean() - low) / span, float(bottom.mean() - top.mean()),
             variations[1] - variations[0], math.log(max(widths[0], 1e-3) / max(widths[1], 1e-3))]

@@ -149,9 +149,9 @@ def test_a_run_that_is_killed_leaves_the_index_of_the_files_before(toys, tmp_pat
     code = f"""
 import os, signal
 from clipgs_plugin.tools import embed
-embed.SAVE_EVERY, read = 2, embed.read_upright
-embed.read_upright = lambda path, up: (
-    os.kill(os.getpid(), signal.SIGKILL) if str(path) == {files[4]!r} else read(path, up))
+embed.SAVE_EVERY, read = 2, embed.prepared
+embed.prepared = lambda path, options: (
+    os.kill(os.getpid(), signal.SIGKILL) if str(path) == {files[4]!r} else read(path, options))
 embed.main([{str(toys)!r}, '-o', 'e.npz'])
 """
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True)

@@ -31,7 +31,8 @@ class CropGaussians(BaseTransform):
 
     def __init__(self, low: Sequence[float], high: Sequence[float]) -> None:
         if not (len(low) == len(high) == 3 and all(a < b for a, b in zip(low, high))):
-            raise ValueError(f'low={low}, high={high}: expected three numbers each, every one of low below that of high')
+            raise ValueError(f'low={low}, high={high}: expected three numbers each, those of low '
+                             'below those of high')
         self.low, self.high = tuple(low), tuple(high)
 
     def transform(self, results: dict) -> dict:
