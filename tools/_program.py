@@ -226,7 +226,7 @@ def prepare_cloud(cloud: GaussianCloud, options: argparse.Namespace, target: str
 
 def describe(notes: dict) -> str:
     """Describe the notes of :func:`prepare_cloud` that tell more than the options, each after a comma."""
-    removals = dict(cropped='outside the crop', plane='of the plane removed', other_clusters='of other clusters dropped')
+    removals = dict(cropped='outside the crop', plane='of the plane removed', other_clusters='of other clusters')
     words = [f'{notes[key]:,} {what}' for key, what in removals.items() if key in notes]
     if 'up_confidence' in notes:
         words.insert(0, f'up {notes["up"]} by estimate (confidence {notes["up_confidence"]:.2f})')

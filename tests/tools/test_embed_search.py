@@ -166,3 +166,24 @@ def test_the_way_to_make_an_index_is_shown_for_names_of_indexes_only(toys, tmp_p
         search.main([str(tmp_path / name), '--text', 'x'])
     assert (f'embed.py FILES -o {tmp_path / name}' in str(error.value)) == advice
     assert advice or 'ends in .npz' in str(error.value)
+
+
+def test_up_axis_and_removals_are_shown_and_kept_in_the_index(splats, tmp_path, capsys):
+    path, index = str(splats / 'potted_plant.splat'), tmp_path / 'e.npz'
+    options = ['--up', 'auto', '--crop', '-9,-9,-9,9,9,9', '--remove-plane', '--largest-cluster', '--turns', '2']
+    assert embed.main([path, '-o', str(index), *options, '--json']) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found['up'], found['cropped'], found['plane']) == ('-y', 0, 0)
+    assert found['gaussians'] + found['other_clusters'] == len(read_gaussians(path))
+    assert SearchIndex.load(index).ups == (('-y', found['up_confidence']),)
+    assert search.main([str(index), '--gaussians', path, *options, '--json']) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)[0]['score'] == pytest.approx(1, abs=1e-5)
+    assert 'up -y by estimate (confidence 0.' in captured.err and '0 of the plane removed' in captured.err
+
+
+@pytest.mark.parametrize('box', ['1,2,3', '0,0,0,1,a,1', '0,0,0,1,-1,1'])
+def test_a_crop_that_is_no_box_is_wrong_use(box, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        embed.main(['x.ply', '--crop', box])
+    assert stopped.value.code == 2 and repr(box) in capsys.readouterr().err

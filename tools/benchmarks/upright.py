@@ -123,6 +123,11 @@ def hits(data: Turned, columns: list[int], weights: ndarray) -> ndarray:
     return (data.cues[..., columns] @ weights).argmax(1) == data.right
 
 
+def by_object(found: ndarray) -> ndarray:
+    """Average over the turns of each object, which are not independent, (n / 2,)."""
+    return found.reshape(-1, len(YAWS)).mean(1)
+
+
 def shipped_figures(tests: dict[str, Turned]) -> list[Figure]:
     """Return the accuracy of the shipped weights by kind of yaw, and by confidence."""
     from clipgs_plugin.apis.upright import WEIGHTS, softmax
@@ -133,7 +138,7 @@ def shipped_figures(tests: dict[str, Turned]) -> list[Figure]:
         found = hits(data, columns, weights)
         figures += [figure(f'accuracy, {name}', yaw, found[data.yaw == i]) for i, yaw in enumerate(YAWS)]
         same_line = (data.cues[..., columns] @ weights).argmax(1) % 3 == data.right % 3
-        figures.append(figure(f'accuracy, {name}', 'axis without its sign', same_line))
+        figures.append(figure(f'accuracy, {name}', 'axis without its sign', by_object(same_line)))
         confidence = softmax(data.cues[..., columns] @ weights).max(1)
         for low, high in itertools.pairwise(BINS):
             inside = (confidence > low) & (confidence <= high)
@@ -157,11 +162,10 @@ def ablation(chosen: dict[str, Turned], tests: dict[str, Turned]) -> list[Figure
     for way, names, sources in sets:
         columns = [CUES.index(name) for name in names]
         weights = fit_weights([chosen[source] for source in sources], columns)
-        note = ', '.join(f'{hits(data, columns, weights).mean():.3f} on those of {name}' for name, data in chosen.items())
-        note = f'fit: {note}'
+        note = 'fit: ' + ', '.join(f'{name} {hits(data, columns, weights).mean():.3f}' for name, data in chosen.items())
         if way == 'all in use':
             note += ''.join(f'; {name} {weight:.2f}' for name, weight in zip(names, weights))
-        figures += [figure(f'ablation, {test}', way, hits(data, columns, weights), note)
+        figures += [figure(f'ablation, {test}', way, by_object(hits(data, columns, weights)), note)
                     for test, data in tests.items()]
     return sorted(figures, key=lambda row: row.what)
 
