@@ -46,7 +46,7 @@ def as_called(text: str) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argument parser that accepts ``--up -y``, which argparse reads as two options, and names programs as called."""
+    """Argument parser that accepts ``--up -y`` and ``--crop -1,...``, and names programs as they were called."""
 
     def _print_message(self, message, file=None):
         super()._print_message(as_called(message), file)
@@ -54,7 +54,8 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         joined = []
         for word in sys.argv[1:] if args is None else args:
-            if word in ('-x', '-y', '-z') and joined and joined[-1] in ('--up', '--to-up'):
+            last = joined[-1] if joined else ''
+            if last == '--crop' or (last in ('--up', '--to-up') and word in ('-x', '-y', '-z')):
                 joined[-1] += f'={word}'
             else:
                 joined.append(word)
@@ -162,13 +163,84 @@ def load_inferencer(model: str, checkpoint: str | None, device: str, download: b
     return clipgs
 
 
-def read_upright(path: Path, up: str) -> GaussianCloud:
-    """Read the Gaussians of a file and turn its up axis to y."""
+def add_preparation(args: argparse.ArgumentParser, up: str | None = 'y') -> None:
+    """Add the options that say which way is up and what is the object; :func:`prepared` follows them.
+
+    Args:
+        args: Parser to add to.
+        up: Up axis of the files unless the user names another, or None to leave them as they are.
+    """
+    args.add_argument('--up', default=up, choices=[*AXES, 'auto'],
+                      help='up axis of the files, which no format stores; auto estimates it from the geometry, and is '
+                           'right for about half of the objects (%(default)s)')
+    args.add_argument('--crop', type=_box, metavar='X0,Y0,Z0,X1,Y1,Z1',
+                      help='box to crop to, in the frame of the file')
+    args.add_argument('--remove-plane', action='store_true', help='remove the table or floor below the object')
+    args.add_argument('--largest-cluster', action='store_true', help='drop what is not connected to the object')
+
+
+def _box(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(word) for word in text.split(','))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a list of numbers') from error
+    if len(numbers) != 6 or not all(low < high for low, high in zip(numbers[:3], numbers[3:])):
+        raise argparse.ArgumentTypeError(f'{text!r}: expected X0,Y0,Z0,X1,Y1,Z1 with X0 < X1, Y0 < Y1, Z0 < Z1')
+    return numbers
+
+
+def prepared(path: Path, options: argparse.Namespace) -> tuple[GaussianCloud, dict]:
+    """Read the Gaussians of a file, turn its up axis to y and remove surroundings; return notes as well."""
     from clipgs_plugin import read_gaussians
+    return prepare_cloud(read_gaussians(path), options)
+
+
+def prepare_cloud(cloud: GaussianCloud, options: argparse.Namespace, target: str = 'y') -> tuple[GaussianCloud, dict]:
+    """Follow the options of :func:`add_preparation`.
+
+    Args:
+        cloud: Object in the frame of its file.
+        options: Parsed options.
+        target: Axis to turn the up axis to.
+
+    Returns:
+        The object, and notes: ``up``, ``up_confidence`` of an estimated axis, and the numbers of Gaussians that each
+        removal dropped: ``cropped``, ``plane``, ``other_clusters``.
+    """
+    from clipgs_plugin.apis.upright import estimate_up
+    from clipgs_plugin.datasets.transforms import CropGaussians, LargestCluster, RemovePlane
     from clipgs_plugin.ops import axis_change
 
-    cloud = read_gaussians(path)
-    return cloud if up == 'y' else cloud.transform(axis_change(up, 'y'))
+    notes: dict = {}
+
+    def apply(transform, count: str) -> None:
+        nonlocal cloud
+        results = transform({'gaussians': cloud})
+        cloud, notes[count] = results['gaussians'], results[count]
+
+    if options.crop:
+        apply(CropGaussians(options.crop[:3], options.crop[3:]), 'cropped')
+    if options.up:
+        notes['up'] = options.up
+        if options.up == 'auto':
+            notes['up'], confidence, _ = estimate_up(cloud)
+            notes['up_confidence'] = round(confidence, 3)
+        if notes['up'] != target:
+            cloud = cloud.transform(axis_change(notes['up'], target))
+    if options.remove_plane:
+        apply(RemovePlane(up=target if options.up else 'y'), 'plane')
+    if options.largest_cluster:
+        apply(LargestCluster(), 'other_clusters')
+    return cloud, notes
+
+
+def describe(notes: dict) -> str:
+    """Describe the notes of :func:`prepare_cloud` that tell more than the options, each after a comma."""
+    removals = dict(cropped='outside the crop', plane='of the plane removed', other_clusters='of other clusters')
+    words = [f'{notes[key]:,} {what}' for key, what in removals.items() if key in notes]
+    if 'up_confidence' in notes:
+        words.insert(0, f'up {notes["up"]} by estimate (confidence {notes["up_confidence"]:.2f})')
+    return ''.join(f', {word}' for word in words)
 
 
 def progress_bar() -> Progress:

@@ -1,4 +1,4 @@
-"""Time parts of the library beside plain baselines, in one run on one machine.
+"""Time parts of the library beside plain baselines, and measure how robust its answers are.
 
 Each benchmark is a function of a module in ``benchmarks/``: its keyword arguments become options, its docstring the
 help, and the cases it returns the rows of a table.
@@ -16,12 +16,14 @@ from collections.abc import Callable
 import torch
 
 from clipgs_plugin.tools._program import parser, run
-from clipgs_plugin.tools.benchmarks import backbones, embed, kernels, ops, render, triplets
+from clipgs_plugin.tools.benchmarks import backbones, embed, kernels, ops, render, robustness, triplets, upright
+from clipgs_plugin.tools.benchmarks.figures import Figure, table_of_figures
 from clipgs_plugin.tools.benchmarks.timing import Case
 
-BENCHMARKS: dict[str, Callable[..., list[Case]]] = {
+BENCHMARKS: dict[str, Callable[..., list[Case] | list[Figure]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
-    'backbones': backbones.backbones, 'triplets': triplets.triplets}
+    'backbones': backbones.backbones, 'triplets': triplets.triplets,
+    'upright': upright.upright, 'robustness': robustness.robustness}
 
 
 def table_of(cases: list[Case]):
@@ -79,7 +81,11 @@ def main(argv: list[str] | None = None) -> int:
                           'cases': [dataclasses.asdict(case) for case in cases]}, indent=2))
     else:
         from rich.console import Console
-        Console(width=None if sys.stdout.isatty() else 140).print(table_of(cases))
+        console = Console(width=None if sys.stdout.isatty() else 140)
+        if isinstance(cases[0], Figure):
+            console.print(table_of_figures(cases))
+            return 0
+        console.print(table_of(cases))
         print('ms: least wall time of the repeats; CPU ms: summed over threads, less disturbed by other programs; '
               'faster: speed-up over the first row')
     return 0

@@ -5,15 +5,17 @@ import json
 import sys
 from pathlib import Path
 
+from clipgs_plugin.tools._downloads import add_download
 from clipgs_plugin.tools._program import (
-    AXES,
     FILES,
     USER_ERRORS,
+    add_preparation,
+    describe,
     load_inferencer,
     one_line,
     parser,
+    prepared,
     progress_bar,
-    read_upright,
     run,
 )
 from clipgs_plugin.tools.embed import find_files
@@ -30,11 +32,13 @@ def parse(argv: list[str] | None):
                          help='.npz or .safetensors of named embeddings, which need no teacher')
     args.add_argument('--templates', default=None, metavar='NAME',
                       help='prompts: plain, toy, objects, FILE.json or FILE.json:KEY (plain)')
-    args.add_argument('--model', default='clipgs_toy', help='name or config of the model (%(default)s)')
-    args.add_argument('--checkpoint', default=None, help='weights of a model that is given by its config')
+    args.add_argument('--model', default='clipgs_toy', help='name of tools/list_models.py, or a config (%(default)s)')
+    args.add_argument('--checkpoint', default=None, help='weights of a config, or the file of a published model')
+    add_download(args)
     args.add_argument('--top', type=int, default=5, help='number of classes to show (%(default)s)')
-    args.add_argument('--up', default='y', choices=AXES,
-                      help='up axis of the files, which no format stores (%(default)s)')
+    add_preparation(args)
+    args.add_argument('--turns', type=int, default=1,
+                      help='turns about the up axis whose embeddings are averaged (%(default)s)')
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print one JSON object a file')
     options = args.parse_args(argv)
@@ -63,23 +67,24 @@ def read_names(path: Path) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     files = find_files(args.inputs)
-    clipgs = load_inferencer(args.model, args.checkpoint, args.device)
+    clipgs = load_inferencer(args.model, args.checkpoint, args.device, args.download)
     classes = clipgs.classes(args.names, args.templates or 'plain', args.class_embeddings)
     print(f'Classifying {len(files)} files among {len(classes)} classes with {clipgs.name}', file=sys.stderr)
     failed = 0
     with progress_bar() as bar:
         for path in bar.track(files, description='classifying'):
             try:
-                answers = clipgs.classify(read_upright(path, args.up), class_embeddings=classes)[0][:args.top]
+                cloud, notes = prepared(path, args)
+                answers = clipgs.classify(cloud, class_embeddings=classes, turns=args.turns)[0][:args.top]
             except USER_ERRORS as error:
                 failed += 1
                 bar.console.print(f'failed   {one_line(error)}', soft_wrap=True, highlight=False, markup=False)
                 continue
             if args.json:
-                print(json.dumps({'path': str(path), 'classes': [
+                print(json.dumps({'path': str(path), **notes, 'classes': [
                     {'name': name, 'probability': round(value, 6)} for name, value in answers]}))
             else:
-                print(f'{path}: ' + ', '.join(f'{name} {value:.1%}' for name, value in answers))
+                print(f'{path}: ' + ', '.join(f'{name} {value:.1%}' for name, value in answers) + describe(notes))
     if failed:
         print(f'{failed} of {len(files)} files could not be classified', file=sys.stderr)
     return 1 if failed else 0

@@ -9,7 +9,18 @@ import sys
 import warnings
 from pathlib import Path
 
-from clipgs_plugin.tools._program import AXES, FILES, USER_ERRORS, one_line, parser, progress_bar, run
+from clipgs_plugin.tools._program import (
+    AXES,
+    FILES,
+    USER_ERRORS,
+    add_preparation,
+    describe,
+    one_line,
+    parser,
+    prepare_cloud,
+    progress_bar,
+    run,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('output', metavar='OUT', type=Path, help='file to write, in the format of its suffix '
                       f'({", ".join(FORMATS[name].suffix for name in writable)}), or folder to write if IN is a folder')
     args.add_argument('--format', choices=writable, help='output format if IN is a folder')
-    args.add_argument('--up', choices=AXES, help='up axis of IN; rotates it to --to-up')
+    add_preparation(args, up=None)
     args.add_argument('--to-up', choices=AXES, default='y', help='up axis of OUT if --up is given (%(default)s)')
     args.add_argument('--spz-version', type=int, choices=[2, 3, 4], help='version of written .spz files (3)')
     args.add_argument('--clean', action='store_true', help='drop invalid Gaussians instead of refusing the file')
@@ -116,21 +127,19 @@ def convert(source: Path, target: Path, options: argparse.Namespace) -> dict:
     from clipgs_plugin import read_gaussians, write_gaussians
     from clipgs_plugin.io import format_of_file, format_of_name
     from clipgs_plugin.io.conversion import measure_losses, stored_order
-    from clipgs_plugin.ops import axis_change
 
     read, written = format_of_file(source), format_of_name(target)
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter('always')
         cloud = read_gaussians(source, clean=options.clean)
-    if options.up:
-        cloud = cloud.transform(axis_change(options.up, options.to_up))
+    cloud, preparation = prepare_cloud(cloud, options, options.to_up)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_gaussians(cloud, target, **(dict(version=options.spz_version) if options.spz_version else {}))
     back = read_gaussians(target)
     return dict(
         input=str(source), input_format=read.description, output=str(target), output_format=written.description,
         gaussians=len(cloud), sh_degree=cloud.sh_degree, written_sh_degree=back.sh_degree,
-        notes=[str(note.message) for note in notes],
+        notes=[str(note.message) for note in notes], **preparation,
         bytes=sum(path.stat().st_size for path in _files(source)),
         written_bytes=sum(path.stat().st_size for path in _files(target)),
         losses=[dataclasses.asdict(loss)
@@ -154,6 +163,8 @@ def _print(result: dict) -> None:
     console.print(escape(
         f'{result["input"]}: {result["gaussians"]:,} Gaussians of SH degree {result["sh_degree"]}, '
         f'{result["input_format"]}, {result["bytes"]:,} bytes'), soft_wrap=True)
+    if found := describe(result):
+        console.print(escape(f'  {found[2:]}'), soft_wrap=True)
     for note in result['notes']:
         console.print(escape(f'  {note}'), soft_wrap=True)
     if result['written_sh_degree'] < result['sh_degree']:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from clipgs_plugin.tools._downloads import add_download
 from clipgs_plugin.tools._program import (
-    AXES,
     FILES,
     USER_ERRORS,
+    add_preparation,
     check_output,
+    describe,
     load_inferencer,
     one_line,
     parser,
+    prepared,
     progress_bar,
-    read_upright,
     run,
 )
 
@@ -50,8 +51,9 @@ def parse(argv: list[str] | None):
     args.add_argument('--model', default='clipgs_toy', help='name of tools/list_models.py, or a config (%(default)s)')
     args.add_argument('--checkpoint', default=None, help='weights of a config, or the file of a published model')
     add_download(args)
-    args.add_argument('--up', default='y', choices=AXES,
-                      help='up axis of the files, which no format stores (%(default)s)')
+    add_preparation(args)
+    args.add_argument('--turns', type=int, default=1,
+                      help='turns about the up axis whose embeddings are averaged (%(default)s)')
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print one JSON object a file')
     args.add_argument('--features', metavar='TEACHER',
@@ -97,25 +99,26 @@ def main(argv: list[str] | None = None) -> int:
     # Absolute paths, so that the index serves in any folder.
     model = os.path.abspath(args.model) if args.model.endswith('.py') or is_folder(args.model) else args.model
     checkpoint = os.path.abspath(args.checkpoint) if args.checkpoint else ''
-    embeddings, paths, failed = [], [], 0
+    embeddings, paths, ups, failed = [], [], [], 0
 
     def save() -> None:
-        SearchIndex(torch.stack(embeddings), tuple(paths), model, checkpoint).save(args.out)
+        SearchIndex(torch.stack(embeddings), tuple(paths), model, checkpoint, tuple(ups)).save(args.out)
 
     with progress_bar() as bar:
         for path in bar.track(files, description='embedding'):
             try:
-                cloud = read_upright(path, args.up)
-                embedding = clipgs.embed_gaussians(cloud)[0]
+                cloud, notes = prepared(path, args)
+                embedding = clipgs.embed_gaussians(cloud, turns=args.turns)[0]
             except USER_ERRORS as error:
                 failed += 1
                 bar.console.print(f'failed   {one_line(error)}', soft_wrap=True, highlight=False, markup=False)
                 continue
             embeddings.append(embedding)
             paths.append(os.path.abspath(path))
-            line = {'path': str(path), 'gaussians': len(cloud), 'sh_degree': cloud.sh_degree}
+            ups.append((notes['up'], notes.get('up_confidence', 1.0)))
+            line = {'path': str(path), 'gaussians': len(cloud), 'sh_degree': cloud.sh_degree, **notes}
             print(json.dumps(line) if args.json else
-                  f'{path}: {len(cloud):,} Gaussians of SH degree {cloud.sh_degree}')
+                  f'{path}: {len(cloud):,} Gaussians of SH degree {cloud.sh_degree}{describe(notes)}')
             if len(paths) % SAVE_EVERY == 0:
                 save()
     if embeddings:

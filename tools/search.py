@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from clipgs_plugin.tools._downloads import add_download
-from clipgs_plugin.tools._program import AXES, FILES, load_inferencer, parser, read_upright, run
+from clipgs_plugin.tools._program import FILES, add_preparation, describe, load_inferencer, parser, prepared, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,8 +20,9 @@ def main(argv: list[str] | None = None) -> int:
                            'needed')
     query.add_argument('--image', type=Path, help='image file to search with')
     query.add_argument('--gaussians', type=Path, help='splat file to search with')
-    args.add_argument('--up', default='y', choices=AXES,
-                      help='up axis of the splat file, which no format stores (%(default)s)')
+    add_preparation(args)
+    args.add_argument('--turns', type=int, default=1,
+                      help='turns of the splat about its up axis whose embeddings are averaged (%(default)s)')
     add_download(args)
     args.add_argument('-k', type=int, default=10, help='number of objects to show (%(default)s)')
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
@@ -39,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     elif args.image is not None:
         embedding = clipgs.embed_images(args.image)
     else:
-        embedding = clipgs.embed_gaussians(read_upright(args.gaussians, args.up))
+        cloud, notes = prepared(args.gaussians, args)
+        print(f'{args.gaussians}: {len(cloud):,} Gaussians{describe(notes)}', file=sys.stderr)
+        embedding = clipgs.embed_gaussians(cloud, turns=args.turns)
 
     matches = index.query(embedding[0], args.k)
     if args.json:

@@ -1,6 +1,7 @@
 """Embeddings of splats, texts and images by a trained model, and zero-shot classification."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -17,6 +18,7 @@ from clipgs_plugin.io import read_gaussians
 from clipgs_plugin.io.files import refuse_damage
 from clipgs_plugin.models.checkpoints.contract import same_teacher
 from clipgs_plugin.models.teachers import OpenCLIPTeacher
+from clipgs_plugin.ops.rotations import y_rotation
 from clipgs_plugin.registry import INFERENCERS, MODELS
 from clipgs_plugin.structures import GaussianBatch, GaussianCloud
 
@@ -98,20 +100,38 @@ class CLIPGSInferencer:
         return self.transform({'gaussians': cloud, 'rng': np.random.default_rng(0), 'index': 0, 'epoch': 0})['inputs']
 
     @torch.inference_mode()
-    def embed_gaussians(self, objects: Gaussians | Sequence[Gaussians], batch_size: int = 16) -> Tensor:
+    def embed_gaussians(self, objects: Gaussians | Sequence[Gaussians], batch_size: int = 16, *,
+                        turns: int = 1) -> Tensor:
         """Embed objects.
 
         Args:
             objects: Clouds or paths, one or several, with y up.
             batch_size: Number of objects in a forward pass.
+            turns: Number of equal turns about y whose embeddings are averaged. The cost grows in proportion.
 
         Returns:
             Unit vectors, (n, E), float32 on the CPU.
+
+        Raises:
+            ValueError: The number of turns is below 1.
         """
+        if turns != 1:
+            items = _as_list(objects, (GaussianCloud, str, PathLike))
+            means = [self.embed_turns(item, turns, batch_size).mean(0) for item in items]
+            return self._embed(means, torch.stack, batch_size)
+
         def embed(chunk: Sequence[tuple[int, Gaussians]]) -> Tensor:
             batch = GaussianBatch.from_clouds([self.prepare(obj, f'object {i}') for i, obj in chunk])
             return self.model(batch.to(self.device), mode='tensor')
         return self._embed(list(enumerate(_as_list(objects, (GaussianCloud, str, PathLike)))), embed, batch_size)
+
+    def embed_turns(self, item: Gaussians, turns: int, batch_size: int = 16) -> Tensor:
+        """Embed one object after each of ``turns`` equal turns about y, as unit vectors, (turns, E)."""
+        if turns < 1:
+            raise ValueError(f'turns={turns}: expected at least 1')
+        cloud = item if isinstance(item, GaussianCloud) else read_gaussians(item)
+        return self.embed_gaussians([cloud.transform(y_rotation(2 * math.pi * i / turns)) if i else cloud
+                                     for i in range(turns)], batch_size)
 
     @torch.inference_mode()
     def embed_text(self, texts: str | Sequence[str], batch_size: int = 256) -> Tensor:
@@ -173,7 +193,8 @@ class CLIPGSInferencer:
 
     def classify(self, objects: Gaussians | Sequence[Gaussians], class_names: Sequence[str] | None = None,
                  templates: str | Sequence[str] = 'plain',
-                 class_embeddings: ClassEmbeddings | str | PathLike | None = None) -> list[list[tuple[str, float]]]:
+                 class_embeddings: ClassEmbeddings | str | PathLike | None = None, *,
+                 turns: int = 1) -> list[list[tuple[str, float]]]:
         """Classify objects by class names alone.
 
         Args:
@@ -182,12 +203,13 @@ class CLIPGSInferencer:
             templates: Name of a prompt set, or templates with ``{}``; embeddings are averaged over them.
             class_embeddings: Embeddings of the classes, or the path of their file, which need no teacher; see
                 :meth:`classes`.
+            turns: Number of equal turns about y whose embeddings are averaged.
 
         Returns:
             For each object, classes and probabilities (softmax of scaled cosines), best first.
         """
         found = self.classes(class_names, templates, class_embeddings)
-        logits = self.model.logit_scale.exp().item() * self.embed_gaussians(objects) @ found.embeddings.T
+        logits = self.model.logit_scale.exp().item() * self.embed_gaussians(objects, turns=turns) @ found.embeddings.T
         probabilities, order = logits.softmax(-1).sort(-1, descending=True)
         return [[(found.names[i], float(p)) for i, p in zip(row, values)]
                 for row, values in zip(order.tolist(), probabilities)]

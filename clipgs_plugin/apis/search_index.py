@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipgs_plugin.apis.multi_view import model_of_features
-from clipgs_plugin.io.arrays import read_npz_of
+from clipgs_plugin.io.arrays import npz_keys, read_npz_of
 from clipgs_plugin.io.files import write_npz
 from clipgs_plugin.triplets import ShardFeatures, ShardReader
 from clipgs_plugin.triplets.layout import GAUSSIANS, shard_path
 
 _ARRAYS = dict(embeddings=('f', 2), paths=('U', 1), model=('U', 0), checkpoint=('U', 0))
+_UPS = dict(ups=('U', 1), up_confidences=('f', 1))  # absent from older indexes
 _UNIT = 1e-3  # largest deviation of a length from 1
 
 
@@ -34,11 +35,14 @@ class SearchIndex:
     paths: tuple[str, ...]   # n, absolute; relative ones of older indexes start at the working folder
     model: str               # name or config for CLIPGSInferencer, which embeds queries
     checkpoint: str = ''
+    ups: tuple[tuple[str, float], ...] = ()  # up axes and confidences, 1 for a named axis; not in older indexes
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.paths):
             raise ValueError(f'{len(self.paths)} paths for embeddings of shape {tuple(self.embeddings.shape)}, '
                              'expected one row a path')
+        if self.ups and len(self.ups) != len(self.paths):
+            raise ValueError(f'{len(self.ups)} up axes for {len(self.paths)} paths, expected one a path or none')
         if self.embeddings.dtype != torch.float32:
             raise ValueError(f'embeddings are {self.embeddings.dtype}, expected torch.float32')
         unit = (self.embeddings.norm(dim=1) - 1).abs() < _UNIT  # no row with NaN
@@ -54,8 +58,12 @@ class SearchIndex:
 
     def save(self, path: str | PathLike) -> None:
         """Write an ``.npz`` of plain arrays."""
-        write_npz(Path(path), dict(embeddings=self.embeddings.numpy(), paths=np.array(self.paths, dtype=np.str_),
-                                   model=np.array(self.model), checkpoint=np.array(self.checkpoint)))
+        arrays = dict(embeddings=self.embeddings.numpy(), paths=np.array(self.paths, dtype=np.str_),
+                      model=np.array(self.model), checkpoint=np.array(self.checkpoint))
+        if self.ups:
+            axes, confidences = zip(*self.ups)
+            arrays.update(ups=np.array(axes, dtype=np.str_), up_confidences=np.array(confidences, np.float64))
+        write_npz(Path(path), arrays)
 
     @classmethod
     def from_features(cls, root: str | PathLike, teacher: str, split: str | None = None) -> SearchIndex:
@@ -99,9 +107,11 @@ class SearchIndex:
         if not Path(path).is_file():
             raise FileNotFoundError(f'index {path} does not exist; {remedy}')
         try:
-            content = read_npz_of(Path(path), _ARRAYS)
+            has_ups = 'ups' in npz_keys(Path(path))
+            content = read_npz_of(Path(path), _ARRAYS | _UPS if has_ups else _ARRAYS)
+            ups = zip(content['ups'].tolist(), content['up_confidences'].tolist(), strict=True) if has_ups else ()
             return cls(torch.from_numpy(content['embeddings']), tuple(content['paths'].tolist()),
-                       str(content['model']), str(content['checkpoint']))
+                       str(content['model']), str(content['checkpoint']), tuple(ups))
         except (ValueError, TypeError) as error:
             raise ValueError(f'{path} is not an index of embeddings ({error}); {remedy}') from error
 

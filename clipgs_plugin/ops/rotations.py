@@ -3,6 +3,8 @@
 Convention: quaternions are wxyz (real part first) and need not be unit; matrices act on column vectors, and the
 columns of a Gaussian's rotation are its principal axes.
 """
+import math
+
 import torch
 from torch import Tensor
 
@@ -119,3 +121,8 @@ def axis_change(source: str, target: str = 'y') -> Tensor:
         return torch.eye(3, dtype=torch.float64)
     about = axis_vector('y' if source.endswith('x') else 'x')
     return 2 * torch.outer(about, about) - torch.eye(3, dtype=torch.float64)
+
+
+def y_rotation(angle: float) -> Tensor:
+    """Return the rotation about y by an angle in radians, (3, 3) float64."""
+    return quaternion_to_matrix(torch.tensor([math.cos(angle / 2), 0, math.sin(angle / 2), 0], dtype=torch.float64))

@@ -177,3 +177,40 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'nan.pth')
     with pytest.raises(ValueError, match=rf'nan\.pth: tensor {re.escape(name)} holds NaN or infinite values'):
         get_model(model.cfg, tmp_path / 'nan.pth')
+
+
+def test_turns_average_to_the_same_embedding_after_one_of_them(clipgs, splats):
+    from clipgs_plugin.ops.rotations import y_rotation
+    cloud = read_gaussians(splats / 'potted_plant.splat')[::7]
+    each = clipgs.embed_gaussians([cloud.transform(y_rotation(2 * np.pi * i / 3)) for i in range(3)])
+    averaged = clipgs.embed_gaussians([cloud, cloud.transform(y_rotation(2 * np.pi / 3))], turns=3)
+    assert torch.allclose(averaged[0], each.mean(0) / each.mean(0).norm(), atol=1e-4)
+    assert torch.allclose(averaged[1], averaged[0], atol=2e-3)
+    clouds = [cloud, *(cloud.transform(y_rotation(angle)) for angle in (0.4, 2.9))]
+    losses = []
+    for turns in (1, 6):
+        embeddings = clipgs.embed_gaussians(clouds, turns=turns)
+        losses.append(float(1 - (embeddings[1:] @ embeddings[0]).mean()))
+    assert losses[1] < 0.5 * losses[0]
+    with pytest.raises(ValueError, match='turns=0'):
+        clipgs.embed_gaussians(cloud, turns=0)
+
+
+class Spread(torch.nn.Module):
+    """An encoder that follows turns exactly: its embedding is a function of the angles about y."""
+
+    cfg = get_config('clipgs_pointbert-nano_15e_toy-world')
+
+    def forward(self, batch, mode):
+        x, y, z = batch.means.double().unbind(-1)
+        return torch.stack([x.pow(3).sum(1), y.abs().sum(1), (x * z).sum(1), z.relu().sum(1)], 1)
+
+
+def test_turns_are_exact_for_an_equivariant_model(random_cloud):
+    from clipgs_plugin.ops.rotations import y_rotation
+    model = CLIPGSInferencer(Spread())
+    cloud = random_cloud(400)
+    before, after = (model.embed_gaussians(each, turns=12) for each in (cloud, cloud.transform(y_rotation(np.pi / 6))))
+    assert torch.allclose(before, after, atol=1e-5)
+    single = model.embed_gaussians([cloud, cloud.transform(y_rotation(np.pi / 6))])
+    assert not torch.allclose(single[0], single[1], atol=1e-2)

@@ -90,3 +90,17 @@ def test_damaged_headers_are_refused_with_the_path(tmp_path):
             archive.writestr('paths.npy', data)
         with pytest.raises(ValueError, match=r"e\.npz is not an index.*'paths' cannot be read"):
             SearchIndex.load(tmp_path / 'e.npz')
+
+
+def test_up_axes_return_from_the_file_and_older_indexes_have_none(tmp_path):
+    before = index(3)
+    ups = (('-y', 0.75), ('z', 1.0), ('y', 0.25))
+    SearchIndex(before.embeddings, before.paths, before.model, '', ups).save(tmp_path / 'e.npz')
+    assert SearchIndex.load(tmp_path / 'e.npz').ups == ups
+    np.savez(tmp_path / 'old.npz', **arrays())
+    assert SearchIndex.load(tmp_path / 'old.npz').ups == ()
+    np.savez(tmp_path / 'bad.npz', **arrays(ups=np.array(['y', 'z']), up_confidences=np.ones(3)))
+    with pytest.raises(ValueError, match='not an index'):
+        SearchIndex.load(tmp_path / 'bad.npz')
+    with pytest.raises(ValueError, match='2 up axes for 3 paths'):
+        SearchIndex(before.embeddings, before.paths, before.model, '', ups[:2])

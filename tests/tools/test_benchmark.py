@@ -179,3 +179,29 @@ def test_unknown_benchmark_is_wrong_use():
     with pytest.raises(SystemExit) as stop:
         benchmark.main(['nothing'])
     assert stop.value.code == 2
+
+
+def test_upright_and_robustness_are_measured(tmp_path, monkeypatch):
+    from clipgs_plugin import write_gaussians
+    from clipgs_plugin.tools.benchmarks import robustness, upright
+    from clipgs_plugin.toy_world.writing import export_files
+    for i in range(6):  # the halves of these names both have some
+        (tmp_path / f'box{i}.off').write_text(
+            'OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n')
+    rows = upright.upright(str(tmp_path), gaussians=200)
+    ways = {row.way for row in rows if row.what == 'ablation, meshes'}
+    assert {'all in use', 'only support', 'without symmetry', 'with detail'} <= ways
+    assert all(0 <= row.mean <= 1 for row in rows)
+
+    files = export_files(tmp_path / 'files', 2)
+    write_gaussians(inputs.surface_gaussians(600), files[0].parent / 'sphere.splat')
+    kept = {name: change for name, change in robustness.changes().items()
+            if name in ('written and read as .ply', 'on a table of 40%', 'on a table of 40%, --remove-plane')}
+    monkeypatch.setattr(robustness, 'changes', lambda: kept)
+    monkeypatch.setattr(robustness, 'MENDED_TURNS', 1)
+    found = {(row.what, row.way): row.mean for row in robustness.robustness(str(files[0].parent))}
+    assert found['written and read as .ply', 'cosine'] == pytest.approx(1, abs=1e-6)
+    assert found['written and read as .ply', 'top-1 kept'] == 1
+    assert found['on a table of 40%, --remove-plane', 'cosine'] > found['on a table of 40%', 'cosine']
+    with pytest.raises(ValueError, match='--files FOLDER or --meshes FOLDER'):
+        robustness.robustness()

@@ -157,3 +157,13 @@ def test_help_ends_with_an_example(capsys):
     assert exit.value.code == 0
     assert capsys.readouterr().out.rstrip().endswith(
         'python tools/convert_gaussians.py work_dirs/files work_dirs/spz --format spz')
+
+
+def test_an_estimated_axis_is_reported_and_turned(splats, tmp_path, capsys):
+    source, target = str(splats / 'sneaker_white.splat'), tmp_path / 'up.ply'
+    assert main([source, str(target), '--up', 'auto', '--to-up', 'z', '--largest-cluster', '--json']) == 0
+    result, = json.loads(capsys.readouterr().out)
+    assert result['up'] == '-y' and 1 / 6 < result['up_confidence'] < 1
+    assert result['gaussians'] + result['other_clusters'] == len(read_gaussians(source))
+    assert main([source, str(target), '--up', 'auto', '--overwrite']) == 0
+    assert 'up -y by estimate (confidence 0.' in capsys.readouterr().out

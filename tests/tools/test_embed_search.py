@@ -149,9 +149,9 @@ def test_a_run_that_is_killed_leaves_the_index_of_the_files_before(toys, tmp_pat
     code = f"""
 import os, signal
 from clipgs_plugin.tools import embed
-embed.SAVE_EVERY, read = 2, embed.read_upright
-embed.read_upright = lambda path, up: (
-    os.kill(os.getpid(), signal.SIGKILL) if str(path) == {files[4]!r} else read(path, up))
+embed.SAVE_EVERY, read = 2, embed.prepared
+embed.prepared = lambda path, options: (
+    os.kill(os.getpid(), signal.SIGKILL) if str(path) == {files[4]!r} else read(path, options))
 embed.main([{str(toys)!r}, '-o', 'e.npz'])
 """
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True)
@@ -166,3 +166,24 @@ def test_the_way_to_make_an_index_is_shown_for_names_of_indexes_only(toys, tmp_p
         search.main([str(tmp_path / name), '--text', 'x'])
     assert (f'embed.py FILES -o {tmp_path / name}' in str(error.value)) == advice
     assert advice or 'ends in .npz' in str(error.value)
+
+
+def test_up_axis_and_removals_are_shown_and_kept_in_the_index(splats, tmp_path, capsys):
+    path, index = str(splats / 'potted_plant.splat'), tmp_path / 'e.npz'
+    options = ['--up', 'auto', '--crop', '-9,-9,-9,9,9,9', '--remove-plane', '--largest-cluster', '--turns', '2']
+    assert embed.main([path, '-o', str(index), *options, '--json']) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found['up'], found['cropped'], found['plane']) == ('-y', 0, 0)
+    assert found['gaussians'] + found['other_clusters'] == len(read_gaussians(path))
+    assert SearchIndex.load(index).ups == (('-y', found['up_confidence']),)
+    assert search.main([str(index), '--gaussians', path, *options, '--json']) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)[0]['score'] == pytest.approx(1, abs=1e-5)
+    assert 'up -y by estimate (confidence 0.' in captured.err and '0 of the plane removed' in captured.err
+
+
+@pytest.mark.parametrize('box', ['1,2,3', '0,0,0,1,a,1', '0,0,0,1,-1,1'])
+def test_a_crop_that_is_no_box_is_wrong_use(box, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        embed.main(['x.ply', '--crop', box])
+    assert stopped.value.code == 2 and repr(box) in capsys.readouterr().err

@@ -12,7 +12,8 @@ from clipgs_plugin.datasets.transforms.geometry import (
 )
 from clipgs_plugin.datasets.transforms.loading import LoadGaussians, PackGaussians
 from clipgs_plugin.datasets.transforms.selection import FilterOpacity, SampleGaussians
+from clipgs_plugin.datasets.transforms.surroundings import CropGaussians, LargestCluster, RemovePlane
 
-__all__ = ['BaseTransform', 'ChangeUp', 'DropColor', 'DropFloaters', 'FilterOpacity', 'JitterGaussians',
-           'LoadGaussians', 'NormaliseGaussians', 'PackGaussians', 'RotateGaussians', 'SampleGaussians',
-           'ScaleGaussians', 'build_pipeline', 'up_matrix']
+__all__ = ['BaseTransform', 'ChangeUp', 'CropGaussians', 'DropColor', 'DropFloaters', 'FilterOpacity',
+           'JitterGaussians', 'LargestCluster', 'LoadGaussians', 'NormaliseGaussians', 'PackGaussians', 'RemovePlane',
+           'RotateGaussians', 'SampleGaussians', 'ScaleGaussians', 'build_pipeline', 'up_matrix']
