@@ -36,7 +36,8 @@ SCRIPTS = {
     'clipgs-convert-checkpoint': ['absent.pth', 'x.safetensors'], 'clipgs-triplets': ['absent.dir', 'x'],
     'clipgs-inspect': ['absent.dir'], 'clipgs-features': ['absent.dir'],
     'clipgs-toy-world': ['x', '--size', 'absent.px'], 'clipgs-list-backbones': ['absent.name'],
-    'clipgs-report': ['absent.dir'], 'clipgs-table': ['absent.table'], 'clipgs-benchmark': ['absent.benchmark']}
+    'clipgs-report': ['absent.dir'], 'clipgs-table': ['absent.table'], 'clipgs-benchmark': ['absent.benchmark'],
+    'clipgs-doctor': ['absent.ply', '--model', 'absent.model']}
 
 
 @pytest.fixture(scope='module')

@@ -33,7 +33,7 @@ INSTALLED = {
     'convert_gaussians': 'clipgs-convert', 'convert_checkpoint': 'clipgs-convert-checkpoint',
     'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',
     'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones', 'report': 'clipgs-report',
-    'run_table': 'clipgs-table', 'benchmark': 'clipgs-benchmark'}
+    'run_table': 'clipgs-table', 'benchmark': 'clipgs-benchmark', 'doctor': 'clipgs-doctor'}
 
 
 def as_called(text: str) -> str:

@@ -102,7 +102,8 @@ def measures(subject: Subject) -> dict:
 
     plane, sizes = subject.plane, subject.sizes
     return dict(
-        visible=int((subject.opacities >= VISIBLE).sum()), extent=subject.extent,
+        visible=int((subject.opacities >= VISIBLE).sum()), transparent=subject.transparent, opaque=subject.opaque,
+        needles=subject.needles, leaves=subject.leaves, extent=subject.extent,
         farthest=float(subject.distances.max() / subject.extent), isolated=int(subject.isolated.sum()),
         huge=int(subject.huge.sum()), copies=subject.copies,
         parts=[float(share) for share in subject.parts[:5]],

@@ -5,14 +5,13 @@ import numpy as np
 
 from clipgs_plugin.apis.doctor_expectations import Expectations, attribute_quantiles
 from clipgs_plugin.apis.doctor_findings import check
-from clipgs_plugin.apis.doctor_subject import FLOATERS, VISIBLE, Plane, Subject, nearest_axis
+from clipgs_plugin.apis.doctor_subject import FLOATERS, NEEDLE, OPAQUE, VISIBLE, Plane, Subject, nearest_axis
 from clipgs_plugin.datasets.transforms import build_pipeline
 
 FEW = 200                                # visible Gaussians that still show an object, without a model
 TRANSPARENT = {'note': 0.4, 'warning': 0.7}
-SATURATED, OPAQUE = 0.5, 0.99            # share, opacity
-NEEDLE, NEEDLES = 10, {'note': 0.4, 'warning': 0.7}
-LEAF, LEAVES = 0.05, 0.95                # shortest over middle axis; share
+SATURATED = 0.5
+NEEDLES, LEAVES = {'note': 0.4, 'warning': 0.7}, 0.95
 GAMUT, OUTSIDE = 0.25, {'note': 0.02, 'warning': 0.1}
 GREY, GREYS = 0.01, 0.99
 COPIES = 0.1
@@ -101,7 +100,7 @@ def _dropped_or_not(subject: Subject, what: str, why: str) -> Verdict:
 @check('transparency')
 def transparency(subject: Subject, model: Expectations) -> Verdict:
     """Check the share of nearly invisible Gaussians."""
-    share = float((subject.opacities < VISIBLE).mean())
+    share = subject.transparent
     what = f'{_percent(share)} of the Gaussians are nearly invisible (opacity below {VISIBLE})'
     grade = _grade(share, TRANSPARENT)
     if grade == 'ok':
@@ -115,7 +114,7 @@ def transparency(subject: Subject, model: Expectations) -> Verdict:
 @check('saturation')
 def saturation(subject: Subject, model: Expectations) -> Verdict:
     """Check the share of opaque Gaussians."""
-    share = float((subject.opacities > OPAQUE).mean())
+    share = subject.opaque
     what = f'{_percent(share)} of the Gaussians are opaque (opacity above {OPAQUE})'
     if share < SATURATED or model.points_only:
         return 'ok', what
@@ -125,8 +124,7 @@ def saturation(subject: Subject, model: Expectations) -> Verdict:
 @check('shape')
 def shape(subject: Subject, model: Expectations) -> Verdict:
     """Check the shares of needles and of leaves, which some fitters produce."""
-    small, middle, long = subject.sizes.T
-    needles, leaves = float((long > NEEDLE * middle).mean()), float((small < LEAF * middle).mean())
+    needles, leaves = subject.needles, subject.leaves
     what = f'{_percent(needles)} needles (longest axis over {NEEDLE} times the middle one), {_percent(leaves)} leaves'
     grade = _grade(needles, NEEDLES)
     if grade != 'ok':

@@ -14,6 +14,9 @@ VISIBLE = 0.05          # opacity that FilterOpacity keeps
 FLOATERS = DropFloaters()
 QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
 CELLS = 24              # grid cells along the extent, for separate parts
+OPAQUE = 0.99           # opacity
+NEEDLE = 10             # longest over middle axis
+LEAF = 0.05             # shortest over middle axis
 PLANE_TRIALS = 300      # random planes through three points
 PLANE_POINTS = 4000     # Gaussians on which planes are tried
 PLANE_HALF = 0.02       # half the thickness of a plane, in extents
@@ -44,6 +47,16 @@ class Subject:
         """Opacities, (N,) float64."""
         return self.cloud.opacity_logits.double().sigmoid().numpy()
 
+    @property
+    def transparent(self) -> float:
+        """Share of nearly invisible Gaussians."""
+        return float((self.opacities < VISIBLE).mean())
+
+    @property
+    def opaque(self) -> float:
+        """Share of opaque Gaussians."""
+        return float((self.opacities > OPAQUE).mean())
+
     @cached_property
     def visible(self) -> GaussianCloud:
         """Gaussians that FilterOpacity keeps, or all if it keeps none."""
@@ -70,6 +83,16 @@ class Subject:
     def sizes(self) -> np.ndarray:
         """Standard deviations of the visible Gaussians, ascending, (V, 3), extents."""
         return np.sort(self.visible.log_scales.double().exp().numpy(), axis=1) / self.extent
+
+    @property
+    def needles(self) -> float:
+        """Share of the visible Gaussians whose longest axis is over ``NEEDLE`` times the middle one."""
+        return float((self.sizes[:, 2] > NEEDLE * self.sizes[:, 1]).mean())
+
+    @property
+    def leaves(self) -> float:
+        """Share of the visible Gaussians whose shortest axis is below ``LEAF`` of the middle one."""
+        return float((self.sizes[:, 0] < LEAF * self.sizes[:, 1]).mean())
 
     @cached_property
     def huge(self) -> np.ndarray:
