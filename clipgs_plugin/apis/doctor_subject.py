@@ -17,6 +17,7 @@ CELLS = 24              # grid cells along the extent, for separate parts
 OPAQUE = 0.99           # opacity
 NEEDLE = 10             # longest over middle axis
 LEAF = 0.05             # shortest over middle axis
+HASH = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplication loses nothing
 PLANE_TRIALS = 300      # random planes through three points
 PLANE_POINTS = 4000     # Gaussians on which planes are tried
 PLANE_HALF = 0.02       # half the thickness of a plane, in extents
@@ -118,10 +119,13 @@ class Subject:
 
     @cached_property
     def copies(self) -> int:
-        """Number of Gaussians that equal an earlier one in every value."""
-        flat = np.concatenate([value.reshape(len(self.cloud), -1).numpy() for _, value in self.cloud.fields()], axis=1)
-        rows = np.ascontiguousarray(flat).view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1])))
-        return len(flat) - len(np.unique(rows))
+        """Number of Gaussians that equal an earlier one in every value, by a hash of 64 bits of each."""
+        keys = _hashes(self.cloud.means.numpy())
+        _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        shared = self.cloud[np.flatnonzero(counts[inverse] > 1)]  # few, unless the file is merged with itself
+        rows = [value[:, None].flatten(1).numpy() for _, value in shared.fields()]
+        keys = _hashes(np.concatenate(rows, axis=1))
+        return len(keys) - len(np.unique(keys))
 
     @cached_property
     def parts(self) -> np.ndarray:
@@ -175,6 +179,15 @@ class Subject:
         radius = [float(np.quantile(np.linalg.norm(across[mask] - across[mask].mean(0), axis=1), 0.9))
                   for mask in (inside, others)]
         return Plane(float(inside.mean()), max(above, 1 - above), radius[0] / max(radius[1], 1e-6), normal)
+
+
+def _hashes(rows: np.ndarray) -> np.ndarray:
+    """Return a hash of 64 bits of each row of floats, (N, C), as (N,) uint64."""
+    keys = np.zeros(len(rows), np.uint64)
+    for column in rows.T.astype(np.float64):
+        keys = (keys ^ column.view(np.uint64)) * HASH
+        keys ^= keys >> np.uint64(29)
+    return keys
 
 
 def nearest_axis(vector: np.ndarray) -> str:

@@ -36,11 +36,13 @@ def main(argv: list[str] | None = None) -> int:
         groups['splats'] = map(diagnose, find_splats(options.splats))
     if options.meshes:
         groups['meshes'] = map(diagnose, _meshes(options.meshes))
-    table = Table('objects', *NAMES, 'isolated', 'overhang', 'second part', 'warnings', 'notes')
-    for name, diagnoses in groups.items():
-        found = [one for one in diagnoses if one.facts.get('gaussians', 0) >= LEAST]
-        table.add_row(f'{len(found)} {name}', *_summary(found))
-    Console(soft_wrap=True).print(table)
+    found = {name: [one for one in diagnoses if one.facts.get('gaussians', 0) >= LEAST]
+             for name, diagnoses in groups.items()}
+    table = Table('', *(f'{len(diagnoses)} {name}' for name, diagnoses in found.items()))
+    names = (*NAMES, 'isolated', 'overhang', 'second part', 'warnings', 'notes')
+    for row in zip(names, *map(_summary, found.values())):
+        table.add_row(*row)
+    Console().print(table)
     return 0
 
 
