@@ -30,12 +30,12 @@ REMEDIES = {
 # Names under which the programs are installed.
 INSTALLED = {
     'train': 'clipgs-train', 'test': 'clipgs-test', 'embed': 'clipgs-embed', 'search': 'clipgs-search',
-    'classify': 'clipgs-classify',
+    'classify': 'clipgs-classify', 'doctor': 'clipgs-doctor', 'download': 'clipgs-download',
     'convert_gaussians': 'clipgs-convert', 'convert_checkpoint': 'clipgs-convert-checkpoint',
     'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',
     'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones',
     'list_models': 'clipgs-list-models', 'report': 'clipgs-report', 'run_table': 'clipgs-table',
-    'share': 'clipgs-share', 'benchmark': 'clipgs-benchmark', 'download': 'clipgs-download'}
+    'share': 'clipgs-share', 'benchmark': 'clipgs-benchmark'}
 
 
 def as_called(text: str) -> str:

@@ -1,8 +1,11 @@
 """Interfaces for inference: configs and models by name, embeddings, search."""
 from clipgs_plugin.apis.configs import get_config, list_configs
+from clipgs_plugin.apis.doctor import diagnose
+from clipgs_plugin.apis.doctor_findings import Diagnosis, Finding
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
 from clipgs_plugin.apis.model_list import list_models
 from clipgs_plugin.apis.models import get_model
 from clipgs_plugin.apis.search_index import SearchIndex
 
-__all__ = ['CLIPGSInferencer', 'SearchIndex', 'get_config', 'get_model', 'list_configs', 'list_models']
+__all__ = ['CLIPGSInferencer', 'Diagnosis', 'Finding', 'SearchIndex', 'diagnose', 'get_config', 'get_model',
+           'list_configs', 'list_models']
