@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from clipgs_plugin.models.checkpoints.contract import Contract
+from clipgs_plugin.models.checkpoints.empty import allocate, without_initialisation
 from clipgs_plugin.models.checkpoints.families.family import HEAD_WIDTH, PATCH_ENCODER
 from clipgs_plugin.models.checkpoints.open import ForeignCheckpoint, open_point_cloud_checkpoint
 from clipgs_plugin.models.checkpoints.report import LoadReport
@@ -62,7 +62,9 @@ def load_point_cloud_checkpoint(path: str | Path, model: nn.Module | None = None
         raise ValueError(f'{report}\nEvery model of {found.family.name} has a projection; without it, load the other '
                          'parts into a GSEncoder')
     if model is None:
-        model = _build_empty(found).eval()  # every tensor is loaded, or an error says which is missing
+        with without_initialisation():  # every parameter is loaded, or an error names those that are missing
+            model = build_point_cloud_model(found)
+        allocate(model).eval()
     report = load_point_cloud_weights(model, found, widen=not isinstance(model, PointCloudModel))
     warn_of_disagreements(report)
     return LoadedCheckpoint(model, report, found.contract)
@@ -85,25 +87,6 @@ def build_point_cloud_model(checkpoint: ForeignCheckpoint) -> PointCloudModel:
     if projection.pop('type', None) == QueryProjection.__name__:
         return PointCloudModel(tokenizer, backbone, QueryProjection(backbone.embed_dims, **projection))
     return PointCloudModel(tokenizer, backbone, nn.Linear(backbone.out_channels, **projection) if projection else None)
-
-
-class _EmptyOnMeta(TorchFunctionMode):
-    """Mode in which ``torch.empty`` allocates nothing, so that the random initialisation of weights costs nothing."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        return func(*args, **({**kwargs, 'device': 'meta'} if func is torch.empty else kwargs))
-
-
-def _build_empty(checkpoint: ForeignCheckpoint) -> PointCloudModel:
-    """Build the point-cloud model of a file with undefined weights; random ones take most of the time of loading."""
-    with _EmptyOnMeta():
-        model = build_point_cloud_model(checkpoint)
-    stored = model.state_dict().keys()
-    if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in stored):
-        return build_point_cloud_model(checkpoint)  # constants of the model, which the file does not hold
-    # A counter is the only stored tensor that a file may lack.
-    return model._apply(lambda x: torch.zeros_like(x, device='cpu') if x.is_meta else x)
 
 
 def load_point_cloud_weights(

@@ -85,8 +85,8 @@ def open_point_cloud_checkpoint(checkpoint: str | Path, family: str = 'auto', na
                                 download: bool = False) -> ForeignCheckpoint:
     """Read a published file, detect its family, and translate its tensors for an encoder.
 
-    The first opening of a name writes the used tensors as safetensors beside the file, and later ones read this copy
-    while the file remains unchanged. A path is read as it is.
+    The first opening of the file that :func:`find_file` finds for ``name`` writes the used tensors as safetensors
+    beside it, and later ones read this copy while the file remains unchanged. Other files are read as they are.
 
     Args:
         checkpoint: Path of the file, or a name of the catalogue, whose file :func:`find_file` searches.
@@ -110,8 +110,7 @@ def open_point_cloud_checkpoint(checkpoint: str | Path, family: str = 'auto', na
     if name is not None and family == 'auto':
         family = catalogue[name]['family']
     path = find_file(checkpoint, download)
-    found_by_name = str(checkpoint) in catalogue and path != Path(checkpoint)
-    keeps_copy = found_by_name and path.suffix != '.safetensors' and not trust_pickle
+    keeps_copy = not trust_pickle and path.suffix != '.safetensors' and _stands_for(path, name)
     converted = read_converted(path) if keeps_copy else None
     state = read_checkpoint(path, trust_pickle) if converted is None else converted.state
     kind = find_family(state, path, family)
@@ -134,6 +133,14 @@ def open_point_cloud_checkpoint(checkpoint: str | Path, family: str = 'auto', na
     if keeps_copy and converted is None and not any(FINETUNED in key for key in state):
         write_converted(path, used_tensors(state, sources), unused, found.metadata)
     return found
+
+
+def _stands_for(path: Path, name: str | None) -> bool:
+    """Check whether a file is the one that is found for a name of the catalogue."""
+    try:
+        return name is not None and path.samefile(find_file(name))
+    except FileNotFoundError:
+        return False
 
 
 def _read_architecture(family: Family, prefix: str, tensors: Mapping[str, Tensor], unused: dict[str, str],

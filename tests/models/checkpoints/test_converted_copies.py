@@ -9,9 +9,9 @@ from loopback_hub import publish_small_uni3d
 from safetensors import safe_open
 
 from clipgs_plugin import load_point_cloud_checkpoint
-from clipgs_plugin.models.checkpoints import Contract, converted, load, open_point_cloud_checkpoint
+from clipgs_plugin.models.checkpoints import Contract, converted, open_point_cloud_checkpoint
 from clipgs_plugin.models.checkpoints import open as opening
-from clipgs_plugin.models.checkpoints.load import build_point_cloud_model
+from clipgs_plugin.models.checkpoints.load import build_point_cloud_model, load_point_cloud_weights
 from clipgs_plugin.registry.catalogue import load_catalogue
 
 
@@ -65,6 +65,11 @@ def test_the_second_opening_reads_the_copy_and_equals_the_first(source, copy, re
     again = load_point_cloud_checkpoint('uni3d-ti')
     assert same(model.state_dict(), again.model.state_dict()) and str(report) == str(again.report)
     assert contract == again.contract
+
+
+def test_the_path_of_a_file_that_stands_for_a_name_has_a_copy_too(source, copy):
+    open_point_cloud_checkpoint(source, name='uni3d-ti')
+    assert copy.is_file()
 
 
 @pytest.mark.parametrize('change_time', [True, False])
@@ -124,7 +129,10 @@ def test_a_full_disk_does_not_stop_the_loading(source, copy, tmp_path, monkeypat
 
 
 def test_paths_fine_tuned_files_and_files_of_another_model_have_no_copy(source, copy, tmp_path):
-    open_point_cloud_checkpoint(source)
+    other = source.rename(source.with_name('other.pt'))
+    open_point_cloud_checkpoint(other)
+    open_point_cloud_checkpoint(other, name='uni3d-ti')
+    other.rename(source)
     content = torch.load(source)
     content['module']['cls_head_finetune.0.weight'] = torch.zeros(4, 4)
     torch.save(content, source)
@@ -140,9 +148,8 @@ def test_paths_fine_tuned_files_and_files_of_another_model_have_no_copy(source, 
 
 def test_a_model_built_without_random_weights_equals_one_with_them(source):
     found = open_point_cloud_checkpoint('uni3d-ti')
-    quick, plain = load._build_empty(found), build_point_cloud_model(found)
-    for model in (quick, plain):
-        load.load_point_cloud_weights(model, found)
+    quick, plain = load_point_cloud_checkpoint('uni3d-ti').model, build_point_cloud_model(found)
+    load_point_cloud_weights(plain, found)
     assert same(quick.state_dict(), plain.state_dict())
     assert same(dict(quick.named_buffers()), dict(plain.named_buffers()))
     for model in (quick, plain):
