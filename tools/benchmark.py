@@ -16,12 +16,12 @@ from collections.abc import Callable
 import torch
 
 from clipgs_plugin.tools._program import parser, run
-from clipgs_plugin.tools.benchmarks import backbones, embed, kernels, ops, render, triplets
+from clipgs_plugin.tools.benchmarks import backbones, embed, kernels, ops, render, triplets, views
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 BENCHMARKS: dict[str, Callable[..., list[Case]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
-    'backbones': backbones.backbones, 'triplets': triplets.triplets}
+    'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views}
 
 
 def table_of(cases: list[Case]):
