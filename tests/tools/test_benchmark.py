@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clipgs_plugin.tools import benchmark
-from clipgs_plugin.tools.benchmarks import backbones, embed, inputs, timing, triplets
+from clipgs_plugin.tools.benchmarks import backbones, embed, inputs, timing, triplets, views
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 
@@ -179,3 +179,10 @@ def test_unknown_benchmark_is_wrong_use():
     with pytest.raises(SystemExit) as stop:
         benchmark.main(['nothing'])
     assert stop.value.code == 2
+
+
+def test_views_time_rendering_and_image_tower_apart(set_threads):
+    measured = views.time_views('toy-clip', 2, 200, 'cpu', 1, 0.1)
+    assert list(measured) == ['embedding', 'rendering', 'image tower']
+    assert [memory is None for *_, memory in measured.values()] == [False, True, True]
+    assert all((ms, cpu_ms) == (2.0, 2.0) for ms, cpu_ms, _ in measured.values())
