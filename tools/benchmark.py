@@ -16,13 +16,13 @@ from collections.abc import Callable
 import torch
 
 from clipgs_plugin.tools._program import parser, run
-from clipgs_plugin.tools.benchmarks import backbones, embed, kernels, ops, render, robustness, triplets, upright
+from clipgs_plugin.tools.benchmarks import backbones, embed, kernels, ops, render, robustness, triplets, upright, views
 from clipgs_plugin.tools.benchmarks.figures import Figure, table_of_figures
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 BENCHMARKS: dict[str, Callable[..., list[Case] | list[Figure]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
-    'backbones': backbones.backbones, 'triplets': triplets.triplets,
+    'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
     'upright': upright.upright, 'robustness': robustness.robustness}
 
 

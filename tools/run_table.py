@@ -32,12 +32,14 @@ class Row:
         config: Name of its toy-world config.
         family: Family of its checkpoints; None trains from scratch only.
         sees: Point attributes of its point-cloud model, if they differ from the config's.
+        trained: False for views of the teacher, which have no 3D weights and so no seeds.
     """
 
     title: str
     config: str
     family: str | None = None
     sees: tuple[str, ...] | None = None
+    trained: bool = True
 
 
 XYZ = ('xyz',)
@@ -53,6 +55,7 @@ ROWS = (
     Row('timm ViT', 'clipgs_timm-vit-nano_15e_toy-world'),
     Row('PointNet++', 'clipgs_pointnet2_15e_toy-world'),
     Row('DGCNN', 'clipgs_dgcnn-nano_15e_toy-world'),
+    Row('12 views in the teacher', 'views_toy-clip_0e_toy-world', trained=False),
 )
 STARTS = ('scratch', 'checkpoint')
 
@@ -73,13 +76,13 @@ def backbones(out: Path, seeds: int, only: list[str], options: dict[str, int]) -
                        num_test=num_test)
     pretrained = f'{num_pretraining}x{options["pretrain_epochs"]}'
     folder = out / f'{num_shots}x{options["epochs"]}-from-{pretrained}-on-{num_test}'
-    jobs = [(row, start, seed) for seed in range(seeds) for row in rows
-            for start in STARTS[:1 if row.family is None else 2]]
+    jobs = [(row, start, seed) for seed in range(seeds) for row in rows if row.trained or seed == 0
+            for start in (STARTS[:1 if row.family is None else 2] if row.trained else STARTS[1:])]
     results: dict[tuple[str, str], list[dict[str, float]]] = {}
     with progress_bar() as bar:
         for row, start, seed in bar.track(jobs, description='runs'):
             file = None
-            if start == 'checkpoint':
+            if start == 'checkpoint' and row.trained:
                 file = pretrained_file(row, out / 'checkpoints' / pretrained, pretraining, options['pretrain_epochs'])
             work_dir = folder / f'{row.config}-{start}-{seed}'
             found = resumable(work_dir.with_suffix('.json'),
@@ -125,15 +128,20 @@ def pretrained_file(row: Row, folder: Path, world: Path, epochs: int) -> Path:
 
 def finetune(row: Row, world: Path, epochs: int, seed: int, file: Path | None, work_dir: Path) -> dict[str, float]:
     """Train on the few objects of a world; return zero-shot and ten-shot accuracy in percent."""
+    from clipgs_plugin.apis import get_config
     from clipgs_plugin.engine.experiments import embed_dataset, train
     from clipgs_plugin.evaluation.functional import topk_accuracy
     from clipgs_plugin.evaluation.linear_probe import linear_probe
     from clipgs_plugin.evaluation.prompts import class_embeddings
     from clipgs_plugin.registry import DATASETS, MODELS
-    cfg = toy_config(row, world, epochs, seed, work_dir)
-    if file is not None:
-        cfg.model.encoder.init_cfg = dict(type='PointCloudPretrained', checkpoint=str(file))
-    model = train(cfg)
+    if row.trained:
+        cfg = toy_config(row, world, epochs, seed, work_dir)
+        if file is not None:
+            cfg.model.encoder.init_cfg = dict(type='PointCloudPretrained', checkpoint=str(file))
+        model = train(cfg)
+    else:
+        cfg = get_config(row.config, {'test_dataloader.dataset.root': str(world)})
+        model = MODELS.build(cfg.model).eval()
     shots = DATASETS.build({**cfg.test_dataloader.dataset, 'split': 'train'})
     test = DATASETS.build(cfg.test_dataloader.dataset)
     shot_features, _, shot_labels = embed_dataset(model, shots)

@@ -6,18 +6,15 @@ the means and colours of the Gaussians. Its contract decides the preparation of 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import get_ident
 
 import torch
 from mmengine.config import Config
 from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from clipgs_plugin.apis.configs import get_config
 from clipgs_plugin.models.checkpoints.contract import Contract
+from clipgs_plugin.models.checkpoints.empty import allocate, without_initialisation
 from clipgs_plugin.models.checkpoints.load import load_point_cloud_weights
 from clipgs_plugin.models.checkpoints.open import ForeignCheckpoint, open_point_cloud_checkpoint
 from clipgs_plugin.models.clip_gs import MAX_LOG_SCALE
@@ -108,9 +105,8 @@ def load_published(name: str, file: str | Path | None = None, download: bool = F
     found = open_point_cloud_checkpoint(name if file is None else file, name=name, download=download)
     path = Path(found.path)
     cfg = published_config(name, path.absolute(), _logit_scale(name, found))
-    with _without_initialisation():
-        model = MODELS.build({**cfg.model, 'teacher': None})
-    model._apply(lambda value: torch.empty_like(value, device='cpu') if value.is_meta else value)
+    with without_initialisation():
+        model = allocate(MODELS.build({**cfg.model, 'teacher': None}))
     with torch.no_grad():
         model.logit_scale.fill_(cfg.model.init_logit_scale)
     report = load_point_cloud_weights(model.encoder, found, widen=False)
@@ -133,22 +129,3 @@ def _logit_scale(name: str, found: ForeignCheckpoint) -> float:
                       'probabilities use the factor 100 instead', stacklevel=2)
         return MAX_LOG_SCALE
     return min(value, MAX_LOG_SCALE)
-
-
-@contextmanager
-def _without_initialisation() -> Iterator[None]:
-    """Within the context modules register parameters without memory, so that initialising them takes no time.
-
-    Buffers keep their values. Other threads are not affected.
-    """
-    thread = get_ident()
-
-    def empty(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter | None:
-        if get_ident() == thread:
-            return nn.Parameter(parameter.detach().to('meta'), parameter.requires_grad)
-
-    hook = register_module_parameter_registration_hook(empty)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -61,18 +61,25 @@ def train(cfg: Config) -> nn.Module:
 
 @torch.no_grad()
 def embed_dataset(
-    model: nn.Module,    # CLIPGS
+    model: nn.Module,    # CLIPGS or MultiViewCLIP
     dataset: Dataset,    # with labels
     batch_size: int = 32,
 ) -> tuple[Tensor, Tensor, Tensor]:  # (N, D), (N, E), (N,)
-    """Compute pooled features, unit embeddings and labels of a dataset's objects."""
-    encoder, pooled, labels = model.encoder, [], []
+    """Compute pooled features, unit embeddings and labels of a dataset's objects.
+
+    The embeddings of a model without an encoder are its features.
+    """
+    encoder, pooled, labels = getattr(model, 'encoder', None), [], []
     for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=collate_gaussians):
         inputs = batch['inputs']
-        pooled.append(encoder.backbone(inputs if encoder.tokenizer is None else encoder.tokenizer(inputs)))
+        if encoder is None:
+            pooled.append(model(inputs))
+        else:
+            pooled.append(encoder.backbone(inputs if encoder.tokenizer is None else encoder.tokenizer(inputs)))
         labels.append(batch['data_samples']['label'])
     features = torch.cat(pooled)
-    return features, nn.functional.normalize(encoder.projection(features), dim=-1), torch.cat(labels)
+    embeddings = features if encoder is None else encoder.projection(features)
+    return features, nn.functional.normalize(embeddings, dim=-1), torch.cat(labels)
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

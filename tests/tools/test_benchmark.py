@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clipgs_plugin.tools import benchmark
-from clipgs_plugin.tools.benchmarks import backbones, embed, inputs, timing, triplets
+from clipgs_plugin.tools.benchmarks import backbones, embed, inputs, timing, triplets, views
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 
@@ -205,3 +205,10 @@ def test_upright_and_robustness_are_measured(tmp_path, monkeypatch):
     assert found['on a table of 40%, --remove-plane', 'cosine'] > found['on a table of 40%', 'cosine']
     with pytest.raises(ValueError, match='--files FOLDER or --meshes FOLDER'):
         robustness.robustness()
+
+
+def test_views_time_rendering_and_image_tower_apart(set_threads):
+    measured = views.time_views('toy-clip', 2, 200, 'cpu', 1, 0.1)
+    assert list(measured) == ['embedding', 'rendering', 'image tower']
+    assert [memory is None for *_, memory in measured.values()] == [False, True, True]
+    assert all((ms, cpu_ms) == (2.0, 2.0) for ms, cpu_ms, _ in measured.values())

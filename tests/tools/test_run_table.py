@@ -4,7 +4,10 @@ import json
 import pytest
 import torch
 
+from clipgs_plugin import GaussianBatch, get_config
+from clipgs_plugin.engine.experiments import embed_dataset
 from clipgs_plugin.models.checkpoints import open_point_cloud_checkpoint
+from clipgs_plugin.registry import MODELS
 from clipgs_plugin.tools import run_table
 
 SMALL = ['--seeds', '1', '--objects', '60', '--test-objects', '60', '--pretrain-objects', '60', '--epochs', '1',
@@ -39,6 +42,27 @@ def test_pretraining_never_sees_the_objects_or_looks_it_is_tested_on():
     assert not seen & {(spec.category, spec.look) for spec in test}
     counts = torch.tensor([sum(spec.category == name for spec in shots) for name in {spec.category for spec in shots}])
     assert (counts == 10).all()  # ten-shot
+
+
+VIEWS = next(row for row in run_table.ROWS if not row.trained)
+
+
+def test_views_of_the_teacher_are_run_once_and_without_a_file(tmp_path, capsys, monkeypatch):
+    calls = []
+    monkeypatch.setattr(run_table, 'make_world', lambda folder, **_: folder)
+    monkeypatch.setattr(run_table, 'pretrained_file', lambda *_: pytest.fail('views have no file of a family'))
+    monkeypatch.setattr(run_table, 'finetune', lambda *args: calls.append(args) or dict(zero_shot=90.0, ten_shot=80.0))
+    assert run_table.main(['backbones', '--out', str(tmp_path), '--only', VIEWS.title, '--seeds', '3']) == 0
+    assert len(calls) == 1 and f'| {VIEWS.title} | - | 90.0 | - | 80.0 |' in capsys.readouterr().out
+
+
+def test_the_features_of_views_are_their_embeddings(random_cloud):
+    model = MODELS.build({**get_config(VIEWS.config).model, 'num_views': 2}).eval()
+    dataset = [dict(inputs=random_cloud(30, seed), data_samples=dict(label=seed)) for seed in range(3)]
+    features, embeddings, labels = embed_dataset(model, dataset, batch_size=2)
+    expected = torch.cat([model(GaussianBatch.from_clouds([each['inputs']])) for each in dataset])
+    assert torch.allclose(features, expected, atol=1e-5) and labels.tolist() == [0, 1, 2]
+    assert torch.allclose(embeddings, torch.nn.functional.normalize(expected, dim=-1), atol=1e-5)
 
 
 def test_unknown_rows_are_named(tmp_path):
