@@ -62,8 +62,8 @@ def built(entry):
 def test_an_entry_has_all_required_and_no_unknown_keys(name, entry):
     required = {'family', 'architecture', 'file', 'page', 'licence', 'contract'}
     assert required <= entry.keys() <= required | {'published', 'note', 'hub', 'bytes', 'revision', 'sha256'}
-    assert {'tokenizer', 'backbone'} <= entry['architecture'].keys()
-    assert entry['architecture'].keys() <= {'tokenizer', 'backbone', 'projection', 'parameters'}
+    assert {'tokenizer', 'backbone'} <= entry['architecture'].keys() <= {
+        'tokenizer', 'backbone', 'projection', 'parameters'}
     assert {'channels'} <= entry['architecture']['tokenizer'].keys() <= {'channels', 'patch_encoder'}
     assert entry['page'].startswith('https://') and entry['licence']
     assert entry['file'] is None or entry['file'].endswith(('.pt', '.pth'))

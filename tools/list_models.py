@@ -7,7 +7,7 @@ from clipgs_plugin.tools._program import as_called, parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, 'python tools/list_models.py')
+    args = parser(__doc__, 'python tools/list_models.py --json')
     args.add_argument('--ready', action='store_true', help='list only models whose files are here')
     args.add_argument('--json', action='store_true', help='print a JSON list')
     options = args.parse_args(argv)

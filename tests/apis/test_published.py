@@ -101,7 +101,7 @@ class Words:
 
 @pytest.fixture
 def no_teacher(monkeypatch):
-    monkeypatch.setattr(OpenCLIPTeacher, '__new__', lambda cls, **options: pytest.fail('the teacher was built'))
+    monkeypatch.setattr(OpenCLIPTeacher, '__init__', lambda self, **options: pytest.fail('the teacher was built'))
 
 
 def test_a_name_embeds_files_without_the_teacher(here, splats, no_teacher):
