@@ -115,7 +115,7 @@ def test_a_name_embeds_files_without_the_teacher(here, splats, no_teacher):
 
 def test_a_name_classifies_with_its_teacher_and_the_temperature_of_the_file(here, splats):
     clipgs = CLIPGSInferencer(NAME)
-    clipgs._teacher = Words()
+    clipgs._teachers['both'] = Words()
     path = sorted(splats.iterdir())[0]
     ranked = clipgs.classify(path, ['a', 'four', 'sixteen letters.'], templates=['{}'])[0]
     cosines = clipgs.embed_gaussians(path) @ clipgs.embed_text(['a', 'four', 'sixteen letters.']).T
@@ -131,7 +131,7 @@ def test_the_programs_embed_and_search_by_name_and_remember_the_model(here, spla
     assert splat in capsys.readouterr().out
     monkeypatch.delenv('CLIPGS_CHECKPOINTS')
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=f'{NAME}: download model.pt from https://.*save it'):
+    with pytest.raises(FileNotFoundError, match=f'{NAME}: .*download model.pt from https://.*save it'):
         search.main([str(index), '--gaussians', splat])
     file = here / f'{NAME}.pt'  # a named file needs no folder
     assert embed.main([splat, '-o', str(index), '--model', NAME, '--checkpoint', str(file)]) == 0
