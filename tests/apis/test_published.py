@@ -7,11 +7,12 @@ import torch
 
 from clipgs_plugin import CLIPGSInferencer, GaussianCloud, get_model, list_models
 from clipgs_plugin.apis.model_list import size_text
-from clipgs_plugin.apis.published import _without_initialisation, list_published, published_config, why_no_answer
+from clipgs_plugin.apis.published import list_published, published_config, why_no_answer
 from clipgs_plugin.datasets.transforms import build_pipeline
 from clipgs_plugin.models import OpenCLIPTeacher
 from clipgs_plugin.models.checkpoints import convert_checkpoint
 from clipgs_plugin.models.checkpoints.contract import Contract
+from clipgs_plugin.models.checkpoints.empty import without_initialisation
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.registry.catalogue import load_catalogue
 from clipgs_plugin.tools import embed, search
@@ -185,7 +186,7 @@ def test_parameters_are_not_initialised_and_buffers_are():
 
     def build_elsewhere():
         outside['layer'] = torch.nn.Linear(3, 4)
-    with _without_initialisation():
+    with without_initialisation():
         norm = torch.nn.BatchNorm1d(5)
         thread = threading.Thread(target=build_elsewhere)
         thread.start()
