@@ -16,12 +16,12 @@ from collections.abc import Callable
 import torch
 
 from clipgs_plugin.tools._program import parser, run
-from clipgs_plugin.tools.benchmarks import backbones, embed, kernels, ops, render, triplets
+from clipgs_plugin.tools.benchmarks import backbones, embed, kernels, ops, points, render, triplets
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 BENCHMARKS: dict[str, Callable[..., list[Case]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
-    'backbones': backbones.backbones, 'triplets': triplets.triplets}
+    'backbones': backbones.backbones, 'triplets': triplets.triplets, 'points': points.points}
 
 
 def table_of(cases: list[Case]):
@@ -79,7 +79,13 @@ def main(argv: list[str] | None = None) -> int:
                           'cases': [dataclasses.asdict(case) for case in cases]}, indent=2))
     else:
         from rich.console import Console
-        Console(width=None if sys.stdout.isatty() else 140).print(table_of(cases))
+        console = Console(width=None if sys.stdout.isatty() else 140)
+        if name == 'points':
+            console.print(points.table_of(cases))
+            print('errors in units of those of a second sampling of the mesh: mean over meshes, ± standard deviation; '
+                  'loss left: share of the chamfer loss of the centres')
+            return 0
+        console.print(table_of(cases))
         print('ms: least wall time of the repeats; CPU ms: summed over threads, less disturbed by other programs; '
               'faster: speed-up over the first row')
     return 0

@@ -11,8 +11,9 @@ from clipgs_plugin.datasets.transforms.geometry import (
     up_matrix,
 )
 from clipgs_plugin.datasets.transforms.loading import LoadGaussians, PackGaussians
+from clipgs_plugin.datasets.transforms.points import SplatsToPoints
 from clipgs_plugin.datasets.transforms.selection import FilterOpacity, SampleGaussians
 
 __all__ = ['BaseTransform', 'ChangeUp', 'DropColor', 'DropFloaters', 'FilterOpacity', 'JitterGaussians',
            'LoadGaussians', 'NormaliseGaussians', 'PackGaussians', 'RotateGaussians', 'SampleGaussians',
-           'ScaleGaussians', 'build_pipeline', 'up_matrix']
+           'ScaleGaussians', 'SplatsToPoints', 'build_pipeline', 'up_matrix']
