@@ -71,6 +71,7 @@ def of_mesh(mesh, splats: dict[str, GaussianCloud], num_points: int, reference: 
                 found[fitter, way] = errors(make(cloud, num_points, seed), target, normals)
         for key, value in found.items():
             totals[key] = totals.get(key, 0) + value
+    unit[unit == 0] = 1e-3  # a mesh of one colour has no error of colours
     return {key: value / unit for key, value in totals.items()}
 
 
