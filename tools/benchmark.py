@@ -16,14 +16,25 @@ from collections.abc import Callable
 import torch
 
 from clipgs_plugin.tools._program import parser, run
-from clipgs_plugin.tools.benchmarks import backbones, embed, kernels, ops, render, robustness, triplets, upright, views
+from clipgs_plugin.tools.benchmarks import (
+    backbones,
+    embed,
+    kernels,
+    ops,
+    points,
+    render,
+    robustness,
+    triplets,
+    upright,
+    views,
+)
 from clipgs_plugin.tools.benchmarks.figures import Figure, table_of_figures
 from clipgs_plugin.tools.benchmarks.timing import Case
 
-BENCHMARKS: dict[str, Callable[..., list[Case] | list[Figure]]] = {
+BENCHMARKS: dict[str, Callable[..., list[Case] | list[Figure] | list[points.PointErrors]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
-    'upright': upright.upright, 'robustness': robustness.robustness}
+    'points': points.points, 'upright': upright.upright, 'robustness': robustness.robustness}
 
 
 def table_of(cases: list[Case]):
@@ -51,6 +62,16 @@ def table_of(cases: list[Case]):
             table.add_section()
         table.add_row(*[row[name] for name in columns])
     return table
+
+
+# Layout and legend of each kind of row.
+LAYOUTS = {
+    Case: (table_of, 'ms: least wall time of the repeats; CPU ms: summed over threads, less disturbed by other '
+                     'programs; faster: speed-up over the first row'),
+    Figure: (table_of_figures, 'standard error: of the mean over objects'),
+    points.PointErrors: (points.table_of, 'errors in units of those of a second sampling of the mesh: mean over '
+                                          'meshes, ± standard deviation; loss left: share of the chamfer loss of the '
+                                          'centres')}
 
 
 def machine() -> dict[str, object]:
@@ -82,12 +103,9 @@ def main(argv: list[str] | None = None) -> int:
     else:
         from rich.console import Console
         console = Console(width=None if sys.stdout.isatty() else 140)
-        if isinstance(cases[0], Figure):
-            console.print(table_of_figures(cases))
-            return 0
-        console.print(table_of(cases))
-        print('ms: least wall time of the repeats; CPU ms: summed over threads, less disturbed by other programs; '
-              'faster: speed-up over the first row')
+        table, legend = LAYOUTS[type(cases[0])]
+        console.print(table(cases))
+        print(legend)
     return 0
 
 

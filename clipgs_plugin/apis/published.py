@@ -21,7 +21,7 @@ from clipgs_plugin.models.clip_gs import MAX_LOG_SCALE
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.registry.catalogue import load_catalogue
 
-SPLATS = 'clipgs_plugin::_base_/datasets/gaussian_folder.py'
+SPLATS = 'clipgs_plugin::_base_/datasets/splats_to_points.py'
 RUNTIME = 'clipgs_plugin::_base_/default_runtime.py'
 ROUNDING = 1e-2  # of a logarithm that training clamped and the file stores in half precision
 
@@ -74,7 +74,7 @@ def published_config(name: str, file: str | Path | None = None, logit_scale: flo
         init_cfg=dict(type='clipgs_plugin.PointCloudPretrained', checkpoint=str(file or name), name=name))
     if 'projection' in entry['architecture']:
         encoder['projection'] = dict(entry['architecture']['projection'])
-    cfg = get_config(SPLATS, dict(num_gaussians=contract.num_points))
+    cfg = get_config(SPLATS, dict(num_points=contract.num_points))
     cfg.merge_from_dict(get_config(RUNTIME).to_dict())
     for part in ('train', 'val'):
         for key in (f'{part}_dataloader', f'{part}_pipeline'):

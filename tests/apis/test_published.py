@@ -49,7 +49,7 @@ def test_the_config_follows_the_contract(name):
     assert contract.normalisation == 'unit_sphere'
     assert (contract.color_range, contract.missing_color) in [((0.0, 1.0), 0.4), (None, None)]
     pipeline = cfg.test_dataloader.dataset.pipeline
-    assert next(step.num for step in pipeline if step.type.endswith('SampleGaussians')) == contract.num_points
+    assert next(step.num_points for step in pipeline if step.type.endswith('SplatsToPoints')) == contract.num_points
     cloud = GaussianCloud(torch.randn(20, 3) + 5, torch.randn(20, 4), torch.zeros(20, 3) - 4, torch.ones(20),
                           torch.zeros(20, 1, 3))
     means = build_pipeline(pipeline)({'gaussians': cloud, 'rng': None, 'index': 0, 'epoch': 0})['inputs'].means

@@ -11,9 +11,10 @@ from clipgs_plugin.datasets.transforms.geometry import (
     up_matrix,
 )
 from clipgs_plugin.datasets.transforms.loading import LoadGaussians, PackGaussians
+from clipgs_plugin.datasets.transforms.points import SplatsToPoints
 from clipgs_plugin.datasets.transforms.selection import FilterOpacity, SampleGaussians
 from clipgs_plugin.datasets.transforms.surroundings import CropGaussians, LargestCluster, RemovePlane
 
 __all__ = ['BaseTransform', 'ChangeUp', 'CropGaussians', 'DropColor', 'DropFloaters', 'FilterOpacity',
            'JitterGaussians', 'LargestCluster', 'LoadGaussians', 'NormaliseGaussians', 'PackGaussians', 'RemovePlane',
-           'RotateGaussians', 'SampleGaussians', 'ScaleGaussians', 'build_pipeline', 'up_matrix']
+           'RotateGaussians', 'SampleGaussians', 'ScaleGaussians', 'SplatsToPoints', 'build_pipeline', 'up_matrix']
