@@ -73,7 +73,7 @@ def test_the_config_of_generation_is_understood(root, beside_configs):
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ['README.md', *(f'docs/{path.name}' for path in sorted((ROOT / 'docs').glob('*.md')))]
-PLANNED = {'few_shot', 'doctor'}  # programs that docs/design.md announces
+PLANNED = {'few_shot'}  # programs that docs/design.md announces
 
 
 def commands(page):
