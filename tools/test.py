@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on the test split of its config."""
+"""Evaluate a checkpoint on the test split of its config, or a model by its name."""
 from __future__ import annotations
 
 import json
@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
                   'work_dirs/run/clipgs_pointbert-nano_15e_toy-world.py work_dirs/run/epoch_15.pth')
     add_experiment(args, 'test_dataloader.batch_size=8')
     args.add_argument('checkpoint', type=Path, nargs='?',
-                      help='checkpoint with exactly the weights of the model; a model of views has none')
+                      help='checkpoint with exactly the weights of the model; names of models bring their own')
     args.add_argument('--out', type=Path, metavar='FILE.npz', help='file for embeddings and labels of the objects')
     args.add_argument('--json', action='store_true', help='print only the metrics, as one JSON object')
     options = args.parse_args(argv)
@@ -23,14 +23,19 @@ def main(argv: list[str] | None = None) -> int:
         check_output(args, options.out, ('.npz',), 'a file of predictions', _require_predictions)
 
     from mmengine.dist import is_main_process
+    from mmengine.model import is_model_wrapper
 
     from clipgs_plugin import engine
+    from clipgs_plugin.apis.model_list import has_weights
+    from clipgs_plugin.apis.models import get_model
     from clipgs_plugin.apis.multi_view import is_multi_view
     try:
         cfg = engine.load_config(options.config, options.work_dir, options.cfg_options)
         engine.check_data(cfg, ('test',))
-        if options.checkpoint is None and not is_multi_view(cfg):
+        named = options.checkpoint is None and not is_multi_view(cfg)
+        if named and not has_weights(options.config):
             raise ValueError(f'config {options.config} has a model with weights; name their checkpoint')
+        weights = get_model(options.config).state_dict() if named else None
         if options.checkpoint is not None and not options.checkpoint.is_file():
             raise FileNotFoundError(f'checkpoint {options.checkpoint} does not exist')
         if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
@@ -44,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
           engine.launched(cfg, options.launcher) as runner):
         if options.checkpoint is not None:
             runner.load_checkpoint(str(options.checkpoint), map_location='cpu', strict=True)
+        if weights is not None:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            model.load_state_dict(weights)
         if dump is not None:
             runner.test_evaluator.metrics.append(dump)
         metrics = runner.test()

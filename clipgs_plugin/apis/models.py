@@ -11,7 +11,7 @@ from torch import nn
 
 from clipgs_plugin.apis.configs import get_config
 from clipgs_plugin.apis.multi_view import build_multi_view, is_multi_view, multi_view_config
-from clipgs_plugin.apis.published import is_published_name, load_published
+from clipgs_plugin.apis.published import is_published_name, load_published, published_config
 from clipgs_plugin.apis.sharing import is_shared
 from clipgs_plugin.models.pretrained import load_pretrained, load_weights
 from clipgs_plugin.registry import MODELS
@@ -59,6 +59,27 @@ def get_model(
         load_weights(model, weights)
     model.cfg, model.name = cfg, name
     return model.to(device).eval()
+
+
+def get_model_config(name: str | Path, options: dict | None = None) -> Config:
+    """Load the config of an experiment, or of a model by its name: published, shipped, or ``views:TEACHER``.
+
+    Args:
+        name: Name or path for :func:`get_config`, or name of a model.
+        options: Settings that override the config's, by dotted keys.
+
+    Raises:
+        FileNotFoundError: The name is unknown.
+        ValueError: The published model does not embed into the space of a teacher.
+    """
+    if is_published_name(name):
+        return published_config(str(name), options=options)
+    if is_multi_view(name):
+        cfg = multi_view_config(str(name))
+        cfg.merge_from_dict(options or {})
+        return cfg
+    entry = load_catalogue('models').get(str(name))
+    return get_config(name if entry is None else entry['config'], options)
 
 
 def _resolve(name_or_config: str | Path | Config) -> tuple[str, Config, Path | None]:

@@ -49,15 +49,17 @@ def why_no_answer(name: str) -> str:
     return ''
 
 
-def published_config(name: str, file: str | Path | None = None, logit_scale: float = MAX_LOG_SCALE) -> Config:
+def published_config(name: str, file: str | Path | None = None, logit_scale: float = MAX_LOG_SCALE,
+                     options: dict | None = None) -> Config:
     """Return the config of a published model: the encoder, the teacher, and the preparation of splat files.
 
-    It serves the inferencer and, written to a file by ``dump``, ``tools/test.py``.
+    It serves the inferencer and ``tools/test.py``.
 
     Args:
         name: Name in the catalogue.
         file: File of the weights; None finds it by the name when the weights are initialised.
         logit_scale: Natural logarithm of the factor on cosines.
+        options: Settings that override the config's, by dotted keys.
 
     Raises:
         ValueError: The model is not aligned with a model of open_clip.
@@ -74,7 +76,9 @@ def published_config(name: str, file: str | Path | None = None, logit_scale: flo
         init_cfg=dict(type='clipgs_plugin.PointCloudPretrained', checkpoint=str(file or name), name=name))
     if 'projection' in entry['architecture']:
         encoder['projection'] = dict(entry['architecture']['projection'])
-    cfg = get_config(SPLATS, dict(num_points=contract.num_points))
+    # Settings such as data_root and up, which the base computes with.
+    named = {key: value for key, value in (options or {}).items() if '.' not in key and not isinstance(value, dict)}
+    cfg = get_config(SPLATS, {**named, 'num_points': contract.num_points})
     cfg.merge_from_dict(get_config(RUNTIME).to_dict())
     for part in ('train', 'val'):
         for key in (f'{part}_dataloader', f'{part}_pipeline'):
@@ -83,6 +87,7 @@ def published_config(name: str, file: str | Path | None = None, logit_scale: flo
         model=dict(type='clipgs_plugin.CLIPGS', encoder=encoder, init_logit_scale=float(logit_scale)),
         teacher=teacher, test_cfg=dict(type='TestLoop'),
         test_evaluator=dict(type='clipgs_plugin.ZeroShotAccuracy', teacher=teacher, templates='objects')))
+    cfg.merge_from_dict(options or {})
     return cfg
 
 

@@ -31,7 +31,7 @@ def load_config(name: str | Path, work_dir: str | None = None, options: dict | N
     has a seed: each seed draws other captions, views and augmentations.
 
     Args:
-        name: Path of a config, or name of a shipped one.
+        name: Path of a config, or name of a shipped one or of a model.
         work_dir: Folder of the run; None takes the config's own, else ``./work_dirs/NAME``.
         options: Settings that override the config's, by dotted keys.
 
@@ -40,13 +40,13 @@ def load_config(name: str | Path, work_dir: str | None = None, options: dict | N
         ValueError: ``data_root`` is given, and the config has none; or a name is given from which the config has
             computed values that do not follow it any more, as in the dumped config of a run.
     """
-    from clipgs_plugin.apis.configs import get_config
-    cfg = get_config(name, options)
-    own = get_config(name)
+    from clipgs_plugin.apis.models import get_model_config
+    cfg = get_model_config(name, options)
+    own = get_model_config(name)
     if 'data_root' in (options or {}):
         _move_data(cfg, own)
     _check_effect(cfg, own, options or {})
-    cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', Path(name).stem))
+    cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', re.sub(r'[^\w.+-]', '-', Path(name).stem)))
     _seed_training_data(cfg)
     return cfg
 
