@@ -13,7 +13,7 @@ from clipgs_plugin.datasets.base import GaussianDataset, label_names
 from clipgs_plugin.io.arrays import npz_keys, read_npz
 from clipgs_plugin.ops import farthest_point_sample
 from clipgs_plugin.registry import DATASETS
-from clipgs_plugin.structures import MISSING_COLOR, surface_discs
+from clipgs_plugin.structures import MISSING_COLOR, GaussianCloud, surface_discs
 from clipgs_plugin.structures.normals import estimate_normals
 
 SPLITS = ('train', 'val', 'trainval', 'test')
@@ -80,6 +80,7 @@ class ModelNetGaussians(GaussianDataset):
         self._files = read_modelnet(self.root, 'test' if split == 'test' else 'train', num_classes)
         words = [name.replace('_', ' ') for name in self._files.classes]
         self.classes = words if classes is None else label_names(words, classes, str(root))
+        self._whole: dict[int, GaussianCloud] = {}  # by row in the files
         self._items: list[tuple[int, int]] = []  # row in the files, label
         for label, name in enumerate(self.classes):
             rows = _part_of_split(np.flatnonzero(self._files.labels == words.index(name)), split, val_share)
@@ -98,16 +99,27 @@ class ModelNetGaussians(GaussianDataset):
 
     def load(self, index: int, rng: np.random.Generator) -> dict:
         row, label = self._items[index]
+        cloud = self._whole.get(row) or self._make(row, rng)
+        return dict(uid=self._files.names[row], category=self.classes[label], label=label, gaussians=cloud)
+
+    def _make(self, row: int, rng: np.random.Generator) -> GaussianCloud:
+        """Make the discs of an object; those on all of its points are kept, since they take longer than a forward."""
         positions, normals = self._files.points(row)
-        chosen = np.arange(len(positions))
-        if len(positions) > self.num_points and self.test_mode:
-            points = torch.from_numpy(np.ascontiguousarray(positions, np.float32))
-            chosen = farthest_point_sample(points[None], self.num_points)[0].numpy()
-        elif len(positions) > self.num_points:
-            chosen = np.sort(rng.choice(len(positions), self.num_points, replace=False))
+        chosen = self._choose(positions, rng)
         normals = estimate_normals(positions, positions[chosen]) if normals is None else normals[chosen]
         cloud = surface_discs(positions[chosen], normals, np.full((len(chosen), 3), MISSING_COLOR))
-        return dict(uid=self._files.names[row], category=self.classes[label], label=label, gaussians=cloud)
+        if len(chosen) == len(positions):
+            self._whole[row] = cloud
+        return cloud
+
+    def _choose(self, positions: ndarray, rng: np.random.Generator) -> ndarray:
+        """Return the indices of at most ``num_points`` of the positions (N, 3)."""
+        if len(positions) <= self.num_points:
+            return np.arange(len(positions))
+        if self.test_mode:
+            points = torch.from_numpy(np.ascontiguousarray(positions, np.float32))
+            return farthest_point_sample(points[None], self.num_points)[0].numpy()
+        return np.sort(rng.choice(len(positions), self.num_points, replace=False))
 
 
 def _part_of_split(rows: ndarray, split: str, val_share: float) -> ndarray:
@@ -152,8 +164,8 @@ def _read_npz(path: Path) -> PointFiles:
 def _read_txt(root: Path, part: str, num_classes: int | None) -> PointFiles:
     count = num_classes or next((n for n in (40, 10) if (root / f'modelnet{n}_shape_names.txt').is_file()), None)
     if count is None:
-        raise FileNotFoundError(f'{root} has neither {part}.npz, nor modelnet40_shape_names.txt, nor ply_data_{part}*.h5'
-                                '; name the folder that directly holds the files of ModelNet')
+        raise FileNotFoundError(f'{root} has neither {part}.npz, nor modelnet40_shape_names.txt, nor '
+                                f'ply_data_{part}*.h5; name the folder that directly holds the files of ModelNet')
     classes, names = (_lines(root / f'modelnet{count}_{what}.txt') for what in ('shape_names', part))
     folders = [name.rpartition('_')[0] for name in names]
     unknown = sorted(set(folders) - set(classes))

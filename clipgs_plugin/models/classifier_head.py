@@ -29,7 +29,7 @@ class ClassifierHead(QuietInit, BaseModule):
         widths: Widths of the hidden layers.
         norm: Normalise each hidden layer over the batch.
         dropout: Dropout after each hidden layer.
-        init_cfg: Initialisation config of mmengine, for example ``dict(type='PublishedHead', checkpoint=FILE)``.
+        init_cfg: Initialisation config of mmengine, such as ``dict(type='clipgs_plugin.PublishedHead', ...)``.
 
     Shapes:
         - input: (B, D)

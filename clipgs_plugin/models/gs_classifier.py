@@ -27,8 +27,8 @@ class GSClassifier(QuietInit, BaseModel):
         encoder: :class:`GSEncoder` or its config. Its ``init_cfg`` names the weights to start from:
             ``PointCloudPretrained`` for a published model, ``CLIPGSPretrained`` for one that was trained here.
         num_classes: Number of classes.
-        head: Module that maps (B, D) to (B, num_classes), or its config without widths; None is a
-            :class:`ClassifierHead`.
+        head: Module that maps (B, D) to (B, num_classes), or its config without ``in_features`` and ``num_classes``.
+            The default type is :class:`ClassifierHead`.
         feature: Input of the head. ``'pooled'`` is the backbone's feature (class token and maximum in Point-BERT); the
             encoder's projection is then replaced by the identity. ``'embedding'`` is the encoder's embedding.
         label_smoothing: :math:`\epsilon`; the target is :math:`1 - \epsilon` for the true class and
@@ -65,7 +65,8 @@ class GSClassifier(QuietInit, BaseModel):
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         if head is None or isinstance(head, dict):
-            head = MODELS.build({**(head or HEAD), 'in_features': self.encoder.embed_dim, 'num_classes': num_classes})
+            widths = {'in_features': self.encoder.embed_dim, 'num_classes': num_classes}
+            head = MODELS.build({**HEAD, **(head or {}), **widths})
         self.head = head
 
     def forward(

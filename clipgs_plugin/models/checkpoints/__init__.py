@@ -21,7 +21,7 @@ from clipgs_plugin.models.checkpoints.trained import CLIPGSPretrained
 
 __all__ = [
     'FAMILIES', 'Architecture', 'CLIPGSPretrained', 'Contract', 'Family', 'ForeignCheckpoint', 'LoadReport',
-    'LoadedCheckpoint', 'PointCloudPretrained', 'Rule', 'build_point_cloud_model', 'convert_checkpoint', 'detect_family',
-    'export_point_cloud_checkpoint', 'load_point_cloud_checkpoint', 'load_point_cloud_weights',
+    'LoadedCheckpoint', 'PointCloudPretrained', 'Rule', 'build_point_cloud_model', 'convert_checkpoint',
+    'detect_family', 'export_point_cloud_checkpoint', 'load_point_cloud_checkpoint', 'load_point_cloud_weights',
     'open_point_cloud_checkpoint', 'read_checkpoint',
 ]

@@ -53,7 +53,8 @@ def find_weights(checkpoint: str | Path) -> Path:
     """
     shipped = load_catalogue('models')
     if str(checkpoint) in shipped:
-        return Path(str(files('clipgs_plugin'))) / 'weights' / shipped[str(checkpoint)]['weights'] / 'weights.safetensors'
+        folder = files('clipgs_plugin').joinpath('weights', shipped[str(checkpoint)]['weights'])
+        return Path(str(folder)) / 'weights.safetensors'
     path = Path(checkpoint).expanduser()
     path = path / 'model.safetensors' if path.is_dir() else path
     if not path.is_file():
