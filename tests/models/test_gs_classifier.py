@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipgs_plugin import GaussianBatch, get_config
+from clipgs_plugin import GaussianBatch, get_config, get_model
 from clipgs_plugin.models import CLIPGS, ClassifierHead, GSClassifier, GSEncoder
-from clipgs_plugin.models.checkpoints import export_point_cloud_checkpoint
+from clipgs_plugin.models.checkpoints import export_point_cloud_checkpoint, read_checkpoint
+from clipgs_plugin.models.checkpoints.trained import find_weights
 
 TOKENIZER = dict(type='GSTokenizer', num_groups=4, group_size=4, channels=16, patch_encoder=dict(widths=(8, 8, 16)),
                  refine_widths=(8, 8, 8))
@@ -140,18 +141,28 @@ def test_a_shipped_model_is_named_and_an_unknown_one_is_explained():
         model.encoder.init_weights()
 
 
-def test_low_rank_updates_and_the_head_alone_are_trained(tmp_path, batch):
+def test_a_folder_of_save_pretrained_has_the_weights_too(tmp_path):
+    get_model('clipgs_toy').save_pretrained(tmp_path / 'shared')
+    assert find_weights(tmp_path / 'shared') == tmp_path / 'shared' / 'model.safetensors'
+    states = [read_checkpoint(find_weights(name)) for name in (tmp_path / 'shared', 'clipgs_toy')]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value.float(), states[1][name].float()) for name, value in states[0].items())
+
+
+def test_low_rank_updates_prompts_and_the_head_alone_are_trained(tmp_path, batch):
     path = tmp_path / 'a.pth'
     torch.save(trained_model().state_dict(), path)
     start = dict(type='CLIPGSPretrained', checkpoint=str(path))
-    whole, lora, head = (GSClassifier(encoder_config(init_cfg=start, **options), 3)
-                         for options in ({}, dict(frozen=BODY, lora=dict(rank=2)), dict(frozen=BODY)))
-    for model in (whole, lora, head):
+    whole, lora, prompts, head = (
+        GSClassifier(encoder_config(init_cfg=start, **options), 3) for options in (
+            {}, dict(frozen=BODY, lora=dict(rank=2)), dict(frozen=BODY, backbone={**BACKBONE, 'num_prompts': 2}),
+            dict(frozen=BODY)))
+    for model in (whole, lora, prompts, head):
         model.init_weights()
         model.head.load_state_dict(whole.head.state_dict())
     whole.eval(), lora.eval()
     assert torch.equal(whole(batch['inputs']), lora(batch['inputs']))  # low-rank updates start at zero
-    for model, named in (lora, 'lora_'), (head, None):
+    for model, named in (lora, 'lora_'), (prompts, 'prompt_tokens'), (head, None):
         model.train()(**batch, mode='loss')['loss_cls'].backward()
         touched = {name for name, p in model.named_parameters() if p.grad is not None}
         assert touched == {name for name, _ in model.named_parameters()
