@@ -3,8 +3,9 @@ from clipgs_plugin.datasets import transforms
 from clipgs_plugin.datasets.base import GaussianDataset, item_rng
 from clipgs_plugin.datasets.collate import collate_gaussians
 from clipgs_plugin.datasets.gaussian_folder import GaussianFolder
+from clipgs_plugin.datasets.modelnet import ModelNetGaussians
 from clipgs_plugin.datasets.samplers import EpochSampler
 from clipgs_plugin.datasets.triplet_dataset import TripletDataset
 
-__all__ = ['EpochSampler', 'GaussianDataset', 'GaussianFolder', 'TripletDataset', 'collate_gaussians', 'item_rng',
-           'transforms']
+__all__ = ['EpochSampler', 'GaussianDataset', 'GaussianFolder', 'ModelNetGaussians', 'TripletDataset',
+           'collate_gaussians', 'item_rng', 'transforms']

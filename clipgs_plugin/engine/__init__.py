@@ -1,5 +1,6 @@
 """Training with mmengine: hooks, optimiser wrapper and constructor, launching, resumable experiments."""
 from clipgs_plugin.engine.checkpoint_hook import WholeCheckpointHook
+from clipgs_plugin.engine.confusion_hook import ConfusionHook
 from clipgs_plugin.engine.guard import claimed, in_a_sentence
 from clipgs_plugin.engine.hooks import ModelSummaryHook, ProgressBarHook, SafeCheckpointHook, SeedHook
 from clipgs_plugin.engine.launch import check_data, latest_checkpoint, launched, load_config, resume, use_autocast
@@ -7,7 +8,7 @@ from clipgs_plugin.engine.optim import AutocastOptimWrapper, CLIPGSOptimWrapperC
 from clipgs_plugin.engine.predictions import DumpPredictions
 
 __all__ = [
-    'AutocastOptimWrapper', 'CLIPGSOptimWrapperConstructor', 'DumpPredictions', 'ModelSummaryHook',
+    'AutocastOptimWrapper', 'CLIPGSOptimWrapperConstructor', 'ConfusionHook', 'DumpPredictions', 'ModelSummaryHook',
     'ProgressBarHook', 'SafeCheckpointHook', 'SeedHook', 'WholeCheckpointHook', 'check_data', 'claimed',
     'in_a_sentence', 'latest_checkpoint', 'launched', 'load_config', 'resume', 'use_autocast',
 ]

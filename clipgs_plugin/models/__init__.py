@@ -13,8 +13,10 @@ from clipgs_plugin.models.backbones import (
     Uni3D,
 )
 from clipgs_plugin.models.checkpoints import load_point_cloud_checkpoint
+from clipgs_plugin.models.classifier_head import ClassifierHead
 from clipgs_plugin.models.clip_gs import CLIPGS
 from clipgs_plugin.models.data_preprocessor import GaussianDataPreprocessor
+from clipgs_plugin.models.gs_classifier import GSClassifier
 from clipgs_plugin.models.gs_encoder import GSEncoder
 from clipgs_plugin.models.losses import ContrastiveLoss, ImageVotingLoss
 from clipgs_plugin.models.multi_view_clip import MultiViewCLIP
@@ -30,8 +32,9 @@ from clipgs_plugin.models.tokenizers import (
 )
 
 __all__ = [
-    'CLIPGS', 'DGCNN', 'ULIP', 'ContrastiveLoss', 'GSEncoder', 'GSTokenizer', 'GaussianDataPreprocessor',
-    'GaussianMAE', 'ImageVotingLoss', 'MultiViewCLIP', 'OpenCLIPTeacher', 'OpenShapePPAT', 'PatchEncoder', 'PointBERT',
-    'PointCloudModel', 'PointMAE', 'PointNet2', 'PointTokenizer', 'ReCon', 'ReConPlusPlus', 'SetAbstraction',
-    'SoftPatchEncoder', 'TimmTransformer', 'Tokens', 'Uni3D', 'load_point_cloud_checkpoint',
+    'CLIPGS', 'DGCNN', 'ULIP', 'ClassifierHead', 'ContrastiveLoss', 'GSClassifier', 'GSEncoder', 'GSTokenizer',
+    'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'MultiViewCLIP', 'OpenCLIPTeacher', 'OpenShapePPAT',
+    'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE', 'PointNet2', 'PointTokenizer', 'ReCon',
+    'ReConPlusPlus', 'SetAbstraction', 'SoftPatchEncoder', 'TimmTransformer', 'Tokens', 'Uni3D',
+    'load_point_cloud_checkpoint',
 ]

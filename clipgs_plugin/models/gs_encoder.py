@@ -14,7 +14,7 @@ from clipgs_plugin.models.quiet_init import QuietInit
 from clipgs_plugin.registry import MODELS, WEIGHT_INITIALIZERS
 from clipgs_plugin.structures import GaussianBatch
 
-POINT_CLOUD_PRETRAINED = 'PointCloudPretrained'
+PRETRAINED = ('PointCloudPretrained', 'CLIPGSPretrained')  # initialisers that run last
 
 
 @MODELS.register_module()
@@ -27,8 +27,8 @@ class GSEncoder(QuietInit, BaseModule):
             and its ``parts`` maps its parts to prefixes of names (see :class:`TokenBackbone`). Without ``parts``, all
             of it is ``'blocks'``.
         embed_dim: E, width of the teacher's embedding.
-        init_cfg: Initialisation config of mmengine. ``PointCloudPretrained`` runs last, after the ``init_weights`` of
-            all children, so that nothing overwrites its weights.
+        init_cfg: Initialisation config of mmengine. ``PointCloudPretrained`` and ``CLIPGSPretrained`` run last, after
+            the ``init_weights`` of all children, so that nothing overwrites their weights.
         frozen: Parts that are not trained, out of ``'patch_encoder'``, ``'refinement'``, ``'position'``,
             ``'blocks'``, ``'norm'``, ``'prompts'``, ``'lora'`` and ``'projection'``. Their parameters require no
             gradient. Modules that lie wholly inside one of them stay in eval mode, so that batch norms keep their
@@ -69,7 +69,7 @@ class GSEncoder(QuietInit, BaseModule):
         self.embed_dim = embed_dim
         self.teacher = teacher
         self.projection = self._build_projection(projection)
-        self.load_reports: list[LoadReport] = []  # one per applied PointCloudPretrained
+        self.load_reports: list[LoadReport] = []  # one per applied initialiser of PRETRAINED
         if lora is not None:
             add_lora(self.backbone, **lora)
         self.frozen = (frozen,) if isinstance(frozen, str) else tuple(frozen)
@@ -142,10 +142,10 @@ class GSEncoder(QuietInit, BaseModule):
         return projection
 
     def init_weights(self) -> None:
-        """Initialise as mmengine does, then load published weights; a second call does nothing."""
+        """Initialise as mmengine does, then load published or trained weights; a second call does nothing."""
         configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
-        last = [cfg for cfg in configs if _is_point_cloud_pretrained(cfg)]
-        self.init_cfg, original = [cfg for cfg in configs if not _is_point_cloud_pretrained(cfg)], self.init_cfg
+        last = [cfg for cfg in configs if _is_pretrained(cfg)]
+        self.init_cfg, original = [cfg for cfg in configs if not _is_pretrained(cfg)], self.init_cfg
         was_initialised = self.is_init
         super().init_weights()
         self.init_cfg = original
@@ -163,9 +163,9 @@ def _takes_queries(projection: nn.Module) -> bool:
     return getattr(projection, 'input', None) == 'queries'
 
 
-def _is_point_cloud_pretrained(cfg: dict) -> bool:
+def _is_pretrained(cfg: dict) -> bool:
     kind = cfg['type']
-    return (kind if isinstance(kind, str) else kind.__name__).split('.')[-1] == POINT_CLOUD_PRETRAINED
+    return (kind if isinstance(kind, str) else kind.__name__).split('.')[-1] in PRETRAINED
 
 
 def parts_in(model: nn.Module) -> dict[str, str]:

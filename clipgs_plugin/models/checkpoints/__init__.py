@@ -17,10 +17,11 @@ from clipgs_plugin.models.checkpoints.load import (
 from clipgs_plugin.models.checkpoints.open import ForeignCheckpoint, open_point_cloud_checkpoint
 from clipgs_plugin.models.checkpoints.reading import read_checkpoint
 from clipgs_plugin.models.checkpoints.report import LoadReport
+from clipgs_plugin.models.checkpoints.trained import CLIPGSPretrained
 
 __all__ = [
-    'FAMILIES', 'Architecture', 'Contract', 'Family', 'ForeignCheckpoint', 'LoadReport', 'LoadedCheckpoint',
-    'PointCloudPretrained', 'Rule', 'build_point_cloud_model', 'convert_checkpoint', 'detect_family',
-    'export_point_cloud_checkpoint', 'load_point_cloud_checkpoint', 'load_point_cloud_weights',
+    'FAMILIES', 'Architecture', 'CLIPGSPretrained', 'Contract', 'Family', 'ForeignCheckpoint', 'LoadReport',
+    'LoadedCheckpoint', 'PointCloudPretrained', 'Rule', 'build_point_cloud_model', 'convert_checkpoint',
+    'detect_family', 'export_point_cloud_checkpoint', 'load_point_cloud_checkpoint', 'load_point_cloud_weights',
     'open_point_cloud_checkpoint', 'read_checkpoint',
 ]

@@ -1,0 +1,95 @@
+"""Accuracy and confusion matrix of a classifier."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from numpy import ndarray
+from torch import Tensor
+
+from clipgs_plugin.evaluation.functional import label_ranks, per_class_accuracy, recall_at_k
+from clipgs_plugin.registry import METRICS
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of predicted classes by true class.
+
+    Attributes:
+        classes: Names of the C classes.
+        counts: (C, C) int64; row i has the objects of class i, column j those that are classified as j.
+    """
+
+    classes: tuple[str, ...]
+    counts: ndarray
+
+    def report(self) -> list[dict]:
+        """Return name, number of objects, and recall and precision in percent of each class; None where undefined."""
+        hits, objects, predicted = np.diag(self.counts), self.counts.sum(1), self.counts.sum(0)
+        share = lambda part, whole: 100 * int(part) / int(whole) if whole else None  # noqa: E731
+        return [dict(name=name, objects=int(objects[i]), recall=share(hits[i], objects[i]),
+                     precision=share(hits[i], predicted[i])) for i, name in enumerate(self.classes)]
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Count predictions by true class, (N,) and (N,) int64 to (C, C) int64 with true classes in rows."""
+    return torch.bincount(labels * num_classes + predicted, minlength=num_classes ** 2).view(num_classes, num_classes)
+
+
+@METRICS.register_module()
+class ClassificationAccuracy(BaseMetric):
+    """Accuracy of the ``scores`` of a :class:`~clipgs_plugin.models.GSClassifier`.
+
+    It is computed from the scores of all objects at once, so that an incomplete last batch weighs as its objects do.
+    Ties count against the true class.
+
+    Reports ``accuracy/top1``, ``accuracy/mean_class_top1`` (the mean over classes with objects) and ``accuracy/top5``
+    in percent. After an evaluation, ``confusion`` is its :class:`Confusion` on the main process.
+
+    Args:
+        topk: Values of k; those above the number of classes are left out.
+        classes: Class names in the order of the labels; None takes ``metainfo['classes']`` of the dataset.
+        per_class: Report ``top1/NAME`` for each class too.
+    """
+
+    default_prefix = 'accuracy'
+
+    def __init__(self, topk: Sequence[int] = (1, 5), classes: Sequence[str] | None = None, per_class: bool = False,
+                 collect_device: str = 'cpu', prefix: str | None = None, collect_dir: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        self.topk = tuple(topk)
+        self.classes = classes
+        self.per_class = per_class
+        self.confusion: Confusion | None = None
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        for sample in data_samples:
+            if sample.get('label') is None or int(sample['label']) < 0:
+                raise ValueError(f'object {sample.get("uid")!r} has no class, which ClassificationAccuracy needs; '
+                                 'evaluate a dataset whose objects all have one')
+            self.results.append((sample['scores'].detach().float().cpu(), int(sample['label'])))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        scores = torch.stack([score for score, _ in results])
+        labels = torch.tensor([label for _, label in results])
+        classes = self._class_names(scores.shape[-1])
+        rank = label_ranks(scores, labels)
+        metrics = {f'top{k}': recall_at_k(rank, k) for k in self.topk if k <= len(classes)}
+        each = per_class_accuracy(rank == 1, labels, len(classes))
+        metrics['mean_class_top1'] = float(each[~each.isnan()].mean())
+        if self.per_class:
+            metrics.update({f'top1/{name}': float(value) for name, value in zip(classes, each) if not value.isnan()})
+        self.confusion = Confusion(classes, confusion_matrix(scores.argmax(-1), labels, len(classes)).numpy())
+        return metrics
+
+    def _class_names(self, count: int) -> tuple[str, ...]:
+        classes = self.classes or (self.dataset_meta or {}).get('classes')
+        if classes is None:
+            return tuple(str(i) for i in range(count))
+        if len(classes) != count:
+            raise ValueError(f'the model has {count} classes, the dataset {len(classes)}; set num_classes='
+                             f'{len(classes)} of the model')
+        return tuple(classes)

@@ -1,0 +1,3 @@
+_base_ = ['finetune_300e.py']
+
+train_cfg = dict(max_epochs=50)
