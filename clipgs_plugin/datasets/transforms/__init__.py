@@ -13,7 +13,9 @@ from clipgs_plugin.datasets.transforms.geometry import (
 from clipgs_plugin.datasets.transforms.loading import LoadGaussians, PackGaussians
 from clipgs_plugin.datasets.transforms.selection import FilterOpacity, SampleGaussians
 from clipgs_plugin.datasets.transforms.surroundings import CropGaussians, LargestCluster, RemovePlane
+from clipgs_plugin.datasets.transforms.taming import TameGaussians
 
 __all__ = ['BaseTransform', 'ChangeUp', 'CropGaussians', 'DropColor', 'DropFloaters', 'FilterOpacity',
            'JitterGaussians', 'LargestCluster', 'LoadGaussians', 'NormaliseGaussians', 'PackGaussians', 'RemovePlane',
-           'RotateGaussians', 'SampleGaussians', 'ScaleGaussians', 'build_pipeline', 'up_matrix']
+           'RotateGaussians', 'SampleGaussians', 'ScaleGaussians', 'TameGaussians',
+           'build_pipeline', 'up_matrix']

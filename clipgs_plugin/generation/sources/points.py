@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from clipgs_plugin.generation.arrays import unit_vectors
 from clipgs_plugin.generation.objects import Listed, Points, Surface
 from clipgs_plugin.generation.sources import point_archives
 from clipgs_plugin.generation.sources.base import check_axis
@@ -15,8 +14,8 @@ from clipgs_plugin.generation.sources.listing import clean_uid, distinct_uids, f
 from clipgs_plugin.generation.sources.point_files import READERS, check_points
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.structures import MISSING_COLOR
+from clipgs_plugin.structures.normals import NEIGHBORS, estimate_normals
 
-NEIGHBORS = 12            # for a normal, including the point itself
 MAX_CANDIDATES = 200_000  # points searched for neighbours; among millions the nearest differ by noise alone
 
 
@@ -153,29 +152,3 @@ def surfels(points: Points, count: int, seed: int) -> tuple[Surface, dict]:
         colors = np.full((len(chosen), 3), MISSING_COLOR, np.float32)
         origin['colors'] = f'{MISSING_COLOR} grey'
     return Surface(points.positions[chosen], normals, colors), origin
-
-
-def estimate_normals(positions: ndarray, queries: ndarray) -> ndarray:
-    """Estimate unit normals of a cloud, oriented away from its centroid.
-
-    Args:
-        positions: Points of the cloud, (N, 3).
-        queries: Places on the cloud, (M, 3).
-
-    Returns:
-        Normals at the queries, (M, 3) float32.
-
-    Source: Hoppe et al., "Surface reconstruction from unorganized points", 1992, without its propagation of signs.
-    """
-    from scipy.spatial import cKDTree
-    positions = positions.astype(np.float64)
-    outward = queries - positions.mean(0)
-    _, nearest = cKDTree(positions).query(queries.astype(np.float64), k=min(NEIGHBORS, len(positions)))
-    patches = positions[nearest.reshape(len(queries), -1)]
-    patches = patches - patches.mean(1, keepdims=True)
-    variances, axes = np.linalg.eigh(patches.transpose(0, 2, 1) @ patches)
-    # Coincident neighbours have no axis of least variance; the outward direction is the better guess.
-    normals = unit_vectors(np.where(variances[:, 2:] > 0, axes[:, :, 0], outward))
-    normals[~normals.any(1)] = (0.0, 1.0, 0.0)
-    inward = (normals * outward).sum(1, keepdims=True) < 0
-    return np.where(inward, -normals, normals).astype(np.float32)
