@@ -1,7 +1,7 @@
 """Reading of pickled numpy arrays without running code: arrays, numbers and text in lists, tuples and dicts.
 
-Published datasets are pickles, object arrays of numpy, or files of ``torch.save``, and name seven globals in all. They map
-to stand-ins here, so neither numpy nor any other module is called by a file. Any other global is refused by its name.
+Published datasets are pickles, object arrays of numpy, or files of ``torch.save``, and name seven globals in all. They
+map to stand-ins here, so that a file calls neither numpy nor any other module. Every other global is refused by its name.
 """
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 
 from clipgs_plugin.datasets.base import GaussianDataset, label_names
 from clipgs_plugin.datasets.prompts import fill, load_templates
+from clipgs_plugin.datasets.public.splits import split_of_uid
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets import caption_id
 
@@ -48,7 +49,9 @@ class PublicSet(GaussianDataset):
 
     Args:
         root: Folder of the set, as it was downloaded, with its archives packed or not.
-        split: Name of a split, of ``splits``.
+        split: Name of a split, of ``splits``. Sets whose publishers have no ``val`` divide ``train`` into ``fit`` and
+            ``val``, a tenth by :func:`~clipgs_plugin.datasets.public.splits.split_of_uid`; elsewhere ``fit`` is
+            ``train``.
         pipeline: Transforms or their configs; the cloud is loaded before.
         classes: Classes to use, labelled in this order; None uses all, in the order of the set.
         up: Up axis of the files; None takes that of the set.
@@ -67,13 +70,19 @@ class PublicSet(GaussianDataset):
         own = [dict(type='ChangeUp', source=up or self.up, target='y'), *self.quirks]
         super().__init__([*own, *pipeline], seed, test_mode)
         self.root, self.split = Path(root).expanduser(), split
+        divided = 'val' not in self.splits and split in ('fit', 'val')
+        self.published = 'train' if split == 'fit' or divided else split  # the publisher's split that is listed
         self.templates = load_templates(templates)
-        if split not in self.splits:
-            raise ValueError(f'split={split!r}: {type(self).__name__} has the splits {", ".join(self.splits)}')
+        if self.published not in self.splits:
+            names = dict.fromkeys((*self.splits, 'fit', 'val'))
+            raise ValueError(f'split={split!r}: {type(self).__name__} has the splits {", ".join(names)}')
         if not self.root.exists():
             raise FileNotFoundError(f'{root} does not exist; name the folder of {type(self).__name__}, see '
                                     'docs/datasets.md')
         listing = self.list_entries()
+        if divided:
+            listing.entries = [entry for entry in listing.entries
+                               if (split_of_uid(entry.uid) == 'val') == (split == 'val')]
         self.absent = listing.absent
         known = list(dict.fromkeys(listing.classes))
         if classes is not None:
@@ -91,7 +100,7 @@ class PublicSet(GaussianDataset):
 
     @abstractmethod
     def list_entries(self) -> Listing:
-        """List the objects of ``self.split`` below ``self.root``, in a fixed order."""
+        """List the objects of the split ``self.published`` below ``self.root``, in a fixed order."""
 
     @abstractmethod
     def read(self, entry: Entry) -> GaussianCloud:

@@ -30,8 +30,6 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         with h5py.File(path, 'r') as file:
             yield file
     except (OSError, RuntimeError, KeyError, TypeError) as error:
-        if str(path) in str(error) and not isinstance(error, OSError):
-            raise
         raise ValueError(f'{path}: damaged or not an HDF5 file ({str(error)[:150]}); download it again') from None
 
 
@@ -47,8 +45,8 @@ def read_labels(path: Path, classes: int) -> np.ndarray:
         if data.ndim != 3 or data.shape[2] < 3 or not 0 < data.shape[1] <= MAX_POINTS or rows > MAX_ROWS:
             raise ValueError(f'{path}: data has shape {data.shape}, expected (n, points, 3); download it again')
         if label.shape not in ((rows,), (rows, 1)) or label.dtype.kind not in 'iu':
-            raise ValueError(f'{path}: label is {label.dtype} of shape {label.shape}, expected {rows} integers; download '
-                             'it again')
+            raise ValueError(f'{path}: label is {label.dtype} of shape {label.shape}, expected {rows} integers; '
+                             'download it again')
         labels = label[()].reshape(rows).astype(np.int64)
     if rows and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f'{path}: label runs from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}; '
@@ -63,8 +61,8 @@ def read_row(path: Path, row: int, key: str = 'data') -> np.ndarray | None:
             return None
         data = _array(path, file, key)
         if data.ndim != 3 or data.shape[1] > MAX_POINTS or data.shape[2] > 16 or not 0 <= row < len(data):
-            raise ValueError(f'{path}: {key} has shape {data.shape}, expected more than {row} rows of points; download it '
-                             'again')
+            raise ValueError(f'{path}: {key} has shape {data.shape}, expected more than {row} rows of points; '
+                             'download it again')
         return data[row, :, :3].astype(np.float32)
 
 

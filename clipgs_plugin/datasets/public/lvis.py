@@ -14,8 +14,8 @@ def read_lvis_list(path: str | Path) -> Rows:
 
     - OpenShape, ``meta_data/split/lvis.json``: a list of objects with ``uid``, ``category``, ``group``, ``data_path``.
     - Uni3D, ``lvis_testset.txt``: lines ``LABEL,CATEGORY,UID,/PATH.npy``.
-    - ULIP-2, ``objaverse_lvis_metadata.json``: ``value_to_key_mapping``, a category by uid. ``lvis.json`` beside it maps
-      uids to files; objects that it lacks have no points.
+    - ULIP-2, ``objaverse_lvis_metadata.json``: ``value_to_key_mapping``, a category by uid. ``lvis.json`` beside it
+      maps uids to files; objects that it lacks have no points.
 
     Raises:
         FileNotFoundError: The list does not exist.

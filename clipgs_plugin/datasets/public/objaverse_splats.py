@@ -61,7 +61,7 @@ class ObjaverseSplats(SplatSet):
         return Listing(entries, sorted(set(categories.values())), [uid for uid in names if uid not in found])
 
     def _is_of_split(self, uid: str) -> bool:
-        return self.split in ('all', split_of_uid(uid))
+        return self.published in ('all', split_of_uid(uid))
 
     def _is_good(self, row: dict[str, str]) -> bool:
         try:
@@ -110,8 +110,8 @@ class GaussianVerse(SplatSet):
         root: Folder of the numbered folders and the lists.
         split: ``'train'``, ``'val'``, ``'test'`` or ``'all'``.
         lists: Names of the lists at the root.
-        labels: ``object_to_class.json`` of the repository, a number by ``DIR/ID``; ``cluster_summary.txt`` beside it has
-            the names. Objects of class -1 (noise) are left out. None uses all objects, without classes.
+        labels: ``object_to_class.json`` of the repository, a number by ``DIR/ID``; ``cluster_summary.txt`` beside it
+            has the names. Objects of class -1 (noise) are left out. None uses all objects, without classes.
         captions: JSON file of captions by ``DIR/ID``; None uses the class names.
         **options: Those of :class:`~clipgs_plugin.datasets.public.PublicSet`.
     """
@@ -132,7 +132,8 @@ class GaussianVerse(SplatSet):
         for name in self.lists:
             for uid, packed in read_json(self.root / name, schema=dict).items():
                 key = str(packed).removesuffix('.tar.gz')
-                if self.split not in ('all', split_of_uid(uid)) or (numbers is not None and numbers.get(key, -1) < 0):
+                is_noise = numbers is not None and numbers.get(key, -1) < 0
+                if is_noise or self.published not in ('all', split_of_uid(uid)):
                     continue
                 if key not in found:
                     absent.append(uid)

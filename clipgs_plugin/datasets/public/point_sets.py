@@ -48,8 +48,8 @@ class PointSet(PublicSet):
         positions, colors, normals = (None if part is None else part[:self.num_points]
                                       for part in self.read_points(entry))
         if not len(positions) or not np.isfinite(positions).all():
-            raise ValueError(f'{self.root}: object {entry.uid} holds no points, or some that are not finite; download it '
-                             'again')
+            raise ValueError(f'{self.root}: object {entry.uid} holds no points, or some that are not finite; '
+                             'download it again')
         if colors is None:
             colors = np.full(positions.shape, MISSING_COLOR, np.float32)
         if normals is None:
@@ -66,14 +66,14 @@ class ModelNet40HDF5(PointSet):
     """
 
     def list_entries(self) -> Listing:
-        files = sorted(self.root.rglob(f'ply_data_{self.split}*.h5'))
+        files = sorted(self.root.rglob(f'ply_data_{self.published}*.h5'))
         if not files:
-            raise FileNotFoundError(f'{self.root}: lacks ply_data_{self.split}0.h5 and its siblings; name the folder '
-                                    'modelnet40_ply_hdf5_2048')
+            raise FileNotFoundError(f'{self.root}: lacks ply_data_{self.published}0.h5 and its siblings; name the '
+                                    'folder modelnet40_ply_hdf5_2048')
         entries = []
         for path in files:
             labels = read_labels(path, len(MODELNET40))
-            names = _row_names(path, self.split, len(labels))
+            names = _row_names(path, self.published, len(labels))
             entries += [Entry(name, (path, row), MODELNET40[label])
                         for row, (name, label) in enumerate(zip(names, labels))]
         return Listing(entries, MODELNET40)
@@ -125,11 +125,11 @@ class ScanObjectNN(PointSet):
 
     def list_entries(self) -> Listing:
         folder, ending = VARIANTS[self.variant]
-        name = f'{"training" if self.split == "train" else "test"}_objectdataset{ending}.h5'
+        name = f'{"training" if self.published == "train" else "test"}_objectdataset{ending}.h5'
         path = next((found for found in sorted(self.root.rglob(name)) if found.parent.name == folder),
                     self.root / folder / name)
         labels = read_labels(path, len(SCANOBJECTNN))
-        return Listing([Entry(f'{self.variant}/{self.split}/{row:05d}', (path, row), SCANOBJECTNN[label])
+        return Listing([Entry(f'{self.variant}/{self.published}/{row:05d}', (path, row), SCANOBJECTNN[label])
                         for row, label in enumerate(labels)], SCANOBJECTNN)
 
     def read_points(self, entry: Entry) -> tuple[ndarray, None, None]:
@@ -140,9 +140,9 @@ class ScanObjectNN(PointSet):
 class ObjaverseLVIS(PointSet):
     """Objaverse-LVIS as 10,000 coloured points, ``UID.npy`` in folders, zips or tars, by the list of a publisher.
 
-    The lists of OpenShape, Uni3D and ULIP-2 name different objects; the published zero-shot protocol is ``split='all'``.
-    ``train``, ``val`` and ``test`` are the rule of :mod:`~clipgs_plugin.datasets.public.splits`. OpenShape's
-    ``.tar.gz`` must be unpacked, since they cannot be read at random.
+    The lists of OpenShape, Uni3D and ULIP-2 name different objects; the published zero-shot protocol is
+    ``split='all'``. ``train``, ``val`` and ``test`` are the rule of :mod:`~clipgs_plugin.datasets.public.splits`.
+    OpenShape's ``.tar.gz`` must be unpacked, since they cannot be read at random.
 
     Args:
         root: Folder of the points.
@@ -163,7 +163,7 @@ class ObjaverseLVIS(PointSet):
         found = {match(place.name)['stem']: place for place in list_places(self.root, match)}
         entries, absent = [], []
         for uid, category, file in rows:
-            if self.split not in ('all', split_of_uid(uid)):
+            if self.published not in ('all', split_of_uid(uid)):
                 continue
             place = found.get(Path(file).stem if file else uid) or found.get(uid)
             if place is None:
@@ -171,8 +171,8 @@ class ObjaverseLVIS(PointSet):
             else:
                 entries.append(Entry(uid, place, category))
         if not entries and any(self.root.rglob('*.tar.gz')):
-            raise ValueError(f'{self.root}: holds .tar.gz archives, which cannot be read at random; unpack them, or gunzip '
-                             'them to .tar')
+            raise ValueError(f'{self.root}: holds .tar.gz archives, which cannot be read at random; unpack them, or '
+                             'gunzip them to .tar')
         return Listing(entries, sorted({category for _, category, _ in rows}), absent)
 
     def read_points(self, entry: Entry) -> tuple[ndarray, ndarray | None, None]:

@@ -39,13 +39,13 @@ class ModelNetSplats(SplatSet):
     def list_entries(self) -> Listing:
         found = self.find(r'(?P<category>[a-z_]+)/(?P<split>train|test)/(?P<uid>(?P=category)_\d+)/point_cloud\.ply')
         entries = [Entry(groups['uid'], place, readable(groups['category'])) for place, groups in found
-                   if groups['split'] == self.split]
+                   if groups['split'] == self.published]
         return Listing(entries, sorted({readable(groups['category']) for _, groups in found}))
 
 
 @DATASETS.register_module()
 class ShapeSplats(SplatSet):
-    """ShapeSplatsV1: ShapeNetCore as splats, ``SYNSET-MODEL.ply``, or ``SYNSET/MODEL/.../point_cloud.ply`` of older zips.
+    """ShapeSplatsV1, ShapeNetCore as splats: ``SYNSET-MODEL.ply``, in older zips ``SYNSET/MODEL/.../point_cloud.ply``.
 
     ``train`` and ``test`` are the published lists ``train.txt`` and ``test.txt``, lines ``SYNSET-MODEL.ply``, which lie
     anywhere below root, such as in ``shapenet_split/``; they name 333 objects more than the set has. ``all`` needs no
@@ -61,14 +61,14 @@ class ShapeSplats(SplatSet):
         found = {f"{groups['synset']}-{groups['uid']}": (place, groups['synset']) for place, groups in self.find(
             r'(?P<synset>\d{8})[-/](?P<uid>[\w-]+)(?:/(?:[^/]+/)*point_cloud)?\.ply')}
         classes = [SHAPENET.get(synset, synset) for synset in sorted({synset for _, synset in found.values()})]
-        names = list(found) if self.split == 'all' else self._read_list()
+        names = list(found) if self.published == 'all' else self._read_list()
         entries = [Entry(name, found[name][0], SHAPENET.get(found[name][1], found[name][1])) for name in names
                    if name in found]
         return Listing(entries, classes, [name for name in names if name not in found])
 
     def _read_list(self) -> list[str]:
-        lists = sorted(self.root.rglob(f'{self.split}.txt'))
+        lists = sorted(self.root.rglob(f'{self.published}.txt'))
         if not lists:
-            raise FileNotFoundError(f"{self.root}: lacks {self.split}.txt, ShapeSplat's list of the split; put its "
+            raise FileNotFoundError(f"{self.root}: lacks {self.published}.txt, ShapeSplat's list of the split; put its "
                                     "folder shapenet_split beside the splats, or choose split='all'")
         return [line.strip().removesuffix('.ply') for line in lists[0].read_text('utf-8').splitlines() if line.strip()]

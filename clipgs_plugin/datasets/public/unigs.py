@@ -35,11 +35,11 @@ class UniGSSet(PublicSet):
         for place in list_places(self.root, match):
             groups = match(place.name).groupdict()
             found.setdefault(groups['uid'], Entry(groups['uid'], place, groups['folder']))
-        if self.split == 'all':
+        if self.published == 'all':
             return found, list(found)
-        lists = read_json(self.root / 'file_paths.json', schema={'original': {self.split: [str]}})
+        lists = read_json(self.root / 'file_paths.json', schema={'original': {self.published: [str]}})
         return found, [path.replace('\\', '/').rpartition('/')[2].removesuffix('.pkl')
-                       for path in lists['original'][self.split]]
+                       for path in lists['original'][self.published]]
 
     def read(self, entry: Entry) -> GaussianCloud:
         return self.read_captioned(entry)[0]
@@ -49,8 +49,8 @@ class UniGSSet(PublicSet):
         table = content.get('3dgs') if isinstance(content, dict) else None
         if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] != CHANNELS or not len(table) or (
                 table.dtype.kind != 'f'):
-            raise ValueError(f'{entry.place.name}: expected a dict whose 3dgs is a table of {CHANNELS} columns; it is no '
-                             'object of UniGS, or damaged, download it again')
+            raise ValueError(f'{entry.place.name}: expected a dict whose 3dgs is a table of {CHANNELS} columns; it is '
+                             'no object of UniGS, or damaged, download it again')
         cloud = cloud_from_arrays(table[:, :3], table[:, 10:14], table[:, 7:10], table[:, 6], table[:, None, 3:6])
         return cloud, [] if entry.category is not None else _captions(content)
 
