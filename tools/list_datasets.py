@@ -50,8 +50,9 @@ def _print_table(entries: list[dict]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column('name', no_wrap=True)
-    for column in ('class', 'objects', 'licence'):
-        table.add_column(column, overflow='fold')
+    table.add_column('class', no_wrap=True)
+    for column in ('objects', 'licence'):
+        table.add_column(column, no_wrap=True, overflow='ellipsis')  # in full with NAME
     table.add_column('here', overflow='fold')
     for entry in entries:
         here = entry['path'] or ('no' if 'folder' in entry else 'made by you')

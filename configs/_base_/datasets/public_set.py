@@ -1,6 +1,6 @@
 # A published set, read where it lies: `dataset_type` is its class (tools/list_datasets.py lists them), `data_root` its
-# folder. The class turns objects to y up. Where the publisher has no split val, `fit` and `val` are about nine tenths and
-# one tenth of train, so that no checkpoint is chosen on the test split.
+# folder. The class turns objects to y up. Where the publisher has no split val, `fit` and `val` are about nine tenths
+# and one tenth of train, so that no checkpoint is chosen on the test split.
 _base_ = ['gaussians.py']
 
 dataset_type = 'clipgs_plugin.ModelNetSplats'
