@@ -37,7 +37,8 @@ SCRIPTS = {
     'clipgs-convert-checkpoint': ['absent.pth', 'x.safetensors'], 'clipgs-triplets': ['absent.dir', 'x'],
     'clipgs-inspect': ['absent.dir'], 'clipgs-features': ['absent.dir'],
     'clipgs-toy-world': ['x', '--size', 'absent.px'], 'clipgs-list-backbones': ['absent.name'],
-    'clipgs-list-models': ['absent.name'], 'clipgs-share': ['absent.py', 'x.pth', 'x'],
+    'clipgs-list-models': ['absent.name'], 'clipgs-list-datasets': ['absent.name'],
+    'clipgs-share': ['absent.py', 'x.pth', 'x'],
     'clipgs-report': ['absent.dir'], 'clipgs-table': ['absent.table'], 'clipgs-benchmark': ['absent.benchmark'],
     'clipgs-download': ['absent.name'],
     'clipgs-doctor': ['absent.ply', '--model', 'absent.model']}

@@ -34,7 +34,8 @@ INSTALLED = {
     'convert_gaussians': 'clipgs-convert', 'convert_checkpoint': 'clipgs-convert-checkpoint',
     'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',
     'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones',
-    'list_models': 'clipgs-list-models', 'report': 'clipgs-report', 'run_table': 'clipgs-table',
+    'list_models': 'clipgs-list-models', 'list_datasets': 'clipgs-list-datasets',
+    'report': 'clipgs-report', 'run_table': 'clipgs-table',
     'share': 'clipgs-share', 'benchmark': 'clipgs-benchmark'}
 
 

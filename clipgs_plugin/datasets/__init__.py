@@ -1,5 +1,5 @@
 """Datasets, samplers and collation; importing the package registers them."""
-from clipgs_plugin.datasets import transforms
+from clipgs_plugin.datasets import public, transforms
 from clipgs_plugin.datasets.base import GaussianDataset, item_rng
 from clipgs_plugin.datasets.collate import collate_gaussians
 from clipgs_plugin.datasets.gaussian_folder import GaussianFolder
@@ -8,4 +8,4 @@ from clipgs_plugin.datasets.samplers import EpochSampler
 from clipgs_plugin.datasets.triplet_dataset import TripletDataset
 
 __all__ = ['EpochSampler', 'GaussianDataset', 'GaussianFolder', 'ModelNetGaussians', 'TripletDataset',
-           'collate_gaussians', 'item_rng', 'transforms']
+           'collate_gaussians', 'item_rng', 'public', 'transforms']

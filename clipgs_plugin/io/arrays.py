@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import math
 import struct
 import sys
@@ -35,6 +36,20 @@ def read_npy(path: Path) -> ndarray:
             return np.lib.format.read_array(file, allow_pickle=False)
     except _DAMAGED as error:
         raise _refusal(f'{path}: not a .npy file of numbers', error) from error
+
+
+def parse_npy(data: bytes, name: str) -> ndarray:
+    """Read the array of an ``.npy`` from its content, such as that of a member of an archive.
+
+    Raises:
+        ValueError: The content is damaged or pickled.
+    """
+    try:
+        file = io.BytesIO(data)
+        _check_header(file, len(data))
+        return np.lib.format.read_array(file, allow_pickle=False)
+    except _DAMAGED as error:
+        raise _refusal(f'{name}: not a .npy file of numbers', error) from error
 
 
 def npz_keys(path: Path) -> set[str]:

@@ -27,7 +27,10 @@ class Format:
 
 
 def _read_ply(path: Path) -> GaussianCloud:
-    file = ply.open_ply(path)
+    return _from_ply(ply.open_ply(path))
+
+
+def _from_ply(file: ply.Ply) -> GaussianCloud:
     return compressed_ply.from_ply(file) if compressed_ply.is_compressed(file) else inria_ply.from_ply(file)
 
 
@@ -115,6 +118,22 @@ def read_gaussians(path: str | os.PathLike, clean: bool = False) -> GaussianClou
         if dropped:
             warnings.warn(f'{path}: dropped {dropped} of {dropped + len(cloud)} Gaussians with NaN, infinite or huge '
                           'values, or zero quaternions', stacklevel=2)
+    return cloud.validate(str(path))
+
+
+def parse_gaussians(data: bytes, name: str | os.PathLike) -> GaussianCloud:
+    """Parse the content of a ``.ply`` splat file, such as that of a member of an archive.
+
+    Args:
+        data: Content of the file.
+        name: Name of the file in errors.
+
+    Raises:
+        ValueError: The content is damaged or no .ply of Gaussians, or it holds invalid Gaussians.
+    """
+    path = Path(name)
+    with refuse_damage(path, FORMATS['ply'].description + ' file'), np.errstate(all='ignore'):
+        cloud = _from_ply(ply.parse_ply(path, data))
     return cloud.validate(str(path))
 
 

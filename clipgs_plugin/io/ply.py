@@ -44,7 +44,7 @@ class Ply:
     path: Path
     text: bool
     elements: tuple[Element, ...]
-    data: mmap.mmap
+    data: mmap.mmap | bytes
     start: int  # offset of the first element
 
     def __contains__(self, name: str) -> bool:
@@ -122,7 +122,19 @@ def open_ply(path: Path) -> Ply:
         ValueError: The header is damaged; the message quotes the line.
     """
     with path.open('rb') as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # saves a copy of the file
+        return parse_ply(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # saves a copy of the file
+
+
+def parse_ply(path: Path, data: mmap.mmap | bytes) -> Ply:
+    """Parse the header of a file's content, such as that of a member of an archive.
+
+    Args:
+        path: Name of the file in errors.
+        data: Content of the file.
+
+    Raises:
+        ValueError: The header is damaged; the message quotes the line.
+    """
     end = _END.search(data, 0, _MAX_HEADER)
     if data[:3] != b'ply' or end is None:
         raise ValueError(f'{path}: not a PLY file, which starts with "ply" and a header that ends in "end_header"; '

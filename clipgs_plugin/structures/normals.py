@@ -1,4 +1,4 @@
-"""Normals of point clouds."""
+"""Normals of point clouds that have none."""
 from __future__ import annotations
 
 import numpy as np

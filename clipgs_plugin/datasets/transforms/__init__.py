@@ -14,7 +14,9 @@ from clipgs_plugin.datasets.transforms.loading import LoadGaussians, PackGaussia
 from clipgs_plugin.datasets.transforms.points import SplatsToPoints
 from clipgs_plugin.datasets.transforms.selection import FilterOpacity, SampleGaussians
 from clipgs_plugin.datasets.transforms.surroundings import CropGaussians, LargestCluster, RemovePlane
+from clipgs_plugin.datasets.transforms.taming import TameGaussians
 
 __all__ = ['BaseTransform', 'ChangeUp', 'CropGaussians', 'DropColor', 'DropFloaters', 'FilterOpacity',
            'JitterGaussians', 'LargestCluster', 'LoadGaussians', 'NormaliseGaussians', 'PackGaussians', 'RemovePlane',
-           'RotateGaussians', 'SampleGaussians', 'ScaleGaussians', 'SplatsToPoints', 'build_pipeline', 'up_matrix']
+           'RotateGaussians', 'SampleGaussians', 'ScaleGaussians', 'SplatsToPoints', 'TameGaussians',
+           'build_pipeline', 'up_matrix']

@@ -1,0 +1,200 @@
+"""Sets of points, as Gaussians: ModelNet40 and ScanObjectNN in HDF5, and the points of Objaverse-LVIS."""
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+
+from clipgs_plugin.datasets.public.base import Entry, Listing, PublicSet, match_all
+from clipgs_plugin.datasets.public.class_names import MODELNET40, SCANOBJECTNN
+from clipgs_plugin.datasets.public.hdf5 import read_labels, read_row
+from clipgs_plugin.datasets.public.lvis import read_lvis_list
+from clipgs_plugin.datasets.public.splits import split_of_uid
+from clipgs_plugin.io.archives import list_places
+from clipgs_plugin.io.arrays import parse_npy
+from clipgs_plugin.io.checked_json import read_json
+from clipgs_plugin.io.pickles import read_pickle
+from clipgs_plugin.registry import DATASETS
+from clipgs_plugin.structures import MISSING_COLOR, GaussianCloud, surface_discs
+from clipgs_plugin.structures.normals import estimate_normals
+
+
+class PointSet(PublicSet):
+    """Set of points; each becomes a thin disc on the surface (:func:`~clipgs_plugin.structures.surface_discs`).
+
+    Normals that a set lacks are estimated, and points without colour are grey 0.4. Position and colour of the Gaussians
+    are those of the points, so a point-cloud model sees the set as published.
+
+    Args:
+        root: Folder of the set.
+        split: Name of a split, of ``splits``.
+        num_points: Use the first points of each object, as the published protocols do; None uses all.
+        **options: Those of :class:`~clipgs_plugin.datasets.public.PublicSet`.
+    """
+
+    def __init__(self, root: str | Path, split: str = 'test', num_points: int | None = None, **options) -> None:
+        if num_points is not None and num_points < 1:
+            raise ValueError(f'num_points={num_points}: expected at least 1')
+        self.num_points = num_points
+        super().__init__(root, split, **options)
+
+    @abstractmethod
+    def read_points(self, entry: Entry) -> tuple[ndarray, ndarray | None, ndarray | None]:
+        """Read positions (N, 3), and colours in [0, 1] and unit normals (N, 3) if the set has them."""
+
+    def read(self, entry: Entry) -> GaussianCloud:
+        positions, colors, normals = (None if part is None else part[:self.num_points]
+                                      for part in self.read_points(entry))
+        if not len(positions) or not np.isfinite(positions).all():
+            raise ValueError(f'{self.root}: object {entry.uid} holds no points, or some that are not finite; '
+                             'download it again')
+        if colors is None:
+            colors = np.full(positions.shape, MISSING_COLOR, np.float32)
+        if normals is None:
+            normals = estimate_normals(positions, positions)
+        return surface_discs(positions, normals, colors)
+
+
+@DATASETS.register_module()
+class ModelNet40HDF5(PointSet):
+    """ModelNet40 as 2,048 points with normals, ``modelnet40_ply_hdf5_2048/ply_data_{train0..4,test0..1}.h5``.
+
+    Names of the objects are in ``ply_data_train_0_id2file.json``; without the file they are numbers. Source: Qi et al.,
+    "PointNet", CVPR 2017.
+    """
+
+    def list_entries(self) -> Listing:
+        files = sorted(self.root.rglob(f'ply_data_{self.published}*.h5'))
+        if not files:
+            raise FileNotFoundError(f'{self.root}: lacks ply_data_{self.published}0.h5 and its siblings; name the '
+                                    'folder modelnet40_ply_hdf5_2048')
+        entries = []
+        for path in files:
+            labels = read_labels(path, len(MODELNET40))
+            names = _row_names(path, self.published, len(labels))
+            entries += [Entry(name, (path, row), MODELNET40[label])
+                        for row, (name, label) in enumerate(zip(names, labels))]
+        return Listing(entries, MODELNET40)
+
+    def read_points(self, entry: Entry) -> tuple[ndarray, None, ndarray | None]:
+        normals = read_row(*entry.place, 'normal')
+        if normals is not None:
+            lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+            normals = normals / lengths if np.isfinite(lengths).all() and (lengths > 0).all() else None
+        return read_row(*entry.place), None, normals
+
+
+def _row_names(path: Path, split: str, count: int) -> list[str]:
+    number = path.stem.removeprefix(f'ply_data_{split}')
+    table = path.with_name(f'ply_data_{split}_{number}_id2file.json')
+    names = read_json(table, schema=[str]) if table.is_file() else []
+    if len(names) != count:
+        return [f'{path.stem}_{row:04d}' for row in range(count)]
+    return [Path(name).stem for name in names]
+
+
+VARIANTS = {  # folder and ending of the file's name
+    'OBJ_BG': ('main_split', ''), 'OBJ_ONLY': ('main_split_nobg', ''),
+    'PB_T25': ('main_split', '_augmented25_norot'), 'PB_T25_R': ('main_split', '_augmented25rot'),
+    'PB_T50_R': ('main_split', '_augmentedrot'), 'PB_T50_RS': ('main_split', '_augmentedrot_scale75')}
+
+
+@DATASETS.register_module()
+class ScanObjectNN(PointSet):
+    """ScanObjectNN: 2,048 points of real scans, ``main_split[_nobg]/{training,test}_objectdataset*.h5``.
+
+    The files name no objects, so the uid is the row.
+
+    Source: Uy et al., "Revisiting Point Cloud Classification", ICCV 2019.
+
+    Args:
+        root: Folder of ``main_split`` and ``main_split_nobg``, such as ``h5_files``.
+        split: ``'train'`` or ``'test'``.
+        variant: ``'OBJ_ONLY'``, ``'OBJ_BG'`` (with background), ``'PB_T25'``, ``'PB_T25_R'``, ``'PB_T50_R'`` or
+            ``'PB_T50_RS'`` (perturbed, the hardest).
+        **options: Those of :class:`PointSet`.
+    """
+
+    def __init__(self, root: str | Path, split: str = 'test', variant: str = 'PB_T50_RS', **options) -> None:
+        if variant not in VARIANTS:
+            raise ValueError(f'variant={variant!r}: expected one of {", ".join(VARIANTS)}')
+        self.variant = variant
+        super().__init__(root, split, **options)
+
+    def list_entries(self) -> Listing:
+        folder, ending = VARIANTS[self.variant]
+        name = f'{"training" if self.published == "train" else "test"}_objectdataset{ending}.h5'
+        path = next((found for found in sorted(self.root.rglob(name)) if found.parent.name == folder),
+                    self.root / folder / name)
+        labels = read_labels(path, len(SCANOBJECTNN))
+        return Listing([Entry(f'{self.variant}/{self.published}/{row:05d}', (path, row), SCANOBJECTNN[label])
+                        for row, label in enumerate(labels)], SCANOBJECTNN)
+
+    def read_points(self, entry: Entry) -> tuple[ndarray, None, None]:
+        return read_row(*entry.place), None, None
+
+
+@DATASETS.register_module()
+class ObjaverseLVIS(PointSet):
+    """Objaverse-LVIS as 10,000 coloured points, ``UID.npy`` in folders, zips or tars, by the list of a publisher.
+
+    The lists of OpenShape, Uni3D and ULIP-2 name different objects; the published zero-shot protocol is
+    ``split='all'``. ``train``, ``val`` and ``test`` are the rule of :mod:`~clipgs_plugin.datasets.public.splits`.
+    OpenShape's ``.tar.gz`` must be unpacked, since they cannot be read at random.
+
+    Args:
+        root: Folder of the points.
+        labels: List of the objects, see :func:`~clipgs_plugin.datasets.public.lvis.read_lvis_list`.
+        split: ``'all'``, ``'train'``, ``'val'`` or ``'test'``.
+        **options: Those of :class:`PointSet`.
+    """
+
+    splits = ('train', 'val', 'test', 'all')
+
+    def __init__(self, root: str | Path, labels: str | Path, split: str = 'all', **options) -> None:
+        self.labels = labels
+        super().__init__(root, split, **options)
+
+    def list_entries(self) -> Listing:
+        rows = read_lvis_list(self.labels)
+        match = match_all(r'(?P<stem>[^/]+)\.npy')
+        found = {match(place.name)['stem']: place for place in list_places(self.root, match)}
+        entries, absent = [], []
+        for uid, category, file in rows:
+            if self.published not in ('all', split_of_uid(uid)):
+                continue
+            place = found.get(Path(file).stem if file else uid) or found.get(uid)
+            if place is None:
+                absent.append(uid)
+            else:
+                entries.append(Entry(uid, place, category))
+        if not entries and any(self.root.rglob('*.tar.gz')):
+            raise ValueError(f'{self.root}: holds .tar.gz archives, which cannot be read at random; unpack them, or '
+                             'gunzip them to .tar')
+        return Listing(entries, sorted({category for _, category, _ in rows}), absent)
+
+    def read_points(self, entry: Entry) -> tuple[ndarray, ndarray | None, None]:
+        data, name = entry.place.read(), entry.place.name
+        is_object = b"'|O'" in data[:128]
+        content = read_pickle(data, name) if is_object else parse_npy(data, name)
+        if is_object:
+            content = content.item() if content.size == 1 else None
+            if not isinstance(content, dict):
+                raise ValueError(f'{name}: expected a dict with xyz and rgb; it is no object of Objaverse-LVIS')
+            parts = [content.get('xyz'), content.get('rgb')]
+        else:
+            parts = [content[..., :3], content[..., 3:6] if content.shape[-1] >= 6 else None]
+        return _numbers(name, parts[0]), None if parts[1] is None else _unit_colors(_numbers(name, parts[1])), None
+
+
+def _numbers(name: str, values: ndarray | None) -> ndarray:
+    if not isinstance(values, ndarray) or values.ndim != 2 or values.shape[1] != 3 or values.dtype.kind not in 'iuf':
+        raise ValueError(f'{name}: expected xyz and rgb as tables of 3 columns; it is damaged or of another set')
+    return values.astype(np.float32)
+
+
+def _unit_colors(colors: ndarray) -> ndarray:
+    """Return colours in [0, 1]; those of 0 to 255 have one above 1."""
+    return np.clip(colors / 255 if colors.max(initial=0) > 1 else colors, 0, 1)
