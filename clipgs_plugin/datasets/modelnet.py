@@ -10,6 +10,7 @@ import torch
 from numpy import ndarray
 
 from clipgs_plugin.datasets.base import GaussianDataset, label_names
+from clipgs_plugin.datasets.public.hdf5 import read_labels, read_row
 from clipgs_plugin.io.arrays import npz_keys, read_npz
 from clipgs_plugin.ops import farthest_point_sample
 from clipgs_plugin.registry import DATASETS
@@ -188,20 +189,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def _read_h5(root: Path, part: str) -> PointFiles:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(f'{root} holds .h5 files, which need h5py; install it with pip install h5py') from error
-    data, normals, labels = [], [], []
-    for path in sorted(root.glob(f'ply_data_{part}*.h5')):
-        try:
-            with h5py.File(path) as file:
-                data.append(file['data'][:].astype(np.float32))
-                normals.append(file['normal'][:].astype(np.float32))
-                labels.append(file['label'][:].reshape(-1).astype(np.int64))
-        except (OSError, KeyError) as error:
-            raise ValueError(f'{path}: not a file of data, normal and label ({error}); download it again') from error
     classes = _lines(root / 'shape_names.txt')
-    label, positions, normal = (np.concatenate(each) for each in (labels, data, normals))
-    names = [f'{classes[k] if k < len(classes) else k}_{part}_{i:05d}' for i, k in enumerate(label)]
-    return PointFiles(classes, names, label, lambda i: (positions[i], normal[i]))
+    labels = {path: read_labels(path, len(classes)) for path in sorted(root.glob(f'ply_data_{part}*.h5'))}
+    rows = [(path, row) for path, found in labels.items() for row in range(len(found))]
+    label = np.concatenate(list(labels.values()))
+    names = [f'{classes[k]}_{part}_{i:05d}' for i, k in enumerate(label)]
+    return PointFiles(classes, names, label, lambda i: (read_row(*rows[i]), read_row(*rows[i], 'normal')))
