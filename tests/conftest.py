@@ -2,6 +2,7 @@
 
 A test of real data may not skip while the data is present, and every test starts from the same random seed.
 """
+import functools
 import multiprocessing
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from itertools import permutations, product
 from pathlib import Path
 
+import mmengine.config.config as mmengine_config
 import pytest
 import torch
 
@@ -41,6 +43,21 @@ def data(request) -> Path:
 def splats(data) -> Path:
     """Folder of real splat files."""
     return data / 'splats'
+
+
+@pytest.fixture(scope='session', autouse=True)
+def configs_are_formatted_once():
+    """Format each text of a config once; mmengine formats it for every checkpoint, which outlasts a toy's training."""
+    format_code, formatted = mmengine_config.FormatCode, {}
+
+    @functools.wraps(format_code)
+    def format_once(text, *args, **kwargs):
+        if text not in formatted:
+            formatted[text] = format_code(text, *args, **kwargs)
+        return formatted[text]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmengine_config, 'FormatCode', format_once)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -37,11 +37,13 @@ def main(argv: list[str] | None = None) -> int:
         info.add_text('Software', SOFTWARE)
         draw_gallery(report.gallery[1::2]).save(buffer, 'PNG', pnginfo=info)
         write_whole(args.gallery, [buffer.getbuffer()])
-    width = max(len(row[0]) for row in report.rows)
+    width = max((len(row[0]) for row in report.rows), default=0)
     print(f'{"":{width}}  ' + '  '.join(report.columns[1:]))
     for row in report.rows:
         cells = (f"{cell:>{len(column)}}" for cell, column in zip(row[1:], report.columns[1:]))
         print(f"{row[0]:{width}}  " + "  ".join(cells))
+    if report.missing:
+        print(report.missing)
     print(f'report: {out}')
     return 0
 

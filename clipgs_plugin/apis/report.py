@@ -37,7 +37,8 @@ class Evaluation:
     caption_ids: Tensor      # (N,) int64
     captions: Sequence[str]  # N
     classes: Sequence[str]   # C
-    prompts: Tensor          # (C, E) class prompts, by the teacher
+    prompts: Tensor | None   # (C, E) class prompts, by the teacher; None without its weights
+    missing: str = ''        # why there are no prompts
 
 
 def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: int = 6) -> RunReport:
@@ -50,6 +51,8 @@ def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: i
         queries: Number of captions in the gallery, each of another class.
         results: Number of images a query.
 
+    Without the weights of the teacher, the report leaves out what class prompts answer, and says so.
+
     Raises:
         FileNotFoundError: The folder is not the work dir of a run.
     """
@@ -57,7 +60,6 @@ def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: i
     dataset = DATASETS.build(clipgs.model.cfg.test_dataloader.dataset)
     found = evaluate(clipgs, dataset)
     train_size = len(DATASETS.build(clipgs.model.cfg.train_dataloader.dataset))
-    answers = (found.objects @ found.prompts.T).argmax(-1)
     return RunReport(
         title=f'{TITLE}{Path(clipgs.name).stem}',
         summary=[f'Trained on {train_size} objects, evaluated on {len(found.labels)} unseen ones of '
@@ -70,7 +72,9 @@ def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: i
         gallery=_gallery(dataset, found, queries, results),
         files=_files(clipgs, run / 'embeddings.npz', found),
         classes=found.classes,
-        confusion=_confusion(found.labels, answers, len(found.classes)),
+        confusion=_confusion(found),
+        missing=found.missing and 'There are no zero-shot accuracies, no confusion matrix and no categories of your '
+                                  f'files, for which the teacher embeds class prompts: {found.missing}',
     )
 
 
@@ -102,10 +106,13 @@ def evaluate(clipgs: CLIPGSInferencer, dataset) -> Evaluation:
         values = [sample.get(key) for sample in samples]
         return None if any(value is None for value in values) else torch.stack([value.cpu() for value in values])
 
-    classes = dataset.metainfo['classes']
-    prompts = clipgs.classes(classes, _templates(clipgs.model.cfg)).embeddings
+    classes, missing = dataset.metainfo['classes'], ''
+    try:
+        prompts = clipgs.classes(classes, _templates(clipgs.model.cfg)).embeddings
+    except FileNotFoundError as error:  # of the teacher's weights
+        prompts, missing = None, str(error)
     return Evaluation(stack('embedding'), stack('text'), stack('views'), stack('label'), stack('caption_id'),
-                      [sample.caption for sample in samples], classes, prompts)
+                      [sample.caption for sample in samples], classes, prompts, missing)
 
 
 def _templates(cfg: Config) -> str | Sequence[str]:
@@ -116,6 +123,8 @@ def _templates(cfg: Config) -> str | Sequence[str]:
 
 
 def _zero_shot_rows(found: Evaluation) -> list[list[str]]:
+    if found.prompts is None:
+        return []
     topk = [k for k in TOPK if k <= len(found.classes)]
     student = topk_accuracy(found.objects @ found.prompts.T, found.labels, topk)
     if found.views is None:
@@ -147,7 +156,14 @@ def _retrieval_rows(found: Evaluation) -> list[list[str]]:
     return rows
 
 
-def _confusion(labels: Tensor, answers: Tensor, classes: int) -> np.ndarray:
+def _confusion(found: Evaluation) -> np.ndarray | None:
+    if found.prompts is None:
+        return None
+    return confusion_counts(found.labels, (found.objects @ found.prompts.T).argmax(-1), len(found.classes))
+
+
+def confusion_counts(labels: Tensor, answers: Tensor, classes: int) -> np.ndarray:
+    """Count the answers to each label, (C, C), with the labels in rows."""
     return torch.bincount(labels * classes + answers, minlength=classes ** 2).view(classes, classes).numpy()
 
 
@@ -187,7 +203,7 @@ def _gallery(dataset, found: Evaluation, queries: int, results: int) -> list[Gal
 
 def _files(clipgs: CLIPGSInferencer, path: Path, found: Evaluation, limit: int = 24) -> list[GalleryRow]:
     """Show the embedded files with the three best classes of each."""
-    if not path.is_file():
+    if found.prompts is None or not path.is_file():
         return []
     from clipgs_plugin.visualization.turntable import turntable
     index = SearchIndex.load(path)

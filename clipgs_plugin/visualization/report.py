@@ -44,11 +44,12 @@ class RunReport:
     files: Sequence[GalleryRow] = ()
     classes: Sequence[str] = ()
     confusion: np.ndarray | None = None  # (C, C) counts, rows are the truth
+    missing: str = ''  # parts that could not be computed, and the remedy
 
 
 def render_html(report: RunReport) -> str:
     """Render a report as an HTML page."""
-    parts = [f'<p>{html.escape(line)}</p>' for line in report.summary]
+    parts = [f'<p>{html.escape(line)}</p>' for line in (*report.summary, report.missing) if line]
     if report.rows:
         parts += ['<h2>Results on unseen objects</h2>', table_tag(report.columns, report.rows)]
     if report.curves:

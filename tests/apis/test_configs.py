@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import mmengine.hooks  # noqa: F401  registers mmengine's hooks, as the Runner of any run does
 import pytest
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper

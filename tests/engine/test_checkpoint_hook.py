@@ -76,15 +76,21 @@ def content(work_dir):
     return {name: state['state_dict'] for name, state in best.items()}, info['best_score'], Path(info['best_ckpt']).name
 
 
-def test_a_run_killed_at_any_operation_resumes_to_the_best_checkpoint(tmp_path):
+def test_a_run_killed_at_any_operation_resumes_to_the_best_checkpoint(tmp_path, monkeypatch):
+    def enter(name):  # the runs have one config, of a work dir of one name
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        return Path('run')
+
+    work_dir = enter('whole')
     with pytest.MonkeyPatch.context() as patch:
         killer = Killer(patch, None)
-        assert train(tmp_path / 'whole') == 0
-    expected = content(tmp_path / 'whole')
+        assert train(work_dir) == 0
+    expected = content(work_dir)
     assert list(expected[0]) == ['best_toy_mean_epoch_3.pth'] and expected[2] == 'best_toy_mean_epoch_3.pth'
     assert killer.count > 15
     for moment in range(1, killer.count + 1):
-        work_dir = tmp_path / str(moment)
+        work_dir = enter(str(moment))
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             Killer(patch, moment)
             train(work_dir)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from clipgs_plugin.apis.report import _confusion, read_curves
+from clipgs_plugin.apis.report import confusion_counts, read_curves
 from clipgs_plugin.visualization.report import GalleryRow, Picture, RunReport, draw_gallery, render_html
 
 RED = np.zeros((8, 8, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
@@ -30,8 +30,8 @@ def test_the_gallery_frames_correct_results_in_green():
     assert gallery[12, 62].tolist() == [255, 0, 0]
 
 
-def test_the_confusion_matrix_has_true_classes_in_rows():
-    counts = _confusion(torch.tensor([0, 0, 2]), torch.tensor([0, 1, 2]), 3)
+def test_theconfusion_counts_matrix_has_true_classes_in_rows():
+    counts = confusion_counts(torch.tensor([0, 0, 2]), torch.tensor([0, 1, 2]), 3)
     assert counts.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
 
 
