@@ -53,9 +53,9 @@ def _print_table(entries: list[dict]) -> None:
     table.add_column('class', no_wrap=True)
     for column in ('objects', 'licence'):
         table.add_column(column, no_wrap=True, overflow='ellipsis')  # in full with NAME
-    table.add_column('here', overflow='fold')
+    table.add_column('files', no_wrap=True)
     for entry in entries:
-        here = entry['path'] or ('no' if 'folder' in entry else 'made by you')
+        here = 'here' if entry['path'] else 'missing' if 'folder' in entry else 'your own'
         table.add_row(entry['name'], entry['dataset'], entry.get('objects', '-'), entry['licence'], here)
     Console().print(table)
 
