@@ -34,7 +34,9 @@ def test_sets_below_the_root_are_here(tmp_path, capsys):
     assert [name for name, entry in found.items() if entry['path']] == ['shapesplats']
     assert found['shapesplats']['path'] == str(tmp_path / 'shapesplats')
     assert list_datasets.main(['--root', str(tmp_path)]) == 0
-    assert 'modelnet-splats' in capsys.readouterr().out
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ['shapesplats', 'ShapeSplats', 'here'] in [row[:3] for row in rows]
+    assert ['modelnet-splats', 'ModelNetSplats', 'missing'] in [row[:3] for row in rows]
 
 
 def test_one_set_in_full_and_unknown_names(tmp_path, capsys):
