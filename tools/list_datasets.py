@@ -49,14 +49,14 @@ def _print_table(entries: list[dict]) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column('name', no_wrap=True)
-    table.add_column('class', no_wrap=True)
+    for key, column in (('name', 'name'), ('dataset', 'class')):
+        table.add_column(column, no_wrap=True, min_width=max(len(entry[key]) for entry in entries))
+    table.add_column('files', no_wrap=True, min_width=len('your own'))
     for column in ('objects', 'licence'):
-        table.add_column(column, no_wrap=True, overflow='ellipsis')  # in full with NAME
-    table.add_column('here', overflow='fold')
+        table.add_column(column, no_wrap=True, overflow='ellipsis', max_width=24)  # in full with NAME
     for entry in entries:
-        here = entry['path'] or ('no' if 'folder' in entry else 'made by you')
-        table.add_row(entry['name'], entry['dataset'], entry.get('objects', '-'), entry['licence'], here)
+        here = 'here' if entry['path'] else 'missing' if 'folder' in entry else 'your own'
+        table.add_row(entry['name'], entry['dataset'], here, entry.get('objects', '-'), entry['licence'])
     Console().print(table)
 
 

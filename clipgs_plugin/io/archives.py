@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import track
 
 from clipgs_plugin.io.checked_json import check_types, read_json
@@ -153,7 +154,7 @@ def _index(base: Path, archives: dict[str, Path]) -> dict[str, list[list]]:
             found[name] = old
         else:
             stale.append(name)
-    for name in track(stale, f'Index of {base}', transient=True, disable=len(stale) < 2):
+    for name in track(stale, f'Index of {base}', console=Console(stderr=True), transient=True, disable=len(stale) < 2):
         status = archives[name].stat()
         found[name] = dict(size=status.st_size, mtime_ns=status.st_mtime_ns, members=_members(archives[name]))
     if stale:

@@ -8,12 +8,14 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from mmengine.evaluator import Evaluator
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 
-from clipgs_plugin import CLIPGSInferencer, get_config, get_model, read_gaussians, write_gaussians
+from clipgs_plugin import CLIPGSInferencer, get_config, read_gaussians, write_gaussians
 from clipgs_plugin.datasets.public import hash_of_uids, read_lvis_list, split_of_uid
 from clipgs_plugin.datasets.transforms import TameGaussians, up_matrix
 from clipgs_plugin.registry import DATASETS
-from clipgs_plugin.tools import test as test_program
 
 UIDS = [f'{number:032x}' for number in range(40)]
 
@@ -246,8 +248,8 @@ def test_attributes_of_any_fitter_are_clamped(random_cloud):
             TameGaussians(**wrong)
 
 
-def test_real_splats_go_from_a_zip_to_embeddings_and_an_accuracy(tmp_path, splats, monkeypatch, capsys):
-    """The path of a user: an inferencer on the objects of a set, and the test program on the set."""
+def test_real_splats_go_from_a_zip_to_embeddings_and_an_accuracy(tmp_path, splats):
+    """The path of a user: an inferencer on the objects of a set, and the config of a test run."""
     files = {'chair': 'train_1000_sh3.ply', 'lamp': 'fruit_drops_sh3.ply'}
     root = tmp_path / 'modelnet'
     for name, file in files.items():
@@ -260,11 +262,14 @@ def test_real_splats_go_from_a_zip_to_embeddings_and_an_accuracy(tmp_path, splat
         'gaussians'] for file in files.values()])
     assert torch.allclose(embeddings, direct, atol=1e-5) and embeddings.shape[0] == 2
 
-    monkeypatch.chdir(tmp_path)
-    name = 'clipgs_pointbert-nano_15e_public-set'
-    torch.save(get_model(get_config(name)).state_dict(), 'weights.pth')
-    small = ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False', 'num_gaussians=500']
-    assert test_program.main([name, 'weights.pth', '--work-dir', 'out', '--json', '--cfg-options',
-                              f'data_root={root}', *small]) == 0
-    metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert metrics['zero_shot/top1'] in (0, 50, 100)
+    cfg = get_config('clipgs_pointbert-nano_15e_public-set', options=dict(
+        data_root=str(root), dataset_type='clipgs_plugin.ModelNetSplats', num_gaussians=500))
+    with DefaultScope.overwrite_default_scope('clipgs_plugin'):
+        loader = Runner.build_dataloader({**cfg.test_dataloader, 'num_workers': 0, 'persistent_workers': False})
+        evaluator = Evaluator(cfg.test_evaluator)
+    evaluator.dataset_meta = loader.dataset.metainfo
+    for batch in loader:
+        assert batch['data_samples']['uid'] == ['chair_0001', 'lamp_0001']
+        assert batch['inputs'].lengths.tolist() == [500, 500]
+        evaluator.process(clipgs.model.test_step(batch), batch)
+    assert evaluator.evaluate(2)['zero_shot/top1'] in (0, 50, 100)

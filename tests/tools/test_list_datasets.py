@@ -1,0 +1,48 @@
+"""The program that lists datasets: every set of the catalogue has a class, and what is here is found."""
+import json
+
+import pytest
+
+from clipgs_plugin.datasets.public import PublicSet
+from clipgs_plugin.registry import DATASETS
+from clipgs_plugin.registry.catalogue import load_catalogue
+from clipgs_plugin.tools import list_datasets
+
+PUBLIC = {name: entry for name, entry in load_catalogue('datasets').items() if 'folder' in entry}
+
+
+@pytest.mark.parametrize('name', PUBLIC)
+def test_the_catalogue_agrees_with_the_class(root, name):
+    entry = PUBLIC[name]
+    kind = DATASETS.get(f"clipgs_plugin.{entry['dataset']}")
+    assert issubclass(kind, PublicSet) and kind.up == entry['up'] and set(kind.splits) == set(entry['splits'])
+    assert {'page', 'licence', 'layout', 'kind'} <= set(entry)
+    assert f'`{entry["dataset"]}`' in (root / 'docs' / 'datasets.md').read_text(encoding='utf-8')
+
+
+def test_every_public_set_is_in_the_catalogue():
+    from clipgs_plugin.datasets import public
+    classes = {name for name in public.__all__ if name in DATASETS.module_dict}
+    assert classes == {entry['dataset'] for entry in PUBLIC.values()} and len(classes) == 9
+
+
+def test_sets_below_the_root_are_here(tmp_path, capsys):
+    (tmp_path / 'shapesplats').mkdir()
+    assert list_datasets.main(['--root', str(tmp_path), '--json']) == 0
+    found = {entry['name']: entry for entry in json.loads(capsys.readouterr().out)}
+    assert set(found) == set(load_catalogue('datasets'))
+    assert [name for name, entry in found.items() if entry['path']] == ['shapesplats']
+    assert found['shapesplats']['path'] == str(tmp_path / 'shapesplats')
+    assert list_datasets.main(['--root', str(tmp_path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ['shapesplats', 'ShapeSplats', 'here'] in [row[:3] for row in rows]
+    assert ['modelnet-splats', 'ModelNetSplats', 'missing'] in [row[:3] for row in rows]
+
+
+def test_one_set_in_full_and_unknown_names(tmp_path, capsys):
+    assert list_datasets.main(['modelnet-splats', '--root', str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert 'ShapeSplats/ModelNet_Splats' in out and "dataset=dict(type='ModelNetSplats', root='data/" in out
+    with pytest.raises(SystemExit) as stopped:
+        list_datasets.main(['modelnet-splat'])
+    assert stopped.value.code == 2 and 'close names are modelnet-splats' in capsys.readouterr().err
