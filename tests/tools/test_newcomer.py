@@ -32,7 +32,10 @@ def home(tmp_path_factory, splats):
     rows = torch.randn(3, SPACE, generator=torch.Generator().manual_seed(0))
     ClassEmbeddings(NAMES, rows, TEACHER).save(folder / 'classes.npz')
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        publish_small_uni3d(folder / 'served', load_catalogue('checkpoints'), patch)
+        catalogue = load_catalogue('checkpoints')
+        small = catalogue['uni3d-ti']['contract'] | dict(num_points=512, num_groups=64, group_size=16)
+        patch.setitem(catalogue, 'uni3d-ti', catalogue['uni3d-ti'] | dict(contract=small))
+        publish_small_uni3d(folder / 'served', catalogue, patch)
         patch.delenv('CLIPGS_CHECKPOINTS', raising=False)
         patch.setenv('HF_HUB_DISABLE_PROGRESS_BARS', '1')
         patch.setenv('XDG_CACHE_HOME', str(folder / 'cache'))
@@ -136,12 +139,23 @@ def test_a_saved_model_is_examined_for_and_named_like_its_origin(home, call):
     for name in ('saved', 'uni3d-ti'):
         status, out, _ = call(doctor, 'scans/camera.sog', '--model', name)
         line = next(line for line in out.splitlines() if ' count: ' in line)
-        assert status == 0 and f'; {name} was trained with 10,000' in line
+        assert status == 0 and f'; {name} reads 512' in line
     status, out, _ = call(embed, 'scans/camera.sog', '-o', 'saved.npz', '--model', 'saved', '--up', '-y',
                           '--turns', '2')
     first, second = (SearchIndex.load(name) for name in ('saved.npz', 'e.npz'))
     assert status == 0
     assert torch.allclose(first.embeddings[0], second.embeddings[second.paths.index(first.paths[0])], atol=1e-5)
+
+
+def test_stored_options_parse_to_the_same_and_given_ones_replace_them():
+    words = ('--up=-y', '--turns=3', '--crop=-1.0,-1.0,-2.5,1.0,1.0,1e-05', '--largest-cluster')
+    stored = _program.repeated_preparation(words)
+    assert stored.crop == (-1, -1, -2.5, 1, 1, 1e-5) and _program.preparation_words(stored) == words
+    found = search.make_parser().parse_args(['e.npz', '--text', 'x', '--up', 'z', '--turns', '1'], stored)
+    assert _program.preparation_words(found) == ('--up=z', '--turns=1', *words[2:])
+    for wrong in (('--device=cuda',), ('--turns=many',), ('x.ply',)):
+        with pytest.raises(ValueError, match=r'no options of tools/embed\.py'):
+            _program.repeated_preparation(wrong)
 
 
 WRONG = {
