@@ -162,7 +162,7 @@ def _download(source: Source, cache_dir: str | None) -> Path:
             f'could not download the weights of {source.model!r} with tag {source.tag!r} '
             f'({type(error).__name__}: {reason}); check the network, copy '
             "the hub's cache from a machine that has them, or copy their file and name it: "
-            f"OpenCLIPTeacher({source.model!r}, pretrained='weights.safetensors')"
+            f"OpenCLIPTeacher({source.model!r}, pretrained='/path/to/weights.safetensors')"
         ) from error
 
 
