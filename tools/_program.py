@@ -9,7 +9,8 @@ import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,7 +147,7 @@ def load_inferencer(model: str, checkpoint: str | None, device: str, download: b
     """
     from clipgs_plugin import CLIPGSInferencer, get_config
     from clipgs_plugin.apis.model_list import has_weights
-    from clipgs_plugin.apis.multi_view import is_multi_view
+    from clipgs_plugin.apis.multi_view import is_multi_view, require_trained
     from clipgs_plugin.tools._downloads import provide_weights
 
     if checkpoint is None:
@@ -154,14 +155,31 @@ def load_inferencer(model: str, checkpoint: str | None, device: str, download: b
     if checkpoint is None and not has_weights(model):
         get_config(model)  # a wrong name is reported first
         raise ValueError(f'{model} is a config and has no weights; name them with --checkpoint')
+    if is_multi_view(model):
+        require_trained(model)
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter('always')
         clipgs = CLIPGSInferencer(model, checkpoint, usable_device(device))
-    if is_multi_view(model):
-        clipgs.teacher.require_weights()
     for note in notes:
         print(f'note: {note.message}', file=sys.stderr)
     return clipgs
+
+
+FROM_FILE = 'give --class-embeddings FILE instead, written on a machine that has it (docs/models.md)'
+
+
+@contextmanager
+def teacher_for(clipgs: CLIPGSInferencer, purpose: str, remedy: str) -> Iterator[None]:
+    """Say within the context what a CLIP model that cannot be fetched is needed for, and what does without it.
+
+    Raises:
+        FileNotFoundError: The weights of the teacher are not here and cannot be downloaded.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{clipgs.name} needs its CLIP model {clipgs.teacher_name} for {purpose}, and {error}; '
+                                f'or {remedy}') from error
 
 
 def add_preparation(args: argparse.ArgumentParser, up: str | None = 'y') -> None:
@@ -178,6 +196,39 @@ def add_preparation(args: argparse.ArgumentParser, up: str | None = 'y') -> None
                       help='box to crop to, in the frame of the file')
     args.add_argument('--remove-plane', action='store_true', help='remove the table or floor below the object')
     args.add_argument('--largest-cluster', action='store_true', help='drop what is not connected to the object')
+
+
+def add_turns(args: argparse.ArgumentParser) -> None:
+    """Add the option ``--turns`` of programs that embed."""
+    args.add_argument('--turns', type=int, default=1,
+                      help='turns about the up axis whose embeddings are averaged (%(default)s)')
+
+
+def preparation_words(options: argparse.Namespace) -> tuple[str, ...]:
+    """Write the options of :func:`add_preparation` and :func:`add_turns` as words that parse to the same."""
+    words = [f'--up={options.up}', f'--turns={options.turns}']
+    if options.crop:
+        words.append(f'--crop={",".join(map(repr, options.crop))}')
+    return (*words, *(flag for flag, on in (('--remove-plane', options.remove_plane),
+                                            ('--largest-cluster', options.largest_cluster)) if on))
+
+
+def repeated_preparation(words: tuple[str, ...]) -> argparse.Namespace:
+    """Parse words of :func:`preparation_words` that a file stored.
+
+    Raises:
+        ValueError: They are none.
+    """
+    stored = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    add_preparation(stored)
+    add_turns(stored)
+    try:
+        found, others = stored.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise ValueError(f'{" ".join(words)!r} are no options of tools/embed.py ({error})') from error
+    if others:
+        raise ValueError(f'{" ".join(others)!r} are no options of tools/embed.py that prepare objects')
+    return found
 
 
 def _box(text: str) -> tuple[float, ...]:

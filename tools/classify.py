@@ -8,8 +8,10 @@ from pathlib import Path
 from clipgs_plugin.tools._downloads import add_download
 from clipgs_plugin.tools._program import (
     FILES,
+    FROM_FILE,
     USER_ERRORS,
     add_preparation,
+    add_turns,
     describe,
     load_inferencer,
     one_line,
@@ -17,6 +19,7 @@ from clipgs_plugin.tools._program import (
     prepared,
     progress_bar,
     run,
+    teacher_for,
 )
 from clipgs_plugin.tools.embed import find_files
 
@@ -37,8 +40,7 @@ def parse(argv: list[str] | None):
     add_download(args)
     args.add_argument('--top', type=int, default=5, help='number of classes to show (%(default)s)')
     add_preparation(args)
-    args.add_argument('--turns', type=int, default=1,
-                      help='turns about the up axis whose embeddings are averaged (%(default)s)')
+    add_turns(args)
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print one JSON object a file')
     options = args.parse_args(argv)
@@ -68,7 +70,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     files = find_files(args.inputs)
     clipgs = load_inferencer(args.model, args.checkpoint, args.device, args.download)
-    classes = clipgs.classes(args.names, args.templates or 'plain', args.class_embeddings)
+    if args.class_embeddings is not None:
+        classes = clipgs.classes(class_embeddings=args.class_embeddings)
+    else:
+        with teacher_for(clipgs, 'class names', FROM_FILE):
+            classes = clipgs.classes(args.names, args.templates or 'plain')
     print(f'Classifying {len(files)} files among {len(classes)} classes with {clipgs.name}', file=sys.stderr)
     failed = 0
     with progress_bar() as bar:

@@ -22,8 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, FILES, 'python tools/doctor.py work_dirs/files --model clipgs_toy')
     args.add_argument('files', nargs='+', metavar='FILE', type=Path,
                       help='splat files of any format, or folders of them')
-    args.add_argument('--model', help='model to compare with: a shipped one, a published point-cloud model of '
-                      'tools/list_backbones.py, or a config')
+    args.add_argument('--model', help='model to compare with: any name of --model of tools/embed.py, or a published '
+                      'point-cloud model of tools/list_backbones.py')
     args.add_argument('--sheet', type=Path, help='.png file of the first readable file in six orientations')
     args.add_argument('--json', action='store_true', help='print the results as JSON')
     options = args.parse_args(argv)

@@ -11,11 +11,13 @@ from clipgs_plugin.tools._program import (
     FILES,
     USER_ERRORS,
     add_preparation,
+    add_turns,
     check_output,
     describe,
     load_inferencer,
     one_line,
     parser,
+    preparation_words,
     prepared,
     progress_bar,
     run,
@@ -52,8 +54,7 @@ def parse(argv: list[str] | None):
     args.add_argument('--checkpoint', default=None, help='weights of a config, or the file of a published model')
     add_download(args)
     add_preparation(args)
-    args.add_argument('--turns', type=int, default=1,
-                      help='turns about the up axis whose embeddings are averaged (%(default)s)')
+    add_turns(args)
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print one JSON object a file')
     args.add_argument('--features', metavar='TEACHER',
@@ -102,7 +103,8 @@ def main(argv: list[str] | None = None) -> int:
     embeddings, paths, ups, failed = [], [], [], 0
 
     def save() -> None:
-        SearchIndex(torch.stack(embeddings), tuple(paths), model, checkpoint, tuple(ups)).save(args.out)
+        SearchIndex(torch.stack(embeddings), tuple(paths), model, checkpoint, tuple(ups),
+                    preparation_words(args)).save(args.out)
 
     with progress_bar() as bar:
         for path in bar.track(files, description='embedding'):

@@ -3,11 +3,13 @@
 #   PYTHON        interpreter for the environment (python3)
 #   CLIPGS_VENV   folder of the environment (.venv in the checkout)
 #
-# Sets ROOT and PY. Caches stay inside the environment, so that nothing is written outside the checkout.
+# Sets ROOT and PY. Caches stay inside the environment, so that nothing is written outside the checkout, except models that
+# the user downloads, since other shells and programs find them in the usual cache of the Hugging Face Hub.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${CLIPGS_VENV:-$ROOT/.venv}"
 PY="$VENV/bin/python"
+export HF_HOME="${HF_HOME:-${XDG_CACHE_HOME:-${HOME:-$ROOT}/.cache}/huggingface}"
 export XDG_CACHE_HOME="$VENV/cache" MPLCONFIGDIR="$VENV/cache/matplotlib" PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # Waiting threads sleep: on shared cores, spinning ones stall everything.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"

@@ -82,6 +82,8 @@ def _print_table(entries: dict[str, dict]) -> None:
 
 def _print_entry(name: str, entry: dict) -> None:
     contract = _contract(entry)
+    from clipgs_plugin.models.checkpoints.hub import hub_file
+
     tokenizer, backbone = entry['architecture']['tokenizer'], entry['architecture']['backbone']
     width, depth = _size(backbone)
     columns = shutil.get_terminal_size().columns
@@ -103,7 +105,8 @@ def _print_entry(name: str, entry: dict) -> None:
                   + (f' (top 5: {result["top5"]} %)' if 'top5' in result else '') for result in results]
         lines.append(source)
     show('published', *lines)
-    show('file', *([entry['file'], f'save it as {name}.pt in ./checkpoints or in $CLIPGS_CHECKPOINTS']
+    by_program = as_called(f'python tools/download.py {name} downloads it, or ') if hub_file(name) else ''
+    show('file', *([entry['file'], f'{by_program}save it as {name}.pt in ./checkpoints or in $CLIPGS_CHECKPOINTS']
                    if entry['file'] else ['not released']))
     show('page', entry['page'])
     show('licence', entry['licence'])

@@ -5,6 +5,8 @@ import json
 
 from clipgs_plugin.tools._program import as_called, parser, run
 
+LICENCE_FROM = 96  # columns
+
 
 def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, 'python tools/list_models.py --json')
@@ -19,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     _print_table(models)
     if any(not name.is_ready for name in models):
-        print(as_called('Where to get a missing file: python tools/list_backbones.py NAME'))
+        print(as_called('Get a missing file: python tools/download.py NAME'))
     return 0
 
 
@@ -30,17 +32,22 @@ def _print_table(models: list) -> None:
 
     from clipgs_plugin.apis.model_list import size_text
 
+    console = Console()
+    wide = console.width >= LICENCE_FROM
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
-                  caption='* licence of the code; the weights state none')
+                  caption='* licence of the code; the weights state none' if wide else
+                          f'licences: in {LICENCE_FROM} columns, or by --json')
     table.add_column('name', no_wrap=True)
-    table.add_column('parameters', justify='right', no_wrap=True)
+    table.add_column('size', justify='right', no_wrap=True)
     table.add_column('CLIP model', no_wrap=True)
-    table.add_column('licence', overflow='fold')
+    if wide:
+        table.add_column('licence', no_wrap=True)
     table.add_column('file', no_wrap=True)
     for name in models:
-        table.add_row(str(name), size_text(name.parameters), name.teacher, name.licence.replace(' (code)', '*'),
+        licence = [name.licence.replace(' (code)', '*')] if wide else []
+        table.add_row(str(name), size_text(name.parameters), name.teacher, *licence,
                       'here' if name.is_ready else 'missing')
-    Console().print(table)
+    console.print(table)
 
 
 def cli() -> None:

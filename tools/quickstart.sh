@@ -6,8 +6,8 @@
 #   bash tools/quickstart.sh --model NAME FILE ...
 #
 #   FILE          splat files, or folders of them, to embed and search; by default a few toys
-#   --model NAME  answer with this model and train nothing: a published one such as uni3d-b, views:ViT-B-32, a folder of
-#                 tools/share.py, or hf-hub:owner/name
+#   --model NAME  answer with this model and train nothing: a published one such as uni3d-b (tools/download.py fetches
+#                 it), views:vit-b-32-openai, a folder of tools/share.py, or hf-hub:owner/name
 #   --text TEXT   text to search for ('a red chair')
 #   --up AXIS     up axis of the files for --model, which no format stores (y)
 #   --short       a few objects and epochs, to check that everything runs, in about two minutes

@@ -1,15 +1,30 @@
 """Rank the objects of an index by a text, an image or another splat."""
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
 
 from clipgs_plugin.tools._downloads import add_download
-from clipgs_plugin.tools._program import FILES, add_preparation, describe, load_inferencer, parser, prepared, run
+from clipgs_plugin.tools._program import (
+    FILES,
+    FROM_FILE,
+    add_preparation,
+    add_turns,
+    describe,
+    load_inferencer,
+    parser,
+    preparation_words,
+    prepared,
+    repeated_preparation,
+    run,
+    teacher_for,
+)
 
 
-def main(argv: list[str] | None = None) -> int:
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of this program."""
     args = parser(__doc__, FILES, 'python tools/embed.py work_dirs/files -o work_dirs/embeddings.npz',
                   'python tools/search.py work_dirs/embeddings.npz --text "a red chair"')
     args.add_argument('index', type=Path, help='index written by tools/embed.py')
@@ -19,27 +34,41 @@ def main(argv: list[str] | None = None) -> int:
                       help='.npz or .safetensors of named embeddings; --text is then a name in it, and no teacher is '
                            'needed')
     query.add_argument('--image', type=Path, help='image file to search with')
-    query.add_argument('--gaussians', type=Path, help='splat file to search with')
+    query.add_argument('--gaussians', type=Path,
+                       help='splat file to search with; it is prepared by the options the index was made with, unless '
+                            'others are given')
     add_preparation(args)
-    args.add_argument('--turns', type=int, default=1,
-                      help='turns of the splat about its up axis whose embeddings are averaged (%(default)s)')
+    add_turns(args)
     add_download(args)
     args.add_argument('-k', type=int, default=10, help='number of objects to show (%(default)s)')
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print a JSON list')
-    program, args = args, args.parse_args(argv)
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    program = make_parser()
+    args = program.parse_args(argv)
     if args.class_embeddings is not None and args.text is None:
         program.error('--class-embeddings has the embeddings of names, of which --text names one')
 
     from clipgs_plugin.apis import SearchIndex
     index = SearchIndex.load(args.index)
+    if args.gaussians is not None and index.options:
+        args = program.parse_args(argv, repeated_preparation(index.options))
+        print(f'Preparing the query as the objects of the index: {" ".join(preparation_words(args))}', file=sys.stderr)
+    for file in filter(None, (args.image, args.gaussians)):  # before any model is loaded
+        if not file.exists():
+            raise FileNotFoundError(f'{file} does not exist')
     clipgs = load_inferencer(index.model, index.checkpoint or None, args.device, args.download)
     if args.class_embeddings is not None:
         embedding = clipgs.classes([args.text], class_embeddings=args.class_embeddings).embeddings
     elif args.text is not None:
-        embedding = clipgs.embed_text(args.text)
+        with teacher_for(clipgs, 'texts', FROM_FILE):
+            embedding = clipgs.embed_text(args.text)
     elif args.image is not None:
-        embedding = clipgs.embed_images(args.image)
+        with teacher_for(clipgs, 'images', '--gaussians needs none'):
+            embedding = clipgs.embed_images(args.image)
     else:
         cloud, notes = prepared(args.gaussians, args)
         print(f'{args.gaussians}: {len(cloud):,} Gaussians{describe(notes)}', file=sys.stderr)

@@ -69,20 +69,22 @@ def find_config(name: str | Path) -> Path:
     if str(name) in shipped:
         return shipped[str(name)]
     known = [*load_catalogue('models'), *load_catalogue('checkpoints'), *shipped]
-    raise FileNotFoundError(f'no config or model is named {str(name)!r}; close names are {_close(str(name), known)}')
+    raise FileNotFoundError(f'no config or model is named {str(name)!r}; {_close(str(name), known)}')
 
 
 def _shipped_file(name: str) -> Path:
     """Find a config by its path below the shipped configs; a path that leaves their folder is unknown."""
     shipped = {path.relative_to(config_root()).as_posix(): path for path in config_root().rglob('*.py')}
     if name[len(_PREFIX):] not in shipped:
-        raise FileNotFoundError(f'no shipped config is named {name!r}; close names are '
+        raise FileNotFoundError(f'no shipped config is named {name!r}; '
                                 f'{_close(name, [_PREFIX + path for path in shipped])}')
     return shipped[name[len(_PREFIX):]]
 
 
 def _close(name: str, known: list[str]) -> str:
-    return ', '.join(difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known)
+    lower = {each.lower(): each for each in known}
+    close = [lower[each] for each in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)]
+    return f'close names are {", ".join(close)}' if close else 'tools/list_models.py lists the models'
 
 
 def get_config(name: str | Path, options: Mapping | None = None) -> Config:

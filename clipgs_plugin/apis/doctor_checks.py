@@ -6,6 +6,7 @@ import numpy as np
 from clipgs_plugin.apis.doctor_expectations import Expectations, attribute_quantiles
 from clipgs_plugin.apis.doctor_findings import check
 from clipgs_plugin.apis.doctor_subject import FLOATERS, NEEDLE, OPAQUE, VISIBLE, Plane, Subject, nearest_axis
+from clipgs_plugin.apis.upright import estimate_up
 from clipgs_plugin.datasets.transforms import build_pipeline
 
 FEW = 200                                # visible Gaussians that still show an object, without a model
@@ -207,14 +208,16 @@ def parts(subject: Subject, model: Expectations) -> Verdict:
 
 @check('up')
 def up(subject: Subject, model: Expectations) -> Verdict:
-    """Name the up axis if the object stands on a plane. Its shape alone is too weak a sign; see docs/doctor.md."""
+    """Name the up axis by the plane that the object stands on, or by an estimate, which is often wrong."""
     plane = subject.plane
     if plane is None:
         return None
     why = 'models expect y, and the answers for a lying object differ'
     if not _stands_on(plane):
-        return ('note', 'the file does not record the up axis', why,
-                'look at --sheet, then embed with --up AXIS or --up auto')
+        axis, confidence, _ = estimate_up(subject.visible)
+        return ('note', f'the file does not record the up axis, by its shape perhaps {axis} (confidence '
+                f'{confidence:.2f})', why, 'look at --sheet, then embed with --up AXIS; --up auto takes the estimate, '
+                'right for about half of the objects, and --turns 12 averages over turns about it')
     axis = nearest_axis(plane.normal)
     if axis == 'y':
         return 'ok', 'y, since the object stands on a plane'

@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 
 import numpy as np
+from mmengine.config import Config
 
 from clipgs_plugin.apis.configs import get_config
+from clipgs_plugin.apis.multi_view import is_multi_view, multi_view_config, require_trained
+from clipgs_plugin.apis.sharing import is_shared
 from clipgs_plugin.models.checkpoints.contract import Contract
+from clipgs_plugin.models.pretrained import pretrained_config
 from clipgs_plugin.registry.catalogue import load_catalogue
 from clipgs_plugin.structures import GaussianCloud
 
@@ -45,11 +49,12 @@ def expectations(model: str | None) -> Expectations:
     """Return what a model expects of its input. No weights are read.
 
     Args:
-        model: Name of a shipped model, of an entry of the catalogue of checkpoints, or of a config; None for no
-            particular model.
+        model: Name of a shipped model, of an entry of the catalogue of checkpoints, of a config or a shared model, or
+            ``views:TEACHER``; None for no particular model.
 
     Raises:
         FileNotFoundError: The name is unknown.
+        ValueError: The teacher of ``views:TEACHER`` is unknown or has no weights.
     """
     if model is None:
         return Expectations()
@@ -59,13 +64,34 @@ def expectations(model: str | None) -> Expectations:
         return Expectations(model, contract.num_points, contract.num_groups, contract.group_size,
                             reads_color=contract.color_range is not None, points_only=True)
     shipped = load_catalogue('models').get(model)
-    cfg = get_config(shipped['config'] if shipped else model)
-    tokenizer = cfg.model.encoder.get('tokenizer') or {}
+    cfg = _config_of(model, shipped)
+    encoder = cfg.model.get('encoder') or {}  # absent from models of views
+    tokenizer, contract = encoder.get('tokenizer') or {}, _contract_of(encoder.get('backbone'))
     pipeline = cfg.test_dataloader.dataset.pipeline
     sampled = [step['num'] for step in pipeline if step['type'].endswith('SampleGaussians')]
     attributes = cfg.get('attribute_quantiles') or (_shipped_attributes(shipped['weights']) if shipped else {})
-    return Expectations(model, sampled[-1] if sampled else None, tokenizer.get('num_groups'),
-                        tokenizer.get('group_size'), pipeline=pipeline, attributes=attributes)
+    return Expectations(
+        model, sampled[-1] if sampled else None,
+        tokenizer.get('num_groups', contract and contract.num_groups),
+        tokenizer.get('group_size', contract and contract.group_size),
+        points_only=contract is not None and tokenizer.get('refine') is False, pipeline=pipeline,
+        attributes=attributes)
+
+
+def _config_of(model: str, shipped: dict | None) -> Config:
+    if shipped:
+        return get_config(shipped['config'])
+    if is_multi_view(model):
+        require_trained(model)
+        return multi_view_config(model)
+    return pretrained_config(model) if is_shared(model) else get_config(model)
+
+
+def _contract_of(backbone: object) -> Contract | None:
+    """Return the contract of an encoder that starts from a published model, which its config need not repeat."""
+    name = backbone.get('type') if isinstance(backbone, dict) else backbone
+    published = load_catalogue('checkpoints').get(name)
+    return Contract.from_dict(published['contract']) if published else None
 
 
 def _shipped_attributes(weights: str) -> dict:

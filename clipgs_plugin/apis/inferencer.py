@@ -152,8 +152,9 @@ class CLIPGSInferencer:
         from PIL import Image
 
         def embed(chunk: Sequence[ImageLike]) -> Tensor:
+            pictures = [_read_image(x) for x in chunk]  # a wrong file is reported before a teacher is downloaded
             teacher = self._teacher('image')
-            return teacher.encode_image(torch.stack([teacher.preprocess(_read_image(x)) for x in chunk]))
+            return teacher.encode_image(torch.stack([teacher.preprocess(picture) for picture in pictures]))
         return self._embed(_as_list(images, (str, PathLike, Image.Image, np.ndarray)), embed, batch_size)
 
     def classes(self, class_names: Sequence[str] | None = None, templates: str | Sequence[str] = 'plain',

@@ -18,6 +18,7 @@ from clipgs_plugin.triplets.layout import GAUSSIANS, shard_path
 
 _ARRAYS = dict(embeddings=('f', 2), paths=('U', 1), model=('U', 0), checkpoint=('U', 0))
 _UPS = dict(ups=('U', 1), up_confidences=('f', 1))  # absent from older indexes
+_OPTIONS = dict(options=('U', 1))  # likewise
 _UNIT = 1e-3  # largest deviation of a length from 1
 
 
@@ -36,6 +37,7 @@ class SearchIndex:
     model: str               # name or config for CLIPGSInferencer, which embeds queries
     checkpoint: str = ''
     ups: tuple[tuple[str, float], ...] = ()  # up axes and confidences, 1 for a named axis; not in older indexes
+    options: tuple[str, ...] = ()  # of tools/embed.py, which prepared the objects, like '--up=-y'; likewise
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.paths):
@@ -63,6 +65,8 @@ class SearchIndex:
         if self.ups:
             axes, confidences = zip(*self.ups)
             arrays.update(ups=np.array(axes, dtype=np.str_), up_confidences=np.array(confidences, np.float64))
+        if self.options:
+            arrays.update(options=np.array(self.options, dtype=np.str_))
         write_npz(Path(path), arrays)
 
     @classmethod
@@ -107,11 +111,13 @@ class SearchIndex:
         if not Path(path).is_file():
             raise FileNotFoundError(f'index {path} does not exist; {remedy}')
         try:
-            has_ups = 'ups' in npz_keys(Path(path))
-            content = read_npz_of(Path(path), _ARRAYS | _UPS if has_ups else _ARRAYS)
-            ups = zip(content['ups'].tolist(), content['up_confidences'].tolist(), strict=True) if has_ups else ()
+            keys = npz_keys(Path(path))
+            content = read_npz_of(Path(path), _ARRAYS | (_UPS if 'ups' in keys else {})
+                                  | (_OPTIONS if 'options' in keys else {}))
+            ups = zip(content['ups'].tolist(), content['up_confidences'].tolist(), strict=True) if 'ups' in keys else ()
+            options = content['options'].tolist() if 'options' in keys else ()
             return cls(torch.from_numpy(content['embeddings']), tuple(content['paths'].tolist()),
-                       str(content['model']), str(content['checkpoint']), tuple(ups))
+                       str(content['model']), str(content['checkpoint']), tuple(ups), tuple(options))
         except (ValueError, TypeError) as error:
             raise ValueError(f'{path} is not an index of embeddings ({error}); {remedy}') from error
 

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModule
 from torch import nn
 
@@ -180,6 +181,11 @@ def is_repository(name: str) -> bool:
     return name.startswith(HUB) or (bool(_REPOSITORY.fullmatch(name)) and not name.endswith('.py'))
 
 
+def pretrained_config(name: str | Path, **hub: Any) -> Config:
+    """Read the config of a folder or repository, without its weights; see :func:`load_pretrained`."""
+    return read_shared_config(_find(name, CONFIG, hub))
+
+
 def load_pretrained(name: str | Path, weights: Path | None = None, **hub: Any) -> nn.Module:
     """Load a model from a folder or repository; see :meth:`Pretrained.from_pretrained`.
 
@@ -188,9 +194,8 @@ def load_pretrained(name: str | Path, weights: Path | None = None, **hub: Any) -
         weights: Checkpoint that replaces the shared weights.
         hub: Options of ``hf_hub_download``.
     """
-    path = _find(name, CONFIG, hub)
-    cfg = read_shared_config(path)
-    with refuse_damage(path, 'config of a model'):
+    cfg = pretrained_config(name, **hub)
+    with refuse_damage(_find(name, CONFIG, hub), 'config of a model'):
         model = MODELS.build(cfg.model)
     load_weights(model, weights or _find(name, WEIGHTS, hub))
     for module in model.modules():

@@ -104,3 +104,15 @@ def test_up_axes_return_from_the_file_and_older_indexes_have_none(tmp_path):
         SearchIndex.load(tmp_path / 'bad.npz')
     with pytest.raises(ValueError, match='2 up axes for 3 paths'):
         SearchIndex(before.embeddings, before.paths, before.model, '', ups[:2])
+
+
+def test_options_return_from_the_file_and_older_indexes_have_none(tmp_path):
+    before = index(3)
+    options = ('--up=-y', '--turns=12', '--remove-plane')
+    SearchIndex(before.embeddings, before.paths, before.model, options=options).save(tmp_path / 'e.npz')
+    assert SearchIndex.load(tmp_path / 'e.npz').options == options
+    np.savez(tmp_path / 'old.npz', **arrays())
+    assert SearchIndex.load(tmp_path / 'old.npz').options == ()
+    np.savez(tmp_path / 'bad.npz', **arrays(options=np.array([1, 2])))
+    with pytest.raises(ValueError, match="'options' is int64"):
+        SearchIndex.load(tmp_path / 'bad.npz')

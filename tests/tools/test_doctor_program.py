@@ -1,5 +1,10 @@
 """The program around :func:`clipgs_plugin.apis.diagnose`."""
+import argparse
+import ast
+import importlib
+import inspect
 import json
+import re
 
 import numpy as np
 import pytest
@@ -7,6 +12,8 @@ import torch
 from PIL import Image
 
 from clipgs_plugin import write_gaussians
+from clipgs_plugin.apis import doctor as diagnosis
+from clipgs_plugin.apis import doctor_checks
 from clipgs_plugin.structures import surface_discs
 from clipgs_plugin.tools.doctor import main
 from clipgs_plugin.toy_world import make_object
@@ -100,3 +107,35 @@ def test_wrong_use_is_exit_code_2(folder, monkeypatch, tmp_path, capsys, argumen
 def test_no_sheet_without_a_readable_file(folder, tmp_path, capsys):
     assert main([str(folder / 'c.spz'), '--sheet', str(tmp_path / 's.png')]) == 1
     assert 'was not written' in capsys.readouterr().err and not (tmp_path / 's.png').exists()
+
+
+PROGRAMS = dict(embed=['x.ply'], list_backbones=[], convert_gaussians=['x.ply', 'y.ply'], doctor=['x.ply'])
+VALUES = {'--up': 'z', '--crop': '-1,-1,-1,1,1,1', '--turns': '12', '--sheet': 'sheet.png'}
+
+
+def test_every_remedy_is_an_option_that_its_program_has(monkeypatch):
+    """Options without a program are those of the programs that embed, except --sheet of the doctor itself."""
+    class Parsed(Exception):
+        """Arguments were understood; the program goes no further."""
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_args(self, *args, **kwargs):
+        raise Parsed(parse(self, *args, **kwargs))
+    texts = [node.value for module in (doctor_checks, diagnosis) for node in ast.walk(ast.parse(
+        inspect.getsource(module))) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    texts += ['--up z']  # of a formatted string
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
+    seen = set()
+    for text in texts:
+        named = re.findall(r'tools/(\w+)\.py', text)
+        options = re.findall(r'(?<![\w-])--[a-z][a-z-]*', text)
+        for option in options:
+            program = 'doctor' if option == '--sheet' else named[0] if named else 'embed'
+            words = [option, VALUES[option]] if option in VALUES else [option]
+            with pytest.raises(Parsed):
+                importlib.import_module(f'clipgs_plugin.tools.{program}').main([*PROGRAMS[program], *words])
+            seen.add(option)
+        for program in named:
+            assert program in PROGRAMS, f'{text!r} names tools/{program}.py'
+    assert seen == {'--up', '--crop', '--turns', '--sheet', '--remove-plane', '--largest-cluster', '--clean'}

@@ -67,3 +67,11 @@ def test_without_options_the_toys_are_made_trained_and_searched(quickstart, root
     _, calls = quickstart('', STATUS='1')
     work = 'work_dirs/quickstart'
     assert calls == [f'tools/make_toy_world.py {root}/{work}/toy_world --export {work}/files']
+
+
+@pytest.mark.parametrize('given, expected', [
+    ({}, 'home/.cache/huggingface'), ({'XDG_CACHE_HOME': 'x'}, 'x/huggingface'), ({'HF_HOME': 'h'}, 'h')])
+def test_downloaded_models_lie_where_other_shells_find_them(root, given, expected):
+    done = subprocess.run(['bash', '-uc', f'source {shlex.quote(str(root))}/tools/environment.sh; echo "$HF_HOME"'],
+                          env={'PATH': os.environ['PATH'], 'HOME': 'home', **given}, capture_output=True, text=True)
+    assert done.stdout == f'{expected}\n' and not done.stderr

@@ -1,6 +1,7 @@
 """Download of published checkpoints through ``huggingface_hub``, held to one commit and one SHA-256."""
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import re
@@ -81,7 +82,10 @@ def require_hub_file(name: str) -> HubFile:
     """
     catalogue = load_catalogue('checkpoints')
     if name not in catalogue:
-        raise FileNotFoundError(f'{name}: not a published checkpoint; tools/list_backbones.py lists their names')
+        close = difflib.get_close_matches(name.lower(), catalogue, n=3)
+        raise FileNotFoundError(f'{name}: not a published checkpoint; '
+                                + (f'close names are {", ".join(close)}; ' if close else '')
+                                + 'tools/list_backbones.py lists all')
     entry, file = catalogue[name], hub_file(name)
     if entry['file'] is None:
         raise FileNotFoundError(f'{name}: its weights have not been published; see {entry["page"]}')

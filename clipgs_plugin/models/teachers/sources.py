@@ -157,10 +157,12 @@ def _download(source: Source, cache_dir: str | None) -> Path:
         return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(source.model, source.tag),
                                                   cache_dir=cache_dir))
     except (OSError, RuntimeError, ValueError) as error:
+        reason = ''.join(str(error).splitlines()[:1])[:200].rstrip('.')
         raise FileNotFoundError(
             f'could not download the weights of {source.model!r} with tag {source.tag!r} '
-            f'({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}). Without a network, copy '
-            f"the file here and name it: OpenCLIPTeacher({source.model!r}, pretrained='/path/to/weights.safetensors')"
+            f'({type(error).__name__}: {reason}); check the network, copy '
+            "the hub's cache from a machine that has them, or copy their file and name it: "
+            f"OpenCLIPTeacher({source.model!r}, pretrained='/path/to/weights.safetensors')"
         ) from error
 
 
