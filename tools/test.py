@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on the test split of its config."""
+"""Evaluate a checkpoint on the test split of its config; ``metrics.json`` in the work dir keeps the results."""
 from __future__ import annotations
 
 import json
@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from clipgs_plugin import engine
     from clipgs_plugin.apis.multi_view import is_multi_view
+    from clipgs_plugin.evaluation.record import NAME, EvaluationRecord
     try:
         cfg = engine.load_config(options.config, options.work_dir, options.cfg_options)
         engine.check_data(cfg, ('test',))
@@ -38,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         dump = None if options.out is None else engine.DumpPredictions(options.out)
     except (FileNotFoundError, ValueError) as error:
         args.error(str(error))
+    record_path = Path(cfg.work_dir, NAME)
+    check_output(args, record_path, (NAME,), 'a record of an evaluation', EvaluationRecord.load)
     cfg.load_from, cfg.resume = None, False
     # The log goes to standard error, so that standard output has the results alone.
     with (redirect_stdout(sys.stderr), engine.in_a_sentence(cfg.work_dir),
@@ -48,8 +51,11 @@ def main(argv: list[str] | None = None) -> int:
             runner.test_evaluator.metrics.append(dump)
         metrics = runner.test()
         main_process = is_main_process()
+        if main_process:
+            engine.record_of(cfg, runner, metrics, options.checkpoint).save(record_path)
     if main_process:
         print(json.dumps(metrics) if options.json else _table(metrics))
+        print(f'Results by class and what was evaluated are in {record_path}', file=sys.stderr)
         if dump is not None:
             print(f'Predictions are in {options.out}', file=sys.stderr)
     return 0
