@@ -1,4 +1,5 @@
 """The whole way of every shipped toy config: train, test, report, embed a file with the checkpoint."""
+import hashlib
 import json
 import math
 import multiprocessing as mp
@@ -12,6 +13,7 @@ from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 
 from clipgs_plugin import list_models, write_gaussians
+from clipgs_plugin.evaluation import EvaluationRecord
 from clipgs_plugin.tools import cache_features, embed, make_toy_world, report
 from clipgs_plugin.tools import test as test_tool
 from clipgs_plugin.tools import train as train_tool
@@ -61,6 +63,13 @@ def test_every_toy_config_trains_tests_reports_and_embeds(config, world, tmp_pat
     assert test_tool.main([str(dumped), str(checkpoint), '--work-dir', str(tmp_path / 'test'), '--json']) == 0
     metrics = json.loads(capfd.readouterr().out)
     assert metrics and all(map(math.isfinite, metrics.values()))
+    record = EvaluationRecord.load(tmp_path / 'test' / 'metrics.json')
+    assert (record.metrics, record.num_objects, record.config, record.seed) == (metrics, 4, config, 0)
+    assert record.checkpoint_sha256 == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert record.dataset['root'] == str(world / 'data') and record.dataset['split'] == 'test'
+    for confusion in record.classification.values():
+        hits = confusion.counts.trace() / confusion.counts.sum()
+        assert metrics['zero_shot/top1'] == pytest.approx(100 * float(hits))
 
     index = tmp_path / 'embeddings.npz'
     assert embed.main([str(world / 'files'), '-o', str(index), '--model', str(dumped),
@@ -88,6 +97,11 @@ def test_a_config_of_labelled_splats_trains_tests_reports_and_embeds(tmp_path, c
     forget_runs()
     assert test_tool.main([str(dumped), str(checkpoint), '--work-dir', str(tmp_path / 'test'), '--json']) == 0
     metrics = json.loads(capfd.readouterr().out)
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'metrics.json').write_text('{"mine": 1}')
+    with pytest.raises(SystemExit) as exit_:
+        test_tool.main([str(dumped), str(checkpoint), '--work-dir', str(tmp_path / 'mine')])
+    assert exit_.value.code == 2 and (tmp_path / 'mine' / 'metrics.json').read_text() == '{"mine": 1}'
     assert embed.main([str(tmp_path / 'data' / 'test'), '-o', str(work_dir / 'embeddings.npz'), '--model', str(dumped),
                        '--checkpoint', str(checkpoint)]) == 0
     capfd.readouterr()
