@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on the test split of its config; ``metrics.json`` in the work dir keeps the results."""
+"""Evaluate a checkpoint on the test split of its config, and keep the results in metrics.json of the work dir."""
 from __future__ import annotations
 
 import json
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
             engine.record_of(cfg, runner, metrics, options.checkpoint).save(record_path)
     if main_process:
         print(json.dumps(metrics) if options.json else _table(metrics))
-        print(f'Results by class and what was evaluated are in {record_path}', file=sys.stderr)
+        print(f'The record of the evaluation is in {record_path}', file=sys.stderr)
         if dump is not None:
             print(f'Predictions are in {options.out}', file=sys.stderr)
     return 0
