@@ -11,7 +11,9 @@ SOFTWARE = 'clipgs_plugin'  # in the pictures
 
 def main(argv: list[str] | None = None) -> int:
     parse = parser(__doc__, WORLD, FEATURES, TRAINED, 'python tools/report.py work_dirs/run -o work_dirs/report.html')
-    parse.add_argument('run', type=Path, help='work dir of tools/train.py')
+    parse.add_argument('run', type=Path, help='work dir of tools/train.py or tools/test.py')
+    parse.add_argument('--compare', type=Path, metavar='RUN',
+                       help='another work dir of tools/test.py, for differences by metric and class')
     parse.add_argument('-o', '--out', type=Path, default=None,
                        help='.html page to write; only a report is ever replaced (RUN/report.html)')
     parse.add_argument('--gallery', type=Path, metavar='PNG',
@@ -26,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     check_output(parse, out, ('.html',), 'a report', _require_report)
     if args.gallery:
         check_output(parse, args.gallery, ('.png',), 'a gallery', _require_gallery)
-    report = collect_report(args.run, usable_device(args.device))
+    report = collect_report(args.run, usable_device(args.device), other=args.compare)
     if args.gallery and not report.gallery:
         raise ValueError(f'{args.run}: the test data have no cached features and views, of which a gallery is drawn; '
                          'leave out --gallery')
@@ -44,8 +46,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{row[0]:{width}}  " + "  ".join(cells))
     if report.missing:
         print(report.missing)
+    if args.compare:
+        _print_differences(report.tables[0])
     print(f'report: {out}')
     return 0
+
+
+def _print_differences(table) -> None:
+    width = max(len(row[0]) for row in table.rows)
+    print(f'\n{table.note}')
+    for name, *_, difference in table.rows:
+        print(f'{name:{width}}  {difference:>8}')
 
 
 def _require_report(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on the test split of its config, or a model by its name."""
+"""Evaluate a checkpoint on the test split of its config, or a model by name; metrics.json of the work dir keeps it."""
 from __future__ import annotations
 
 import json
@@ -26,16 +26,11 @@ def main(argv: list[str] | None = None) -> int:
     from mmengine.model import is_model_wrapper
 
     from clipgs_plugin import engine
-    from clipgs_plugin.apis.model_list import has_weights
-    from clipgs_plugin.apis.models import get_model
-    from clipgs_plugin.apis.multi_view import is_multi_view
+    from clipgs_plugin.evaluation.record import NAME, EvaluationRecord
     try:
         cfg = engine.load_config(options.config, options.work_dir, options.cfg_options)
         engine.check_data(cfg, ('test',))
-        named = options.checkpoint is None and not is_multi_view(cfg)
-        if named and not has_weights(options.config):
-            raise ValueError(f'config {options.config} has a model with weights; name their checkpoint')
-        weights = get_model(options.config).state_dict() if named else None
+        weights = _weights_of_name(options, cfg)
         if options.checkpoint is not None and not options.checkpoint.is_file():
             raise FileNotFoundError(f'checkpoint {options.checkpoint} does not exist')
         if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
@@ -43,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         dump = None if options.out is None else engine.DumpPredictions(options.out)
     except (FileNotFoundError, ValueError) as error:
         args.error(str(error))
+    record_path = Path(cfg.work_dir, NAME)
+    check_output(args, record_path, (NAME,), 'a record of an evaluation', EvaluationRecord.load)
     cfg.load_from, cfg.resume = None, False
     # The log goes to standard error, so that standard output has the results alone.
     with (redirect_stdout(sys.stderr), engine.in_a_sentence(cfg.work_dir),
@@ -56,11 +53,27 @@ def main(argv: list[str] | None = None) -> int:
             runner.test_evaluator.metrics.append(dump)
         metrics = runner.test()
         main_process = is_main_process()
+        if main_process:
+            engine.record_of(cfg, runner, metrics, options.checkpoint).save(record_path)
     if main_process:
         print(json.dumps(metrics) if options.json else _table(metrics))
+        print(f'The record of the evaluation is in {record_path}', file=sys.stderr)
         if dump is not None:
             print(f'Predictions are in {options.out}', file=sys.stderr)
     return 0
+
+
+def _weights_of_name(options, cfg) -> dict | None:
+    """Return the weights that the name of a model stands for, or None if a checkpoint has them or it has none."""
+    from clipgs_plugin.apis.model_list import has_weights
+    from clipgs_plugin.apis.models import get_model
+    from clipgs_plugin.apis.multi_view import is_multi_view
+
+    if options.checkpoint is not None or is_multi_view(cfg):
+        return None
+    if not has_weights(options.config):
+        raise ValueError(f'config {options.config} has a model with weights; name their checkpoint')
+    return get_model(options.config).state_dict()
 
 
 def _table(metrics: dict[str, float]) -> str:

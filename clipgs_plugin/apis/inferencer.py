@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,18 +14,14 @@ from clipgs_plugin.apis.models import get_model
 from clipgs_plugin.datasets.transforms import build_pipeline
 from clipgs_plugin.evaluation.class_file import ClassEmbeddings
 from clipgs_plugin.io import read_gaussians
-from clipgs_plugin.io.files import refuse_damage
+from clipgs_plugin.io.images import ImageLike, read_image
 from clipgs_plugin.models.checkpoints.contract import same_teacher
 from clipgs_plugin.models.teachers import OpenCLIPTeacher
 from clipgs_plugin.ops.rotations import y_rotation
 from clipgs_plugin.registry import INFERENCERS, MODELS
 from clipgs_plugin.structures import GaussianBatch, GaussianCloud
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 Gaussians = GaussianCloud | str | PathLike
-ImageLike = 'str | PathLike | Image.Image | np.ndarray'
 
 
 @INFERENCERS.register_module()
@@ -152,7 +147,7 @@ class CLIPGSInferencer:
         from PIL import Image
 
         def embed(chunk: Sequence[ImageLike]) -> Tensor:
-            pictures = [_read_image(x) for x in chunk]  # a wrong file is reported before a teacher is downloaded
+            pictures = [read_image(x) for x in chunk]  # a wrong file is reported before a teacher is downloaded
             teacher = self._teacher('image')
             return teacher.encode_image(torch.stack([teacher.preprocess(picture) for picture in pictures]))
         return self._embed(_as_list(images, (str, PathLike, Image.Image, np.ndarray)), embed, batch_size)
@@ -226,23 +221,3 @@ class CLIPGSInferencer:
 
 def _as_list(items, single: type | tuple[type, ...]) -> list:
     return [items] if isinstance(items, single) else list(items)
-
-
-def _read_image(image: ImageLike) -> Image.Image:
-    """Read an image as upright RGB, by its EXIF orientation."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-    if isinstance(image, np.ndarray):
-        return Image.fromarray(image).convert('RGB')
-    if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert('RGB')
-    if not Path(image).is_file():
-        raise FileNotFoundError(f'image {image} does not exist')
-    try:
-        with refuse_damage(Path(image), 'complete image'), Image.open(image) as found:
-            return ImageOps.exif_transpose(found).convert('RGB')
-    except (Image.DecompressionBombError, MemoryError) as error:
-        raise ValueError(f'{image}: damaged or too large ({error}); scale it down or save it again') from error
-    except ValueError as error:
-        if isinstance(error.__cause__, UnidentifiedImageError):
-            raise ValueError(f'{image} is not an image that Pillow reads') from error
-        raise

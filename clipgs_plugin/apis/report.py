@@ -12,14 +12,29 @@ from mmengine.config import Config
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from clipgs_plugin.apis.class_report import (
+    class_tables,
+    confusion_of,
+    describe_record,
+    difference_tables,
+    find_record,
+    metric_rows,
+)
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
 from clipgs_plugin.apis.models import get_model
 from clipgs_plugin.apis.search_index import SearchIndex
 from clipgs_plugin.datasets import collate_gaussians
-from clipgs_plugin.evaluation import recall_at_k, retrieval_ranks, topk_accuracy
+from clipgs_plugin.evaluation import (
+    ConfusionMatrix,
+    EvaluationRecord,
+    confusion_matrix,
+    recall_at_k,
+    retrieval_ranks,
+    topk_accuracy,
+)
 from clipgs_plugin.io import read_gaussians
 from clipgs_plugin.registry import DATASETS
-from clipgs_plugin.visualization.report import GalleryRow, Picture, RunReport
+from clipgs_plugin.visualization.report import GalleryRow, Picture, RunReport, Table
 
 TOPK = (1, 3, 5)
 RECALLS = (1, 5, 10)
@@ -41,41 +56,62 @@ class Evaluation:
     missing: str = ''        # why there are no prompts
 
 
-def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: int = 6) -> RunReport:
+def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: int = 6,
+                   other: Path | None = None) -> RunReport:
     """Evaluate the best checkpoint of a run and gather its curves, tables and images.
+
+    Results by class are those that ``tools/test.py`` left in the folder, else those of the best checkpoint. A folder of
+    ``tools/test.py`` without a best checkpoint is reported by its record alone.
 
     Args:
         run: Work dir of a training run, with its dumped config, a ``best_*.pth``, and ``embeddings.npz`` if files were
-            embedded.
+            embedded; or work dir of ``tools/test.py``.
         device: Device to compute on.
         queries: Number of captions in the gallery, each of another class.
         results: Number of images a query.
+        other: Work dir of ``tools/test.py`` to compare that of the run with.
 
     Without the weights of the teacher, the report leaves out what class prompts answer, and says so.
 
     Raises:
-        FileNotFoundError: The folder is not the work dir of a run.
+        FileNotFoundError: The folder is not the work dir of a run, or there is no evaluation to compare.
     """
+    record = find_record(run)
+    differences = [] if other is None else difference_tables(run, other)
+    if record is not None and not any(run.glob('best_*.pth')):
+        return _record_report(record, differences)
     clipgs = CLIPGSInferencer(get_model(dumped_config(run), best_checkpoint(run), device), device=device)
     dataset = DATASETS.build(clipgs.model.cfg.test_dataloader.dataset)
     found = evaluate(clipgs, dataset)
     train_size = len(DATASETS.build(clipgs.model.cfg.train_dataloader.dataset))
+    confusion = confusion_of(record) or _confusion(found)
     return RunReport(
         title=f'{TITLE}{Path(clipgs.name).stem}',
         summary=[f'Trained on {train_size} objects, evaluated on {len(found.labels)} unseen ones of '
                  f'{len(found.classes)} categories. '
                  + ('The dataset has no cached features to compare with.' if found.views is None else
-                    'The teacher sees their views, the student their Gaussians.')],
+                    'The teacher sees their views, the student their Gaussians.'),
+                 *([describe_record(record) + ' Results by class are of this evaluation.'] if record else [])],
         curves=read_curves(run),
         columns=('', 'student, from Gaussians', 'teacher, from one view', 'chance'),
         rows=[*_zero_shot_rows(found), *_retrieval_rows(found)],
         gallery=_gallery(dataset, found, queries, results),
         files=_files(clipgs, run / 'embeddings.npz', found),
-        classes=found.classes,
-        confusion=_confusion(found),
+        classes=confusion.classes if confusion else (),
+        confusion=confusion.counts.numpy() if confusion else None,
+        tables=[*differences, *(class_tables(confusion) if confusion else [])],
         missing=found.missing and 'There are no zero-shot accuracies, no confusion matrix and no categories of your '
                                   f'files, for which the teacher embeds class prompts: {found.missing}',
     )
+
+
+def _record_report(record: EvaluationRecord, differences: Sequence[Table]) -> RunReport:
+    confusion = confusion_of(record)
+    return RunReport(
+        title=f'{TITLE}{record.config}', summary=[describe_record(record)], columns=('', 'value'),
+        rows=metric_rows(record), classes=confusion.classes if confusion else (),
+        confusion=confusion.counts.numpy() if confusion else None,
+        tables=[*differences, *(class_tables(confusion) if confusion else [])])
 
 
 def dumped_config(run: Path) -> Path:
@@ -156,15 +192,10 @@ def _retrieval_rows(found: Evaluation) -> list[list[str]]:
     return rows
 
 
-def _confusion(found: Evaluation) -> np.ndarray | None:
+def _confusion(found: Evaluation) -> ConfusionMatrix | None:
     if found.prompts is None:
         return None
-    return confusion_counts(found.labels, (found.objects @ found.prompts.T).argmax(-1), len(found.classes))
-
-
-def confusion_counts(labels: Tensor, answers: Tensor, classes: int) -> np.ndarray:
-    """Count the answers to each label, (C, C), with the labels in rows."""
-    return torch.bincount(labels * classes + answers, minlength=classes ** 2).view(classes, classes).numpy()
+    return ConfusionMatrix(tuple(found.classes), confusion_matrix(found.objects @ found.prompts.T, found.labels))
 
 
 def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:

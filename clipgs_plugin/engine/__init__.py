@@ -6,9 +6,10 @@ from clipgs_plugin.engine.hooks import ModelSummaryHook, ProgressBarHook, SafeCh
 from clipgs_plugin.engine.launch import check_data, latest_checkpoint, launched, load_config, resume, use_autocast
 from clipgs_plugin.engine.optim import AutocastOptimWrapper, CLIPGSOptimWrapperConstructor
 from clipgs_plugin.engine.predictions import DumpPredictions
+from clipgs_plugin.engine.records import record_of
 
 __all__ = [
     'AutocastOptimWrapper', 'CLIPGSOptimWrapperConstructor', 'ConfusionHook', 'DumpPredictions', 'ModelSummaryHook',
     'ProgressBarHook', 'SafeCheckpointHook', 'SeedHook', 'WholeCheckpointHook', 'check_data', 'claimed',
-    'in_a_sentence', 'latest_checkpoint', 'launched', 'load_config', 'resume', 'use_autocast',
+    'in_a_sentence', 'latest_checkpoint', 'launched', 'load_config', 'record_of', 'resume', 'use_autocast',
 ]

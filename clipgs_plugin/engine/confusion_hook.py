@@ -10,7 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 
-from clipgs_plugin.evaluation.classification import ClassificationAccuracy, Confusion
+from clipgs_plugin.evaluation import ClassificationAccuracy, ConfusionMatrix
 from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.registry import HOOKS
 
@@ -37,12 +37,12 @@ class ConfusionHook(Hook):
                 write_confusion(metric.confusion, work_dir / f'confusion_{split}')
 
 
-def write_confusion(confusion: Confusion, stem: Path) -> None:
+def write_confusion(confusion: ConfusionMatrix, stem: Path) -> None:
     """Write ``STEM.csv`` and ``STEM.json``."""
     table = io.StringIO()
     rows = csv.writer(table, lineterminator='\n')
     rows.writerow(['', *confusion.classes])
-    rows.writerows([name, *map(int, counts)] for name, counts in zip(confusion.classes, confusion.counts))
+    rows.writerows([name, *counts] for name, counts in zip(confusion.classes, confusion.counts.tolist()))
     write_whole(stem.with_suffix('.csv'), [table.getvalue().encode()])
     content = dict(classes=confusion.report(), counts=confusion.counts.tolist())
     write_whole(stem.with_suffix('.json'), [json.dumps(content, indent=1).encode()])

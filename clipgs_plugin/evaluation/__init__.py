@@ -1,22 +1,26 @@
 """Metrics: zero-shot and supervised classification and retrieval, as mmengine metrics and as pure functions."""
 from clipgs_plugin.datasets.prompts import TEMPLATES, load_templates
 from clipgs_plugin.evaluation.class_file import ClassEmbeddings
-from clipgs_plugin.evaluation.classification import ClassificationAccuracy, Confusion, confusion_matrix
+from clipgs_plugin.evaluation.classification import ClassificationAccuracy
+from clipgs_plugin.evaluation.confusion import ConfusionMatrix
 from clipgs_plugin.evaluation.functional import (
+    confusion_matrix,
     cosines,
     per_class_accuracy,
     ranks,
     recall_at_k,
-    retrieval_ranks,
     teacher_zero_shot,
     topk_accuracy,
 )
 from clipgs_plugin.evaluation.prompts import class_embeddings
+from clipgs_plugin.evaluation.ranking import Ranking, rank_gallery, rank_scores, retrieval_ranks
+from clipgs_plugin.evaluation.record import EvaluationRecord
 from clipgs_plugin.evaluation.retrieval import RetrievalRecall
-from clipgs_plugin.evaluation.zero_shot import ZeroShotAccuracy, load_class_features, save_class_features
+from clipgs_plugin.evaluation.zero_shot import ZeroShotAccuracy
 
 __all__ = [
-    'TEMPLATES', 'ClassEmbeddings', 'ClassificationAccuracy', 'Confusion', 'RetrievalRecall', 'ZeroShotAccuracy',
-    'class_embeddings', 'confusion_matrix', 'cosines', 'load_class_features', 'load_templates', 'per_class_accuracy',
-    'ranks', 'recall_at_k', 'retrieval_ranks', 'save_class_features', 'teacher_zero_shot', 'topk_accuracy',
+    'TEMPLATES', 'ClassEmbeddings', 'ClassificationAccuracy', 'ConfusionMatrix', 'EvaluationRecord', 'Ranking',
+    'RetrievalRecall', 'ZeroShotAccuracy', 'class_embeddings', 'confusion_matrix', 'cosines', 'load_templates',
+    'per_class_accuracy', 'rank_gallery', 'rank_scores', 'ranks', 'recall_at_k', 'retrieval_ranks',
+    'teacher_zero_shot', 'topk_accuracy',
 ]

@@ -2,41 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
-from numpy import ndarray
-from torch import Tensor
 
-from clipgs_plugin.evaluation.functional import label_ranks, per_class_accuracy, recall_at_k
+from clipgs_plugin.evaluation.confusion import ConfusionMatrix
+from clipgs_plugin.evaluation.functional import confusion_matrix, label_ranks, per_class_accuracy, recall_at_k
 from clipgs_plugin.registry import METRICS
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Counts of predicted classes by true class.
-
-    Attributes:
-        classes: Names of the C classes.
-        counts: (C, C) int64; row i has the objects of class i, column j those that are classified as j.
-    """
-
-    classes: tuple[str, ...]
-    counts: ndarray
-
-    def report(self) -> list[dict]:
-        """Return name, number of objects, and recall and precision in percent of each class; None where undefined."""
-        hits, objects, predicted = np.diag(self.counts), self.counts.sum(1), self.counts.sum(0)
-        share = lambda part, whole: 100 * int(part) / int(whole) if whole else None  # noqa: E731
-        return [dict(name=name, objects=int(objects[i]), recall=share(hits[i], objects[i]),
-                     precision=share(hits[i], predicted[i])) for i, name in enumerate(self.classes)]
-
-
-def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Count predictions by true class, (N,) and (N,) int64 to (C, C) int64 with true classes in rows."""
-    return torch.bincount(labels * num_classes + predicted, minlength=num_classes ** 2).view(num_classes, num_classes)
 
 
 @METRICS.register_module()
@@ -47,7 +19,7 @@ class ClassificationAccuracy(BaseMetric):
     Ties count against the true class.
 
     Reports ``accuracy/top1``, ``accuracy/mean_class_top1`` (the mean over classes with objects) and ``accuracy/top5``
-    in percent. After an evaluation, ``confusion`` is its :class:`Confusion` on the main process.
+    in percent. After an evaluation, ``confusion`` is its :class:`ConfusionMatrix` on the main process.
 
     Args:
         topk: Values of k; those above the number of classes are left out.
@@ -63,7 +35,7 @@ class ClassificationAccuracy(BaseMetric):
         self.topk = tuple(topk)
         self.classes = classes
         self.per_class = per_class
-        self.confusion: Confusion | None = None
+        self.confusion: ConfusionMatrix | None = None
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
@@ -82,7 +54,7 @@ class ClassificationAccuracy(BaseMetric):
         metrics['mean_class_top1'] = float(each[~each.isnan()].mean())
         if self.per_class:
             metrics.update({f'top1/{name}': float(value) for name, value in zip(classes, each) if not value.isnan()})
-        self.confusion = Confusion(classes, confusion_matrix(scores.argmax(-1), labels, len(classes)).numpy())
+        self.confusion = ConfusionMatrix(classes, confusion_matrix(scores, labels))
         return metrics
 
     def _class_names(self, count: int) -> tuple[str, ...]:

@@ -32,6 +32,13 @@ def ranks(scores: Tensor, positives: Tensor) -> Tensor:
     Raises:
         ValueError: Shapes differ, a score is not finite, or a query has no positive.
     """
+    check_scores(scores, positives)
+    best = scores.masked_fill(~positives, -torch.inf).amax(-1, keepdim=True)
+    return ((scores >= best) & ~positives).sum(-1) + 1
+
+
+def check_scores(scores: Tensor, positives: Tensor) -> None:
+    """Raise a ValueError unless scores, (Q, G), are finite and each query has a positive, (Q, G) bool."""
     if scores.shape != positives.shape:
         raise ValueError(f'scores {tuple(scores.shape)} and positives {tuple(positives.shape)} differ in shape')
     if not scores.isfinite().all():
@@ -41,27 +48,6 @@ def ranks(scores: Tensor, positives: Tensor) -> Tensor:
     lonely = (~positives.any(-1)).nonzero()[:, 0]
     if len(lonely):
         raise ValueError(f'{len(lonely)} of {len(scores)} queries have no positive, the first is {int(lonely[0])}')
-    best = scores.masked_fill(~positives, -torch.inf).amax(-1, keepdim=True)
-    return ((scores >= best) & ~positives).sum(-1) + 1
-
-
-def retrieval_ranks(queries: Tensor, gallery: Tensor, query_ids: Tensor, gallery_ids: Tensor,
-                    chunk: int = 1024) -> Tensor:
-    """Rank by cosine in a full gallery; equal ids are right answers.
-
-    Args:
-        queries: Embeddings, (Q, E).
-        gallery: Embeddings, (G, E).
-        query_ids: Integers, (Q,).
-        gallery_ids: Integers, (G,), with the id of every query among them.
-        chunk: Number of queries scored at once; it bounds memory and does not change the result.
-
-    Returns:
-        Ranks as :func:`ranks` returns them, (Q,) int64.
-    """
-    parts = [ranks(cosines(q, gallery), ids[:, None] == gallery_ids)
-             for q, ids in zip(queries.split(chunk), query_ids.split(chunk))]
-    return torch.cat(parts)
 
 
 def recall_at_k(rank: Tensor, k: int) -> float:
@@ -88,6 +74,18 @@ def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
         raise ValueError(f'labels run from {int(labels.min())} to {int(labels.max())}, '
                          f'expected 0 to {num_classes - 1} for {num_classes} classes')
     return ranks(scores, torch.nn.functional.one_hot(labels, num_classes).bool())
+
+
+def confusion_matrix(scores: Tensor, labels: Tensor) -> Tensor:
+    """Count true classes by predicted ones, (N, C) and (N,) to (C, C) int64; rows are the truth.
+
+    A tie counts against the true class, so the diagonal counts what :func:`topk_accuracy` counts for k = 1.
+    """
+    num_classes = scores.shape[-1]
+    right = label_ranks(scores, labels) == 1
+    wrong = scores.scatter(1, labels[:, None], -torch.inf).argmax(-1)
+    return torch.bincount(labels * num_classes + torch.where(right, labels, wrong),
+                          minlength=num_classes ** 2).view(num_classes, num_classes)
 
 
 def per_class_accuracy(correct: Tensor, labels: Tensor, num_classes: int) -> Tensor:

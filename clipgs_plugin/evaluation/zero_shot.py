@@ -5,17 +5,17 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from clipgs_plugin.evaluation.functional import cosines, label_ranks, per_class_accuracy, recall_at_k
-from clipgs_plugin.evaluation.prompts import class_embeddings
-from clipgs_plugin.io.arrays import read_npz_of
-from clipgs_plugin.io.files import write_npz
-from clipgs_plugin.registry import METRICS, MODELS
+from clipgs_plugin.evaluation import prompts
+from clipgs_plugin.evaluation.class_file import ClassEmbeddings
+from clipgs_plugin.evaluation.confusion import ConfusionMatrix
+from clipgs_plugin.evaluation.functional import confusion_matrix, cosines, label_ranks, recall_at_k
+from clipgs_plugin.evaluation.one_tower import build_tower
+from clipgs_plugin.registry import METRICS
 
 UNLABELLED = -1
 
@@ -24,12 +24,13 @@ UNLABELLED = -1
 class ZeroShotAccuracy(BaseMetric):
     """Top-k accuracy of embeddings against the prompts of the class names, micro-averaged over objects.
 
-    Class embeddings are computed once a run, when the first evaluation ends. The teacher is freed after that. Objects
+    Class embeddings are computed once a run, when the first evaluation ends. Only the text tower of the teacher is
+    built, and it is freed after that. Objects
     without a class (label -1) are left out, and the log counts them once.
 
     Args:
         teacher: Teacher, or its config, whose text tower encodes the prompts.
-        class_features: Path of a file of :func:`save_class_features`, in place of a teacher.
+        class_embeddings: Embeddings of the classes and more, or the path of their file, in place of a teacher.
         classes: Class names in the order of the labels; None takes ``metainfo['classes']`` of the dataset.
         templates: Prompts, see :func:`~clipgs_plugin.datasets.prompts.load_templates`.
         topk: Values of k; those above the number of classes are left out.
@@ -42,16 +43,17 @@ class ZeroShotAccuracy(BaseMetric):
 
     default_prefix = 'zero_shot'
 
-    def __init__(self, teacher: dict | nn.Module | None = None, class_features: str | Path | None = None,
-                 classes: Sequence[str] | None = None, templates: str | Sequence[str] = 'plain',
-                 topk: Sequence[int] = (1, 3, 5), per_class: bool = False, device: str = 'cpu',
-                 collect_device: str = 'cpu', prefix: str | None = None, collect_dir: str | None = None) -> None:
+    def __init__(self, teacher: dict | nn.Module | None = None,
+                 class_embeddings: ClassEmbeddings | str | Path | None = None, classes: Sequence[str] | None = None,
+                 templates: str | Sequence[str] = 'plain', topk: Sequence[int] = (1, 3, 5), per_class: bool = False,
+                 device: str = 'cpu', collect_device: str = 'cpu', prefix: str | None = None,
+                 collect_dir: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        if (teacher is None) == (class_features is None):
+        if (teacher is None) == (class_embeddings is None):
             raise ValueError('ZeroShotAccuracy needs either teacher=dict(type=\'OpenCLIPTeacher\', ...) or '
-                             f'class_features=FILE.npz, got {"neither" if teacher is None else "both"}')
+                             f'class_embeddings=FILE.npz, got {"neither" if teacher is None else "both"}')
         self.teacher = teacher
-        self.class_features = class_features
+        self.class_embeddings = class_embeddings
         self.classes = classes
         self.templates = templates
         self.topk = tuple(topk)
@@ -59,6 +61,7 @@ class ZeroShotAccuracy(BaseMetric):
         self.device = device
         self._embeddings: Tensor | None = None
         self._counted = False
+        self.confusion: ConfusionMatrix | None = None  # of the last evaluation, in the main process
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
@@ -78,12 +81,14 @@ class ZeroShotAccuracy(BaseMetric):
         if embeddings.shape[-1] != self._embeddings.shape[-1]:
             raise ValueError(f'objects have embeddings of width {embeddings.shape[-1]}, the classes '
                              f'{self._embeddings.shape[-1]}; model and metric use different teachers')
-        rank = label_ranks(cosines(embeddings, self._embeddings), labels)
+        scores = cosines(embeddings, self._embeddings)
+        rank = label_ranks(scores, labels)
         metrics = {f'top{k}': recall_at_k(rank, k) for k in self.topk if k <= len(classes)}
-        each = per_class_accuracy(rank == 1, labels, len(classes))
-        metrics['mean_class_top1'] = float(each[~each.isnan()].mean())
+        self.confusion = ConfusionMatrix(tuple(classes), confusion_matrix(scores, labels))
+        each = {name: value for name, value in self.confusion.accuracies.items() if value is not None}
+        metrics['mean_class_top1'] = sum(each.values()) / len(each)
         if self.per_class:
-            metrics.update({f'top1/{name}': float(value) for name, value in zip(classes, each) if not value.isnan()})
+            metrics.update({f'top1/{name}': value for name, value in each.items()})
         return metrics
 
     def _labelled(self, results: list) -> list:
@@ -105,32 +110,11 @@ class ZeroShotAccuracy(BaseMetric):
         return list(classes)
 
     def _encode(self, classes: list[str]) -> Tensor:
-        if self.class_features is not None:
-            return load_class_features(self.class_features, classes)
+        if self.class_embeddings is not None:
+            return self._stored().select(classes).embeddings
         teacher, self.teacher = self.teacher, None
-        if not isinstance(teacher, nn.Module):
-            teacher = MODELS.build(teacher).to(self.device)
-        return class_embeddings(teacher, classes, self.templates)
+        return prompts.class_embeddings(build_tower(teacher, 'text', self.device), classes, self.templates)
 
-
-def save_class_features(path: str | Path, classes: Sequence[str], features: Tensor) -> None:
-    """Write class names (C,) and their embeddings (C, E) as ``.npz``."""
-    write_npz(Path(path), {'classes': np.array(list(classes)), 'features': features.float().cpu().numpy()})
-
-
-def load_class_features(path: str | Path, classes: Sequence[str]) -> Tensor:
-    """Read class embeddings from an ``.npz``, in the order of ``classes``, (C, E).
-
-    Raises:
-        ValueError: The file is damaged, lacks a class, or holds features that are not finite.
-    """
-    content = read_npz_of(Path(path), dict(classes=('U', 1), features=('f', 2)))
-    names, features = content['classes'].tolist(), torch.from_numpy(content['features'].astype(np.float32))
-    if len(names) != len(features) or not features.isfinite().all() or not features.any(1).all():
-        raise ValueError(f'{path}: {len(names)} classes with features of shape {tuple(features.shape)}, expected one '
-                         'row each, finite and not zero; write it again with save_class_features')
-    rows = {name: i for i, name in enumerate(names)}
-    missing = [name for name in classes if name not in rows]
-    if missing:
-        raise ValueError(f'{path} lacks {len(missing)} of {len(classes)} classes: {", ".join(missing[:5])}')
-    return features[[rows[name] for name in classes]]
+    def _stored(self) -> ClassEmbeddings:
+        stored = self.class_embeddings
+        return stored if isinstance(stored, ClassEmbeddings) else ClassEmbeddings.load(stored)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipgs_plugin.visualization.confusion import draw_confusion
 from clipgs_plugin.visualization.html_page import array_png, figure_png, image_tag, page, table_tag
 
 if TYPE_CHECKING:
@@ -32,6 +33,16 @@ class GalleryRow:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Table under a heading, with a note."""
+
+    title: str
+    note: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class RunReport:
     """Contents of the page; empty parts are left out."""
 
@@ -44,6 +55,7 @@ class RunReport:
     files: Sequence[GalleryRow] = ()
     classes: Sequence[str] = ()
     confusion: np.ndarray | None = None  # (C, C) counts, rows are the truth
+    tables: Sequence[Table] = ()
     missing: str = ''  # parts that could not be computed, and the remedy
 
 
@@ -63,7 +75,10 @@ def render_html(report: RunReport) -> str:
     if report.confusion is not None:
         parts += ['<h2>Confusion matrix</h2>',
                   '<p class="note">Rows are true categories, columns predictions, in percent of the row.</p>',
-                  image_tag(figure_png(_draw_confusion(report.confusion, report.classes)), 'confusion matrix')]
+                  image_tag(figure_png(draw_confusion(report.confusion, report.classes)), 'confusion matrix')]
+    for table in report.tables:
+        parts += [f'<h2>{html.escape(table.title)}</h2><p class="note">{html.escape(table.note)}</p>',
+                  table_tag(table.columns, table.rows)]
     return page(report.title, parts)
 
 
@@ -112,20 +127,4 @@ def _draw_curves(curves: dict[str, tuple[Sequence[float], Sequence[float]]]) -> 
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
-    return figure
-
-
-def _draw_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    from matplotlib.figure import Figure
-    percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 1.5 + 0.27 * len(classes)
-    figure = Figure(figsize=(side, side), layout='constrained')
-    axes = figure.add_subplot()
-    axes.imshow(percent, cmap='Blues', vmin=0, vmax=100)
-    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(classes)), classes, fontsize=7)
-    for row, column in zip(*np.nonzero(percent >= 0.5)):
-        value = percent[row, column]
-        axes.text(column, row, f'{value:.0f}', ha='center', va='center', fontsize=6,
-                  color='white' if value > 50 else 'black')
     return figure

@@ -6,8 +6,7 @@ from mmengine.logging import MMLogger
 from mmengine.structures import BaseDataElement
 from torch.nn.functional import normalize
 
-from clipgs_plugin.evaluation import RetrievalRecall, ZeroShotAccuracy, class_embeddings, save_class_features
-from clipgs_plugin.evaluation.zero_shot import load_class_features
+from clipgs_plugin.evaluation import ClassEmbeddings, RetrievalRecall, ZeroShotAccuracy, class_embeddings
 from clipgs_plugin.registry import MODELS
 
 CLASSES = ['cup', 'owl', 'boat', 'tree', 'lamp', 'key']
@@ -79,20 +78,20 @@ def test_zero_shot_equals_a_loop_and_encodes_classes_once():
 
 def test_zero_shot_from_a_file_in_any_order_of_classes(tmp_path):
     order = [4, 1, 5, 0, 3, 2]
-    save_class_features(tmp_path / 'classes.npz', [CLASSES[i] for i in order], torch.eye(8)[order])
+    ClassEmbeddings(tuple(CLASSES[i] for i in order), torch.eye(8)[order]).save(tmp_path / 'classes.npz')
     predictions = samples()
-    from_file = ZeroShotAccuracy(class_features=tmp_path / 'classes.npz', classes=CLASSES)
+    from_file = ZeroShotAccuracy(class_embeddings=tmp_path / 'classes.npz', classes=CLASSES)
     from_teacher = ZeroShotAccuracy(teacher=Names(), classes=CLASSES)
     assert evaluate(from_file, predictions) == evaluate(from_teacher, predictions)
-    with pytest.raises(ValueError, match='lacks 1 of 2 classes: dragon'):
-        evaluate(ZeroShotAccuracy(class_features=tmp_path / 'classes.npz', classes=['cup', 'dragon']), predictions)
+    with pytest.raises(ValueError, match=r'lack 1 of 2 names \(dragon\)'):
+        evaluate(ZeroShotAccuracy(class_embeddings=tmp_path / 'classes.npz', classes=['cup', 'dragon']), predictions)
 
 
 def test_zero_shot_builds_its_teacher_from_a_config(tmp_path):
     with pytest.raises(ValueError, match='neither'):
         ZeroShotAccuracy()
     with pytest.raises(ValueError, match='both'):
-        ZeroShotAccuracy(teacher=dict(type='OpenCLIPTeacher', model='toy-clip'), class_features='x.npz')
+        ZeroShotAccuracy(teacher=dict(type='OpenCLIPTeacher', model='toy-clip'), class_embeddings='x.npz')
     with pytest.raises(ValueError, match='classes'):
         evaluate(ZeroShotAccuracy(teacher=Names()), samples(4))
     unlabelled = BaseDataElement(uid='o9', embedding=torch.ones(8))
@@ -144,6 +143,25 @@ def test_zero_shot_with_a_teacher_from_a_config_equals_that_with_the_teacher():
         ZeroShotAccuracy(teacher=teacher, classes=CLASSES), predictions)
 
 
+def test_the_confusion_matrix_counts_every_labelled_object():
+    predictions = unlabelled(samples())
+    metric = ZeroShotAccuracy(teacher=Names(), classes=CLASSES)
+    found = evaluate(metric, predictions)
+    counts = np.zeros((6, 6), int)
+    for sample in predictions:
+        if sample.label >= 0:
+            counts[int(sample.label), int(sample.embedding[:6].argmax())] += 1
+    assert metric.confusion.counts.tolist() == counts.tolist()
+    assert metric.confusion.accuracies['key'] is None  # the class without objects
+    assert found['zero_shot/top1'] == pytest.approx(100 * np.trace(counts) / 27)
+
+
+@pytest.mark.parametrize('batch_size', [1, 13, 40])  # 40 = 3 * 13 + 1, a last batch of one
+def test_batches_do_not_matter(batch_size):
+    predictions, metrics = samples(), lambda: [ZeroShotAccuracy(teacher=Names(), classes=CLASSES), RetrievalRecall()]
+    assert evaluate(metrics(), predictions, batch_size) == evaluate(metrics(), predictions, 16)
+
+
 def test_zero_shot_leaves_out_k_above_the_number_of_classes():
     found = evaluate(ZeroShotAccuracy(teacher=Names(), classes=CLASSES[:5], topk=(1, 5, 6)), samples())
     assert found.keys() == {'zero_shot/top1', 'zero_shot/top5', 'zero_shot/mean_class_top1'}
@@ -190,7 +208,7 @@ def test_retrieval_keeps_only_the_views_that_take_part(views, expected):
     assert sum(tensors.values()) == 10 * expected and not batch_storages & set(tensors)
 
 
-@pytest.mark.parametrize('views', ['first', 'mean', 'each'])
+@pytest.mark.parametrize('views', ['first', 'mean', 'each', 'all'])
 def test_the_length_of_a_view_feature_does_not_matter(views):
     predictions = samples()
     expected = evaluate(RetrievalRecall(views=views), predictions)
@@ -199,8 +217,43 @@ def test_the_length_of_a_view_feature_does_not_matter(views):
     assert evaluate(RetrievalRecall(views=views), predictions) == expected
 
 
+def test_the_mean_average_precision_of_shared_captions_and_of_all_views_equals_a_loop():
+    predictions = samples()
+    for i, sample in enumerate(predictions):
+        sample.views = sample.views[:1 + i % 3].half().float()  # objects of one, two and three views
+    found = evaluate(RetrievalRecall(views='all'), predictions)
+    unit = lambda rows: (x := np.stack(rows).astype(np.float64)) / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    objects, text = unit([s.embedding for s in predictions]), unit([s.text for s in predictions])
+    views = unit([view for s in predictions for view in s.views])
+    captions = np.array([int(s.caption_id) for s in predictions])
+    owners = np.array([i for i, s in enumerate(predictions) for _ in s.views])
+    ways = {'text_to_3d': (text, objects, captions, captions), '3d_to_text': (objects, text, captions, captions),
+            'image_to_3d': (views, objects, owners, np.arange(40)),
+            '3d_to_image': (objects, views, np.arange(40), owners)}
+    for way, (queries, gallery, own, theirs) in ways.items():
+        firsts, precisions = [], []
+        for scores, right in zip((queries @ gallery.T).astype(np.float32), own[:, None] == theirs):
+            order = np.lexsort((right, -scores))  # negatives first among equals
+            places = 1 + np.flatnonzero(right[order])
+            firsts.append(places[0])
+            precisions.append(np.mean(np.arange(1, len(places) + 1) / places))
+        assert found[f'retrieval/{way}_mAP'] == pytest.approx(100 * np.mean(precisions)), way
+        assert found[f'retrieval/{way}_R@1'] == pytest.approx(100 * np.mean(np.array(firsts) == 1)), way
+
+
+def test_each_view_slot_is_retrieved_among_the_objects_that_have_it():
+    one, two = torch.eye(2)
+    predictions = [BaseDataElement(uid='a', embedding=one, views=torch.stack([one, two])),
+                   BaseDataElement(uid='b', embedding=two, views=two[None])]
+    found = evaluate(RetrievalRecall(views='each', topk=(1,)), predictions)
+    # Of three views, the second one of a looks like b. Alone in its slot, it is found by a.
+    assert found['retrieval/image_to_3d_R@1'] == pytest.approx(200 / 3)
+    assert found['retrieval/3d_to_image_R@1'] == 100
+
+
 def test_retrieval_reports_the_usual_recalls_of_what_all_objects_have():
-    ways, figures = ('text_to_3d', '3d_to_text', 'image_to_3d', '3d_to_image'), ('R@1', 'R@5', 'R@10', 'median_rank')
+    ways = 'text_to_3d', '3d_to_text', 'image_to_3d', '3d_to_image'
+    figures = 'R@1', 'R@5', 'R@10', 'mAP', 'median_rank'
     keys = lambda *ways: {f'retrieval/{way}_{figure}' for way in ways for figure in figures}  # noqa: E731
     predictions = samples()
     assert evaluate(RetrievalRecall(), predictions).keys() == keys(*ways)
@@ -209,7 +262,7 @@ def test_retrieval_reports_the_usual_recalls_of_what_all_objects_have():
     del predictions[4].views
     with pytest.raises(ValueError, match='some objects have text features and others have views'):
         evaluate(RetrievalRecall(), predictions)
-    with pytest.raises(ValueError, match="views='last', expected one of 'first', 'mean', 'each'"):
+    with pytest.raises(ValueError, match="views='last', expected one of 'first', 'mean', 'each', 'all'"):
         RetrievalRecall(views='last')
 
 
@@ -247,7 +300,7 @@ def test_retrieval_needs_something_to_retrieve_from():
 
 def collect(rank, size, path, predictions, meta):
     torch.distributed.init_process_group('gloo', init_method=f'file://{path}/rendezvous', rank=rank, world_size=size)
-    metrics = Evaluator([ZeroShotAccuracy(teacher=Names()), RetrievalRecall()])
+    metrics = Evaluator([ZeroShotAccuracy(teacher=Names()), RetrievalRecall(views='all')])
     metrics.dataset_meta = meta
     mine = [predictions[i % len(predictions)] for i in range(rank, -(-len(predictions) // size) * size, size)]
     for start in range(0, len(mine), 4):
@@ -261,22 +314,6 @@ def test_two_processes_give_what_one_gives(tmp_path):
     # Odd, so that the sampler repeats one object; the processes have unequal numbers of objects without a class.
     predictions, meta = unlabelled(samples(n=21), every=4), {'classes': CLASSES}
     torch.multiprocessing.spawn(collect, args=(2, str(tmp_path), predictions, meta), nprocs=2)
-    expected = evaluate([ZeroShotAccuracy(teacher=Names()), RetrievalRecall()], predictions, meta=meta)
+    expected = evaluate([ZeroShotAccuracy(teacher=Names()), RetrievalRecall(views='all')], predictions, meta=meta)
     for rank in range(2):
         assert torch.load(tmp_path / f'{rank}.pth') == expected
-
-
-@pytest.mark.parametrize('changes, message', [
-    (dict(features=np.eye(2, 4, dtype=np.float32) * np.nan), 'finite'), (dict(features=np.zeros((2, 4))), 'not zero'),
-    (dict(features=np.eye(3)), '2 classes with features'), (dict(classes=np.array([b'a', b'b'])), "'classes' is |S1"),
-    (dict(features=np.array('x')), "'features' is <U1 of 0 dimensions, expected floats of 2")])
-def test_damaged_class_features_are_refused_with_the_path(tmp_path, changes, message):
-    np.savez(tmp_path / 'c.npz', **{**dict(classes=np.array(['a', 'b']), features=np.eye(2, 4)), **changes})
-    with pytest.raises(ValueError, match=rf'c\.npz.*{message}'):
-        load_class_features(tmp_path / 'c.npz', ['a', 'b'])
-
-
-def test_class_features_that_are_no_archive_are_refused_with_the_path(tmp_path):
-    (tmp_path / 'c.npz').write_bytes(b'PK no archive')
-    with pytest.raises(ValueError, match=r'c\.npz: not an \.npz archive'):
-        load_class_features(tmp_path / 'c.npz', ['a'])

@@ -12,8 +12,8 @@ from mutations import damage
 from PIL import Image
 from safetensors.torch import save_file
 
-from clipgs_plugin.apis.inferencer import _read_image
 from clipgs_plugin.engine.launch import load_from_checked_file
+from clipgs_plugin.io.images import read_image
 from clipgs_plugin.models.checkpoints import read_checkpoint
 from clipgs_plugin.models.checkpoints.reading import read_metadata
 from clipgs_plugin.models.checkpoints.safe_load import check_finite
@@ -94,5 +94,5 @@ TARGETS = [
     Target('checkpoint-published', partial(published, legacy=False), read_weights, unsound_weights, (damage_pickle,)),
     Target('checkpoint-legacy', partial(published, legacy=True), read_weights, unsound_weights),
     Target('checkpoint-safetensors', tensors, read_weights, unsound_weights),
-    Target('query-image', picture, _read_image),
+    Target('query-image', picture, read_image),
 ]

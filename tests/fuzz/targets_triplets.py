@@ -10,7 +10,7 @@ from mutations import damage
 from targets_io import cloud
 
 from clipgs_plugin.apis import SearchIndex
-from clipgs_plugin.evaluation.zero_shot import load_class_features, save_class_features
+from clipgs_plugin.evaluation import ClassEmbeddings, ConfusionMatrix, EvaluationRecord
 from clipgs_plugin.triplets import FeatureWriter, ShardFeatures, ShardReader, ShardWriter, rebuild_index
 
 CLASSES = ['cup', 'owl']
@@ -42,9 +42,17 @@ def embeddings(folder: Path) -> Path:
 
 
 def classes(folder: Path) -> Path:
-    """Write features of classes."""
-    save_class_features(folder / 'classes.npz', CLASSES, torch.eye(2))
+    """Write embeddings of classes."""
+    ClassEmbeddings(CLASSES, torch.eye(2), 'toy-clip').save(folder / 'classes.npz')
     return folder / 'classes.npz'
+
+
+def metrics(folder: Path) -> Path:
+    """Write a record of an evaluation."""
+    confusion = ConfusionMatrix(tuple(CLASSES), torch.tensor([[3, 1], [0, 2]]))
+    EvaluationRecord('a_config', {'top1': 83.3}, 6, {'root': 'data'}, 0, 'a.pth', 'abc', {'zero_shot': confusion}
+                     ).save(folder / 'metrics.json')
+    return folder / 'metrics.json'
 
 
 def read_dataset(folder: Path) -> list:
@@ -117,6 +125,7 @@ TARGETS = [
     Target('dataset-scan', dataset, rebuild_index, kept=_all_but('shards/*')),
     Target('features', features, read_features, unsound_features, kept=_all_but('*.safetensors', 'teacher.json')),
     Target('embeddings', embeddings, SearchIndex.load, unsound_matches, (repacked,)),
-    Target('class-features', classes, lambda path: load_class_features(path, CLASSES),
-           lambda found: None if found.isfinite().all() else 'features that are not finite', (repacked,)),
+    Target('class-embeddings', classes, ClassEmbeddings.load,
+           lambda found: None if found.embeddings.isfinite().all() else 'features that are not finite', (repacked,)),
+    Target('metrics', metrics, EvaluationRecord.load),
 ]

@@ -1,4 +1,5 @@
 """The whole way of every shipped config: train, test, report, embed a file with the checkpoint."""
+import hashlib
 import json
 import math
 import multiprocessing as mp
@@ -18,6 +19,7 @@ from mmengine.visualization import Visualizer
 
 from clipgs_plugin import get_config, list_models, write_gaussians
 from clipgs_plugin.apis.configs import find_config
+from clipgs_plugin.evaluation import EvaluationRecord
 from clipgs_plugin.registry.catalogue import load_catalogue
 from clipgs_plugin.tools import cache_features, embed, make_toy_world, report
 from clipgs_plugin.tools import test as test_tool
@@ -74,6 +76,13 @@ def goes_the_whole_way(config, options, world, work_dir, capfd):
     assert test_tool.main([str(dumped), str(checkpoint), '--work-dir', str(work_dir / 'test'), '--json']) == 0
     metrics = json.loads(capfd.readouterr().out)
     assert metrics and all(map(math.isfinite, metrics.values()))
+    record = EvaluationRecord.load(work_dir / 'test' / 'metrics.json')
+    assert (record.metrics, record.num_objects, record.config, record.seed) == (metrics, 4, dumped.stem, 0)
+    assert record.checkpoint_sha256 == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert record.dataset['root'] == str(world / 'data') and record.dataset['split'] == 'test'
+    for confusion in record.classification.values():
+        hits = confusion.counts.trace() / confusion.counts.sum()
+        assert metrics['zero_shot/top1'] == pytest.approx(100 * float(hits))
 
     index = work_dir / 'embeddings.npz'
     assert embed.main([str(world / 'files'), '-o', str(index), '--model', str(dumped),
@@ -151,6 +160,11 @@ def test_a_config_of_labelled_splats_trains_tests_reports_and_embeds(tmp_path, c
     forget_runs()
     assert test_tool.main([str(dumped), str(checkpoint), '--work-dir', str(tmp_path / 'test'), '--json']) == 0
     metrics = json.loads(capfd.readouterr().out)
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'metrics.json').write_text('{"mine": 1}')
+    with pytest.raises(SystemExit) as exit_:
+        test_tool.main([str(dumped), str(checkpoint), '--work-dir', str(tmp_path / 'mine')])
+    assert exit_.value.code == 2 and (tmp_path / 'mine' / 'metrics.json').read_text() == '{"mine": 1}'
     assert embed.main([str(tmp_path / 'data' / 'test'), '-o', str(work_dir / 'embeddings.npz'), '--model', str(dumped),
                        '--checkpoint', str(checkpoint)]) == 0
     capfd.readouterr()

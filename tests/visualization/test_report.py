@@ -3,11 +3,10 @@ import io
 import re
 
 import numpy as np
-import torch
 from PIL import Image
 
-from clipgs_plugin.apis.report import confusion_counts, read_curves
-from clipgs_plugin.visualization.report import GalleryRow, Picture, RunReport, draw_gallery, render_html
+from clipgs_plugin.apis.report import read_curves
+from clipgs_plugin.visualization.report import GalleryRow, Picture, RunReport, Table, draw_gallery, render_html
 
 RED = np.zeros((8, 8, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
 
@@ -30,9 +29,9 @@ def test_the_gallery_frames_correct_results_in_green():
     assert gallery[12, 62].tolist() == [255, 0, 0]
 
 
-def test_theconfusion_counts_matrix_has_true_classes_in_rows():
-    counts = confusion_counts(torch.tensor([0, 0, 2]), torch.tensor([0, 1, 2]), 3)
-    assert counts.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+def test_tables_follow_with_their_notes():
+    page = render_html(RunReport('t', tables=[Table('By <class>', 'a & b', ('class', 'accuracy'), [('cup', '50.0')])]))
+    assert '<h2>By &lt;class&gt;</h2><p class="note">a &amp; b</p>' in page and '<td>50.0</td>' in page
 
 
 def test_curves_join_a_resumed_run_with_the_run_before(tmp_path):

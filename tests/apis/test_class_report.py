@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from clipgs_plugin.apis.class_report import class_tables, describe_record, difference_tables
+from clipgs_plugin.apis.report import collect_report
+from clipgs_plugin.evaluation import ConfusionMatrix, EvaluationRecord
+from clipgs_plugin.visualization.report import render_html
+
+CLASSES = 'cup', 'owl', 'key'
+
+
+def write(folder, counts, top1, root='data', classes=CLASSES, **metrics):
+    folder.mkdir()
+    EvaluationRecord('a_config', {'zero_shot/top1': top1, **metrics}, 8, {'root': root, 'split': 'test'}, 1,
+                     'run/best.pth', '0123456789abcdef', {'zero_shot': ConfusionMatrix(classes, torch.tensor(counts))}
+                     ).save(folder / 'metrics.json')
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return (write(tmp_path / 'a', [[3, 1, 0], [2, 0, 2], [0, 0, 0]], 37.5, mine=1.0),
+            write(tmp_path / 'b', [[4, 0, 0], [0, 3, 1], [0, 0, 0]], 87.5))
+
+
+def test_tables_of_classes_and_errors():
+    accuracy, errors = class_tables(ConfusionMatrix(CLASSES, torch.tensor([[3, 1, 0], [2, 0, 2], [0, 0, 0]])))
+    assert accuracy.rows == [['cup', '4', '75.0'], ['owl', '4', '0.0'], ['key', '0', '-']]
+    assert errors.rows == [['owl', 'cup', '2', '50.0'], ['owl', 'key', '2', '50.0'], ['cup', 'owl', '1', '25.0']]
+    assert len(class_tables(ConfusionMatrix(('cup',), torch.tensor([[3]])))) == 1
+
+
+def test_differences_have_the_largest_first(runs):
+    metrics, classes = difference_tables(*runs)
+    assert metrics.rows == [['zero_shot/top1', '37.5', '87.5', '-50.0']]
+    assert classes.rows == [['owl', '0.0', '75.0', '-75.0'], ['cup', '75.0', '100.0', '-25.0'], ['key', '-', '-', '-']]
+    assert metrics.columns == ('', 'a', 'b', 'difference') and 'different objects' not in metrics.note
+
+
+def test_runs_on_different_objects_are_marked(runs, tmp_path):
+    other = write(tmp_path / 'c', [[1, 0], [0, 1]], 100.0, root='elsewhere', classes=('owl', 'dog'))
+    metrics, classes = difference_tables(runs[0], other)
+    assert 'different objects' in metrics.note and [row[0] for row in classes.rows] == ['owl']
+
+
+def test_evaluations_without_a_common_metric_are_refused(runs, tmp_path):
+    (tmp_path / 'd').mkdir()
+    EvaluationRecord('x', {'else': 1.0}, 2).save(tmp_path / 'd' / 'metrics.json')
+    with pytest.raises(ValueError, match='no metric in common'):
+        difference_tables(runs[0], tmp_path / 'd')
+    with pytest.raises(FileNotFoundError, match=r'tools/test\.py writes it'):
+        difference_tables(runs[0], tmp_path)
+
+
+def test_a_folder_of_an_evaluation_is_reported_by_its_record(runs):
+    report = collect_report(runs[0], other=runs[1])
+    assert report.rows == [['zero_shot/top1', '37.5'], ['mine', '1.0']]
+    assert report.confusion.tolist() == [[3, 1, 0], [2, 0, 2], [0, 0, 0]]
+    page = render_html(report)
+    for text in ('best.pth (sha256 0123456789ab)', 'Differences by class', 'Accuracy by class', 'confusion matrix',
+                 'seed 1, on 8 objects (data, test).'):
+        assert text in page
+    assert describe_record(EvaluationRecord('x', {}, 2)) == (
+        'tools/test.py evaluated a model without weights of its own of x, seed None, on 2 objects.')
