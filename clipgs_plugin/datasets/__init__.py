@@ -2,9 +2,22 @@
 from clipgs_plugin.datasets import transforms
 from clipgs_plugin.datasets.base import GaussianDataset, item_rng
 from clipgs_plugin.datasets.collate import collate_gaussians
+from clipgs_plugin.datasets.episodes import Episode, FewShotEpisodes, load_episodes
+from clipgs_plugin.datasets.frozen_features import FrozenFeatures
 from clipgs_plugin.datasets.gaussian_folder import GaussianFolder
 from clipgs_plugin.datasets.samplers import EpochSampler
 from clipgs_plugin.datasets.triplet_dataset import TripletDataset
 
-__all__ = ['EpochSampler', 'GaussianDataset', 'GaussianFolder', 'TripletDataset', 'collate_gaussians', 'item_rng',
-           'transforms']
+__all__ = [
+           'Episode',
+           'EpochSampler',
+           'FewShotEpisodes',
+           'FrozenFeatures',
+           'GaussianDataset',
+           'GaussianFolder',
+           'TripletDataset',
+           'collate_gaussians',
+           'item_rng',
+           'load_episodes',
+           'transforms',
+]

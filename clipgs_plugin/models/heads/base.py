@@ -69,7 +69,7 @@ class FewShotHead(nn.Module, ABC):
 
     def checked(self, features: Tensor, labels: Tensor, class_embeddings: Tensor | None
                 ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the arguments of :meth:`fit` as float32 and int64, after a check of shapes and labels."""
+        """Return the arguments of :meth:`fit` as float32 or float64 and int64, after a check of shapes and labels."""
         name = type(self).__name__
         if features.ndim != 2 or labels.shape != features.shape[:1] or not len(labels):
             raise ValueError(f'{name}: features {tuple(features.shape)} and labels {tuple(labels.shape)} do not fit, '
@@ -85,7 +85,7 @@ class FewShotHead(nn.Module, ABC):
             raise ValueError(f'{name}: labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to '
                              f'{classes - 1}')
         text = None if class_embeddings is None else class_embeddings.float()
-        return features.float(), labels.long(), text
+        return features.to(torch.promote_types(features.dtype, torch.float32)), labels.long(), text
 
 
 def unit(rows: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clipgs_plugin.models.heads.base import unit
 from clipgs_plugin.models.heads.zero_shot_linear import ZeroShotLinear
 from clipgs_plugin.registry import MODELS
 
@@ -32,8 +31,7 @@ class CLAP(ZeroShotLinear):
     leak = ''
 
     def prepare(self, features: Tensor, labels: Tensor, class_embeddings: Tensor) -> None:
-        logits = self.logit_scale * unit(features) @ unit(class_embeddings).T
-        self.register_buffer('multipliers', class_multipliers(logits, labels))
+        self.register_buffer('multipliers', class_multipliers(self(features).detach(), labels))
 
     def penalty(self, start: Tensor) -> Tensor:
         return (self.multipliers * (self.weight - start).square().sum(-1)).mean()

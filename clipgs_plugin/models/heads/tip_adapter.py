@@ -44,7 +44,7 @@ class TipAdapter(FewShotHead):
     def training_states(self, features: Tensor, labels: Tensor, class_embeddings: Tensor) -> Iterator[None]:
         self.register_buffer('text', unit(class_embeddings))
         self.register_buffer('values', F.one_hot(labels, len(class_embeddings)).float())
-        self.keys = nn.Parameter(unit(features), requires_grad=False)
+        self.keys = nn.Parameter(unit(features.float()), requires_grad=False)
         yield
 
     def zero_shot_logits(self, features: Tensor) -> Tensor:
