@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin import get_config
     from clipgs_plugin.evaluation.few_shot import few_shot_score, setting_name
     from clipgs_plugin.registry import MODELS
-    cfg = get_config(options.config, options.cfg_options)
+    with redirect_stdout(sys.stderr):  # of what mmengine logs; standard output has the results alone
+        cfg = get_config(options.config, options.cfg_options)
     task = checked_task(cfg, options.config)
     work_dir = options.work_dir or Path('work_dirs', Path(options.config).stem)
     work_dir.mkdir(parents=True, exist_ok=True)
