@@ -5,19 +5,9 @@ from clipgs_plugin.datasets.collate import collate_gaussians
 from clipgs_plugin.datasets.episodes import Episode, FewShotEpisodes, load_episodes
 from clipgs_plugin.datasets.frozen_features import FrozenFeatures
 from clipgs_plugin.datasets.gaussian_folder import GaussianFolder
+from clipgs_plugin.datasets.published_folds import PublishedFold
 from clipgs_plugin.datasets.samplers import EpochSampler
 from clipgs_plugin.datasets.triplet_dataset import TripletDataset
 
-__all__ = [
-           'Episode',
-           'EpochSampler',
-           'FewShotEpisodes',
-           'FrozenFeatures',
-           'GaussianDataset',
-           'GaussianFolder',
-           'TripletDataset',
-           'collate_gaussians',
-           'item_rng',
-           'load_episodes',
-           'transforms',
-]
+__all__ = ['EpochSampler', 'Episode', 'FewShotEpisodes', 'FrozenFeatures', 'GaussianDataset', 'GaussianFolder',
+           'PublishedFold', 'TripletDataset', 'collate_gaussians', 'item_rng', 'load_episodes', 'transforms']

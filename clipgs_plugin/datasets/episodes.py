@@ -17,7 +17,7 @@ from clipgs_plugin.registry import DATASETS
 
 FORMAT = 1
 _FOLD = {'classes': [str], 'support': [[str]], 'query': [[str]]}
-_SCHEMA = {'format': int, 'ways': int, 'shots': int, 'queries': int, 'seed': int, 'folds': [_FOLD]}
+_SCHEMA = {'format': int, 'one_set': bool, 'ways': int, 'shots': int, 'queries': int, 'seed': int, 'folds': [_FOLD]}
 
 
 class Labelled(Protocol):
@@ -75,22 +75,18 @@ class FewShotEpisodes:
         for name, value in dict(ways=ways, shots=shots, queries=queries, trials=trials).items():
             if value is not None and value < 1:
                 raise ValueError(f'{name}={value}: expected at least 1')
+        if query is support:
+            raise ValueError('support and query are the same objects; give two splits, or leave query out to draw both '
+                             'from one set, disjoint')
         self.ways, self.shots, self.queries, self.trials, self.seed = ways, shots, queries, trials, seed
         self.disjoint_sets = query is not None
         self._support = _by_class(support)
         self._query = self._support if query is None else _by_class(query)
-        self._check_uids(support, query)
         self.classes = [name for name in support.classes if query is None or name in set(query.classes)]
         if len(self.classes) < max(ways or 0, 2):
             raise ValueError(f'{len(self.classes)} classes are in support and query, expected at least '
                              f'{max(ways or 0, 2)}' + (f' for ways={ways}; choose fewer' if ways else ''))
         self._check_counts()
-
-    def _check_uids(self, support: Labelled, query: Labelled | None) -> None:
-        shared = set() if query is None else set(support.uids) & set(query.uids)
-        if shared:
-            raise ValueError(f'{len(shared)} objects, such as {min(shared)!r}, are in support and query; give two '
-                             'splits, or one set that both are drawn from')
 
     def _check_counts(self) -> None:
         wanted = self.queries or 1
@@ -130,8 +126,8 @@ class FewShotEpisodes:
     def save(self, path: str | PathLike) -> None:
         """Write the tasks as JSON."""
         write_whole(Path(path), [json.dumps(dict(
-            format=FORMAT, ways=self.ways or 0, shots=self.shots, queries=self.queries or 0, seed=self.seed,
-            folds=[asdict(episode) for episode in self]), indent=1).encode()])
+            format=FORMAT, one_set=not self.disjoint_sets, ways=self.ways or 0, shots=self.shots,
+            queries=self.queries or 0, seed=self.seed, folds=[asdict(episode) for episode in self]), indent=1).encode()])
 
 
 def load_episodes(path: str | PathLike) -> list[Episode]:
@@ -149,8 +145,10 @@ def load_episodes(path: str | PathLike) -> list[Episode]:
         raise ValueError(f'{path}: folds of format {content["format"]}, expected {FORMAT}; write them again')
     episodes = []
     for number, fold in enumerate(content['folds']):
-        uids = [uid for part in ('support', 'query') for group in fold[part] for uid in group]
-        if not len(fold['classes']) == len(fold['support']) == len(fold['query']) or len(set(uids)) < len(uids):
+        support, query = ([uid for group in fold[part] for uid in group] for part in ('support', 'query'))
+        parts = [support + query] if content['one_set'] else [support, query]  # two sets may use the same uids
+        if not len(fold['classes']) == len(fold['support']) == len(fold['query']) or any(
+                len(set(uids)) < len(uids) for uids in parts):
             raise ValueError(f'{path}: fold {number} repeats an object, or has not one list of support and of query a '
                              'class; write the folds again')
         episodes.append(Episode(tuple(fold['classes']), tuple(map(tuple, fold['support'])),

@@ -98,6 +98,8 @@ def few_shot_score(
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f'protocol={protocol!r}: expected one of {PROTOCOLS}')
+    if query is not None:
+        check_disjoint(support, query)
     fixed, best = [], []
     for episode in episodes:
         features, labels, queries, expected = episode_tensors(episode, support, support if query is None else query)
@@ -113,6 +115,22 @@ def few_shot_score(
                 found = max(found, head.best_score(features, labels, text, queries, score))
             best.append(found)
     return FewShotScore(tuple(fixed), tuple(best), head.leak)
+
+
+def check_disjoint(support: FrozenFeatures, query: FrozenFeatures) -> None:
+    """Check that no object is in both sets; folders may use one uid for two objects, so features are compared too.
+
+    Raises:
+        ValueError: An object is in both sets.
+    """
+    rows = {uid: i for i, uid in enumerate(support.uids)}
+    shared = [(rows[uid], i) for i, uid in enumerate(query.uids) if uid in rows]
+    if shared:
+        first, second = (torch.tensor(column) for column in zip(*shared))
+        same = (support.embeddings[first] == query.embeddings[second]).all(1)
+        if same.any():
+            raise ValueError(f'{int(same.sum())} objects, such as {support.uids[int(first[same][0])]!r}, are in '
+                             'support and query; give two splits, or one set that both are drawn from')
 
 
 @METRICS.register_module()

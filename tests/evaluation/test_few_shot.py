@@ -70,6 +70,8 @@ def test_the_published_protocol_names_what_it_chooses_on_the_test_set():
 
 def test_folds_of_other_objects_are_refused():
     episodes = list(FewShotEpisodes(TRAIN, TEST, ways=4, shots=2, queries=2))
+    with pytest.raises(ValueError, match="48 objects, such as 'test0', are in support and query"):
+        few_shot_score(PrototypeHead(), episodes, TEST, clusters(12, 'test', 3))
     with pytest.raises(ValueError, match=r"object 'train\d+' of the folds is not among the 48 features"):
         few_shot_score(PrototypeHead(), episodes, TEST, TRAIN)
 
