@@ -9,5 +9,5 @@ from clipgs_plugin.datasets.published_folds import PublishedFold
 from clipgs_plugin.datasets.samplers import EpochSampler
 from clipgs_plugin.datasets.triplet_dataset import TripletDataset
 
-__all__ = ['EpochSampler', 'Episode', 'FewShotEpisodes', 'FrozenFeatures', 'GaussianDataset', 'GaussianFolder',
+__all__ = ['Episode', 'EpochSampler', 'FewShotEpisodes', 'FrozenFeatures', 'GaussianDataset', 'GaussianFolder',
            'PublishedFold', 'TripletDataset', 'collate_gaussians', 'item_rng', 'load_episodes', 'transforms']

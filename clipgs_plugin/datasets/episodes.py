@@ -125,9 +125,9 @@ class FewShotEpisodes:
 
     def save(self, path: str | PathLike) -> None:
         """Write the tasks as JSON."""
-        write_whole(Path(path), [json.dumps(dict(
-            format=FORMAT, one_set=not self.disjoint_sets, ways=self.ways or 0, shots=self.shots,
-            queries=self.queries or 0, seed=self.seed, folds=[asdict(episode) for episode in self]), indent=1).encode()])
+        content = dict(format=FORMAT, one_set=not self.disjoint_sets, ways=self.ways or 0, shots=self.shots,
+                       queries=self.queries or 0, seed=self.seed, folds=[asdict(episode) for episode in self])
+        write_whole(Path(path), [json.dumps(content, indent=1).encode()])
 
 
 def load_episodes(path: str | PathLike) -> list[Episode]:
