@@ -2,10 +2,14 @@
 from clipgs_plugin.datasets import public, transforms
 from clipgs_plugin.datasets.base import GaussianDataset, item_rng
 from clipgs_plugin.datasets.collate import collate_gaussians
+from clipgs_plugin.datasets.episodes import Episode, FewShotEpisodes, load_episodes
+from clipgs_plugin.datasets.frozen_features import FrozenFeatures
 from clipgs_plugin.datasets.gaussian_folder import GaussianFolder
 from clipgs_plugin.datasets.modelnet import ModelNetGaussians
+from clipgs_plugin.datasets.published_folds import PublishedFold
 from clipgs_plugin.datasets.samplers import EpochSampler
 from clipgs_plugin.datasets.triplet_dataset import TripletDataset
 
-__all__ = ['EpochSampler', 'GaussianDataset', 'GaussianFolder', 'ModelNetGaussians', 'TripletDataset',
-           'collate_gaussians', 'item_rng', 'public', 'transforms']
+__all__ = ['Episode', 'EpochSampler', 'FewShotEpisodes', 'FrozenFeatures', 'GaussianDataset', 'GaussianFolder',
+           'ModelNetGaussians', 'PublishedFold', 'TripletDataset', 'collate_gaussians', 'item_rng', 'load_episodes',
+           'public', 'transforms']

@@ -1,8 +1,9 @@
-"""Metrics: zero-shot and supervised classification and retrieval, as mmengine metrics and as pure functions."""
+"""Metrics: classification (zero-shot, supervised, few-shot) and retrieval, as mmengine metrics and pure functions."""
 from clipgs_plugin.datasets.prompts import TEMPLATES, load_templates
 from clipgs_plugin.evaluation.class_file import ClassEmbeddings
 from clipgs_plugin.evaluation.classification import ClassificationAccuracy
 from clipgs_plugin.evaluation.confusion import ConfusionMatrix
+from clipgs_plugin.evaluation.few_shot import FewShotAccuracy, FewShotScore, few_shot_score
 from clipgs_plugin.evaluation.functional import (
     confusion_matrix,
     cosines,
@@ -19,8 +20,8 @@ from clipgs_plugin.evaluation.retrieval import RetrievalRecall
 from clipgs_plugin.evaluation.zero_shot import ZeroShotAccuracy
 
 __all__ = [
-    'TEMPLATES', 'ClassEmbeddings', 'ClassificationAccuracy', 'ConfusionMatrix', 'EvaluationRecord', 'Ranking',
-    'RetrievalRecall', 'ZeroShotAccuracy', 'class_embeddings', 'confusion_matrix', 'cosines', 'load_templates',
-    'per_class_accuracy', 'rank_gallery', 'rank_scores', 'ranks', 'recall_at_k', 'retrieval_ranks',
-    'teacher_zero_shot', 'topk_accuracy',
+    'TEMPLATES', 'ClassEmbeddings', 'ClassificationAccuracy', 'ConfusionMatrix', 'EvaluationRecord', 'FewShotAccuracy',
+    'FewShotScore', 'Ranking', 'RetrievalRecall', 'ZeroShotAccuracy', 'class_embeddings', 'confusion_matrix',
+    'cosines', 'few_shot_score', 'load_templates', 'per_class_accuracy', 'rank_gallery', 'rank_scores', 'ranks',
+    'recall_at_k', 'retrieval_ranks', 'teacher_zero_shot', 'topk_accuracy',
 ]

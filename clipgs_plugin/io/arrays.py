@@ -20,7 +20,7 @@ from numpy import ndarray
 # Raised by numpy and zipfile for damaged files; SystemError by the parser of headers.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, NotImplementedError, RuntimeError,
             ValueError, TypeError, OSError, SyntaxError, tokenize.TokenError, SystemError, MemoryError, OverflowError)
-_KINDS = dict(f='floats', U='text')
+_KINDS = dict(f='floats', i='integers', U='text')
 _INFLATION, _FREE = 100, 1 << 26  # arrays may take this many times the bytes of their archive, plus this many bytes
 
 
@@ -100,7 +100,8 @@ def read_npz_of(path: Path, expected: Mapping[str, tuple[str, int]]) -> dict[str
 
     Args:
         path: The archive.
-        expected: Kind of dtype, ``'f'`` for floats and ``'U'`` for text, and number of dimensions by name.
+        expected: Kind of dtype and number of dimensions by name; ``'f'`` for floats, ``'i'`` for integers, ``'U'`` for
+            text.
 
     Raises:
         ValueError: The archive is damaged, or an array is absent or of another type.

@@ -1,0 +1,116 @@
+"""The few-shot folds of ModelNet40 that Point-BERT published."""
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy import ndarray
+
+from clipgs_plugin.datasets.base import GaussianDataset
+from clipgs_plugin.io.files import refuse_damage
+from clipgs_plugin.registry import DATASETS
+from clipgs_plugin.structures.discs import surface_discs
+
+GREY = 0.4  # colour of point clouds without one
+_ALLOWED = {(f'numpy.{core}.{module}', name) for core in ('core', '_core')
+            for module, names in (('multiarray', ('_reconstruct', 'scalar')), ('numeric', ('_frombuffer',)))
+            for name in names} | {('numpy', 'ndarray'), ('numpy', 'dtype'), ('_codecs', 'encode')}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickler that knows numpy's arrays and numbers, and refuses any other global by name."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in _ALLOWED:
+            raise ValueError(f'it names {module}.{name}, which could run code')
+        if module.startswith('numpy.core') and not np.__version__.startswith('1.'):
+            module = module.replace('numpy.core', 'numpy._core')
+        elif module.startswith('numpy._core') and np.__version__.startswith('1.'):
+            module = module.replace('numpy._core', 'numpy.core')
+        return super().find_class(module, name)
+
+
+def load_arrays(file: BinaryIO) -> object:
+    """Unpickle plain data and numpy arrays; any other global is refused.
+
+    Raises:
+        ValueError: The pickle names another global, or is damaged.
+    """
+    try:
+        return _ArraysOnly(file).load()
+    except pickle.UnpicklingError as error:
+        raise ValueError(f'not a whole pickle: {error}') from error
+
+
+def fold_file(root: str | Path, ways: int, shots: int, fold: int) -> Path:
+    """Find the file of a fold, in ``5way10shot/`` (Point-BERT's documentation) or ``5way_10shot/`` (its code).
+
+    Raises:
+        FileNotFoundError: Neither is there.
+    """
+    places = [Path(root) / f'{ways}way{mark}{shots}shot' / f'{fold}.pkl' for mark in ('', '_')]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f'fold {places[0]} does not exist, nor does {places[1]}; download the folds of '
+                                'Point-BERT (ModelNetFewshot) and name their folder')
+    return found
+
+
+@DATASETS.register_module()
+class PublishedFold(GaussianDataset):
+    """One part of a published few-shot fold, as Gaussians: each point with a normal is a thin grey disc.
+
+    A file is a pickle of ``{'train': [(points (8192, 6), label, class), ...], 'test': ...}``, with 20 test objects a
+    class. Only arrays and plain data are unpickled. Labels are those of the task, 0 to ways - 1; classes are named by
+    ``class_names``, or by their numbers.
+
+    Args:
+        root: Folder of the folds, ``ModelNetFewshot``.
+        ways: Number of classes.
+        shots: Number of support objects a class.
+        fold: Number of the fold, 0 to 9.
+        part: ``'train'`` or ``'test'``.
+        class_names: Names of the 40 classes in their order.
+        pipeline, seed, test_mode: See :class:`GaussianDataset`.
+
+    Raises:
+        FileNotFoundError: There is no such fold.
+        ValueError: The file is damaged, of another layout, or could run code.
+    """
+
+    def __init__(self, root: str | Path, ways: int, shots: int, fold: int, part: str,
+                 class_names: Sequence[str] | None = None, pipeline: Sequence[dict | Callable] = (), seed: int = 0,
+                 test_mode: bool = True) -> None:
+        super().__init__(pipeline, seed, test_mode)
+        if part not in ('train', 'test'):
+            raise ValueError(f"part={part!r}: expected 'train' or 'test'")
+        self.path, self.part = fold_file(root, ways, shots, fold), part
+        with refuse_damage(self.path, 'few-shot fold'), self.path.open('rb') as file:
+            self._items = [_item(entry) for entry in load_arrays(file)[part]]
+        originals = dict((label, original) for _, label, original in self._items)
+        if sorted(originals) != list(range(ways)):
+            raise ValueError(f'{self.path}: {part} has labels {sorted(originals)}, expected 0 to {ways - 1}')
+        self.classes = [str(originals[label]) if class_names is None else class_names[originals[label]]
+                        for label in range(ways)]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def load(self, index: int, rng: np.random.Generator) -> dict:
+        points, label, _ = self._items[index]
+        normals = points[:, 3:] / np.maximum(np.linalg.norm(points[:, 3:], axis=1, keepdims=True), 1e-9)
+        cloud = surface_discs(points[:, :3], normals, np.full((len(points), 3), GREY))
+        return dict(uid=f'{self.path.stem}/{self.part}/{index:04d}', gaussians=cloud, label=label,
+                    category=self.classes[label])
+
+
+def _item(entry: tuple) -> tuple[ndarray, int, int]:
+    """Check an entry of a fold: points with normals, label of the task, number of the class."""
+    points, label, original = entry
+    points = np.asarray(points, np.float32)
+    if points.ndim != 2 or points.shape[1] != 6 or not np.isfinite(points).all():
+        raise ValueError(f'points of shape {points.shape}, expected (N, 6) finite numbers')
+    return points, int(label), int(original)

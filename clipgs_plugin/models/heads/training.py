@@ -1,0 +1,50 @@
+"""Training of the parameters of a head."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def train_epochs(
+    parameters: list[nn.Parameter],
+    loss: Callable[[Tensor], Tensor],  # rows (b,) int64 -> scalar
+    num_rows: int,
+    optimizer: Mapping,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    warmup_lr: float | None = None,
+) -> Iterator[None]:
+    """Minimise a loss over rows in random order with a cosine schedule from the learning rate to 0, step by step.
+
+    Args:
+        parameters: Parameters to train.
+        loss: Function of the indices of a batch.
+        num_rows: Number of rows.
+        optimizer: ``type``, the name of a class in ``torch.optim``, and its arguments.
+        epochs: Number of passes over the rows.
+        batch_size: Number of rows of a step.
+        seed: Random seed of the order.
+        warmup_lr: Learning rate of the first epoch; None starts with the schedule.
+
+    Yields:
+        None, after each epoch.
+    """
+    settings = dict(optimizer)
+    solver = getattr(torch.optim, settings.pop('type'))(parameters, **settings)
+    generator = torch.Generator().manual_seed(seed)
+    steps = math.ceil(num_rows / batch_size)
+    for epoch in range(epochs):
+        order = torch.randperm(num_rows, generator=generator)
+        for step, rows in enumerate(order.split(batch_size)):
+            progress = (epoch * steps + step) / (epochs * steps)
+            rate = settings['lr'] / 2 * (1 + math.cos(math.pi * progress))
+            solver.param_groups[0]['lr'] = warmup_lr if epoch == 0 and warmup_lr is not None else rate
+            with torch.enable_grad():
+                solver.zero_grad()
+                loss(rows).backward()
+            solver.step()
+        yield

@@ -1,0 +1,139 @@
+"""The few-shot program, as a user calls it: from objects by a model, and from files of features."""
+import json
+import statistics
+
+import pytest
+import torch
+
+from clipgs_plugin import get_config, write_gaussians
+from clipgs_plugin.apis import frozen
+from clipgs_plugin.datasets import FrozenFeatures, load_episodes
+from clipgs_plugin.evaluation import ClassEmbeddings
+from clipgs_plugin.tools import few_shot
+from clipgs_plugin.toy_world.specs import object_specs
+from clipgs_plugin.toy_world.world import make_object
+
+NAMES = ['bench', 'car', 'mug']
+SETTINGS = "settings=[dict(ways=2, shots=1), dict(ways=None, shots=2)], queries=2, trials=2)"
+
+
+@pytest.fixture(scope='module')
+def toys(tmp_path_factory):
+    """Labelled splat files, three of each class in train and two in test."""
+    folder = tmp_path_factory.mktemp('toys')
+    for split, count in (('train', 3), ('test', 2)):
+        specs = object_specs(360, split=split)
+        for name in NAMES:
+            (folder / split / name).mkdir(parents=True)
+            for i, spec in enumerate([spec for spec in specs if spec.category == name][:count]):
+                write_gaussians(make_object(spec, 256).gaussians, folder / split / name / f'{i}.ply')
+    return folder
+
+
+@pytest.fixture
+def config(toys, tmp_path):
+    path = tmp_path / 'mine.py'
+    datasets = ', '.join(f"{part}=dict(_delete_=True, type='clipgs_plugin.GaussianFolder', root={str(toys / split)!r})"
+                         for part, split in (('support', 'train'), ('query', 'test')))
+    path.write_text("_base_ = 'clipgs_plugin::fewshot/clipgs_pointbert-nano_15e_toy-world-few-shot.py'\n"
+                    'few = dict(epochs=5)\n'
+                    "heads = {'ZS-LP': few, 'CLAP': few, 'Tip-Adapter-F': few, 'CLIP-Adapter': few}\n"
+                    f'few_shot = dict({datasets}, heads=heads, {SETTINGS}')
+    return path
+
+
+def run(capsys, *arguments):
+    assert few_shot.main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_table_comes_from_objects_and_is_resumed_from_their_features(config, tmp_path, capsys, monkeypatch):
+    work_dir = tmp_path / 'work'
+    text = run(capsys, config, 'clipgs_toy', '--work-dir', work_dir)
+    lines = text.splitlines()
+    assert lines[0] == '| head | 2way1shot | all2shot |' and len(lines) == 10
+    assert {path.name for path in work_dir.iterdir()} == {'support.npz', 'query.npz', 'folds'}
+    support = FrozenFeatures.load(work_dir / 'support.npz')
+    assert list(support.classes) == NAMES and len(support) == 9 and support.uids[0] == 'bench/0.ply'
+
+    # Neither objects nor features are computed again, and the folds can be read.
+    monkeypatch.setattr(frozen, 'DataLoader', lambda *_, **__: pytest.fail('features were computed again'))
+    again = run(capsys, config, 'clipgs_toy', '--work-dir', work_dir, '--folds', work_dir / 'folds')
+    assert again == text
+    found = json.loads(run(capsys, config, 'clipgs_toy', '--work-dir', work_dir, '--json', '--only', 'prototype'))
+    score = found['prototype']['2way1shot']
+    assert list(found) == ['prototype'] and len(score['accuracies']) == 2
+    assert score['mean'] == pytest.approx(statistics.mean(score['accuracies']))
+    row = next(line for line in lines if line.startswith('| prototype |'))
+    assert f'{score["mean"]:.1f} ± {score["std"]:.1f}' in row
+    assert score['mean'] == pytest.approx(accuracy_by_hand(work_dir, '2way1shot'))
+
+
+def accuracy_by_hand(work_dir, setting):
+    """One shot: the nearest support object decides."""
+    support, query = (FrozenFeatures.load(work_dir / f'{part}.npz') for part in ('support', 'query'))
+    hits = []
+    for episode in load_episodes(work_dir / 'folds' / f'{setting}.json'):
+        shots = [support.embeddings[support.uids.index(group[0])] for group in episode.support]
+        hits += [int((torch.stack(shots) @ query.embeddings[query.uids.index(uid)]).argmax()) == label
+                 for label, group in enumerate(episode.query) for uid in group]
+    return 100 * statistics.mean(hits)
+
+
+def test_the_fingerprint_follows_weights_data_and_pipeline(config, toys):
+    clipgs = few_shot.load_model(get_config(config), few_shot.parse([str(config), 'clipgs_toy']))
+    datasets = get_config(config).few_shot
+    train = datasets.support.to_dict()
+    first = frozen.fingerprint(clipgs, train)
+    assert first == frozen.fingerprint(clipgs, train) != frozen.fingerprint(clipgs, datasets.query.to_dict())
+    pipeline = clipgs.model.cfg.test_dataloader.dataset.pipeline
+    pipeline[0]['sh_degree'] = 1
+    second = frozen.fingerprint(clipgs, train)
+    with torch.no_grad():
+        next(clipgs.model.parameters()).view(-1)[0] += 1e-3
+    third = frozen.fingerprint(clipgs, train)
+    file = toys / 'train' / 'mug' / '0.ply'
+    file.touch()
+    assert len({first, second, third, frozen.fingerprint(clipgs, train)}) == 4
+
+
+@pytest.fixture
+def features(tmp_path):
+    """A config of features in files, which needs no model."""
+    g = torch.Generator().manual_seed(0)
+    centers = torch.randn(3, 8, generator=g)
+    for part, count in (('support', 6), ('query', 4)):
+        labels = torch.arange(3).repeat_interleave(count)
+        FrozenFeatures(centers[labels] + torch.randn(len(labels), 8, generator=g), labels,
+                       [f'{part}{i}' for i in range(len(labels))], NAMES).save(tmp_path / f'{part}.npz')
+    ClassEmbeddings(NAMES, torch.randn(3, 8, generator=g)).save(tmp_path / 'text.npz')
+    path = tmp_path / 'features.py'
+    files = ', '.join(f'{key}={str(tmp_path / file)!r}' for key, file in (
+        ('support', 'support.npz'), ('query', 'query.npz'), ('class_embeddings', 'text.npz')))
+    path.write_text(f"few_shot = dict({files}, seed=0, templates='plain', protocol='fixed',\n"
+                    "heads={'mean': dict(type='PrototypeHead'), 'ZS-LP': dict(type='ZeroShotLinear', epochs=20)},\n"
+                    + SETTINGS)
+    return path
+
+
+def test_files_of_features_need_no_checkpoint_and_the_published_protocol_names_its_leak(features, tmp_path, capsys):
+    text = run(capsys, features, '--work-dir', tmp_path / 'work', '--protocol', 'published')
+    names = [line.split('|')[1].strip() for line in text.splitlines() if line.startswith('|')]
+    assert names == ['head', '---', 'mean', 'ZS-LP', 'ZS-LP, published protocol']
+    assert text.splitlines()[-1] == ('The published protocol chooses on the test queries, so its numbers are '
+                                     'optimistic. ZS-LP: the epoch.')
+    found = json.loads(run(capsys, features, '--work-dir', tmp_path / 'work', '--protocol', 'published', '--json'))
+    score = found['ZS-LP']['all2shot']
+    assert score['published']['leak'] == 'the epoch' and score['published']['mean'] >= score['mean']
+
+
+def test_wrong_use_is_named(features, config, tmp_path):
+    work_dir = ['--work-dir', str(tmp_path / 'work')]
+    with pytest.raises(ValueError, match='--only best: expected some of'):
+        few_shot.main([str(features), '--only', 'best', *work_dir])
+    with pytest.raises(ValueError, match='names objects to embed; add a checkpoint or the name of a model'):
+        few_shot.main([str(config), *work_dir])
+    with pytest.raises(ValueError, match=r'lacks few_shot\.support, few_shot\.settings, few_shot\.heads'):
+        few_shot.main(['clipgs_pointbert-nano_15e_toy-world', *work_dir])
+    with pytest.raises(ValueError, match="class 'bench' has 6 objects to learn from, expected at least 30"):
+        few_shot.main([str(features), '--cfg-options', 'few_shot.settings.0.shots=30', *work_dir])

@@ -1,0 +1,174 @@
+"""Classify objects from a few examples by heads on frozen features."""
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipgs_plugin.tools._program import parser, progress_bar, run, usable_device
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from clipgs_plugin import CLIPGSInferencer
+    from clipgs_plugin.datasets import Episode, FrozenFeatures
+    from clipgs_plugin.evaluation import ClassEmbeddings, FewShotScore
+
+WORLD = ('python tools/make_toy_world.py work_dirs/few_shot_world --num-train 1200 --num-val 0 --num-test 1200')
+EXAMPLE = 'python tools/few_shot.py clipgs_pointbert-nano_15e_toy-world-few-shot clipgs_toy'
+
+
+def parse(argv: list[str] | None):
+    from mmengine.config import DictAction
+    args = parser(__doc__, WORLD, EXAMPLE)
+    args.add_argument('config', help='path of a config with few_shot=dict(...), or name of a shipped one')
+    args.add_argument('checkpoint', nargs='?',
+                      help='weights of the config, or a model of tools/list_models.py; files of features need none')
+    args.add_argument('--work-dir', type=Path, help='folder of features and folds (./work_dirs/NAME of the config)')
+    args.add_argument('--folds', type=Path, help='folder of folds that an earlier run wrote, in place of new ones')
+    args.add_argument('--protocol', choices=['fixed', 'published'],
+                      help='published adds the best result over what the literature chooses on the test set')
+    args.add_argument('--only', nargs='+', default=[], metavar='HEAD', help='heads of the config to run')
+    args.add_argument('--workers', type=int, default=0, help='processes that load objects (%(default)s)')
+    args.add_argument('--device', default='cpu', help='device that embeds the objects (%(default)s)')
+    args.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                      help='settings that override the config, for example few_shot.trials=3')
+    args.add_argument('--json', action='store_true', help='print the results as one JSON object')
+    return args.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse(argv)
+    from clipgs_plugin import get_config
+    from clipgs_plugin.evaluation.few_shot import few_shot_score, setting_name
+    from clipgs_plugin.registry import MODELS
+    with redirect_stdout(sys.stderr):  # of what mmengine logs; standard output has the results alone
+        cfg = get_config(options.config, options.cfg_options)
+    task = checked_task(cfg, options.config)
+    work_dir = options.work_dir or Path('work_dirs', Path(options.config).stem)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    heads = {name: MODELS.build(dict(head)) for name, head in chosen_heads(task.heads, options.only).items()}
+    protocol = options.protocol or task.protocol
+
+    support, query, text = features_and_text(cfg, options, work_dir, any(head.needs_text for head in heads.values()))
+    settings = {setting_name(**setting): load_or_draw(task, setting, support, query, options.folds, work_dir)
+                for setting in task.settings}
+    print(f'{len(heads)} heads on {support}' + (f' and {query}' if query else ''), file=sys.stderr)
+    scores: dict[str, dict[str, FewShotScore]] = {name: {} for name in heads}
+    with progress_bar() as bar:
+        jobs = [(name, setting) for setting in settings for name in heads]
+        for name, setting in bar.track(jobs, description='heads'):
+            scores[name][setting] = few_shot_score(heads[name], settings[setting], support, query, text, protocol)
+    if options.json:
+        print(json.dumps({name: {setting: score.to_dict() for setting, score in row.items()}
+                          for name, row in scores.items()}))
+    else:
+        print(table(scores, list(settings), protocol))
+    print(f'Features and folds are in {work_dir}', file=sys.stderr)
+    return 0
+
+
+def checked_task(cfg: Config, name: str):
+    """Return the few-shot part of a config."""
+    task = cfg.get('few_shot')
+    missing = [key for key in ('support', 'settings', 'heads') if not (task or {}).get(key)]
+    if missing:
+        raise ValueError(f'config {name} lacks {", ".join(f"few_shot.{key}" for key in missing)}; name the data, the '
+                         'ways and shots, and the heads, as in configs/fewshot')
+    return task
+
+
+def chosen_heads(heads: dict, only: list[str]) -> dict:
+    """Return the heads that ``--only`` names, or all."""
+    unknown = [name for name in only if name not in heads]
+    if unknown:
+        raise ValueError(f'--only {" ".join(unknown)}: expected some of {", ".join(map(repr, heads))}')
+    return {name: head for name, head in heads.items() if not only or name in only}
+
+
+def features_and_text(cfg: Config, options, work_dir: Path, needs_text: bool,
+                      ) -> tuple[FrozenFeatures, FrozenFeatures | None, ClassEmbeddings | None]:
+    """Return the features to learn from, those to classify (None for the same), and the class embeddings."""
+    from clipgs_plugin.apis.frozen import frozen_features
+    from clipgs_plugin.datasets import FrozenFeatures
+    from clipgs_plugin.evaluation import ClassEmbeddings
+    task = cfg.few_shot
+    datasets = {part: task[part] for part in ('support', 'query') if task.get(part)}
+    clipgs = None
+    if not all(isinstance(dataset, str) for dataset in datasets.values()) or (
+            needs_text and task.get('class_embeddings') is None):
+        clipgs = load_model(cfg, options)
+    found = {}
+    with progress_bar() as bar:
+        for part, dataset in datasets.items():
+            if isinstance(dataset, str):
+                found[part] = FrozenFeatures.load(dataset)
+                continue
+            found[part] = frozen_features(clipgs, dataset.to_dict(), work_dir / f'{part}.npz', workers=options.workers,
+                                          track=lambda batches, part=part: bar.track(batches, description=part))
+    support = found['support']
+    text = None
+    if task.get('class_embeddings') is not None:
+        text = ClassEmbeddings.load(task.class_embeddings)
+    elif needs_text:
+        text = clipgs.classes(support.classes, task.templates)
+    return support, found.get('query'), text
+
+
+def load_model(cfg: Config, options) -> CLIPGSInferencer:
+    """Load the weights of the config, or a model by its name."""
+    import warnings
+
+    from clipgs_plugin import CLIPGSInferencer
+    from clipgs_plugin.apis.model_list import has_weights
+    if options.checkpoint is None:
+        raise ValueError(f'config {options.config} names objects to embed; add a checkpoint or the name of a model')
+    device = usable_device(options.device)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of models that know few objects, which the table shows
+        if has_weights(options.checkpoint):
+            return CLIPGSInferencer(options.checkpoint, device=device)
+        return CLIPGSInferencer(cfg, options.checkpoint, device)
+
+
+def load_or_draw(task, setting: dict, support: FrozenFeatures, query: FrozenFeatures | None, folds: Path | None,
+                 work_dir: Path) -> list[Episode]:
+    """Read the folds of a setting, or draw and write them."""
+    from clipgs_plugin.datasets import FewShotEpisodes, load_episodes
+    from clipgs_plugin.evaluation.few_shot import setting_name
+    file = f'{setting_name(**setting)}.json'
+    if folds is not None:
+        return load_episodes(folds / file)
+    episodes = FewShotEpisodes(support, query, **setting, queries=task.queries, trials=task.trials, seed=task.seed)
+    (work_dir / 'folds').mkdir(exist_ok=True)
+    episodes.save(work_dir / 'folds' / file)
+    return list(episodes)
+
+
+def table(scores: dict[str, dict[str, FewShotScore]], settings: list[str], protocol: str) -> str:
+    """Format a Markdown table of mean and standard deviation; the published numbers have rows of their own."""
+    from clipgs_plugin.engine.experiments import markdown_table
+    from clipgs_plugin.evaluation.few_shot import mean_and_std
+    rows, leaks = [], []
+    for name, row in scores.items():
+        rows.append([name, *(f'{m:.1f} ± {s:.1f}' for m, s in (mean_and_std(row[key].accuracies) for key in settings))])
+        leak = row[settings[0]].leak
+        if protocol == 'published' and leak:
+            rows.append([f'{name}, published protocol',
+                         *(f'{m:.1f} ± {s:.1f}' for m, s in (mean_and_std(row[key].published) for key in settings))])
+            leaks.append(f'{name}: {leak}.')
+    text = markdown_table(['head', *settings], rows)
+    return text if not leaks else (
+        f'{text}\n\nThe published protocol chooses on the test queries, so its numbers are optimistic. '
+        + ' '.join(leaks))
+
+
+def cli() -> None:
+    """Run as the installed program ``clipgs-few-shot``."""
+    run(main)
+
+
+if __name__ == '__main__':
+    cli()
