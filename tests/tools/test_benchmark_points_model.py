@@ -1,4 +1,4 @@
-"""The benchmark of a model on points of splats: its answers on known embeddings, and a run on four tiny meshes."""
+"""The benchmark of a model on points of splats: its answers on known embeddings, and a run on four boxes."""
 import json
 import math
 
@@ -59,17 +59,18 @@ def test_augmented_draws_lose_their_colours_together():
 def folder(tmp_path, monkeypatch):
     """Four meshes, and fits that are samples of the surface."""
     trimesh = pytest.importorskip('trimesh')
+    (tmp_path / 'meshes').mkdir()
     for i in range(4):
-        trimesh.creation.box((1, 0.2 + 0.3 * i, 1.3 - 0.3 * i)).export(tmp_path / f'box{i}.obj')
+        trimesh.creation.box((1, 0.2 + 0.3 * i, 1.3 - 0.3 * i)).export(tmp_path / f'meshes/box{i}.obj')
     monkeypatch.setattr(splat_fits, 'FITS', {'surface': lambda mesh, size, seed: sample_surface(
         mesh, size.gaussians, seed).discs()})
     monkeypatch.setattr(points_model, 'POOL', 256)
-    return tmp_path
+    return tmp_path / 'meshes'
 
 
-def test_command_prints_every_way_and_input(folder, capsys):
+def test_command_prints_every_way_and_input(folder, tmp_path, capsys):
     arguments = ['points-model', '--meshes', str(folder), '--first', '1', '--count', '2', '--cache',
-                 str(folder / 'fits'), '--gaussians', '300', '--num-points', '128', '--epochs', '2', '--draws', '1',
+                 str(tmp_path / 'fits'), '--gaussians', '300', '--num-points', '128', '--epochs', '2', '--draws', '1',
                  '--seeds', '0,1', '--fitters', 'surface']
     assert benchmark.main([*arguments, '--json']) == 0
     rows = json.loads(capsys.readouterr().out)['cases']

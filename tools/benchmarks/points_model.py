@@ -16,7 +16,7 @@ from clipgs_plugin.tools.benchmarks.splat_fits import FITTERS, FitSize, fitted, 
 
 GALLERY_SEED, QUERY_SEED = 1, 2  # samplings of the meshes; those for training have 0
 POOL = 8_192                   # points of a mesh that training draws from
-BATCH = 48                     # objects of a step
+BATCH = 36                     # objects of a step
 GREY, DROP_COLOR = 0.4, 0.5    # colour in place of a missing one, and how often training drops the colours
 TEMPERATURE = 0.07
 MESH = 'mesh'
@@ -51,7 +51,7 @@ class Answers:
 
 
 def points_model(meshes: str = '', up: str = 'y', first: int = 8, count: int = 32, cache: str = 'work_dirs/splat_fits',
-                 gaussians: int = 4_000, num_points: int = 1_024, epochs: int = 60, draws: int = 4,
+                 gaussians: int = 4_000, num_points: int = 1_024, epochs: int = 50, draws: int = 4,
                  seeds: str = '0,1,2', fitters: str = ','.join(FITTERS)) -> list[Answers]:
     """Train an encoder on points sampled from meshes, and ask it for objects by points made of their splats.
 
@@ -155,13 +155,13 @@ INPUTS = {'colour': True, 'grey': False}
 class PointEncoder(nn.Module):
     """Small Point-BERT over coloured points, (B, N, 3) and (B, N, 3) to unit rows (B, E)."""
 
-    def __init__(self, width: int = 192, depth: int = 4, embed_dim: int = 128) -> None:
+    def __init__(self, width: int = 96, depth: int = 2, embed_dim: int = 128) -> None:
         from clipgs_plugin.models.backbones import PointBERT
         from clipgs_plugin.models.tokenizers import PointTokenizer
         super().__init__()
         self.tokenizer = PointTokenizer(num_groups=64, group_size=16, channels=width, start='random', rule='exact',
-                                        missing_color=GREY, patch_encoder=dict(widths=(32, 64, 128)))
-        self.backbone = PointBERT(width, depth, num_heads=6, in_channels=width)
+                                        missing_color=GREY, patch_encoder=dict(widths=(32, 64, 64)))
+        self.backbone = PointBERT(width, depth, num_heads=4, in_channels=width)
         self.projection = nn.Linear(2 * width, embed_dim)
 
     def forward(self, points: Tensor, colors: Tensor | None) -> Tensor:
