@@ -39,6 +39,15 @@ def test_gain_is_paired_and_given_back_is_its_share_of_the_loss():
     assert rows['grey', 'all', 'discs'].back == pytest.approx(1)
 
 
+def test_nothing_is_given_back_where_the_centres_lose_nothing_certain():
+    hits = {('mesh', 'sampled'): [[1, 0, 1, 1]], **{('a', way): [[1, 1, 0, 0]] for way in points.WAYS}}
+    found = {(name, *key): np.stack([np.array(value, float)] * 3, 1)
+             for name in points_model.INPUTS for key, value in hits.items()}
+    row, = (row for row in points_model.beside_centers(found) if (row.input, row.fitter, row.way) == (
+        'grey', 'a', 'SplatsToPoints'))
+    assert row.gain == 0 and row.back is None
+
+
 def test_yaws_are_rotations_about_y_and_normalised_clouds_fill_the_unit_sphere():
     turns = points_model.yaws(5, torch.Generator().manual_seed(0))
     assert torch.allclose(turns @ turns.mT, torch.eye(3).expand(5, 3, 3), atol=1e-6)

@@ -32,7 +32,8 @@ class Answers:
 
     Spreads are standard deviations over seeds. ``gain`` is the difference in top-1 to the centres for the same objects
     and models, with its standard error over objects. ``back`` is the gain divided by the loss of the centres, which is
-    the difference in top-1 of samples of the mesh to the centres.
+    the difference in top-1 of samples of the mesh to the centres. It is None where the loss is within two standard
+    errors of zero.
     """
 
     input: str
@@ -123,12 +124,17 @@ def beside_centers(found: dict[Key, np.ndarray]) -> list[Answers]:
         row = Answers(name, fitter, way, *(float(x) for pair in zip(mean, spread) for x in pair), values.shape[2])
         if fitter != MESH and way != BASELINE:
             base = found[name, fitter, BASELINE][:, 0]
-            gain = (values[:, 0] - base).mean(0)  # (H,)
-            row.gain, row.gain_error = float(gain.mean()), float(gain.std(ddof=1) / math.sqrt(len(gain)))
-            loss = float((found[name, MESH, CEILING][:, 0] - base).mean())
-            row.back = row.gain / loss if loss > 0 else None
+            row.gain, row.gain_error = mean_of_objects(values[:, 0] - base)
+            loss, error = mean_of_objects(found[name, MESH, CEILING][:, 0] - base)
+            row.back = row.gain / loss if loss > 2 * error else None
         rows.append(row)
     return rows
+
+
+def mean_of_objects(values: np.ndarray) -> tuple[float, float]:
+    """Return the mean of values (S, H) and its standard error over the H objects."""
+    each = values.mean(0)
+    return float(each.mean()), float(each.std(ddof=1) / math.sqrt(len(each)))
 
 
 def table_of(rows: list[Answers]):
