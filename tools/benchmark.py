@@ -22,6 +22,7 @@ from clipgs_plugin.tools.benchmarks import (
     kernels,
     ops,
     points,
+    points_model,
     render,
     robustness,
     triplets,
@@ -31,10 +32,12 @@ from clipgs_plugin.tools.benchmarks import (
 from clipgs_plugin.tools.benchmarks.figures import Figure, table_of_figures
 from clipgs_plugin.tools.benchmarks.timing import Case
 
-BENCHMARKS: dict[str, Callable[..., list[Case] | list[Figure] | list[points.PointErrors]]] = {
+Row = Case | Figure | points.PointErrors | points_model.Answers
+BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
-    'points': points.points, 'upright': upright.upright, 'robustness': robustness.robustness}
+    'points': points.points, 'points-model': points_model.points_model,
+    'upright': upright.upright, 'robustness': robustness.robustness}
 
 
 def table_of(cases: list[Case]):
@@ -71,7 +74,10 @@ LAYOUTS = {
     Figure: (table_of_figures, 'standard error: of the mean over objects'),
     points.PointErrors: (points.table_of, 'errors in units of those of a second sampling of the mesh: mean over '
                                           'meshes, ± standard deviation; loss left: share of the chamfer loss of the '
-                                          'centres')}
+                                          'centres'),
+    points_model.Answers: (points_model.table_of, '± standard deviation over seeds; gain: of top-1 over the centres, '
+                                                  'in percentage points, ± standard error over objects; given back: '
+                                                  'gain divided by the loss of the centres against samples of meshes')}
 
 
 def machine() -> dict[str, object]:

@@ -93,12 +93,15 @@ def fit(mesh, start: GaussianCloud, settings, size: FitSize, seed: int) -> Gauss
 
 
 def load_meshes(folder: str, up: str, first: int, count: int) -> dict[str, object]:
-    """Load meshes of a folder in the unit sphere with y up, by name, in an order that a hash of the name shuffles."""
+    """Load meshes of a folder in the unit sphere with y up, by name, in an order that a hash of the name shuffles.
+
+    ``count`` 0 loads all from ``first`` on.
+    """
     from clipgs_plugin.generation.rendering.surfaces import normalised, turned
     from clipgs_plugin.generation.sources import MeshSource
     source = MeshSource(up=up)
     listed = sorted(source.list(folder), key=lambda item: hashlib.sha256(item.uid.encode()).digest())
-    chosen = listed[first:first + count]
+    chosen = listed[first:first + count] if count else listed[first:]
     if len(chosen) < count:
         raise ValueError(f'{folder}: holds {len(listed)} meshes, expected at least {first + count}; lower --first or '
                          '--count')
