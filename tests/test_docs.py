@@ -73,7 +73,6 @@ def test_the_config_of_generation_is_understood(root, beside_configs):
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ['README.md', *(f'docs/{path.name}' for path in sorted((ROOT / 'docs').glob('*.md')))]
-PLANNED = {'few_shot'}  # programs that docs/design.md announces
 
 
 def commands(page):
@@ -119,7 +118,7 @@ def test_shown_commands_are_understood(page, monkeypatch):
 
 @pytest.mark.parametrize('page', DOCUMENTS)
 def test_named_programs_exist(page):
-    assert not {name for name in scripts(page) if not (ROOT / name).is_file() and Path(name).stem not in PLANNED}
+    assert not {name for name in scripts(page) if not (ROOT / name).is_file()}
 
 
 def test_every_program_is_documented():

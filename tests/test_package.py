@@ -40,7 +40,7 @@ SCRIPTS = {
     'clipgs-list-models': ['absent.name'], 'clipgs-list-datasets': ['absent.name'],
     'clipgs-share': ['absent.py', 'absent.pth', 'x'],
     'clipgs-report': ['absent.dir'], 'clipgs-table': ['absent.table'], 'clipgs-benchmark': ['absent.benchmark'],
-    'clipgs-download': ['absent.name'],
+    'clipgs-download': ['absent.name'], 'clipgs-few-shot': ['absent.py'],
     'clipgs-doctor': ['absent.ply', '--model', 'absent.model']}
 
 

@@ -36,7 +36,7 @@ INSTALLED = {
     'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',
     'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones',
     'list_models': 'clipgs-list-models', 'list_datasets': 'clipgs-list-datasets',
-    'report': 'clipgs-report', 'run_table': 'clipgs-table',
+    'report': 'clipgs-report', 'run_table': 'clipgs-table', 'few_shot': 'clipgs-few-shot',
     'share': 'clipgs-share', 'benchmark': 'clipgs-benchmark'}
 
 

@@ -1,48 +1,19 @@
 """The few-shot folds of ModelNet40 that Point-BERT published."""
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy import ndarray
 
 from clipgs_plugin.datasets.base import GaussianDataset
 from clipgs_plugin.io.files import refuse_damage
+from clipgs_plugin.io.pickles import read_pickle
 from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.structures.discs import surface_discs
 
 GREY = 0.4  # colour of point clouds without one
-_ALLOWED = {(f'numpy.{core}.{module}', name) for core in ('core', '_core')
-            for module, names in (('multiarray', ('_reconstruct', 'scalar')), ('numeric', ('_frombuffer',)))
-            for name in names} | {('numpy', 'ndarray'), ('numpy', 'dtype'), ('_codecs', 'encode')}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickler that knows numpy's arrays and numbers, and refuses any other global by name."""
-
-    def find_class(self, module: str, name: str):
-        if (module, name) not in _ALLOWED:
-            raise ValueError(f'it names {module}.{name}, which could run code')
-        if module.startswith('numpy.core') and not np.__version__.startswith('1.'):
-            module = module.replace('numpy.core', 'numpy._core')
-        elif module.startswith('numpy._core') and np.__version__.startswith('1.'):
-            module = module.replace('numpy._core', 'numpy.core')
-        return super().find_class(module, name)
-
-
-def load_arrays(file: BinaryIO) -> object:
-    """Unpickle plain data and numpy arrays; any other global is refused.
-
-    Raises:
-        ValueError: The pickle names another global, or is damaged.
-    """
-    try:
-        return _ArraysOnly(file).load()
-    except pickle.UnpicklingError as error:
-        raise ValueError(f'not a whole pickle: {error}') from error
 
 
 def fold_file(root: str | Path, ways: int, shots: int, fold: int) -> Path:
@@ -88,8 +59,8 @@ class PublishedFold(GaussianDataset):
         if part not in ('train', 'test'):
             raise ValueError(f"part={part!r}: expected 'train' or 'test'")
         self.path, self.part = fold_file(root, ways, shots, fold), part
-        with refuse_damage(self.path, 'few-shot fold'), self.path.open('rb') as file:
-            self._items = [_item(entry) for entry in load_arrays(file)[part]]
+        with refuse_damage(self.path, 'few-shot fold'):
+            self._items = [_item(entry) for entry in read_pickle(self.path)[part]]
         originals = dict((label, original) for _, label, original in self._items)
         if sorted(originals) != list(range(ways)):
             raise ValueError(f'{self.path}: {part} has labels {sorted(originals)}, expected 0 to {ways - 1}')
