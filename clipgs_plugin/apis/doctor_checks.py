@@ -238,7 +238,7 @@ def attributes(subject: Subject, model: Expectations) -> Verdict:
     if not outside:
         return 'ok', f'medians lie within those of the objects {model.name} was trained on'
     return ('warning', '; '.join(outside), f'{model.name} was trained on other values, so its answers may mean little',
-            'use a model that reads points only (python tools/list_backbones.py), or train on such splats')
+            'use a published model, which reads points only (python tools/list_models.py), or train on such splats')
 
 
 def _outside(name: str, value: float, trained: tuple[float, float]) -> str:
