@@ -37,7 +37,7 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
     'points': points.points, 'points-model': points_model.points_model,
-    'upright': upright.upright, 'robustness': robustness.robustness}
+    'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters}
 
 
 def table_of(cases: list[Case]):

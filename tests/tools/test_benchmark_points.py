@@ -7,7 +7,7 @@ import torch
 
 from clipgs_plugin.generation.rendering.surfaces import sample_surface
 from clipgs_plugin.tools import benchmark
-from clipgs_plugin.tools.benchmarks import points, splat_fits
+from clipgs_plugin.tools.benchmarks import points, robustness, splat_fits
 from clipgs_plugin.tools.benchmarks.splat_fits import FitSize, fitted, load_meshes, saturated, with_strays
 
 
@@ -83,3 +83,16 @@ def test_command_prints_all_ways_of_a_fitter(folder, on_surface, tmp_path, capsy
     assert all(row['count'] == 2 and row['chamfer'] > 0.5 and row['colors'] < 1 for row in rows)  # one colour
     assert benchmark.main(arguments) == 0
     assert 'SplatsToPoints' in capsys.readouterr().out
+
+
+def test_embeddings_of_other_fits_are_compared_with_those_of_the_surface(folder, on_surface, tmp_path, monkeypatch):
+    monkeypatch.setattr(robustness, 'FITTERS', ('surface', 'saturated'))
+    monkeypatch.setattr(robustness, 'FitSize', lambda: FitSize(gaussians=300))
+    rows = {(row.what, row.way): row for row in robustness.fitters(str(folder), count=2, cache=str(tmp_path))}
+    assert set(rows) == {(f'saturated{way}', figure) for way in ('', ', SplatsToPoints')
+                         for figure in ('cosine', 'top-1 kept')}
+    for (what, figure), row in rows.items():  # discs of a surface are opaque and flat already
+        assert row.mean == pytest.approx(1, abs=0.01) and (figure == 'cosine' or row.mean == 1), what
+        assert row.objects == 2
+    with pytest.raises(ValueError, match='--meshes FOLDER'):
+        robustness.fitters()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.tools.benchmarks.figures import Figure, figure
+from clipgs_plugin.tools.benchmarks.splat_fits import FITTERS, FitSize, fitted, load_meshes
 from clipgs_plugin.tools.benchmarks.upright import mesh_splats
 
 LEAST = 500        # Gaussians of an object; smaller files are fixtures
@@ -46,6 +47,30 @@ def robustness(files: str = '', meshes: str = '', up: str = 'y', model: str = 'c
             after = change(cloud, np.random.default_rng((seed, i)))
             changed.append(mend(after) if mend else after)
         figures += compare(name, galleries[turns], clipgs.embed_gaussians(changed, turns=turns))
+    return figures
+
+
+def fitters(meshes: str = '', up: str = 'y', model: str = 'clipgs_toy', first: int = 0, count: int = 24,
+            cache: str = 'work_dirs/splat_fits', seed: int = 0) -> list[Figure]:
+    """Measure the cosine of meshes fitted in other ways to those fitted from their surface, and the top-1 kept.
+
+    Rows with SplatsToPoints turn every fit into points of its visible surface first. Fits are kept in --cache.
+    """
+    from clipgs_plugin import CLIPGSInferencer
+    from clipgs_plugin.datasets.transforms import SplatsToPoints
+    if not meshes:
+        raise ValueError('name a folder of meshes: --meshes FOLDER')
+    loaded, clipgs = load_meshes(meshes, up, first, count), CLIPGSInferencer(model)
+    fits = {fitter: [fitted(name, mesh, fitter, Path(cache), FitSize(), seed) for name, mesh in loaded.items()]
+            for fitter in FITTERS}
+    as_points = SplatsToPoints(FitSize().gaussians)
+    figures = []
+    for way, prepare in {'': lambda cloud: cloud,
+                         ', SplatsToPoints': lambda cloud: as_points({'gaussians': cloud})['gaussians']}.items():
+        embedded = {fitter: clipgs.embed_gaussians([prepare(cloud) for cloud in clouds])
+                    for fitter, clouds in fits.items()}
+        for fitter in FITTERS[1:]:
+            figures += compare(f'{fitter}{way}', embedded[FITTERS[0]], embedded[fitter])
     return figures
 
 
