@@ -20,7 +20,7 @@ _LOCATIONS = {
     'FUNCTIONS': ('clipgs_plugin.datasets',),
     'MODELS': ('clipgs_plugin.models',),
     'MODEL_WRAPPERS': (),
-    'WEIGHT_INITIALIZERS': ('clipgs_plugin.models.checkpoints',),
+    'WEIGHT_INITIALIZERS': ('clipgs_plugin.models.checkpoints', 'clipgs_plugin.models.classifier_head'),
     'OPTIMIZERS': (),
     'OPTIM_WRAPPERS': ('clipgs_plugin.engine',),
     'OPTIM_WRAPPER_CONSTRUCTORS': ('clipgs_plugin.engine',),

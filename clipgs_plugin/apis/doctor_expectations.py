@@ -18,6 +18,8 @@ from clipgs_plugin.structures import GaussianCloud
 
 LEVELS = (0.05, 0.5, 0.95)  # quantiles over the Gaussians of an object
 ATTRIBUTES_FILE = 'attributes.json'
+# Transforms that sample, and their option with the number.
+SAMPLERS = {'SampleGaussians': 'num', 'SplatsToPoints': 'num_points'}
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def expectations(model: str | None) -> Expectations:
     encoder = cfg.model.get('encoder') or {}  # absent from models of views
     tokenizer, contract = encoder.get('tokenizer') or {}, _contract_of(encoder.get('backbone'))
     pipeline = cfg.test_dataloader.dataset.pipeline
-    sampled = [step['num'] for step in pipeline if step['type'].endswith('SampleGaussians')]
+    sampled = [step[SAMPLERS[kind]] for step in pipeline if (kind := step['type'].rpartition('.')[2]) in SAMPLERS]
     attributes = cfg.get('attribute_quantiles') or (_shipped_attributes(shipped['weights']) if shipped else {})
     return Expectations(
         model, sampled[-1] if sampled else None,

@@ -109,7 +109,7 @@ def test_no_sheet_without_a_readable_file(folder, tmp_path, capsys):
     assert 'was not written' in capsys.readouterr().err and not (tmp_path / 's.png').exists()
 
 
-PROGRAMS = dict(embed=['x.ply'], list_backbones=[], convert_gaussians=['x.ply', 'y.ply'], doctor=['x.ply'])
+PROGRAMS = dict(embed=['x.ply'], list_models=[], convert_gaussians=['x.ply', 'y.ply'], doctor=['x.ply'])
 VALUES = {'--up': 'z', '--crop': '-1,-1,-1,1,1,1', '--turns': '12', '--sheet': 'sheet.png'}
 
 
