@@ -18,7 +18,7 @@ def join(*clouds: GaussianCloud) -> GaussianCloud:
 
 
 def table(cloud: GaussianCloud, share: float, seed: int = 0) -> GaussianCloud:
-    """Return Gaussians on a level square below a y-up object, so many that they are a share of both."""
+    """Return Gaussians on a level square below a y-up object, a share of both together."""
     count = round(len(cloud) * share / (1 - share))
     g = torch.Generator().manual_seed(seed)
     radius = float((cloud.means - cloud.means.mean(0)).norm(dim=1).max())

@@ -33,7 +33,7 @@ class Download(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What the hub has for a catalogue entry: the commit, the ETag and the size in bytes or None."""
+    """State of a catalogue entry on the hub: commit, ETag, and size in bytes or None."""
 
     revision: str
     etag: str
