@@ -49,6 +49,12 @@ def why_no_answer(name: str) -> str:
     return ''
 
 
+def _require_answer(name: str) -> None:
+    reason = why_no_answer(name)
+    if reason:
+        raise ValueError(reason)
+
+
 def published_config(name: str, file: str | Path | None = None, logit_scale: float = MAX_LOG_SCALE,
                      options: dict | None = None) -> Config:
     """Return the config of a published model: the encoder, the teacher, and the preparation of splat files.
@@ -64,9 +70,7 @@ def published_config(name: str, file: str | Path | None = None, logit_scale: flo
     Raises:
         ValueError: The model is not aligned with a model of open_clip.
     """
-    reason = why_no_answer(name)
-    if reason:
-        raise ValueError(reason)
+    _require_answer(name)
     entry = load_catalogue('checkpoints')[name]
     contract = Contract.from_dict(entry['contract'])
     teacher = dict(type='clipgs_plugin.OpenCLIPTeacher', model=contract.teacher)
@@ -106,7 +110,7 @@ def load_published(name: str, file: str | Path | None = None, download: bool = F
         FileNotFoundError: The file is missing; the message tells where to get it and where to put it.
         ValueError: The model is not aligned with a model of open_clip, or the file is not that of the name.
     """
-    cfg = published_config(name)  # refuses names without an answer before it looks for files
+    _require_answer(name)  # before files are looked for
     found = open_point_cloud_checkpoint(name if file is None else file, name=name, download=download)
     path = Path(found.path)
     cfg = published_config(name, path.absolute(), _logit_scale(name, found))
