@@ -55,17 +55,19 @@ def cell_config(table: Table, part: Row | Pretraining, seed: int, data: Data, wo
         work_dir: Folder of the run.
         checkpoint: Point-cloud checkpoint from which the row starts.
     """
-    root = data.root
-    if root is None and table.worlds and part.world is not None:
-        root = data.folder(table.worlds[part.world])
-    options = {**table.options, **part.options, **data.options, 'randomness.seed': seed}
-    if root is not None:
-        options['data_root'] = root
+    own = {**table.options, **part.options}
+    if data.root is not None:
+        own['data_root'] = data.root
+    elif table.worlds and part.world is not None:
+        # A world has the splits that it needs, so no training object is held out for a missing one.
+        own |= dict(data_root=data.folder(table.worlds[part.world]), hold_out=0.0)
+    options = {**own, **data.options, 'randomness.seed': seed}
     if isinstance(part, Row) and table.repeats:
         options.update(table.repeats[seed])
+    cfg = last_epoch_config(part.config or table.config, work_dir, options)
     if checkpoint is not None:
-        options['model.encoder.init_cfg'] = dict(_delete_=True, type='PointCloudPretrained', checkpoint=checkpoint)
-    return last_epoch_config(part.config or table.config, work_dir, options)
+        cfg.model.encoder.init_cfg = dict(type='PointCloudPretrained', checkpoint=checkpoint)
+    return cfg
 
 
 def digest(table: Table, part: Row | Pretraining, seed: int, data: Data) -> str:
