@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from clipgs_plugin.tools._program import TINY_TABLE, parser, progress_bar, run
@@ -45,10 +46,12 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.engine import table_spec, tables
     table = table_spec.load_table(options.table, options.table_options)
     runs = tables.Runs(table, options.out or Path('work_dirs', 'tables', table.name), options.seeds,
-                       tuple(options.rows), options.worlds, options.data_root, options.cfg_options)
+                       tuple(options.rows), options.worlds, options.data_root, options.cfg_options,
+                       options.table_options)
     if not options.show:
         print(f'{table.title} Files go to {runs.out}', file=sys.stderr)
-        with progress_bar() as bar:
+        # Logs go to standard error, so that standard output has the table alone.
+        with progress_bar() as bar, redirect_stdout(sys.stderr):
             tables.run_cells(runs, make_world, options.shard or _slurm_shard(),
                              lambda cells: bar.track(cells, description='cells'))
     print(tables.save_summary(runs))

@@ -84,10 +84,10 @@ def digest(table: Table, part: Row | Pretraining, seed: int, data: Data) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def file_name(table: Table, row: Row, seed: int, data: Data) -> str:
-    """Return the name of the file of a cell's results; other settings have another."""
+def file_name(row: Row, seed: int, settings: str) -> str:
+    """Return the name of the file of a cell's results, given the hash of its settings."""
     words = re.sub(r'[^\w]+', '-', row.title).strip('-').lower()
-    return f'{words}-{seed}-{digest(table, row, seed, data)}.json'
+    return f'{words}-{seed}-{settings}.json'
 
 
 def run_cell(cfg: Config, table: Table, row: Row) -> dict:

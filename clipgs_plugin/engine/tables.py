@@ -37,6 +37,7 @@ class Runs:
         worlds: Folder of the toy worlds.
         data_root: Folder of the user's data in place of the worlds.
         options: Settings of the user for all configs, by dotted keys.
+        changes: Settings of the user that the table was loaded with, which stand below it.
 
     Raises:
         ValueError: A title is unknown, or the table has fewer repeats than seeds.
@@ -49,6 +50,8 @@ class Runs:
     worlds: Path = Path('work_dirs', 'tables', 'worlds')
     data_root: str | None = None
     options: Mapping = dataclasses.field(default_factory=dict)
+    changes: Mapping = dataclasses.field(default_factory=dict)
+    _settings: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.table.select(self.rows)
@@ -73,7 +76,9 @@ class Runs:
 
     def path(self, row: Row, seed: int) -> Path:
         """Return the file of a cell's results."""
-        return self.out / 'cells' / cells.file_name(self.table, row, seed, self.data)
+        if (row.title, seed) not in self._settings:  # a config takes a fifth of a second to load
+            self._settings[row.title, seed] = cells.digest(self.table, row, seed, self.data)
+        return self.out / 'cells' / cells.file_name(row, seed, self._settings[row.title, seed])
 
     def results(self) -> dict[str, dict[int, dict]]:
         """Read the results that are there, by title and seed."""
@@ -176,6 +181,8 @@ def summarise(runs: Runs) -> tuple[str, dict]:
               *(mean_and_spread(_values(found.get(row.title, {}), name)) for name in table.metrics.values())]
              for row in rows]
     text = [f'{table.title}\n', markdown_table(['', 'seeds', *table.metrics], lines)]
+    if settings := [f'{key}={value}' for key, value in {**runs.changes, **runs.options}.items()]:
+        text.append(f'\nWith {", ".join(settings)}.')
     if needed := [row for row in rows if row.needs and row.title not in found]:
         text.append('\nNot run: ' + '; '.join(f'{row.title} needs {row.needs}' for row in needed) + '.')
     pairs = [(first, second, {heading: difference(found, first, second, name)

@@ -17,8 +17,8 @@ VIEWS = load_table('backbones').select(['12 views in the teacher'])[0]
 
 
 def arguments(folder, *rows):
-    small = [f'worlds.{world}.num_{split}=60' for world, split in (('main', 'train'), ('main', 'test'),
-                                                                   ('pretraining', 'train'))]
+    small = [f'worlds.{world}' for world in ('main.num_train=60', 'main.num_test=60', 'pretraining.num_train=60',
+                                             'main.workers=1', 'pretraining.workers=1')]
     return ['backbones', '--out', str(folder / 'out'), '--worlds', str(folder / 'worlds'), '--seeds', '1', '--rows',
             *rows, '--cfg-options', 'train_cfg.max_epochs=1', '--table-options', *small]
 
