@@ -1,7 +1,7 @@
 # Sizes of the transformer (Table 9 of the CLIP-GS paper): widths on the toy world; for users, Uni3D's sizes on Objaverse.
 _base_ = ['attributes.py']
 
-title = ('Sizes of the transformer; accuracy and recall in percent. Widths: toy world, 15 epochs on 1,200 objects, 2,000 '
+title = ('Sizes of the transformer; accuracy and recall in percent. Widths: toy world, 10 epochs on 1,200 objects, 2,000 '
          'test objects of unseen looks.')
 _encoder = 'model.encoder'
 _needs = 'Objaverse triplets (docs/triplets.md), the weights of Uni3D and a GPU'
