@@ -2,8 +2,9 @@
 # is pre-trained here on other objects, and its projection is not kept. Image weights are downloaded by timm.
 _base_ = ['attributes.py']
 
-title = ('Weights at the start of training; accuracy and recall in percent, 15 epochs on 1,200 objects, 2,000 test '
+title = ('Weights at the start of training; accuracy and recall in percent, 10 epochs on 1,200 objects, 2,000 test '
          'objects of unseen looks.')
+options = {'_delete_': True, 'train_cfg.max_epochs': 10}
 worlds = dict(pretraining=dict(num_train=1200, num_val=0, num_test=0, seed=1))
 _uni3d, _vit = 'clipgs_uni3d-nano_15e_toy-world', 'clipgs_timm-vit-nano_15e_toy-world'
 pretrainings = dict(point_cloud=dict(config=_uni3d, family='uni3d', world='pretraining',

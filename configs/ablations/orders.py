@@ -1,7 +1,7 @@
 # Orders of the Gaussians of a patch, and the ways to combine them (Table 6 of the CLIP-GS paper), on the toy world.
 _base_ = ['attributes.py']
 
-title = ('Orders of the Gaussians of a patch; accuracy and recall in percent, 15 epochs on 1,200 objects, '
+title = ('Orders of the Gaussians of a patch; accuracy and recall in percent, 10 epochs on 1,200 objects, '
          '2,000 test objects of unseen looks.')
 _tokenizer = 'model.encoder.tokenizer'
 rows = [

@@ -1,7 +1,7 @@
 # The number of views K of the image voting loss, on the toy world.
 _base_ = ['attributes.py']
 
-title = ('Views of an object in a step of training; accuracy and recall in percent, 15 epochs on 1,200 objects, '
+title = ('Views of an object in a step of training; accuracy and recall in percent, 10 epochs on 1,200 objects, '
          '2,000 test objects of unseen looks.')
 rows = [
     dict(title='text alone', options={'model.image_loss': None}),

@@ -2,7 +2,7 @@
 # other objects. With a view drawn at random, K = 1.
 _base_ = ['attributes.py']
 
-title = ('Weights of the views in the image loss; accuracy and recall in percent, 15 epochs on 1,200 objects, 2,000 '
+title = ('Weights of the views in the image loss; accuracy and recall in percent, 10 epochs on 1,200 objects, 2,000 '
          'test objects of unseen looks. Stray views: 40 % of the training views show other objects.')
 _weights = {
     'voting, mean': {}, 'voting, softmax': {'model.image_loss.normalise': 'softmax'},
