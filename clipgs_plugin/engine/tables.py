@@ -185,7 +185,8 @@ def summarise(runs: Runs) -> tuple[str, dict]:
         text.append(f'\nWith {", ".join(settings)}.')
     if needed := [row for row in rows if row.needs and row.title not in found]:
         text.append('\nNot run: ' + '; '.join(f'{row.title} needs {row.needs}' for row in needed) + '.')
-    pairs = [(first, second, {heading: difference(found, first, second, name)
+    compared = _compared(runs, found)
+    pairs = [(first, second, {heading: difference(compared, first, second, name)
                               for heading, name in table.metrics.items()})
              for first, second in table.compare if first in found and second in found]
     if pairs:
@@ -214,8 +215,7 @@ def save_summary(runs: Runs) -> str:
 def difference(found: Mapping[str, Mapping[int, dict]], first: str, second: str, name: str) -> Difference | None:
     """Estimate the difference of a metric between two rows, over the seeds that both have.
 
-    Objects are resampled too if all cells have the outcomes of the same objects. An untrained row has the same result
-    for every seed.
+    Objects are resampled too if all cells have the outcomes of the same objects.
 
     Args:
         found: Results by title and seed.
@@ -240,6 +240,13 @@ def difference(found: Mapping[str, Mapping[int, dict]], first: str, second: str,
     else:
         return None
     return paired_difference(*sides)
+
+
+def _compared(runs: Runs, found: Mapping[str, dict[int, dict]]) -> dict[str, dict[int, dict]]:
+    """Return results by title and seed, where an untrained row has its one result for every seed."""
+    once = {row.title for row in runs.table.rows if not (row.trained or runs.table.repeats)}
+    return {title: dict.fromkeys(range(runs.seeds), each[0]) if title in once else each
+            for title, each in found.items()}
 
 
 def _names(cells_of_row: Mapping[int, dict]) -> list[str]:

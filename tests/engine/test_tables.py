@@ -166,6 +166,14 @@ def test_the_summary_has_means_and_differences(tmp_path, made):
     assert plain['differences'][0]['metrics']['zero-shot']['mean'] == 25
 
 
+def test_an_untrained_row_is_compared_with_every_seed(tmp_path, made):
+    table = Table(**{**vars(TWO), 'rows': (Row('plain', trained=False), TWO.rows[1])})
+    run_cells(runs(tmp_path, table, seeds=3), lambda *_: None)
+    assert made == [('plain', 0), ('voting', 0), ('voting', 1), ('voting', 2)]
+    text = save_summary(runs(tmp_path, table, seeds=3))
+    assert '| plain | 1 | 50.0 |' in text and '| voting − plain | +25.0 [+0.0, +75.0] |' in text
+
+
 def test_rows_that_need_something_are_named_and_not_run(tmp_path, made):
     table = Table(**{**vars(TWO), 'rows': (*TWO.rows, Row('giant', needs='a thousand GPUs'))})
     run_cells(runs(tmp_path, table), lambda *_: None)
