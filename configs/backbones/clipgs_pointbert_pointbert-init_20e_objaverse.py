@@ -4,7 +4,8 @@ _base_ = ['../_base_/models/clip_gs.py', '../_base_/datasets/objaverse_triplets.
 
 # The name selects the architecture, its weights and its input convention.
 model = dict(encoder=dict(
-    type='clipgs_plugin.GSEncoder', backbone='point-bert', embed_dim=1024, teacher=_base_.teacher_name))
+    type='clipgs_plugin.GSEncoder', tokenizer=dict(attributes='gauge_free'), backbone='point-bert', embed_dim=1024,
+    teacher=_base_.teacher_name))
 teacher = dict(type='clipgs_plugin.OpenCLIPTeacher', model=_base_.teacher_name)
 
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
