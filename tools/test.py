@@ -9,6 +9,9 @@ from pathlib import Path
 
 from clipgs_plugin.tools._program import FEATURES, TRAINED, WORLD, add_experiment, check_output, parser, run
 
+# Models of which no checkpoint exists.
+WITHOUT_WEIGHTS = ('MultiViewCLIP', 'CachedViews')
+
 
 def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, WORLD, FEATURES, TRAINED, 'python tools/test.py '
@@ -67,9 +70,9 @@ def _weights_of_name(options, cfg) -> dict | None:
     """Return the weights that the name of a model stands for, or None if a checkpoint has them or it has none."""
     from clipgs_plugin.apis.model_list import has_weights
     from clipgs_plugin.apis.models import get_model
-    from clipgs_plugin.apis.multi_view import is_multi_view
 
-    if options.checkpoint is not None or is_multi_view(cfg):
+    kind = str(cfg.get('model', {}).get('type')).rpartition('.')[2]
+    if options.checkpoint is not None or kind in WITHOUT_WEIGHTS:
         return None
     if not has_weights(options.config):
         raise ValueError(f'config {options.config} has a model with weights; name their checkpoint')

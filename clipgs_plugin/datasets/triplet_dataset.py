@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 
 from clipgs_plugin.datasets.base import GaussianDataset, label_names
+from clipgs_plugin.datasets.folds import splits_digest, splits_of_fold
 from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.triplets import ShardFeatures, ShardReader, caption_id
 
@@ -19,9 +21,10 @@ class TripletDataset(GaussianDataset):
     In training, each epoch draws a caption and ``num_views`` views of every object; views repeat only if an object has
     fewer. In test mode, an object has its first caption and all its views, in order.
 
-    Besides ``gaussians``, the pipeline receives ``uid``, ``captions``, ``caption`` and ``caption_id``; ``category`` and
-    ``label`` if any object of the dataset has a category (``''`` and -1 for an object without one); ``text`` (E,) and
-    ``views`` (K, E) if ``features`` is set; ``view_pixels`` (K, 3, H, W) uint8 if ``load_views`` is set.
+    Besides ``gaussians``, the pipeline receives ``uid``, ``split``, ``captions``, ``caption`` and ``caption_id``;
+    ``category`` and ``label`` if any object of the dataset has a category (``''`` and -1 for an object without one);
+    ``text`` (E,) and ``views`` (K, E) if ``features`` is set; ``view_pixels`` (K, 3, H, W) uint8 if ``load_views`` is
+    set.
 
     Args:
         root: Folder that ``tools/make_triplets.py`` or ``tools/make_toy_world.py`` wrote.
@@ -35,6 +38,9 @@ class TripletDataset(GaussianDataset):
             the whole dataset, equal in every split.
         hold_out: Share of the training objects, at least one, that replaces each missing split of val and test. The
             choice depends on the uids. With 0, a missing split is an error.
+        fold: Number of a fold of a cross-validation and the number of folds, such as ``(0, 5)``. The fold is the
+            split test and all other objects are the split train, whatever splits the dataset has; see
+            :func:`~clipgs_plugin.datasets.folds.assign_folds`.
         min_quality: Minimum held-out PSNR of the objects in dB, which excludes unmeasured objects; None uses all.
         test_mode: Use the first caption, all views and epoch 0, for evaluation.
         seed: Random seed of captions, views and transforms.
@@ -43,13 +49,16 @@ class TripletDataset(GaussianDataset):
     def __init__(self, root: str | Path, split: str | None = 'train', pipeline: Sequence[dict | Callable] = (),
                  features: str | None = None, num_views: int = 5, load_views: bool = False,
                  views: Sequence[int] | None = None, classes: Sequence[str] | None = None,
-                 hold_out: float = 0.0, min_quality: float | None = None, test_mode: bool = False,
-                 seed: int = 0) -> None:
+                 hold_out: float = 0.0, fold: Sequence[int] | None = None, min_quality: float | None = None,
+                 test_mode: bool = False, seed: int = 0) -> None:
         super().__init__(pipeline, seed, test_mode)
         if num_views < 1:
             raise ValueError(f'num_views={num_views}: expected at least 1 view')
         if not 0 <= hold_out < 0.5:
             raise ValueError(f'hold_out={hold_out}: expected a share of at least 0 and less than 0.5')
+        if hold_out and fold is not None:
+            raise ValueError(f'hold_out={hold_out} and fold={tuple(fold)}: a fold makes its own splits train and test; '
+                             'set hold_out=0')
         self.reader = ShardReader(root)
         self.split = split
         self.num_views = num_views
@@ -60,6 +69,7 @@ class TripletDataset(GaussianDataset):
             self._check_views()
         self.classes = label_names(self.reader.categories, classes, str(root))
         self._labels = {name: label for label, name in enumerate(self.classes)}
+        self._splits = self._assign_splits(hold_out, fold)
         self.rows = self._select(split, classes is not None, hold_out, min_quality)
 
     def _check_views(self) -> None:
@@ -68,11 +78,20 @@ class TripletDataset(GaussianDataset):
             raise ValueError(f'views={choice.tolist()}: expected at least one index below {count}, the number of views '
                              f'of each object of {self.reader.root}')
 
+    def _assign_splits(self, hold_out: float, fold: Sequence[int] | None) -> list[str]:
+        """Return the split of each object of the reader."""
+        reader = self.reader
+        if fold is not None:
+            splits = splits_of_fold(reader.uids, fold)
+            print_log(f'{type(self).__name__}: fold {fold[0]} of {fold[1]} has {splits.count("test")} of {len(splits)} '
+                      f'objects; SHA-256 {splits_digest(reader.uids, splits)}', logger='current')
+            return splits
+        return _fill_missing_splits(reader.splits, reader.uids, hold_out) if hold_out else reader.splits
+
     def _select(self, split: str | None, labelled_only: bool, hold_out: float,
                 min_quality: float | None) -> np.ndarray:
         """Return the indices in the reader of the objects of this dataset."""
-        reader = self.reader
-        splits = _fill_missing_splits(reader.splits, reader.uids, hold_out) if hold_out else reader.splits
+        reader, splits = self.reader, self._splits
         if split is not None and split not in splits:
             raise ValueError(f'split={split!r}: {reader.root} has the splits {sorted(set(splits))}'
                              + ('' if hold_out or split == 'train' else '; hold_out=0.1 uses a tenth of train instead'))
@@ -100,8 +119,8 @@ class TripletDataset(GaussianDataset):
         record = self.reader.read_record(row)
         captions = [caption['text'] for caption in record['captions']]
         chosen = 0 if self.test_mode else int(rng.integers(len(captions)))
-        results = dict(uid=record['uid'], gaussians=self.reader.read_gaussians(row), captions=captions,
-                       caption=captions[chosen], caption_id=caption_id(captions[chosen]))
+        results = dict(uid=record['uid'], split=self._splits[row], gaussians=self.reader.read_gaussians(row),
+                       captions=captions, caption=captions[chosen], caption_id=caption_id(captions[chosen]))
         if self.classes:
             results.update(category=record['category'] or '', label=self._labels.get(record['category'], -1))
         if self.features is None and not self.load_views:

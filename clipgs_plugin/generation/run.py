@@ -195,7 +195,7 @@ def _writer(out: Path, source: Source, settings: GenerationSettings) -> ShardWri
     """Open a dataset whose metadata records everything that its bytes depend on besides the files."""
     rule = settings.views
     render = dict(rule=to_builtin(rule.to_dict()), size=rule.size, background=list(rule.background), axes=CAMERA_AXES,
-                  viewmats=np.asarray(rule.train_cameras()).tolist(),
+                  viewmats=np.asarray(rule.stored_cameras()).tolist(),
                   test_viewmats=np.asarray(rule.test_cameras()).tolist(),
                   intrinsics=np.asarray(rule.intrinsics()).tolist())
     generator = dict(name='clipgs_plugin.generation.run', version=VERSION, seed=settings.seed,

@@ -12,6 +12,7 @@ from clipgs_plugin.models.backbones import (
     TimmTransformer,
     Uni3D,
 )
+from clipgs_plugin.models.cached_views import CachedViews
 from clipgs_plugin.models.checkpoints import load_point_cloud_checkpoint
 from clipgs_plugin.models.classifier_head import ClassifierHead
 from clipgs_plugin.models.clip_gs import CLIPGS
@@ -32,9 +33,9 @@ from clipgs_plugin.models.tokenizers import (
 )
 
 __all__ = [
-    'CLIPGS', 'DGCNN', 'ULIP', 'ClassifierHead', 'ContrastiveLoss', 'GSClassifier', 'GSEncoder', 'GSTokenizer',
-    'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'MultiViewCLIP', 'OpenCLIPTeacher', 'OpenShapePPAT',
-    'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE', 'PointNet2', 'PointTokenizer', 'ReCon',
+    'CLIPGS', 'DGCNN', 'ULIP', 'CachedViews', 'ClassifierHead', 'ContrastiveLoss', 'GSClassifier', 'GSEncoder',
+    'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'MultiViewCLIP', 'OpenCLIPTeacher',
+    'OpenShapePPAT', 'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE', 'PointNet2', 'PointTokenizer', 'ReCon',
     'ReConPlusPlus', 'SetAbstraction', 'SoftPatchEncoder', 'TimmTransformer', 'Tokens', 'Uni3D',
     'load_point_cloud_checkpoint',
 ]

@@ -20,7 +20,7 @@ TEXT_LOSS = {'type': 'clipgs_plugin.ContrastiveLoss'}
 IMAGE_LOSS = {'type': 'clipgs_plugin.ImageVotingLoss'}
 DATA_PREPROCESSOR = {'type': 'clipgs_plugin.GaussianDataPreprocessor'}
 # Values of a data sample that a prediction keeps, for metrics and retrieval.
-KEPT = ('uid', 'category', 'label', 'caption', 'caption_id', 'text', 'views')
+KEPT = ('uid', 'split', 'category', 'label', 'caption', 'caption_id', 'text', 'views')
 
 
 @MODELS.register_module()
@@ -105,7 +105,7 @@ class CLIPGS(Pretrained, QuietInit, BaseModel):
         Returns:
             ``'tensor'``: embeddings, (B, E), not normalised. ``'loss'``: a dict of ``loss_text``, ``loss_image`` and,
             for the log, ``logit_scale``. ``'predict'``: for each object a BaseDataElement with ``embedding``, (E,)
-            unit, and those of uid, category, label, caption, caption_id, text and views that are in the batch.
+            unit, and those of uid, split, category, label, caption, caption_id, text and views that are in the batch.
 
         Raises:
             KeyError: The batch lacks the input of a loss.

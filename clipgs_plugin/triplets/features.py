@@ -83,7 +83,7 @@ class FeatureWriter:
             ValueError: The shapes do not fit the shard, or a value is not finite.
         """
         rows, width = self.rows(shard), self.teacher['width']
-        image = np.asarray(image, np.float16)
+        image = np.ascontiguousarray(image, np.float16)  # safetensors stores the memory as it lies
         expected = len(rows), self.reader.num_views, width
         if image.shape != expected:
             raise ValueError(f'image features of shard {shard} have shape {image.shape}, expected {expected}')

@@ -19,6 +19,7 @@ def test_every_shipped_config_loads_and_follows_the_naming_convention():
     for name in names:
         cfg = get_config(name)
         method = {'clipgs': 'clipgs_plugin.CLIPGS', 'views': 'clipgs_plugin.MultiViewCLIP',
+                  'cached': 'clipgs_plugin.CachedViews',
                   'classifier': 'clipgs_plugin.GSClassifier'}[name.split('_')[0].split('-')[0]]
         assert cfg.model.type == method, name
         assert name == name.lower() and len(name.split('_')) >= 4, f'{name}: method_backbone[_init]_schedule_data'

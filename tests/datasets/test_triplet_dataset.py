@@ -199,7 +199,8 @@ def test_a_dataset_without_categories_has_no_labels(tmp_path, random_cloud):
     with ShardWriter(tmp_path) as writer:
         writer.write('o0', random_cloud(3), captions=['x'])
     dataset = TripletDataset(tmp_path, pipeline=[dict(type='PackGaussians')])
-    assert set(dataset[0]['data_samples']) == {'uid', 'caption', 'caption_id'} and dataset.metainfo['classes'] == []
+    assert set(dataset[0]['data_samples']) == {'uid', 'split', 'caption', 'caption_id'}
+    assert dataset.metainfo['classes'] == []
 
 
 def test_built_by_name_inside_another_scope(root):

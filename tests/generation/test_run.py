@@ -467,6 +467,22 @@ def test_a_mesh_is_fitted_and_measured_on_held_out_views(tmp_path):
     assert not torch.equal(other.gaussians.means, triplet.gaussians.means)
 
 
+def test_held_out_views_are_stored_behind_the_fitted_ones_and_change_no_fit(tmp_path):
+    rule = replace(RULE, keep_test=True)
+    kept, plain = (make_triplet(Listed('given', tmp_path), Given(cube()), replace(SMALL, views=each))
+                   for each in (rule, RULE))
+    assert kept.views.shape == (5, 24, 24, 3) and np.array_equal(kept.views[:3], plain.views)
+    assert kept.quality == plain.quality and torch.equal(kept.gaussians.sh, plain.gaussians.sh)
+    small = Mesh(tuple(part._replace(triangles=(part.triangles - 2) / (4 * 3 ** 0.5)) for part in cube().parts))
+    images = render_mesh(small, rule.test_cameras(), rule.intrinsics(), 24, 24, renderer='raycast')
+    truth = 255 * (images[..., :3] * images[..., 3:] + 1 - images[..., 3:])
+    assert np.abs(kept.views[3:] - truth).max() <= 0.51
+    generate(Given(cube()), tmp_path, tmp_path / 'out', replace(SMALL, views=rule), HERE)
+    reader = ShardReader(tmp_path / 'out')
+    np.testing.assert_array_equal(reader.settings['render']['viewmats'][3:], rule.test_cameras())
+    assert reader.num_views == 5
+
+
 @pytest.fixture
 def posed():
     """Images of a blob with masks, 40 x 30 pixels, from 16 sides; no points."""
@@ -498,6 +514,8 @@ def test_posed_images_keep_their_cameras_in_the_frame_of_the_dataset(tmp_path, p
         ours = matrix.astype(np.float64) @ (viewmat.astype(np.float64) @ [*point, 1])[:3]
         assert ours[:2] / ours[2] == pytest.approx([column / depth, row / depth + 5], abs=1e-3)
     assert len(set(used)) == 5 and not {0, 8} & set(used)  # none is held out
+    with pytest.raises(ValueError, match='keep_test=True'):
+        make_triplet(Listed('given', tmp_path), Given(posed), replace(SMALL, views=replace(RULE, keep_test=True)))
     assert triplet.quality['psnr'] > 15
 
 

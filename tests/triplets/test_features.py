@@ -8,6 +8,7 @@ import safetensors.numpy
 from conftest import START_METHODS
 
 from clipgs_plugin.triplets import FeatureWriter, ShardFeatures, ShardReader, ShardWriter, caption_id
+from clipgs_plugin.triplets.layout import feature_path
 
 WIDTH = 6
 
@@ -69,6 +70,14 @@ def test_the_same_features_give_the_same_bytes(reader):
     fill(FeatureWriter(reader, 'b', WIDTH, 'abc'))
     read = lambda name: (reader.root / 'features' / name / '00002.safetensors').read_bytes()  # noqa: E731
     assert read('a') == read('b')
+
+
+def test_arrays_in_another_order_of_memory_keep_their_values(reader):
+    image = np.random.default_rng(0).normal(size=(WIDTH, 2, 2)).astype(np.float16).transpose(1, 2, 0)
+    views = np.broadcast_to(np.arange(2.0)[None, :, None], (2, 2, WIDTH))
+    for name, given in (('transposed', image), ('broadcast', views)):
+        FeatureWriter(reader, name, WIDTH, 'abc').write(0, given, [np.ones((1 + i, WIDTH)) for i in range(2)])
+        assert np.array_equal(safetensors.numpy.load_file(feature_path(reader.root, name, 0))['image'], given)
 
 
 @pytest.mark.parametrize('change', [dict(width=8), dict(weights='def'), dict(precision='fp16')])

@@ -9,7 +9,8 @@ from clipgs_plugin.datasets.transforms.base import BaseTransform
 from clipgs_plugin.io import read_gaussians
 from clipgs_plugin.registry import TRANSFORMS
 
-SAMPLE_KEYS = ('uid', 'category', 'label', 'caption', 'caption_id', 'text', 'views', 'view_pixels', 'floaters')
+SAMPLE_KEYS = ('uid', 'split', 'category', 'label', 'caption', 'caption_id', 'text', 'views', 'view_pixels',
+               'floaters')
 
 
 @TRANSFORMS.register_module()

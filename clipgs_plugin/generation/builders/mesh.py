@@ -22,5 +22,6 @@ def from_mesh(mesh: Mesh, settings: GenerationSettings, seed: int, clock: Clock)
     clock.lap('views')
     cloud = sample_surface(mesh, settings.fit.num_gaussians, seed).discs()
     clock.lap('initialise')
-    return Built(cloud, to_pixels(train.images, rule), dict(kind='mesh', made='rendered', **frame(centre, radius)),
+    stored = views.images[:len(rule.stored_cameras())]
+    return Built(cloud, to_pixels(stored, rule), dict(kind='mesh', made='rendered', **frame(centre, radius)),
                  to_fit=(train, test))

@@ -20,7 +20,7 @@ def from_points(points: Points, settings: GenerationSettings, seed: int, clock: 
     surface, details = surfels(points, settings.fit.num_gaussians, seed)
     cloud = surface.discs().with_sh_degree(settings.fit.sh_degree)
     clock.lap('initialise')
-    cameras, made = settings.views.train_cameras(), 'oriented discs, no fit; views are pictures of the discs'
+    cameras, made = settings.views.stored_cameras(), 'oriented discs, no fit; views are pictures of the discs'
     if points.colors is None:  # evenly grey views would be silhouettes
         views, made = np.concatenate([_shaded_view(surface, camera, settings) for camera in cameras]), f'{made}, shaded'
     else:

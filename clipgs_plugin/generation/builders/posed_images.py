@@ -23,9 +23,12 @@ def from_images(posed: PosedImages, settings: GenerationSettings, seed: int, clo
     """Choose views of images with y up, and place Gaussians, which are to be fitted.
 
     Raises:
-        ValueError: A single image.
+        ValueError: A single image, or ``views.keep_test``, since objects differ in their number of held-out images.
     """
     rule = settings.views
+    if rule.keep_test:
+        raise ValueError('keep_test=True: photographs have no held-out views of their own cameras to store; expected '
+                         'False')
     if len(posed.images) < 2:
         raise ValueError('one image alone; expected at least one to fit and one to hold out')
     posed = _downscaled(posed, rule.size)

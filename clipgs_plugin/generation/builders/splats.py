@@ -16,7 +16,7 @@ def from_splats(cloud: GaussianCloud, settings: GenerationSettings, seed: int, c
     centre, radius = cloud.bounding_sphere()
     cloud = cloud.normalise()
     stored = _largest(cloud, settings.max_gaussians).with_sh_degree(settings.fit.sh_degree)
-    views = render_views(cloud, rule.train_cameras(), settings)
+    views = render_views(cloud, rule.stored_cameras(), settings)
     clock.lap('views')
     quality, notes = {}, ['no fit; views are pictures of the splats as they came']
     if len(stored) < len(cloud):

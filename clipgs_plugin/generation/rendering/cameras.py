@@ -29,6 +29,8 @@ class ViewRule:
         fov_degrees: Field of view in degrees.
         distance: Radius of the sphere of cameras.
         background: Background of the stored and fitted images, sRGB in [0, 1].
+        keep_test: Store the held-out views as well, behind the training views. They are pictures that no fit was
+            trained on, for example queries of retrieval.
 
     Raises:
         ValueError: A value is out of range.
@@ -40,12 +42,15 @@ class ViewRule:
     fov_degrees: float = 40.0
     distance: float = 3.0
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    keep_test: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.num_views < 1 or self.num_test < 0 or self.size < 1:
             raise ValueError(f'num_views={self.num_views}, num_test={self.num_test}, size={self.size}: expected at '
                              'least 1, 0 and 1')
+        if not isinstance(self.keep_test, bool):
+            raise ValueError(f'keep_test={self.keep_test!r}: expected True or False')
         if not 0 < self.fov_degrees < 180:
             raise ValueError(f'fov_degrees={self.fov_degrees}: expected an angle between 0 and 180 degrees')
         if not self.distance > 1:
@@ -68,6 +73,10 @@ class ViewRule:
             return np.zeros((0, 4, 4), np.float32)
         eyes = self.distance * sphere_directions(self.num_test, turn=self._turn())
         return ops.look_at(eyes.float()).numpy()
+
+    def stored_cameras(self) -> ndarray:
+        """Return the cameras of the stored views, (V, 4, 4) float32; the training views come first."""
+        return np.concatenate([self.train_cameras(), self.test_cameras()]) if self.keep_test else self.train_cameras()
 
     def _turn(self) -> float:
         """Rotation of the held-out spiral about y, in radians."""

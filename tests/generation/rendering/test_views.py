@@ -260,7 +260,8 @@ def test_a_rule_survives_a_round_trip_through_its_dict():
 
 
 @pytest.mark.parametrize('wrong', [dict(num_views=0), dict(num_test=-1), dict(size=0), dict(fov_degrees=180),
-                                   dict(distance=1.0), dict(background=(1, 1)), dict(background=(0, 0, 255))])
+                                   dict(distance=1.0), dict(background=(1, 1)), dict(background=(0, 0, 255)),
+                                   dict(keep_test='no')])
 def test_rules_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ViewRule(**wrong)
