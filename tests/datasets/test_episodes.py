@@ -107,7 +107,7 @@ def test_errors_name_the_class():
         FewShotEpisodes(few, ways=2, shots=2, queries=2)
     with pytest.raises(ValueError, match="class 'b' has 4 objects to classify, expected at least 20"):
         FewShotEpisodes(TRAIN, labelled([20, 4, 30], 'test'), ways=2, shots=1)
-    with pytest.raises(ValueError, match='7 classes are in support and query, expected at least 8 for ways=8'):
+    with pytest.raises(ValueError, match='7 of 7 classes in .* have enough objects, expected at least 8 for ways=8'):
         FewShotEpisodes(TRAIN, TEST, ways=8)
     with pytest.raises(ValueError, match='support and query are the same objects'):
         FewShotEpisodes(TRAIN, TRAIN)
