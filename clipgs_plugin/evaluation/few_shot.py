@@ -108,7 +108,7 @@ def few_shot_score(
 
         def score(logits: Tensor, expected: Tensor = expected, ways: int = len(episode.classes)) -> float:
             # Heads without class embeddings do not know the last classes if these have no support.
-            logits = pad(logits, (0, ways - logits.shape[1]), value=-math.inf)
+            logits = pad(logits, (0, ways - logits.shape[1]), value=float(logits.min()) - 1)
             return topk_accuracy(logits, expected, (1,))[1]
         with torch.no_grad():
             fixed.append(score(head.fit(features, labels, text)(queries)))
