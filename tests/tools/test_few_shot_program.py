@@ -157,7 +157,7 @@ def test_the_published_folds_are_one_command_from_the_weights_before_training(tm
     config.write_text("_base_ = 'clipgs_plugin::fewshot/clipgs_pointbert-nano_15e_modelnet40-published-folds.py'\n"
                       f"folds_root = {str(tmp_path)!r}\nsettings = [dict(ways=2, shots=1)]\n"
                       "few_shot = dict(folds=dict(folds=2), settings=settings)\n")
-    only = ['--work-dir', tmp_path / 'work', '--json', '--only', 'prototype']
+    only = ['--work-dir', tmp_path / 'work', '--json', '--protocol', 'published', '--only', 'prototype', 'linear probe']
     found = json.loads(run(capsys, config, 'initial', *only))
     train, test = (FrozenFeatures.load(tmp_path / 'work' / f'2way1shot-{part}.npz') for part in ('train', 'test'))
     hits = []
@@ -166,6 +166,8 @@ def test_the_published_folds_are_one_command_from_the_weights_before_training(tm
         right = (queries @ shots.T).argmax(1) == torch.arange(2).repeat_interleave(20)
         hits.append(100 * float(right.float().mean()))
     assert found['prototype']['2way1shot']['accuracies'] == pytest.approx(hits)
+    score = found['linear probe']['2way1shot']
+    assert score['published']['leak'] == 'the strength of the regularisation' and len(score['accuracies']) == 2
     assert run(capsys, config, 'initial', *only) == json.dumps(found) + '\n'  # the weights depend on the seed alone
     with pytest.raises(ValueError, match='has published folds; leave out --folds'):
         few_shot.main([str(config), 'initial', '--folds', str(tmp_path)])
