@@ -5,18 +5,20 @@ import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from clipgs_plugin.tools._program import parser, progress_bar, run, usable_device
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+    from torch import nn
 
     from clipgs_plugin import CLIPGSInferencer
     from clipgs_plugin.datasets import Episode, FrozenFeatures
     from clipgs_plugin.evaluation import ClassEmbeddings, FewShotScore
 
 WORLD = ('python tools/make_toy_world.py work_dirs/few_shot_world --num-train 1200 --num-val 0 --num-test 1200')
+INITIAL = 'initial'
 EXAMPLE = 'python tools/few_shot.py clipgs_pointbert-nano_15e_toy-world-few-shot clipgs_toy'
 
 
@@ -25,7 +27,8 @@ def parse(argv: list[str] | None):
     args = parser(__doc__, WORLD, EXAMPLE)
     args.add_argument('config', help='path of a config with few_shot=dict(...), or name of a shipped one')
     args.add_argument('checkpoint', nargs='?',
-                      help='weights of the config, or a model of tools/list_models.py; files of features need none')
+                      help='weights of the config, a model of tools/list_models.py, or "initial" for the weights that '
+                      'a training of the config starts from; files of features need none')
     args.add_argument('--work-dir', type=Path, help='folder of features and folds (./work_dirs/NAME of the config)')
     args.add_argument('--folds', type=Path, help='folder of folds that an earlier run wrote, in place of new ones')
     args.add_argument('--protocol', choices=['fixed', 'published'],
@@ -42,41 +45,42 @@ def parse(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     from clipgs_plugin import get_config
-    from clipgs_plugin.evaluation.few_shot import few_shot_score, setting_name
+    from clipgs_plugin.evaluation.few_shot import few_shot_score
     from clipgs_plugin.registry import MODELS
     with redirect_stdout(sys.stderr):  # of what mmengine logs; standard output has the results alone
         cfg = get_config(options.config, options.cfg_options)
-    task = checked_task(cfg, options.config)
+    task = checked_task(cfg, options)
     work_dir = options.work_dir or Path('work_dirs', Path(options.config).stem)
     work_dir.mkdir(parents=True, exist_ok=True)
     heads = {name: MODELS.build(dict(head)) for name, head in chosen_heads(task.heads, options.only).items()}
     protocol = options.protocol or task.protocol
 
-    support, query, text = features_and_text(cfg, options, work_dir, any(head.needs_text for head in heads.values()))
-    settings = {setting_name(**setting): load_or_draw(task, setting, support, query, options.folds, work_dir)
-                for setting in task.settings}
-    print(f'{len(heads)} heads on {support}' + (f' and {query}' if query else ''), file=sys.stderr)
+    tasks, text = tasks_and_text(cfg, options, work_dir, any(head.needs_text for head in heads.values()))
     scores: dict[str, dict[str, FewShotScore]] = {name: {} for name in heads}
     with progress_bar() as bar:
-        jobs = [(name, setting) for setting in settings for name in heads]
+        jobs = [(name, setting) for setting in tasks for name in heads]
         for name, setting in bar.track(jobs, description='heads'):
-            scores[name][setting] = few_shot_score(heads[name], settings[setting], support, query, text, protocol)
+            task = tasks[setting]
+            scores[name][setting] = few_shot_score(heads[name], task.episodes, task.support, task.query, text, protocol)
     if options.json:
         print(json.dumps({name: {setting: score.to_dict() for setting, score in row.items()}
                           for name, row in scores.items()}))
     else:
-        print(table(scores, list(settings), protocol))
+        print(table(scores, list(tasks), protocol))
     print(f'Features and folds are in {work_dir}', file=sys.stderr)
     return 0
 
 
-def checked_task(cfg: Config, name: str):
+def checked_task(cfg: Config, options):
     """Return the few-shot part of a config."""
     task = cfg.get('few_shot')
-    missing = [key for key in ('support', 'settings', 'heads') if not (task or {}).get(key)]
+    data = 'folds' if (task or {}).get('folds') else 'support'
+    missing = [key for key in (data, 'settings', 'heads') if not (task or {}).get(key)]
     if missing:
-        raise ValueError(f'config {name} lacks {", ".join(f"few_shot.{key}" for key in missing)}; name the data, the '
-                         'ways and shots, and the heads, as in configs/fewshot')
+        raise ValueError(f'config {options.config} lacks {", ".join(f"few_shot.{key}" for key in missing)}; name the '
+                         'data, the ways and shots, and the heads, as in configs/fewshot')
+    if data == 'folds' and options.folds is not None:
+        raise ValueError(f'config {options.config} has published folds; leave out --folds {options.folds}')
     return task
 
 
@@ -88,33 +92,67 @@ def chosen_heads(heads: dict, only: list[str]) -> dict:
     return {name: head for name, head in heads.items() if not only or name in only}
 
 
-def features_and_text(cfg: Config, options, work_dir: Path, needs_text: bool,
-                      ) -> tuple[FrozenFeatures, FrozenFeatures | None, ClassEmbeddings | None]:
-    """Return the features to learn from, those to classify (None for the same), and the class embeddings."""
-    from clipgs_plugin.apis.frozen import frozen_features
-    from clipgs_plugin.datasets import FrozenFeatures
+class Task(NamedTuple):
+    """Tasks of a setting and the features of their objects; without ``query`` one set has both."""
+
+    episodes: list[Episode]
+    support: FrozenFeatures
+    query: FrozenFeatures | None
+
+
+def tasks_and_text(cfg: Config, options, work_dir: Path, needs_text: bool,
+                   ) -> tuple[dict[str, Task], ClassEmbeddings | None]:
+    """Return the tasks of each setting with their features, and the class embeddings."""
     from clipgs_plugin.evaluation import ClassEmbeddings
     task = cfg.few_shot
-    datasets = {part: task[part] for part in ('support', 'query') if task.get(part)}
+    sources = [task.folds] if task.get('folds') else [task[part] for part in ('support', 'query') if task.get(part)]
     clipgs = None
-    if not all(isinstance(dataset, str) for dataset in datasets.values()) or (
+    if not all(isinstance(dataset, str) for dataset in sources) or (
             needs_text and task.get('class_embeddings') is None):
         clipgs = load_model(cfg, options)
-    found = {}
-    with progress_bar() as bar:
-        for part, dataset in datasets.items():
-            if isinstance(dataset, str):
-                found[part] = FrozenFeatures.load(dataset)
-                continue
-            found[part] = frozen_features(clipgs, dataset.to_dict(), work_dir / f'{part}.npz', workers=options.workers,
-                                          track=lambda batches, part=part: bar.track(batches, description=part))
-    support = found['support']
+    tasks = (published_tasks if task.get('folds') else drawn_tasks)(task, clipgs, options, work_dir)
     text = None
     if task.get('class_embeddings') is not None:
         text = ClassEmbeddings.load(task.class_embeddings)
     elif needs_text:
-        text = clipgs.classes(support.classes, task.templates)
-    return support, found.get('query'), text
+        text = clipgs.classes(next(iter(tasks.values())).support.classes, task.templates)
+    return tasks, text
+
+
+def drawn_tasks(task, clipgs: CLIPGSInferencer | None, options, work_dir: Path) -> dict[str, Task]:
+    """Embed support and queries once, and draw or read the folds of all settings."""
+    from clipgs_plugin.evaluation.few_shot import setting_name
+    support, query = (embed(clipgs, task[part], work_dir / f'{part}.npz', options.workers) if task.get(part) else None
+                      for part in ('support', 'query'))
+    return {setting_name(**setting): Task(load_or_draw(task, setting, support, query, options.folds, work_dir),
+                                          support, query) for setting in task.settings}
+
+
+def published_tasks(task, clipgs: CLIPGSInferencer, options, work_dir: Path) -> dict[str, Task]:
+    """Embed the objects of the published folds of each setting."""
+    from clipgs_plugin.datasets import published_episodes
+    from clipgs_plugin.evaluation.few_shot import setting_name
+    tasks = {}
+    for setting in task.settings:
+        name = setting_name(**setting)
+        support, query = (embed(clipgs, {**task.folds.to_dict(), **setting, 'part': part},
+                                work_dir / f'{name}-{part}.npz', options.workers) for part in ('train', 'test'))
+        tasks[name] = Task(published_episodes(support, query), support, query)
+    return tasks
+
+
+def embed(clipgs: CLIPGSInferencer | None, dataset: dict | str, cache: Path, workers: int) -> FrozenFeatures:
+    """Embed the objects of a dataset, or read a file of features."""
+    from clipgs_plugin.apis.frozen import frozen_features
+    from clipgs_plugin.datasets import FrozenFeatures
+    if isinstance(dataset, str):
+        found = FrozenFeatures.load(dataset)
+    else:
+        with progress_bar() as bar:
+            found = frozen_features(clipgs, dict(dataset), cache, workers=workers,
+                                    track=lambda batches: bar.track(batches, description=cache.stem))
+    print(f'{cache.stem}: {found}', file=sys.stderr)
+    return found
 
 
 def load_model(cfg: Config, options) -> CLIPGSInferencer:
@@ -124,13 +162,27 @@ def load_model(cfg: Config, options) -> CLIPGSInferencer:
     from clipgs_plugin import CLIPGSInferencer
     from clipgs_plugin.apis.model_list import has_weights
     if options.checkpoint is None:
-        raise ValueError(f'config {options.config} names objects to embed; add a checkpoint or the name of a model')
+        raise ValueError(f'config {options.config} names objects to embed; add a checkpoint or the name of a model, or '
+                         f'{INITIAL!r} for the weights before training')
     device = usable_device(options.device)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of models that know few objects, which the table shows
         if has_weights(options.checkpoint):
             return CLIPGSInferencer(options.checkpoint, device=device)
+        if options.checkpoint == INITIAL:
+            return CLIPGSInferencer(initial_model(cfg).to(device), device=device)
         return CLIPGSInferencer(cfg, options.checkpoint, device)
+
+
+def initial_model(cfg: Config) -> nn.Module:
+    """Build the model of a config with the weights that a training of it starts from."""
+    import torch
+
+    from clipgs_plugin import get_model
+    torch.manual_seed(cfg.get('randomness', {}).get('seed', 0))
+    model = get_model(cfg)
+    model.init_weights()
+    return model.eval()
 
 
 def load_or_draw(task, setting: dict, support: FrozenFeatures, query: FrozenFeatures | None, folds: Path | None,
@@ -141,7 +193,8 @@ def load_or_draw(task, setting: dict, support: FrozenFeatures, query: FrozenFeat
     file = f'{setting_name(**setting)}.json'
     if folds is not None:
         return load_episodes(folds / file)
-    episodes = FewShotEpisodes(support, query, **setting, queries=task.queries, trials=task.trials, seed=task.seed)
+    episodes = FewShotEpisodes(support, query, **setting, queries=task.queries, trials=task.trials, seed=task.seed,
+                               scarce=task.get('scarce', 'refuse'))
     (work_dir / 'folds').mkdir(exist_ok=True)
     episodes.save(work_dir / 'folds' / file)
     return list(episodes)

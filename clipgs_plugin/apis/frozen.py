@@ -37,6 +37,7 @@ def frozen_features(
         workers: Number of processes that load objects.
         track: Wrapper of the batches, such as a progress bar.
     """
+    clipgs.require_embeddings()
     mark = fingerprint(clipgs, dataset)
     if cache is not None and cache.is_file():
         found = FrozenFeatures.load(cache)

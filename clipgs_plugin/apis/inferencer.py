@@ -16,6 +16,7 @@ from clipgs_plugin.evaluation.class_file import ClassEmbeddings
 from clipgs_plugin.io import read_gaussians
 from clipgs_plugin.io.images import ImageLike, read_image
 from clipgs_plugin.models.checkpoints.contract import same_teacher
+from clipgs_plugin.models.gs_classifier import GSClassifier
 from clipgs_plugin.models.teachers import OpenCLIPTeacher
 from clipgs_plugin.ops.rotations import y_rotation
 from clipgs_plugin.registry import INFERENCERS, MODELS
@@ -108,8 +109,9 @@ class CLIPGSInferencer:
             Unit vectors, (n, E), float32 on the CPU.
 
         Raises:
-            ValueError: The number of turns is below 1.
+            ValueError: The number of turns is below 1, or the model is a classifier.
         """
+        self.require_embeddings()
         if turns != 1:
             items = _as_list(objects, (GaussianCloud, str, PathLike))
             means = [self.embed_turns(item, turns, batch_size).mean(0) for item in items]
@@ -119,6 +121,16 @@ class CLIPGSInferencer:
             batch = GaussianBatch.from_clouds([self.prepare(obj, f'object {i}') for i, obj in chunk])
             return self.model(batch.to(self.device), mode='tensor')
         return self._embed(list(enumerate(_as_list(objects, (GaussianCloud, str, PathLike)))), embed, batch_size)
+
+    def require_embeddings(self) -> None:
+        """Check that the model embeds.
+
+        Raises:
+            ValueError: It is a classifier, whose outputs are no embeddings.
+        """
+        if isinstance(self.model, GSClassifier):
+            raise ValueError(f'{self.name} is a classifier and does not embed into the space of a teacher; call '
+                             'classify, or name a CLIPGS')
 
     def embed_turns(self, item: Gaussians, turns: int, batch_size: int = 16) -> Tensor:
         """Embed one object after each of ``turns`` equal turns about y, as unit vectors, (turns, E)."""
@@ -191,24 +203,42 @@ class CLIPGSInferencer:
                  templates: str | Sequence[str] = 'plain',
                  class_embeddings: ClassEmbeddings | str | PathLike | None = None, *,
                  turns: int = 1) -> list[list[tuple[str, float]]]:
-        """Classify objects by class names alone.
+        """Classify objects by class names alone, or by the classes that a :class:`GSClassifier` was trained on.
 
         Args:
             objects: Clouds or paths, one or several.
-            class_names: Names of the classes.
+            class_names: Names of the classes; a classifier knows its own and takes no other argument than the objects.
             templates: Name of a prompt set, or templates with ``{}``; embeddings are averaged over them.
             class_embeddings: Embeddings of the classes, or the path of their file, which need no teacher; see
                 :meth:`classes`.
             turns: Number of equal turns about y whose embeddings are averaged.
 
         Returns:
-            For each object, classes and probabilities (softmax of scaled cosines), best first.
+            For each object, classes and probabilities (softmax of scaled cosines or of a classifier's logits), best
+            first.
         """
-        found = self.classes(class_names, templates, class_embeddings)
-        logits = self.model.logit_scale.exp().item() * self.embed_gaussians(objects, turns=turns) @ found.embeddings.T
+        if isinstance(self.model, GSClassifier):
+            if class_names is not None or class_embeddings is not None or turns != 1:
+                raise ValueError(f'{self.name} is a classifier with {self.model.num_classes} classes of its own; give '
+                                 'the objects alone')
+            names = self.model.classes or tuple(map(str, range(self.model.num_classes)))
+            logits = self._logits(_as_list(objects, (GaussianCloud, str, PathLike)))
+        else:
+            found = self.classes(class_names, templates, class_embeddings)
+            names, scale = found.names, self.model.logit_scale.exp().item()
+            logits = scale * self.embed_gaussians(objects, turns=turns) @ found.embeddings.T
         probabilities, order = logits.softmax(-1).sort(-1, descending=True)
-        return [[(found.names[i], float(p)) for i, p in zip(row, values)]
+        return [[(names[i], float(p)) for i, p in zip(row, values)]
                 for row, values in zip(order.tolist(), probabilities)]
+
+    @torch.inference_mode()
+    def _logits(self, items: list[Gaussians], batch_size: int = 16) -> Tensor:
+        """Compute the logits of a classifier, (n, C), float32 on the CPU."""
+        if not items:
+            raise ValueError('nothing to classify: got an empty list')
+        clouds = [self.prepare(item, f'object {i}') for i, item in enumerate(items)]
+        return torch.cat([self.model(GaussianBatch.from_clouds(clouds[i:i + batch_size]).to(self.device)).float().cpu()
+                          for i in range(0, len(clouds), batch_size)])
 
     @staticmethod
     def _embed(items: list, embed: Callable[[list], Tensor], batch_size: int) -> Tensor:

@@ -13,6 +13,7 @@ from clipgs_plugin.apis.configs import get_config
 from clipgs_plugin.apis.multi_view import build_multi_view, is_multi_view, multi_view_config
 from clipgs_plugin.apis.published import is_published_name, load_published, published_config
 from clipgs_plugin.apis.sharing import is_shared
+from clipgs_plugin.models.checkpoints.reading import read_classes
 from clipgs_plugin.models.pretrained import load_pretrained, load_weights
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.registry.catalogue import load_catalogue
@@ -52,11 +53,13 @@ def get_model(
     weights = Path(checkpoint) if checkpoint is not None else weights
     if is_multi_view(cfg):
         return build_multi_view(name, cfg, checkpoint).to(device).eval()
-    model = MODELS.build({**cfg.model, 'teacher': None})
+    model = MODELS.build({key: value for key, value in cfg.model.items() if key != 'teacher'})
     if weights is None:
         warnings.warn(f'{name}: no checkpoint given, the weights are random', stacklevel=2)
     else:
         load_weights(model, weights)
+        if getattr(model, 'classes', ()) is None:
+            model.classes = read_classes(weights)
     model.cfg, model.name = cfg, name
     return model.to(device).eval()
 

@@ -16,6 +16,7 @@ from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.registry import DATASETS
 
 FORMAT = 1
+SCARCE = ('refuse', 'leave_out', 'take_all')
 _FOLD = {'classes': [str], 'support': [[str]], 'query': [[str]]}
 _SCHEMA = {'format': int, 'one_set': bool, 'ways': int, 'shots': int, 'queries': int, 'seed': int, 'folds': [_FOLD]}
 
@@ -50,7 +51,7 @@ class FewShotEpisodes:
     With ``query``, the support of a task is drawn from ``support`` and its queries from ``query``, as in the folds of
     Point-BERT: two sets with the same class names. Without, both are drawn from ``support`` and are disjoint, for data
     without a split. Task i depends on (seed, i), the uids and the classes alone: not on the order of objects, not on
-    the other tasks, and not on the machine.
+    the other tasks, and not on the machine. With equal ways, the support of more shots contains that of fewer.
 
     Args:
         support: Labelled objects to learn from.
@@ -60,6 +61,8 @@ class FewShotEpisodes:
         queries: Number of query objects a class; None takes all that are left.
         trials: Number of tasks.
         seed: Random seed.
+        scarce: Rule for classes with fewer objects than shots and queries. ``'refuse'`` is an error, ``'leave_out'``
+            draws tasks from the other classes, and ``'take_all'`` takes the objects that there are, the support first.
 
     Raises:
         ValueError: Too few classes, or too few objects in one; the message names it.
@@ -71,10 +74,12 @@ class FewShotEpisodes:
     """
 
     def __init__(self, support: Labelled, query: Labelled | None = None, ways: int | None = 5, shots: int = 10,
-                 queries: int | None = 20, trials: int = 10, seed: int = 0) -> None:
+                 queries: int | None = 20, trials: int = 10, seed: int = 0, scarce: str = 'refuse') -> None:
         for name, value in dict(ways=ways, shots=shots, queries=queries, trials=trials).items():
             if value is not None and value < 1:
                 raise ValueError(f'{name}={value}: expected at least 1')
+        if scarce not in SCARCE:
+            raise ValueError(f'scarce={scarce!r}: expected one of {SCARCE}')
         if query is support:
             raise ValueError('support and query are the same objects; give two splits, or leave query out to draw both '
                              'from one set, disjoint')
@@ -82,24 +87,29 @@ class FewShotEpisodes:
         self.disjoint_sets = query is not None
         self._support = _by_class(support)
         self._query = self._support if query is None else _by_class(query)
-        self.classes = [name for name in support.classes if query is None or name in set(query.classes)]
+        shared = [name for name in support.classes if query is None or name in set(query.classes)]
+        lacking = {name: problem for name in shared if (problem := self._lacks(name))}
+        if lacking and scarce == 'refuse':
+            name, problem = next(iter(lacking.items()))
+            raise ValueError(f'class {name!r} has {problem}, or set scarce to leave the class out or to take all')
+        self.classes = [name for name in shared if scarce == 'take_all' or name not in lacking]
         if len(self.classes) < max(ways or 0, 2):
-            raise ValueError(f'{len(self.classes)} classes are in support and query, expected at least '
-                             f'{max(ways or 0, 2)}' + (f' for ways={ways}; choose fewer' if ways else ''))
-        self._check_counts()
+            raise ValueError(f'{len(self.classes)} of {len(shared)} classes in support and query have enough objects, '
+                             f'expected at least {max(ways or 0, 2)}' + (f' for ways={ways}; choose fewer' if ways
+                                                                         else ''))
 
-    def _check_counts(self) -> None:
-        wanted = self.queries or 1
-        for name in self.classes:
-            support, query = len(self._support[name]), len(self._query[name])
-            needed = self.shots + (0 if self.disjoint_sets else wanted)
-            if support < needed:
-                raise ValueError(f'class {name!r} has {support} objects to learn from, expected at least {needed} '
-                                 f'({self.shots} shots{"" if self.disjoint_sets else f" and {wanted} queries"}); '
-                                 'choose fewer, or leave the class out')
-            if query < wanted:
-                raise ValueError(f'class {name!r} has {query} objects to classify, expected at least {wanted}; choose '
-                                 'fewer queries, or leave the class out')
+    def _lacks(self, name: str) -> str:
+        """Describe what a class has too few of; empty if it has enough."""
+        wanted, needed = self.queries or 1, self.shots
+        text = f'{self.shots} shots'
+        if not self.disjoint_sets:
+            needed, text = needed + wanted, f'{text} and {wanted} queries'
+        if len(self._support[name]) < needed:
+            return (f'{len(self._support[name])} objects to learn from, expected at least {needed} ({text}); choose '
+                    'fewer')
+        if len(self._query[name]) < wanted:
+            return f'{len(self._query[name])} objects to classify, expected at least {wanted}; choose fewer queries'
+        return ''
 
     def __len__(self) -> int:
         return self.trials

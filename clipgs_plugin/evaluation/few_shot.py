@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
+from torch.nn.functional import pad
 
 from clipgs_plugin.datasets.episodes import Episode, FewShotEpisodes
 from clipgs_plugin.datasets.frozen_features import FrozenFeatures
@@ -105,7 +106,9 @@ def few_shot_score(
         features, labels, queries, expected = episode_tensors(episode, support, support if query is None else query)
         text = None if class_embeddings is None else class_embeddings.select(episode.classes).embeddings
 
-        def score(logits: Tensor, expected: Tensor = expected) -> float:
+        def score(logits: Tensor, expected: Tensor = expected, ways: int = len(episode.classes)) -> float:
+            # Heads without class embeddings do not know the last classes if these have no support.
+            logits = pad(logits, (0, ways - logits.shape[1]), value=float(logits.min()) - 1)
             return topk_accuracy(logits, expected, (1,))[1]
         with torch.no_grad():
             fixed.append(score(head.fit(features, labels, text)(queries)))
@@ -148,6 +151,7 @@ class FewShotAccuracy(BaseMetric):
         queries: Number of queries a class; None takes all that are left.
         trials: Number of tasks of a setting.
         seed: Random seed of the tasks.
+        scarce: Rule for classes with too few objects, see :class:`FewShotEpisodes`.
         protocol: See :func:`few_shot_score`.
 
     Reports ``few_shot/HEAD/5way10shot`` and ``..._std`` in percent; with the published protocol ``..._published`` too.
@@ -157,14 +161,14 @@ class FewShotAccuracy(BaseMetric):
 
     def __init__(self, heads: Mapping[str, dict], settings: Sequence[Mapping], support: str | Path | None = None,
                  class_embeddings: str | Path | None = None, queries: int | None = 20, trials: int = 10, seed: int = 0,
-                 protocol: str = 'fixed', collect_device: str = 'cpu', prefix: str | None = None,
-                 collect_dir: str | None = None) -> None:
+                 scarce: str = 'refuse', protocol: str = 'fixed', collect_device: str = 'cpu',
+                 prefix: str | None = None, collect_dir: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.heads = {name: MODELS.build(dict(head)) for name, head in heads.items()}
         self.settings = [dict(setting) for setting in settings]
         self.support = None if support is None else FrozenFeatures.load(support)
         self.class_embeddings = None if class_embeddings is None else ClassEmbeddings.load(class_embeddings)
-        self.options = dict(queries=queries, trials=trials, seed=seed)
+        self.options = dict(queries=queries, trials=trials, seed=seed, scarce=scarce)
         self.protocol = protocol
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:

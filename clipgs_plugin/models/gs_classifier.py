@@ -1,12 +1,15 @@
 """Supervised classification of 3DGS objects with any encoder."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from clipgs_plugin.models.clip_gs import DATA_PREPROCESSOR, build
+from clipgs_plugin.models.pretrained import Pretrained
 from clipgs_plugin.models.quiet_init import QuietInit
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.structures import GaussianBatch
@@ -18,7 +21,7 @@ KEPT = ('uid', 'category', 'label')
 
 
 @MODELS.register_module()
-class GSClassifier(QuietInit, BaseModel):
+class GSClassifier(Pretrained, QuietInit, BaseModel):
     r"""Encoder with a classification head, trained with cross-entropy (the fine-tuning of Point-BERT, CVPR 2022).
 
     What is trained follows from the encoder's ``frozen`` and ``lora``; see :class:`GSEncoder`.
@@ -35,9 +38,12 @@ class GSClassifier(QuietInit, BaseModel):
             :math:`\epsilon / (C - 1)` for each other one, as in Point-BERT's code, where it is 0.2.
         data_preprocessor: Module or config.
         init_cfg: Initialisation config of mmengine.
+        classes: Names of the classes in the order of their labels. A checkpoint of a training has them too, and
+            :meth:`save_pretrained` needs them.
 
     Raises:
-        ValueError: ``num_classes``, ``feature`` or ``label_smoothing`` is out of range.
+        ValueError: ``num_classes``, ``feature`` or ``label_smoothing`` is out of range, or ``classes`` are not
+            ``num_classes`` different names.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class GSClassifier(QuietInit, BaseModel):
         label_smoothing: float = 0.0,
         data_preprocessor: nn.Module | dict | None = None,
         init_cfg: dict | list | None = None,
+        classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__(build(data_preprocessor or DATA_PREPROCESSOR), init_cfg)
         if num_classes < 2:
@@ -63,11 +70,23 @@ class GSClassifier(QuietInit, BaseModel):
             self.encoder.projection = nn.Identity()
             self.encoder.embed_dim = self.encoder.backbone.out_channels
         self.num_classes = num_classes
+        self.classes = classes
         self.label_smoothing = label_smoothing
         if head is None or isinstance(head, dict):
             widths = {'in_features': self.encoder.embed_dim, 'num_classes': num_classes}
             head = MODELS.build({**HEAD, **(head or {}), **widths})
         self.head = head
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes in the order of their labels, or None."""
+        return self._classes
+
+    @classes.setter
+    def classes(self, names: Sequence[str] | None) -> None:
+        if names is not None and not len(set(names)) == len(names) == self.num_classes:
+            raise ValueError(f'classes={list(names)[:20]}: expected {self.num_classes} different names')
+        self._classes = None if names is None else tuple(names)
 
     def forward(
         self,
@@ -85,7 +104,8 @@ class GSClassifier(QuietInit, BaseModel):
         Returns:
             ``'tensor'``: logits, (B, C). ``'loss'``: a dict of ``loss_cls`` and, for the log, ``accuracy`` of the batch
             in percent. ``'predict'``: for each object a BaseDataElement with ``pred_label`` (int), ``scores`` (C,), the
-            probabilities, and those of uid, category and label that are in the batch.
+            probabilities, ``pred_class`` (str) if the classes have names, and those of uid, category and label that
+            are in the batch.
 
         Raises:
             KeyError: The batch has no labels to train on.
@@ -117,5 +137,9 @@ class GSClassifier(QuietInit, BaseModel):
         """Return one element for each object of logits (B, C); see :meth:`forward`."""
         scores = logits.float().softmax(-1)
         kept = {key: data_samples[key] for key in KEPT if key in data_samples}
-        return [BaseDataElement(pred_label=int(row.argmax()), scores=row,
-                                **{key: value[i] for key, value in kept.items()}) for i, row in enumerate(scores)]
+        elements = [BaseDataElement(pred_label=int(row.argmax()), scores=row,
+                                    **{key: value[i] for key, value in kept.items()}) for i, row in enumerate(scores)]
+        if self.classes is not None:
+            for element in elements:
+                element.pred_class = self.classes[element.pred_label]
+        return elements

@@ -22,23 +22,30 @@ def model_card(name: str, config: Mapping, width: int | None, parameters: int, s
     from huggingface_hub import ModelCardData
 
     about = config.get('card', {})
+    classes = config['model'].get('classes')
     header = ModelCardData(library_name='clipgs_plugin', license=about.get('license', 'unknown'), tags=TAGS,
-                           pipeline_tag='feature-extraction')
-    teacher = config['teacher'] or {}
-    teaches = ' '.join(str(teacher[key]) for key in ('model', 'pretrained') if teacher.get(key)) or 'none'
-    facts = [('Embeddings', f'{width or "?"} numbers, in the space of the teacher'), ('Teacher', f'`{teaches}`'),
-             ('Parameters', f'{parameters:,}'), ('Training data', about.get('data', 'not stated'))]
+                           pipeline_tag=None if classes else 'feature-extraction')
+    facts = ([('Classes', f'{len(classes)}: {", ".join(classes)}')] if classes else
+             _space(config['teacher'] or {}, width))
+    facts += [('Parameters', f'{parameters:,}'), ('Training data', about.get('data', 'not stated'))]
     if scale is not None:
         facts.append(('Factor on cosines', f'{scale:.4g}'))
+    what = (f'A classifier of 3D Gaussian Splatting objects with the encoder of {PAPER}' if classes else
+            f'An encoder of 3D Gaussian Splatting objects into CLIP\'s space ({PAPER})')
     steps = ' -> '.join(_step(step) for step in config['pipeline'])
     text = '\n\n'.join([
         f'---\n{header.to_yaml()}\n---', MARK, f'# {name.rpartition("/")[2]}',
-        f'An encoder of 3D Gaussian Splatting objects into CLIP\'s space ({PAPER}), by `clipgs_plugin`.',
-        _table(('', ''), facts), '## Use', _use(name), '## Input',
+        f'{what}, by `clipgs_plugin`.',
+        _table(('', ''), facts), '## Use', _use(name, bool(classes)), '## Input',
         'One object a file, y up, as `.ply`, `.spz`, `.splat`, `.sog` or `.ksplat`. The inferencer prepares it: '
         f'`{steps}`.', '## Metrics', _metrics(about.get('metrics', {})), '## Attributes of the data',
         _quantiles(about.get('quantiles', {}))])
     return text + '\n'
+
+
+def _space(teacher: Mapping, width: int | None) -> list[tuple[str, str]]:
+    teaches = ' '.join(str(teacher[key]) for key in ('model', 'pretrained') if teacher.get(key)) or 'none'
+    return [('Embeddings', f'{width or "?"} numbers, in the space of the teacher'), ('Teacher', f'`{teaches}`')]
 
 
 def _step(step: Mapping) -> str:
@@ -46,10 +53,11 @@ def _step(step: Mapping) -> str:
     return f'{step["type"].rpartition(".")[2]}({settings})'
 
 
-def _use(name: str) -> str:
+def _use(name: str, classifies: bool) -> str:
+    line = ("classes = clipgs.classify('chair.ply')[0]  # names and probabilities, best first" if classifies else
+            "scores = clipgs.embed_gaussians('chair.ply') @ clipgs.embed_text(['a red chair']).T")
     return ('```python\nfrom clipgs_plugin import CLIPGSInferencer\n'
-            f'clipgs = CLIPGSInferencer({name!r})\n'
-            "scores = clipgs.embed_gaussians('chair.ply') @ clipgs.embed_text(['a red chair']).T\n```")
+            f'clipgs = CLIPGSInferencer({name!r})\n{line}\n```')
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:

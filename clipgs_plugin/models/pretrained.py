@@ -36,7 +36,8 @@ class Pretrained:
                         model_card_kwargs: Mapping[str, Any] | None = None, **push_to_hub_kwargs) -> str | None:
         """Save weights, config and model card to a folder.
 
-        The config is plain data: architecture, pipeline that prepares objects, and name of the teacher.
+        The config is plain data: architecture, pipeline that prepares objects, name of the teacher, and the class names
+        of a classifier.
 
         Args:
             save_directory: Folder, made if absent. Files in it that this library did not write are not replaced.
@@ -50,7 +51,7 @@ class Pretrained:
             URL of the commit if uploaded.
 
         Raises:
-            ValueError: The model has no ``cfg``, or its config is no plain data.
+            ValueError: The model has no ``cfg``, its config is no plain data, or a classifier has no class names.
             FileExistsError: The folder holds another model's files.
         """
         folder = Path(save_directory)
@@ -108,6 +109,11 @@ def save_pretrained(model: nn.Module, folder: Path, name: str, about: Mapping[st
         raise ValueError(f'the {type(model).__name__} has no cfg with its architecture and pipeline; build it with '
                          'get_model, or set model.cfg to the config it was built from')
     config = to_plain(model.cfg)
+    if hasattr(model, 'classes'):
+        if model.classes is None:
+            raise ValueError(f'the {type(model).__name__} has no class names; set model.classes to the names in the '
+                             'order of their labels, or name them as model.classes of the config')
+        config['model']['classes'] = list(model.classes)
     card = {**model.cfg.get('card', {}), **(about or {})}
     unknown = sorted(card.keys() - {'license', 'data', 'metrics', 'quantiles'})
     if unknown:

@@ -16,4 +16,5 @@ few_shot = dict(
     queries=20,
     trials=10,
     seed=0,
+    scarce='refuse',
     protocol='fixed')

@@ -1,5 +1,6 @@
 """Few-shot episodes: counts, disjointness, seeds, files, and errors that name the class; files of features."""
 import json
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -107,12 +108,45 @@ def test_errors_name_the_class():
         FewShotEpisodes(few, ways=2, shots=2, queries=2)
     with pytest.raises(ValueError, match="class 'b' has 4 objects to classify, expected at least 20"):
         FewShotEpisodes(TRAIN, labelled([20, 4, 30], 'test'), ways=2, shots=1)
-    with pytest.raises(ValueError, match='7 classes are in support and query, expected at least 8 for ways=8'):
+    with pytest.raises(ValueError, match=r'7 of 7 classes in .* have enough objects, expected at least 8 for ways=8'):
         FewShotEpisodes(TRAIN, TEST, ways=8)
     with pytest.raises(ValueError, match='support and query are the same objects'):
         FewShotEpisodes(TRAIN, TRAIN)
     with pytest.raises(ValueError, match='shots=0: expected at least 1'):
         FewShotEpisodes(TRAIN, TEST, shots=0)
+
+
+def drawn(**options):
+    """One task over classes a to d with 6, 2, 5 and 4 objects to learn from, and 3, 3, 0 and 1 to classify."""
+    found = FewShotEpisodes(labelled([6, 2, 5, 4]), labelled([3, 3, 0, 1], 'test'), ways=None, shots=4, trials=1,
+                            **options)[0]
+    return found.classes, [len(group) for group in found.support], [len(group) for group in found.query]
+
+
+def test_scarce_classes_are_refused_or_left_out_or_give_what_they_have():
+    with pytest.raises(ValueError, match=r"class 'b' has 2 objects to learn from, expected at least 4 \(4 shots\)"):
+        drawn(queries=2)
+    assert drawn(queries=1, scarce='leave_out') == (('a', 'd'), [4, 4], [1, 1])
+    assert drawn(queries=2, scarce='take_all') == (tuple('abcd'), [4, 2, 4, 4], [2, 2, 0, 1])
+    assert drawn(queries=None, scarce='take_all') == (tuple('abcd'), [4, 2, 4, 4], [3, 3, 0, 1])
+    with pytest.raises(ValueError, match='1 of 4 classes in support and query have enough objects'):
+        drawn(queries=3, scarce='leave_out')
+    with pytest.raises(ValueError, match="scarce='drop': expected one of"):
+        drawn(scarce='drop')
+
+
+def test_a_scarce_class_of_one_set_gives_its_objects_to_the_support_first():
+    found, = FewShotEpisodes(labelled([6, 3, 2]), ways=None, shots=2, queries=3, trials=1, scarce='take_all')
+    assert [(len(a), len(b)) for a, b in zip(found.support, found.query)] == [(2, 3), (2, 1), (2, 0)]
+    assert not any(set(a) & set(b) for a, b in zip(found.support, found.query))
+
+
+@pytest.mark.parametrize('query', [None, TEST])
+def test_the_support_of_more_shots_contains_that_of_fewer(query):
+    tasks = [FewShotEpisodes(TRAIN, query, ways=None, shots=shots, queries=2, trials=1)[0] for shots in (1, 2, 4)]
+    for few, many in pairwise(tasks):
+        assert all(b[:len(a)] == a for a, b in zip(few.support, many.support))
+    assert query is None or len({task.query for task in tasks}) == 1
 
 
 def test_it_is_registered():

@@ -3,8 +3,10 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
+from fold_files import write_folds
 
-from clipgs_plugin.datasets.published_folds import PublishedFold
+from clipgs_plugin.datasets import FrozenFeatures, PublishedFold, PublishedFolds, published_episodes
 from clipgs_plugin.registry import DATASETS
 
 
@@ -70,3 +72,47 @@ def test_damage_and_absence_are_named(tmp_path):
     with pytest.raises(ValueError, match=r'has labels \[0, 1\], expected 0 to 2'):
         (tmp_path / '2way1shot').rename(tmp_path / '3way1shot')
         PublishedFold(tmp_path, 3, 1, 0, 'train')
+
+
+def test_all_folds_are_one_dataset_with_the_labels_of_the_40_classes(tmp_path):
+    write_folds(tmp_path / '2way_1shot')
+    train, test = (PublishedFolds(tmp_path, 2, 1, part, folds=3) for part in ('train', 'test'))
+    assert (len(train), len(test), len(train.classes)) == (6, 120, 40)
+    items = [train[i] for i in range(6)]
+    assert [item['label'] for item in items] == [7, 3, 0, 39, 3, 7]
+    assert [item['uid'] for item in items] == ['0/train/0000', '0/train/0001', '1/train/0000', '1/train/0001',
+                                               '2/train/0000', '2/train/0001']
+    assert [item['category'] for item in items[:3]] == ['car', 'bench', 'airplane']
+    one = PublishedFold(tmp_path, 2, 1, 1, 'test')
+    assert torch.equal(test[45]['gaussians'].means, one[5]['gaussians'].means)
+    assert torch.equal(test[3]['gaussians'].means, test[3]['gaussians'].means)  # back in an earlier fold
+
+
+def features_of(dataset):
+    items = [dataset[i] for i in range(len(dataset))]
+    return FrozenFeatures(torch.stack([item['gaussians'].means.mean(0) for item in items]),
+                          torch.tensor([item['label'] for item in items]), [item['uid'] for item in items],
+                          dataset.classes)
+
+
+def test_the_published_tasks_are_those_of_the_files(tmp_path):
+    write_folds(tmp_path / '2way1shot')
+    support, query = (features_of(PublishedFolds(tmp_path, 2, 1, part, folds=3)) for part in ('train', 'test'))
+    tasks = published_episodes(support, query)
+    assert [task.classes for task in tasks] == [('car', 'bench'), ('airplane', 'xbox'), ('bench', 'car')]
+    assert tasks[1].support == (('1/train/0000',), ('1/train/0001',))
+    assert tasks[2].query[1] == tuple(f'2/test/{i:04d}' for i in range(20, 40))
+    write_folds(tmp_path / 'b' / '2way1shot', classes=((7, 3), (0, 38), (3, 7)))
+    other = features_of(PublishedFolds(tmp_path / 'b', 2, 1, 'test', folds=3))
+    with pytest.raises(ValueError, match='fold 1 has other classes to learn than to classify'):
+        published_episodes(support, other)
+
+
+def test_folds_of_another_size_or_that_are_absent_are_named(tmp_path):
+    write_folds(tmp_path / '2way1shot', queries=19)
+    with pytest.raises(ValueError, match=r'0\.pkl: 38 objects to test, expected 40'):
+        PublishedFolds(tmp_path, 2, 1, 'test', folds=3)
+    with pytest.raises(FileNotFoundError, match=r'3\.pkl does not exist'):
+        PublishedFolds(tmp_path, 2, 1, 'train')
+    with pytest.raises(ValueError, match=r'0\.pkl: classes 3 to 7, but class_names has 5'):
+        PublishedFolds(tmp_path, 2, 1, 'train', folds=3, class_names=list('abcde'))

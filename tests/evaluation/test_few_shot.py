@@ -8,7 +8,7 @@ from mmengine.structures import BaseDataElement
 from clipgs_plugin.datasets import FewShotEpisodes, FrozenFeatures
 from clipgs_plugin.evaluation import ClassEmbeddings, FewShotAccuracy, few_shot_score
 from clipgs_plugin.evaluation.few_shot import mean_and_std, setting_name
-from clipgs_plugin.models.heads import CLAP, PrototypeHead, ZeroShotLinear
+from clipgs_plugin.models.heads import CLAP, LinearProbe, PrototypeHead, ZeroShotLinear
 from clipgs_plugin.registry import METRICS
 
 CLASSES = ('mug', 'chair', 'lamp', 'sofa')
@@ -52,6 +52,26 @@ def test_class_embeddings_follow_the_classes_of_the_task():
 def test_ties_count_against_the_true_class():
     same = FrozenFeatures(torch.ones(8, 3), torch.arange(8) % 2, [f'o{i}' for i in range(8)], ('mug', 'chair'))
     assert few_shot_score(PrototypeHead(), FewShotEpisodes(same, ways=2, shots=1, queries=2), same).accuracies[0] == 0
+
+
+AXES = FrozenFeatures(torch.eye(4)[[0, 0, 1, 1, 2, 3]], torch.tensor([0, 0, 1, 1, 2, 3]), [f's{i}' for i in range(6)],
+                      CLASSES)  # objects to learn from: 2, 2, 1, 1
+
+
+def test_a_class_with_fewer_objects_than_shots_and_one_without_test_objects():
+    """By hand, queries of mug (right, wrong), chair (right) and sofa (a tie, so wrong): 2 of 4. Lamp has none."""
+    rows = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1.0, 0], [0, 1.0, 0, 0], [0, 1.0, 0, 1.0]])
+    query = FrozenFeatures(rows, torch.tensor([0, 0, 1, 3]), [f'q{i}' for i in range(4)], CLASSES)
+    episodes = FewShotEpisodes(AXES, query, ways=None, shots=2, queries=None, trials=2, scarce='take_all')
+    assert few_shot_score(PrototypeHead(), episodes, AXES, query).accuracies == (50.0, 50.0)
+
+
+def test_a_last_class_without_support_is_never_right():
+    support = FrozenFeatures(torch.eye(4)[:3], torch.arange(3), ['s0', 's1', 's2'], CLASSES)
+    query = FrozenFeatures(torch.eye(4), torch.arange(4), [f'q{i}' for i in range(4)], CLASSES)
+    episodes = FewShotEpisodes(support, query, ways=None, shots=1, queries=None, trials=1, scarce='take_all')
+    for head in (PrototypeHead(), LinearProbe()):
+        assert few_shot_score(head, episodes, support, query, None, 'published').accuracies == (75.0,)
 
 
 def test_the_published_protocol_names_what_it_chooses_on_the_test_set():

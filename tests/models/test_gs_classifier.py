@@ -1,11 +1,13 @@
 """The classifier: its features, loss and predictions, and the weights it starts from."""
 import copy
+import json
 
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 
-from clipgs_plugin import GaussianBatch, get_config, get_model
+from clipgs_plugin import CLIPGSInferencer, GaussianBatch, get_config, get_model
 from clipgs_plugin.models import CLIPGS, ClassifierHead, GSClassifier, GSEncoder
 from clipgs_plugin.models.checkpoints import export_point_cloud_checkpoint, read_checkpoint
 from clipgs_plugin.models.checkpoints.trained import find_weights
@@ -217,3 +219,84 @@ def test_the_published_recipe(root):
         model = GSClassifier(**{key: value for key, value in cfg.model.items() if key != 'type'})
     assert model.head.layers[0].in_features == 768 and model.head.layers[8].out_features == 40
     assert len(model.encoder.backbone.blocks.blocks) == 12
+
+
+# ---- Sharing
+
+NAMES = ['mug', 'chair', 'night stand']
+PIPELINE = [dict(type='LoadGaussians'), dict(type='PackGaussians')]
+
+
+def config_of(**options):
+    return Config(dict(model=dict(type='GSClassifier', num_classes=3, encoder=ENCODER, **options),
+                       test_dataloader=dict(dataset=dict(pipeline=PIPELINE))))
+
+
+@pytest.fixture
+def trained_run(tmp_path):
+    """A config and a checkpoint whose metadata names the classes, as mmengine's Runner writes it."""
+    torch.manual_seed(3)
+    model = GSClassifier(encoder_config(), 3)
+    meta = dict(dataset_meta=dict(dataset='ModelNetGaussians', classes=NAMES))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), tmp_path / 'epoch_1.pth')
+    return config_of(), tmp_path / 'epoch_1.pth', model.eval()
+
+
+def test_a_shared_classifier_answers_as_before_with_the_names_of_its_classes(trained_run, tmp_path, random_cloud):
+    cfg, checkpoint, source = trained_run
+    model = get_model(cfg, checkpoint)
+    assert model.classes == tuple(NAMES)
+    model.save_pretrained(tmp_path / 'shared', repo_id='owner/chairs')
+    assert json.loads((tmp_path / 'shared' / 'config.json').read_text())['model']['classes'] == NAMES
+    card = (tmp_path / 'shared' / 'README.md').read_text()
+    assert '| Classes | 3: mug, chair, night stand |' in card and 'feature-extraction' not in card
+    assert "CLIPGSInferencer('owner/chairs')" in card and "classify('chair.ply')" in card
+
+    found = GSClassifier.from_pretrained(tmp_path / 'shared')
+    clouds = [random_cloud(30, seed=i) for i in range(3)]
+    expected = source(GaussianBatch.from_clouds(clouds))
+    assert torch.equal(found(GaussianBatch.from_clouds(clouds)), expected) and not found.training
+    element = found(GaussianBatch.from_clouds(clouds), mode='predict')[0]
+    assert element.pred_class == NAMES[int(expected[0].argmax())]
+
+    answers = CLIPGSInferencer(found).classify(clouds)
+    probabilities = expected.softmax(-1)
+    for row, answer in zip(probabilities.tolist(), answers, strict=True):
+        assert [name for name, _ in answer] == [name for _, name in sorted(zip(row, NAMES), reverse=True)]
+        assert dict(answer) == pytest.approx(dict(zip(NAMES, row)), abs=1e-6)
+
+
+def test_a_classifier_is_uploaded_by_the_same_code_as_an_encoder(trained_run, monkeypatch):
+    uploaded = []
+    monkeypatch.setattr('clipgs_plugin.models.pretrained.upload', lambda folder, repo_id, **_: uploaded.append(
+        (repo_id, sorted(path.name for path in folder.iterdir()))))
+    get_model(*trained_run[:2]).push_to_hub('owner/chairs')
+    assert uploaded == [('owner/chairs', ['README.md', 'config.json', 'model.safetensors'])]
+    assert GSClassifier.save_pretrained is CLIPGS.save_pretrained and GSClassifier.push_to_hub is CLIPGS.push_to_hub
+
+
+def test_a_classifier_is_no_encoder_and_an_encoder_no_classifier(trained_run, tmp_path, random_cloud):
+    model = get_model(*trained_run[:2])
+    model.save_pretrained(tmp_path / 'shared')
+    with pytest.raises(ValueError, match='holds a GSClassifier, not a CLIPGS; load it with get_model'):
+        CLIPGS.from_pretrained(tmp_path / 'shared')
+    clipgs = CLIPGSInferencer(str(tmp_path / 'shared'))
+    with pytest.raises(ValueError, match='is a classifier and does not embed into the space of a teacher'):
+        clipgs.embed_gaussians(random_cloud(30))
+    with pytest.raises(ValueError, match='is a classifier with 3 classes of its own; give the objects alone'):
+        clipgs.classify(random_cloud(30), ['mug'])
+
+
+def test_class_names_are_needed_to_share_and_have_to_fit(tmp_path):
+    torch.save(GSClassifier(encoder_config(), 3).state_dict(), tmp_path / 'plain.pth')
+    model = get_model(config_of(), tmp_path / 'plain.pth')
+    assert model.classes is None
+    with pytest.raises(ValueError, match=r'the GSClassifier has no class names; set model\.classes'):
+        model.save_pretrained(tmp_path / 'shared')
+    assert not (tmp_path / 'shared').exists()
+    model.classes = NAMES
+    model.save_pretrained(tmp_path / 'shared')
+    assert get_model(str(tmp_path / 'shared')).classes == tuple(NAMES)
+    for names in (['mug'], ['mug', 'mug', 'chair']):
+        with pytest.raises(ValueError, match=r'classes=\[.*\]: expected 3 different names'):
+            model.classes = names

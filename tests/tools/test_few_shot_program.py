@@ -4,6 +4,7 @@ import statistics
 
 import pytest
 import torch
+from fold_files import write_folds
 
 from clipgs_plugin import get_config, write_gaussians
 from clipgs_plugin.apis import frozen
@@ -125,6 +126,51 @@ def test_files_of_features_need_no_checkpoint_and_the_published_protocol_names_i
     found = json.loads(run(capsys, features, '--work-dir', tmp_path / 'work', '--protocol', 'published', '--json'))
     score = found['ZS-LP']['all2shot']
     assert score['published']['leak'] == 'the epoch' and score['published']['mean'] >= score['mean']
+
+
+@pytest.mark.parametrize('name, expected', [
+    ('clipgs_pointbert-nano_15e_toy-world-few-shot-probe', [f'all{shots}shot' for shots in (1, 2, 4, 8, 16)]),
+    ('clipgs_pointbert-nano_15e_toy-world-few-shot-ways', [f'{ways}way5shot' for ways in (5, 10, 20, 50)]),
+    ('clipgs_uni3d-b_uni3d-init_20e_objaverse-few-shot-ways', [f'{ways}way5shot' for ways in (5, 10, 20, 50)])])
+def test_a_shipped_protocol_is_one_command_on_features_in_files(name, expected, tmp_path, capsys):
+    g, classes = torch.Generator().manual_seed(0), [f'class {i:02d}' for i in range(52)]
+    for part, count in (('support', 26), ('query', 20)):
+        labels = torch.arange(52).repeat_interleave(count)
+        labels = labels[labels < (51 if 'objaverse' in name else 52)]
+        FrozenFeatures(torch.randn(len(labels), 8, generator=g), labels, [f'{part}{i}' for i in range(len(labels))],
+                       classes).save(tmp_path / f'{part}.npz')
+    sets = ['support'] if 'objaverse' in name else ['support', 'query']
+    found = json.loads(run(capsys, name, '--work-dir', tmp_path / 'work', '--only', 'prototype', '--json', '--protocol',
+                           'published', '--cfg-options', 'few_shot.trials=2',
+                           *(f'few_shot.{part}={tmp_path / part}.npz' for part in sets)))
+    assert list(found['prototype']) == expected
+    assert all(len(score['accuracies']) == 2 == len(score['published']['accuracies'])
+               for score in found['prototype'].values())
+    folds = {setting: load_episodes(tmp_path / 'work' / 'folds' / f'{setting}.json') for setting in expected}
+    ways = {setting: {len(fold.classes) for fold in tasks} for setting, tasks in folds.items()}
+    assert ways == {setting: {52 if 'all' in setting else int(setting.partition('way')[0])} for setting in expected}
+
+
+def test_the_published_folds_are_one_command_from_the_weights_before_training(tmp_path, capsys):
+    write_folds(tmp_path / '2way_1shot', classes=((7, 3), (0, 39)))
+    config = tmp_path / 'mine.py'
+    config.write_text("_base_ = 'clipgs_plugin::fewshot/clipgs_pointbert-nano_15e_modelnet40-published-folds.py'\n"
+                      f"folds_root = {str(tmp_path)!r}\nsettings = [dict(ways=2, shots=1)]\n"
+                      "few_shot = dict(folds=dict(folds=2), settings=settings)\n")
+    only = ['--work-dir', tmp_path / 'work', '--json', '--protocol', 'published', '--only', 'prototype', 'linear probe']
+    found = json.loads(run(capsys, config, 'initial', *only))
+    train, test = (FrozenFeatures.load(tmp_path / 'work' / f'2way1shot-{part}.npz') for part in ('train', 'test'))
+    hits = []
+    for fold in range(2):
+        shots, queries = train.embeddings[2 * fold:2 * fold + 2], test.embeddings[40 * fold:40 * fold + 40]
+        right = (queries @ shots.T).argmax(1) == torch.arange(2).repeat_interleave(20)
+        hits.append(100 * float(right.float().mean()))
+    assert found['prototype']['2way1shot']['accuracies'] == pytest.approx(hits)
+    score = found['linear probe']['2way1shot']
+    assert score['published']['leak'] == 'the strength of the regularisation' and len(score['accuracies']) == 2
+    assert run(capsys, config, 'initial', *only) == json.dumps(found) + '\n'  # the weights depend on the seed alone
+    with pytest.raises(ValueError, match='has published folds; leave out --folds'):
+        few_shot.main([str(config), 'initial', '--folds', str(tmp_path)])
 
 
 def test_wrong_use_is_named(features, config, tmp_path):

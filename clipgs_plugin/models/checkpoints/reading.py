@@ -44,6 +44,15 @@ def read_checkpoint(path: str | Path, trust_pickle: bool = False) -> dict[str, T
     return state
 
 
+def read_classes(path: str | Path) -> list[str] | None:
+    """Read the class names of the training data from a checkpoint of mmengine's Runner; None if it has none."""
+    content = load_file(Path(path).expanduser())
+    for key in ('meta', 'dataset_meta', 'classes'):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    named = isinstance(content, (list, tuple)) and all(isinstance(name, str) for name in content)
+    return list(content) if named and content else None
+
+
 def _load_trusted(path: Path):
     """Return the whole content of a file, and execute the code it holds."""
     check_path(path)
