@@ -14,6 +14,7 @@ from clipgs_plugin.tools._program import (
     add_preparation,
     add_turns,
     check_output,
+    check_up_cue,
     describe,
     load_inferencer,
     one_line,
@@ -54,6 +55,7 @@ def parse(argv: list[str] | None):
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print one JSON object a file')
     options = args.parse_args(argv)
+    check_up_cue(args, options)
     from clipgs_plugin.evaluation.class_file import SUFFIXES, ClassEmbeddings
     if options.top < 1:
         args.error(f'--top {options.top}: expected 1 or more')
@@ -111,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     with progress_bar() as bar:
         for path in bar.track(files, description='classifying'):
             try:
-                cloud, notes = prepared(path, args)
+                cloud, notes = prepared(path, args, clipgs)
                 answers = clipgs.classify(cloud, class_embeddings=classes, turns=args.turns)[0][:args.top]
             except USER_ERRORS as error:
                 failed += 1

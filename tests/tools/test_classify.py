@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clipgs_plugin import CLIPGSInferencer, get_config
-from clipgs_plugin.apis import SearchIndex, teacher
+from clipgs_plugin import CLIPGSInferencer, get_config, read_gaussians
+from clipgs_plugin.apis import SearchIndex, teacher, upright
 from clipgs_plugin.evaluation import ClassEmbeddings
 from clipgs_plugin.tools import classify, embed, search
 from clipgs_plugin.toy_world.writing import export_files
@@ -100,6 +100,23 @@ def test_files_are_classified_by_names_a_list_and_embeddings_alike(toys, saved, 
             [x['probability'] for x in other['classes']], abs=1e-5)
 
 
+def test_the_opinion_of_a_model_on_the_up_axis_is_printed_and_stored(toys, saved, tmp_path, capsys, monkeypatch):
+    toy, index = str(sorted(toys.iterdir())[0]), tmp_path / 'e.npz'
+    monkeypatch.setitem(upright.MODEL_WEIGHTS, 'clipgs_toy', 4.0)
+    options = ['--up', 'auto', '--up-cue', 'model']
+    assert embed.main([toy, '-o', str(index), '--json', *options]) == 0
+    row, = answers(capsys)
+    found = upright.up_estimates(read_gaussians(toy), CLIPGSInferencer('clipgs_toy'))
+    expected = {by: [each.axis, round(each.confidence, 3)] for by, each in found.items()}
+    assert [row['up'], row['up_confidence']] == expected.pop('all') and row['up_opinions'] == expected
+    kept = SearchIndex.load(index)
+    assert kept.ups == ((row['up'], row['up_confidence']),) and kept.options[-1] == '--up-cue=model'
+    assert kept.up_opinions == (tuple(map(tuple, expected.values())),)
+    assert classify.main([toy, '--class-embeddings', str(saved), *options]) == 0
+    (axis, confidence), (other, its) = kept.up_opinions[0]
+    assert f'; {axis} by the geometry {confidence:.2f}, {other} by the model {its:.2f})' in capsys.readouterr().out
+
+
 def test_text_is_a_line_a_file_and_bad_files_are_named(toys, saved, tmp_path, capsys):
     (tmp_path / 'broken.ply').write_bytes(b'ply\nformat binary_little_endian 1.0\nelement vertex 5\n')
     good = sorted(map(str, toys.glob('*chair*')))[0]
@@ -113,6 +130,7 @@ def test_text_is_a_line_a_file_and_bad_files_are_named(toys, saved, tmp_path, ca
 @pytest.mark.parametrize('arguments, message', [
     (['x.ply'], 'one of the arguments'), (['x.ply', '--classes', ' , '], '--classes names no class'),
     (['x.ply', '--classes', 'a', '--top', '0'], '--top 0'), (['x.ply', '--classes', 'a', '--classes-file', 'b'], 'not'),
+    (['x.ply', '--classes', 'a', '--up-cue', 'model'], 'is a cue of --up auto and has no effect on --up y'),
     (['--classes', 'a'], 'name splat files to classify'),
     (['--classes', 'a', '--write-class-embeddings', 'a.txt'], 'ends in .npz or .safetensors'),
     (['--class-embeddings', 'a.npz', '--write-class-embeddings', 'b.npz'], 'embeds class names'),

@@ -157,7 +157,7 @@ def _explain(file: HubFile, error: Exception) -> OSError:
     else:
         first = next(iter(str(error).strip().splitlines()), '') or type(error).__name__
         reason = (f'the download from {_endpoint()} failed ({first.rstrip(".")}); check the network and the proxy, '
-                  'set HF_ENDPOINT to a mirror')
+                  'set HF_HUB_DISABLE_XET=1 for plain HTTP or HF_ENDPOINT to a mirror')
     return ConnectionError(f'{file.name}: {reason}, or {_by_hand(file)}')
 
 
