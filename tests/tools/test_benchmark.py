@@ -270,6 +270,6 @@ def test_the_file_of_the_start_is_one_that_its_name_opens(tmp_path, monkeypatch)
     start.write_published('uni3d-ti', tmp_path / 'uni3d-ti.pt')
     monkeypatch.setenv('CLIPGS_CHECKPOINTS', str(tmp_path))
     wall, cpu = start.time_opening('uni3d-ti', tmp_path / 'uni3d-ti.pt', 1)
-    assert 0 < wall and 0 < cpu and (tmp_path / 'uni3d-ti.pt.safetensors').is_file()
+    assert wall > 0 and cpu > 0 and (tmp_path / 'uni3d-ti.pt.safetensors').is_file()
     with pytest.raises(ValueError, match='--names point-mae: expected models of uni3d'):
         start.write_published('point-mae', tmp_path / 'x.pt')
