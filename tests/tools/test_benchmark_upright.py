@@ -23,7 +23,7 @@ def test_cues_of_a_table_have_their_known_values():
     assert up['contact'] == pytest.approx(1, abs=0.05)  # the legs span the footprint
     assert up['filled'] < 0.1 < 0.8 < up['filled top'] < 1.3
     assert (up['filled'], up['filled top']) == (down['filled top'], down['filled'])
-    assert up['centred'] == pytest.approx(0, abs=0.1) and up['second symmetry'] == down['second symmetry']
+    assert up['centred'] == pytest.approx(0, abs=0.2) and up['second symmetry'] == down['second symmetry']
     assert up['second symmetry'] > -0.05 > found['x']['second symmetry'] - 0.02
     assert up['walls'] < 0.05 < 0.5 < found['x']['walls']  # the top is a wall of the table on its side
 

@@ -47,7 +47,7 @@ def in_process(function, *arguments):
 
 
 def write_published(name: str, path: Path) -> None:
-    """Write random weights as the training code of a model does.
+    """Write random weights as the training code of a model does, in half precision.
 
     Raises:
         ValueError: The model is of another family than those of ``LAYOUTS``.
@@ -67,7 +67,9 @@ def write_published(name: str, path: Path) -> None:
     wrapper, projection, scale = LAYOUTS[family]
     state = torch.load(path)[wrapper]
     state |= {f'{projection}.{key}': value for key, value in encoder.projection.state_dict().items()}
-    torch.save({wrapper: state | {scale: torch.tensor(4.6)}}, path)
+    state |= {scale: torch.tensor(4.6)}
+    torch.save({wrapper: {key: value.half() if value.is_floating_point() else value for key, value in state.items()}},
+               path)
 
 
 def time_opening(name: str, path: Path, threads: int) -> tuple[float, float]:
