@@ -11,6 +11,7 @@ import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 COMMIT = '0123456789abcdef0123456789abcdef01234567'
 HTML = b'<!DOCTYPE html><html><body>Please sign in to this network.</body></html>'
@@ -26,12 +27,15 @@ class LoopbackHub:
         altered: True serves contents of the right size with one changed byte.
         portal: True answers every request with a web page, as the sign-in page of a network does.
         page_as_content: True serves a web page where the content is expected.
+        xet: True adds the headers of Xet storage, whose servers do not exist here.
+        proxied: URLs of the requests of clients that use this server as their proxy.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.requests: list[tuple[str, str, str | None]] = []
         self.cut, self.altered, self.portal, self.page_as_content = 0, False, False, False
+        self.xet, self.proxied = False, []
         handler = type('Handler', (_Handler,), {'hub': self})
         # The content has an origin of its own, as at the real hub; redirects within an origin are followed at once.
         self.servers = [ThreadingHTTPServer(('127.0.0.1', 0), handler) for _ in range(2)]
@@ -118,6 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         hub = self.hub
+        if self.path.startswith('http://'):
+            hub.proxied.append(self.path)
+            self.path = urlsplit(self.path).path
         hub.requests.append((self.command, self.path, self.headers.get('Range')))
         if hub.portal:
             return self._send(200, HTML, {'Content-Type': 'text/html'})
@@ -133,9 +140,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return self._send(404, b'', {'X-Error-Code': 'EntryNotFound', 'X-Repo-Commit': COMMIT})
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        xet = {'X-Xet-Hash': digest, 'X-Xet-Refresh-Route': f'{hub.url}/api/xet-read-token'} if hub.xet else {}
         return self._send(302, b'', {
             'Location': f'{hub.content_url}/content/{repo}/{name}', 'X-Repo-Commit': COMMIT, 'ETag': f'"{COMMIT}"',
-            'X-Linked-Etag': f'"{digest}"', 'X-Linked-Size': str(path.stat().st_size)})
+            'X-Linked-Etag': f'"{digest}"', 'X-Linked-Size': str(path.stat().st_size), **xet})
 
     def _content(self, path: Path) -> None:
         body = path.read_bytes()

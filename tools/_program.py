@@ -199,9 +199,12 @@ def add_preparation(args: argparse.ArgumentParser, up: str | None = 'y') -> None
 
 
 def add_turns(args: argparse.ArgumentParser) -> None:
-    """Add the option ``--turns`` of programs that embed."""
+    """Add the options of programs that embed: ``--turns`` and ``--up-cue``."""
     args.add_argument('--turns', type=int, default=1,
                       help='turns about the up axis whose embeddings are averaged (%(default)s)')
+    args.add_argument('--up-cue', choices=['geometry', 'model'], default='geometry',
+                      help='what --up auto judges by; model adds the constancy of the embeddings under turns, at the '
+                           'cost of 24 embeddings an object, and shows both opinions (%(default)s)')
 
 
 def preparation_words(options: argparse.Namespace) -> tuple[str, ...]:
@@ -209,6 +212,8 @@ def preparation_words(options: argparse.Namespace) -> tuple[str, ...]:
     words = [f'--up={options.up}', f'--turns={options.turns}']
     if options.crop:
         words.append(f'--crop={",".join(map(repr, options.crop))}')
+    if options.up_cue != 'geometry':
+        words.append(f'--up-cue={options.up_cue}')
     return (*words, *(flag for flag, on in (('--remove-plane', options.remove_plane),
                                             ('--largest-cluster', options.largest_cluster)) if on))
 
@@ -241,25 +246,35 @@ def _box(text: str) -> tuple[float, ...]:
     return numbers
 
 
-def prepared(path: Path, options: argparse.Namespace) -> tuple[GaussianCloud, dict]:
+def prepared(path: Path, options: argparse.Namespace,
+             clipgs: CLIPGSInferencer | None = None) -> tuple[GaussianCloud, dict]:
     """Read the Gaussians of a file, turn its up axis to y and remove surroundings; return notes as well."""
     from clipgs_plugin import read_gaussians
-    return prepare_cloud(read_gaussians(path), options)
+    return prepare_cloud(read_gaussians(path), options, model=clipgs if options.up_cue == 'model' else None)
 
 
-def prepare_cloud(cloud: GaussianCloud, options: argparse.Namespace, target: str = 'y') -> tuple[GaussianCloud, dict]:
+def check_up_cue(args: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End the program if ``--up-cue model`` is given for a named axis."""
+    if options.up_cue == 'model' and options.up != 'auto':
+        args.error(f'--up-cue model is a cue of --up auto and has no effect on --up {options.up}; leave it out')
+
+
+def prepare_cloud(cloud: GaussianCloud, options: argparse.Namespace, target: str = 'y',
+                  model: CLIPGSInferencer | None = None) -> tuple[GaussianCloud, dict]:
     """Follow the options of :func:`add_preparation`.
 
     Args:
         cloud: Object in the frame of its file.
         options: Parsed options.
         target: Axis to turn the up axis to.
+        model: Inferencer that is a further cue of an estimated axis.
 
     Returns:
-        The object, and notes: ``up``, ``up_confidence`` of an estimated axis, and the numbers of Gaussians that each
-        removal dropped: ``cropped``, ``plane``, ``other_clusters``.
+        The object, and notes: ``up``, ``up_confidence`` of an estimated axis, with a model ``up_opinions`` (axis and
+        confidence by the geometry alone and by the model alone), and the numbers of Gaussians that each removal
+        dropped: ``cropped``, ``plane``, ``other_clusters``.
     """
-    from clipgs_plugin.apis.upright import estimate_up
+    from clipgs_plugin.apis.upright import up_estimates
     from clipgs_plugin.datasets.transforms import CropGaussians, LargestCluster, RemovePlane
     from clipgs_plugin.ops import axis_change
 
@@ -275,8 +290,11 @@ def prepare_cloud(cloud: GaussianCloud, options: argparse.Namespace, target: str
     if options.up:
         notes['up'] = options.up
         if options.up == 'auto':
-            notes['up'], confidence, _ = estimate_up(cloud)
-            notes['up_confidence'] = round(confidence, 3)
+            found = up_estimates(cloud, model)
+            opinions = {by: (each.axis, round(each.confidence, 3)) for by, each in found.items()}
+            notes['up'], notes['up_confidence'] = opinions.pop('all')
+            if model is not None:
+                notes['up_opinions'] = opinions
         if notes['up'] != target:
             cloud = cloud.transform(axis_change(notes['up'], target))
     if options.remove_plane:
@@ -291,7 +309,9 @@ def describe(notes: dict) -> str:
     removals = dict(cropped='outside the crop', plane='of the plane removed', other_clusters='of other clusters')
     words = [f'{notes[key]:,} {what}' for key, what in removals.items() if key in notes]
     if 'up_confidence' in notes:
-        words.insert(0, f'up {notes["up"]} by estimate (confidence {notes["up_confidence"]:.2f})')
+        by = ', '.join(f'{axis} by the {by} {confidence:.2f}'
+                       for by, (axis, confidence) in notes.get('up_opinions', {}).items())
+        words.insert(0, f'up {notes["up"]} by estimate (confidence {notes["up_confidence"]:.2f}{by and "; " + by})')
     return ''.join(f', {word}' for word in words)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipgs_plugin.tools._downloads import add_download
 from clipgs_plugin.tools._program import (
@@ -12,6 +13,8 @@ from clipgs_plugin.tools._program import (
     USER_ERRORS,
     add_preparation,
     add_turns,
+    check_output,
+    check_up_cue,
     describe,
     load_inferencer,
     one_line,
@@ -20,14 +23,19 @@ from clipgs_plugin.tools._program import (
     progress_bar,
     run,
     teacher_for,
+    usable_device,
 )
 from clipgs_plugin.tools.embed import find_files
+
+if TYPE_CHECKING:
+    from clipgs_plugin.evaluation import ClassEmbeddings
 
 
 def parse(argv: list[str] | None):
     """Parse the options and read the names of the classes; None for all names of a file of embeddings."""
     args = parser(__doc__, FILES, 'python tools/classify.py work_dirs/files --classes chair,table,mug')
-    args.add_argument('inputs', nargs='+', type=Path, help='splat files of any format, or folders of them')
+    args.add_argument('inputs', nargs='*', type=Path,
+                      help='splat files of any format, or folders of them; none if only class embeddings are written')
     classes = args.add_mutually_exclusive_group(required=True)
     classes.add_argument('--classes', metavar='NAME,NAME', help='names of the classes, separated by commas')
     classes.add_argument('--classes-file', type=Path, metavar='FILE', help='text file of class names, one a line')
@@ -35,6 +43,9 @@ def parse(argv: list[str] | None):
                          help='.npz or .safetensors of named embeddings, which need no teacher')
     args.add_argument('--templates', default=None, metavar='NAME',
                       help='prompts: plain, toy, objects, FILE.json or FILE.json:KEY (plain)')
+    args.add_argument('--write-class-embeddings', type=Path, metavar='FILE',
+                      help='.npz or .safetensors to write: the classes as the CLIP model of --model embeds them, for '
+                           '--class-embeddings on machines that it does not fit on')
     args.add_argument('--model', default='clipgs_toy', help='name of tools/list_models.py, or a config (%(default)s)')
     args.add_argument('--checkpoint', default=None, help='weights of a config, or the file of a published model')
     add_download(args)
@@ -44,10 +55,18 @@ def parse(argv: list[str] | None):
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print one JSON object a file')
     options = args.parse_args(argv)
+    check_up_cue(args, options)
+    from clipgs_plugin.evaluation.class_file import SUFFIXES, ClassEmbeddings
     if options.top < 1:
         args.error(f'--top {options.top}: expected 1 or more')
     if options.class_embeddings and options.templates:
         args.error('--templates has no effect on --class-embeddings, which are embedded already; leave it out')
+    if not options.inputs and options.write_class_embeddings is None:
+        args.error('name splat files to classify, or the file of --write-class-embeddings')
+    if options.write_class_embeddings is not None:
+        if options.class_embeddings:
+            args.error('--write-class-embeddings embeds class names; give --classes or --classes-file')
+        check_output(args, options.write_class_embeddings, SUFFIXES, 'a file of class embeddings', ClassEmbeddings.load)
     options.names = None
     if not options.class_embeddings:
         names = options.classes.split(',') if options.classes is not None else read_names(options.classes_file)
@@ -66,8 +85,20 @@ def read_names(path: Path) -> list[str]:
                          ) from error
 
 
+def write(classes: ClassEmbeddings, path: Path) -> None:
+    """Write class embeddings."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    classes.save(path)
+    print(f'{len(classes)} classes of {classes.width} numbers, teacher {classes.teacher}, in {path}', file=sys.stderr)
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    if not args.inputs:
+        from clipgs_plugin.apis.teacher import embed_classes
+        write(embed_classes(args.model, args.names, args.templates or 'plain', usable_device(args.device)),
+              args.write_class_embeddings)
+        return 0
     files = find_files(args.inputs)
     clipgs = load_inferencer(args.model, args.checkpoint, args.device, args.download)
     if args.class_embeddings is not None:
@@ -75,12 +106,14 @@ def main(argv: list[str] | None = None) -> int:
     else:
         with teacher_for(clipgs, 'class names', FROM_FILE):
             classes = clipgs.classes(args.names, args.templates or 'plain')
+    if args.write_class_embeddings is not None:
+        write(classes, args.write_class_embeddings)
     print(f'Classifying {len(files)} files among {len(classes)} classes with {clipgs.name}', file=sys.stderr)
     failed = 0
     with progress_bar() as bar:
         for path in bar.track(files, description='classifying'):
             try:
-                cloud, notes = prepared(path, args)
+                cloud, notes = prepared(path, args, clipgs)
                 answers = clipgs.classify(cloud, class_embeddings=classes, turns=args.turns)[0][:args.top]
             except USER_ERRORS as error:
                 failed += 1

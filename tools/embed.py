@@ -13,6 +13,7 @@ from clipgs_plugin.tools._program import (
     add_preparation,
     add_turns,
     check_output,
+    check_up_cue,
     describe,
     load_inferencer,
     one_line,
@@ -62,6 +63,7 @@ def parse(argv: list[str] | None):
                            'tools/cache_features.py wrote; views:TEACHER embeds queries')
     args.add_argument('--split', help='split of the triplet dataset (all)')
     options = args.parse_args(argv)
+    check_up_cue(args, options)
     if options.out.is_dir():
         raise IsADirectoryError(f'{options.out} is a folder; -o names the file to write, like '
                                 f'{options.out}/embeddings.npz')
@@ -100,16 +102,16 @@ def main(argv: list[str] | None = None) -> int:
     # Absolute paths, so that the index serves in any folder.
     model = os.path.abspath(args.model) if args.model.endswith('.py') or is_folder(args.model) else args.model
     checkpoint = os.path.abspath(args.checkpoint) if args.checkpoint else ''
-    embeddings, paths, ups, failed = [], [], [], 0
+    embeddings, paths, ups, opinions, failed = [], [], [], [], 0
 
     def save() -> None:
         SearchIndex(torch.stack(embeddings), tuple(paths), model, checkpoint, tuple(ups),
-                    preparation_words(args)).save(args.out)
+                    preparation_words(args), tuple(opinions)).save(args.out)
 
     with progress_bar() as bar:
         for path in bar.track(files, description='embedding'):
             try:
-                cloud, notes = prepared(path, args)
+                cloud, notes = prepared(path, args, clipgs)
                 embedding = clipgs.embed_gaussians(cloud, turns=args.turns)[0]
             except USER_ERRORS as error:
                 failed += 1
@@ -118,6 +120,8 @@ def main(argv: list[str] | None = None) -> int:
             embeddings.append(embedding)
             paths.append(os.path.abspath(path))
             ups.append((notes['up'], notes.get('up_confidence', 1.0)))
+            if 'up_opinions' in notes:
+                opinions.append(tuple(notes['up_opinions'].values()))
             line = {'path': str(path), 'gaussians': len(cloud), 'sh_degree': cloud.sh_degree, **notes}
             print(json.dumps(line) if args.json else
                   f'{path}: {len(cloud):,} Gaussians of SH degree {cloud.sh_degree}{describe(notes)}')

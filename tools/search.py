@@ -12,6 +12,7 @@ from clipgs_plugin.tools._program import (
     FROM_FILE,
     add_preparation,
     add_turns,
+    check_up_cue,
     describe,
     load_inferencer,
     parser,
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.gaussians is not None and index.options:
         args = program.parse_args(argv, repeated_preparation(index.options))
         print(f'Preparing the query as the objects of the index: {" ".join(preparation_words(args))}', file=sys.stderr)
+    check_up_cue(program, args)
     for file in filter(None, (args.image, args.gaussians)):  # before any model is loaded
         if not file.exists():
             raise FileNotFoundError(f'{file} does not exist')
@@ -70,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         with teacher_for(clipgs, 'images', '--gaussians needs none'):
             embedding = clipgs.embed_images(args.image)
     else:
-        cloud, notes = prepared(args.gaussians, args)
+        cloud, notes = prepared(args.gaussians, args, clipgs)
         print(f'{args.gaussians}: {len(cloud):,} Gaussians{describe(notes)}', file=sys.stderr)
         embedding = clipgs.embed_gaussians(cloud, turns=args.turns)
 

@@ -18,7 +18,7 @@ def parse(argv: list[str] | None):
     args.add_argument('checkpoint', type=Path, help='checkpoint with exactly the weights of the model')
     args.add_argument('folder', type=Path, help='folder to write; files of other programs are not replaced')
     args.add_argument('--data', metavar='SPLIT', help='train, val or test of the config, or a folder of splat files: '
-                      'the model card states quantiles of its attributes')
+                      'the model card states quantiles of its attributes, which tools/doctor.py compares files with')
     args.add_argument('--results', type=Path, metavar='FILE.json', help='metrics, as tools/test.py --json prints them')
     args.add_argument('--license', default='unknown', help='licence of the weights, as the hub names it (%(default)s)')
     args.add_argument('--push', metavar='OWNER/NAME', help='repository of the hub to upload to, made if absent')
@@ -59,16 +59,17 @@ def main(argv: list[str] | None = None) -> int:
 def _describe(cfg, data: str) -> dict:
     """Return a description of a split or folder, and the quantiles of its attributes."""
     from clipgs_plugin import read_gaussians
-    from clipgs_plugin.apis.sharing import attribute_quantiles, clouds_of_split
+    from clipgs_plugin.apis.attributes import attribute_ranges
+    from clipgs_plugin.apis.sharing import clouds_of_split, prepared
     from clipgs_plugin.io import find_splats
 
     print(f'Quantiles of {data}', file=sys.stderr)
     if data in SPLITS:
-        quantiles = attribute_quantiles(clouds_of_split(cfg, data))
-        source = Path(cfg[f'{data}_dataloader'].dataset.root).name
-        return {'data': f'{source}, split {data}', 'quantiles': quantiles}
-    quantiles = attribute_quantiles(map(read_gaussians, find_splats(Path(data))))
-    return {'data': Path(data).resolve().name, 'quantiles': quantiles}
+        clouds = clouds_of_split(cfg, data)
+        source = f'{Path(cfg[f"{data}_dataloader"].dataset.root).name}, split {data}'
+    else:
+        clouds, source = map(read_gaussians, find_splats(Path(data))), Path(data).resolve().name
+    return {'data': source, 'quantiles': attribute_ranges(prepared(cfg, clouds))}
 
 
 def _warn_about_teacher(teacher: dict) -> None:

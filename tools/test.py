@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.evaluation.record import NAME, EvaluationRecord
     try:
         cfg = engine.load_config(options.config, options.work_dir, options.cfg_options)
+        change = engine.follow_test_data(cfg)
         engine.check_data(cfg, ('test',))
         weights = _weights_of_name(options, cfg)
         if options.checkpoint is not None and not options.checkpoint.is_file():
@@ -43,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         args.error(str(error))
     record_path = Path(cfg.work_dir, NAME)
     check_output(args, record_path, (NAME,), 'a record of an evaluation', EvaluationRecord.load)
+    if change:
+        print(f'note: {change}', file=sys.stderr)
     cfg.load_from, cfg.resume = None, False
     # The log goes to standard error, so that standard output has the results alone.
     with (redirect_stdout(sys.stderr), engine.in_a_sentence(cfg.work_dir),

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipgs_plugin.apis.doctor_expectations import Expectations, attribute_quantiles
+from clipgs_plugin.apis.attributes import attribute_quantiles
+from clipgs_plugin.apis.doctor_expectations import Expectations
 from clipgs_plugin.apis.doctor_findings import check
 from clipgs_plugin.apis.doctor_subject import FLOATERS, NEEDLE, OPAQUE, VISIBLE, Plane, Subject, nearest_axis
 from clipgs_plugin.apis.upright import estimate_up

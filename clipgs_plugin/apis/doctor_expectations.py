@@ -5,18 +5,14 @@ import json
 from dataclasses import dataclass, field
 from importlib.resources import files
 
-import numpy as np
 from mmengine.config import Config
 
-from clipgs_plugin.apis.configs import get_config
-from clipgs_plugin.apis.multi_view import is_multi_view, multi_view_config, require_trained
-from clipgs_plugin.apis.sharing import is_shared
+from clipgs_plugin.apis.attributes import Ranges, checked_ranges
+from clipgs_plugin.apis.models import get_model_config
+from clipgs_plugin.apis.multi_view import is_multi_view, require_trained
 from clipgs_plugin.models.checkpoints.contract import Contract
-from clipgs_plugin.models.pretrained import pretrained_config
 from clipgs_plugin.registry.catalogue import load_catalogue
-from clipgs_plugin.structures import GaussianCloud
 
-LEVELS = (0.05, 0.5, 0.95)  # quantiles over the Gaussians of an object
 ATTRIBUTES_FILE = 'attributes.json'
 # Transforms that sample, and their option with the number.
 SAMPLERS = {'SampleGaussians': 'num', 'SplatsToPoints': 'num_points'}
@@ -44,7 +40,7 @@ class Expectations:
     reads_color: bool = True
     points_only: bool = False
     pipeline: list | None = None
-    attributes: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    attributes: Ranges = field(default_factory=dict)
 
 
 def expectations(model: str | None) -> Expectations:
@@ -56,7 +52,8 @@ def expectations(model: str | None) -> Expectations:
 
     Raises:
         FileNotFoundError: The name is unknown.
-        ValueError: The teacher of ``views:TEACHER`` is unknown or has no weights.
+        ValueError: The teacher of ``views:TEACHER`` is unknown or has no weights, or the card of a shared model
+            states attributes in another form.
     """
     if model is None:
         return Expectations()
@@ -66,27 +63,27 @@ def expectations(model: str | None) -> Expectations:
         return Expectations(model, contract.num_points, contract.num_groups, contract.group_size,
                             reads_color=contract.color_range is not None, points_only=True)
     shipped = load_catalogue('models').get(model)
-    cfg = _config_of(model, shipped)
+    if is_multi_view(model):
+        require_trained(model)
+    cfg = get_model_config(model)
     encoder = cfg.model.get('encoder') or {}  # absent from models of views
     tokenizer, contract = encoder.get('tokenizer') or {}, _contract_of(encoder.get('backbone'))
     pipeline = cfg.test_dataloader.dataset.pipeline
     sampled = [step[SAMPLERS[kind]] for step in pipeline if (kind := step['type'].rpartition('.')[2]) in SAMPLERS]
-    attributes = cfg.get('attribute_quantiles') or (_shipped_attributes(shipped['weights']) if shipped else {})
     return Expectations(
         model, sampled[-1] if sampled else None,
         tokenizer.get('num_groups', contract and contract.num_groups),
         tokenizer.get('group_size', contract and contract.group_size),
         points_only=contract is not None and tokenizer.get('refine') is False, pipeline=pipeline,
-        attributes=attributes)
+        attributes=_attributes_of(model, cfg, shipped))
 
 
-def _config_of(model: str, shipped: dict | None) -> Config:
+def _attributes_of(model: str, cfg: Config, shipped: dict | None) -> Ranges:
+    """Return the attributes of the training objects: those of the config, of the shipped or of the shared model."""
     if shipped:
-        return get_config(shipped['config'])
-    if is_multi_view(model):
-        require_trained(model)
-        return multi_view_config(model)
-    return pretrained_config(model) if is_shared(model) else get_config(model)
+        return _shipped_attributes(shipped['weights'])
+    return cfg.get('attribute_quantiles') or checked_ranges(cfg.get('card', {}).get('quantiles', {}),
+                                                            f'{model}: quantiles of its card')
 
 
 def _contract_of(backbone: object) -> Contract | None:
@@ -96,23 +93,8 @@ def _contract_of(backbone: object) -> Contract | None:
     return Contract.from_dict(published['contract']) if published else None
 
 
-def _shipped_attributes(weights: str) -> dict:
+def _shipped_attributes(weights: str) -> Ranges:
     """Return the recorded attributes of a shipped model, or nothing if it has none."""
     path = files('clipgs_plugin') / 'weights' / weights / ATTRIBUTES_FILE
     return json.loads(path.read_text(encoding='utf-8'))['attributes'] if path.is_file() else {}
 
-
-def attribute_quantiles(cloud: GaussianCloud) -> dict[str, dict[str, float]]:
-    """Compute the quantiles over the Gaussians of a prepared object, by attribute and level.
-
-    Args:
-        cloud: Object as the model receives it, centred and in the unit sphere. Scales are natural logarithms of
-            standard deviations in its radius.
-    """
-    log_scales = np.sort(cloud.log_scales.double().numpy(), axis=1)
-    rgb = cloud.rgb.double().numpy()
-    values = {'opacity': cloud.opacities.double().numpy(), 'log scale, longest axis': log_scales[:, 2],
-              'log scale, middle axis': log_scales[:, 1], 'log scale, shortest axis': log_scales[:, 0],
-              'brightness': rgb.mean(1), 'saturation of colour': np.ptp(rgb, axis=1)}
-    return {name: {str(level): float(np.quantile(value, level)) for level in LEVELS}
-            for name, value in values.items()}

@@ -4,22 +4,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from clipgs_plugin.apis.models import get_model
+from clipgs_plugin.apis.teacher import build_teacher, builds_towers, teacher_name
 from clipgs_plugin.datasets.transforms import build_pipeline
 from clipgs_plugin.evaluation.class_file import ClassEmbeddings
 from clipgs_plugin.io import read_gaussians
 from clipgs_plugin.io.images import ImageLike, read_image
 from clipgs_plugin.models.checkpoints.contract import same_teacher
 from clipgs_plugin.models.gs_classifier import GSClassifier
-from clipgs_plugin.models.teachers import OpenCLIPTeacher
 from clipgs_plugin.ops.rotations import y_rotation
-from clipgs_plugin.registry import INFERENCERS, MODELS
+from clipgs_plugin.registry import INFERENCERS
 from clipgs_plugin.structures import GaussianBatch, GaussianCloud
 
 Gaussians = GaussianCloud | str | PathLike
@@ -70,14 +69,9 @@ class CLIPGSInferencer:
         if 'teacher' not in self.model.cfg:
             raise ValueError(f'the config of {self.name} names no teacher, which texts and images need; add '
                              "teacher=dict(type='OpenCLIPTeacher', model=...) to it")
-        cfg = dict(self.model.cfg.teacher)
-        kind = MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
-        if towers == 'both' or kind is not OpenCLIPTeacher:
-            towers = 'both'
-        else:
-            cfg.setdefault('towers', towers)
+        towers = towers if builds_towers(self.model.cfg) else 'both'
         if towers not in self._teachers:
-            self._teachers[towers] = MODELS.build(cfg).to(self.device)
+            self._teachers[towers] = build_teacher(self.model.cfg, towers, self.device)
         return self._teachers[towers]
 
     def prepare(self, objects: Gaussians, name: str = 'cloud') -> GaussianCloud:
@@ -196,8 +190,7 @@ class CLIPGSInferencer:
     @property
     def teacher_name(self) -> str:
         """Name of the teacher in the config, with its tag or the stem of its file; empty without a teacher."""
-        cfg = self.model.cfg.get('teacher') or {}
-        return '-'.join(filter(None, [str(cfg.get('model', '')), Path(cfg.get('pretrained') or '').stem]))
+        return teacher_name(self.model.cfg)
 
     def classify(self, objects: Gaussians | Sequence[Gaussians], class_names: Sequence[str] | None = None,
                  templates: str | Sequence[str] = 'plain',

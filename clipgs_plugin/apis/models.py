@@ -14,7 +14,7 @@ from clipgs_plugin.apis.multi_view import build_multi_view, is_multi_view, multi
 from clipgs_plugin.apis.published import is_published_name, load_published, published_config
 from clipgs_plugin.apis.sharing import is_shared
 from clipgs_plugin.models.checkpoints.reading import read_classes
-from clipgs_plugin.models.pretrained import load_pretrained, load_weights
+from clipgs_plugin.models.pretrained import load_pretrained, load_weights, pretrained_config
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.registry.catalogue import load_catalogue
 
@@ -65,7 +65,7 @@ def get_model(
 
 
 def get_model_config(name: str | Path, options: dict | None = None) -> Config:
-    """Load the config of an experiment, or of a model by its name: published, shipped, or ``views:TEACHER``.
+    """Load the config of an experiment, or of a model by its name: published, shipped, shared or ``views:TEACHER``.
 
     Args:
         name: Name or path for :func:`get_config`, or name of a model.
@@ -77,8 +77,8 @@ def get_model_config(name: str | Path, options: dict | None = None) -> Config:
     """
     if is_published_name(name):
         return published_config(str(name), options=options)
-    if is_multi_view(name):
-        cfg = multi_view_config(str(name))
+    if is_multi_view(name) or is_shared(name):
+        cfg = multi_view_config(str(name)) if is_multi_view(name) else pretrained_config(name)
         cfg.merge_from_dict(options or {})
         return cfg
     entry = load_catalogue('models').get(str(name))

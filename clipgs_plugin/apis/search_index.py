@@ -19,6 +19,7 @@ from clipgs_plugin.triplets.layout import GAUSSIANS, shard_path
 _ARRAYS = dict(embeddings=('f', 2), paths=('U', 1), model=('U', 0), checkpoint=('U', 0))
 _UPS = dict(ups=('U', 1), up_confidences=('f', 1))  # absent from older indexes
 _OPTIONS = dict(options=('U', 1))  # likewise
+_OPINIONS = dict(up_opinions=('U', 2), up_opinion_confidences=('f', 2))  # of --up-cue model alone
 _UNIT = 1e-3  # largest deviation of a length from 1
 
 
@@ -38,6 +39,7 @@ class SearchIndex:
     checkpoint: str = ''
     ups: tuple[tuple[str, float], ...] = ()  # up axes and confidences, 1 for a named axis; not in older indexes
     options: tuple[str, ...] = ()  # of tools/embed.py, which prepared the objects, like '--up=-y'; likewise
+    up_opinions: tuple[tuple[tuple[str, float], ...], ...] = ()  # axis and confidence by the geometry, by the model
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.paths):
@@ -45,6 +47,9 @@ class SearchIndex:
                              'expected one row a path')
         if self.ups and len(self.ups) != len(self.paths):
             raise ValueError(f'{len(self.ups)} up axes for {len(self.paths)} paths, expected one a path or none')
+        if self.up_opinions and len(self.up_opinions) != len(self.paths):
+            raise ValueError(f'{len(self.up_opinions)} opinions on up axes for {len(self.paths)} paths, expected one a '
+                             'path or none')
         if self.embeddings.dtype != torch.float32:
             raise ValueError(f'embeddings are {self.embeddings.dtype}, expected torch.float32')
         unit = (self.embeddings.norm(dim=1) - 1).abs() < _UNIT  # no row with NaN
@@ -65,6 +70,9 @@ class SearchIndex:
         if self.ups:
             axes, confidences = zip(*self.ups)
             arrays.update(ups=np.array(axes, dtype=np.str_), up_confidences=np.array(confidences, np.float64))
+        if self.up_opinions:
+            opinions = np.array(self.up_opinions, dtype=np.str_)  # (n, 2, 2) of axis and confidence
+            arrays.update(up_opinions=opinions[..., 0], up_opinion_confidences=opinions[..., 1].astype(np.float64))
         if self.options:
             arrays.update(options=np.array(self.options, dtype=np.str_))
         write_npz(Path(path), arrays)
@@ -113,11 +121,15 @@ class SearchIndex:
         try:
             keys = npz_keys(Path(path))
             content = read_npz_of(Path(path), _ARRAYS | (_UPS if 'ups' in keys else {})
-                                  | (_OPTIONS if 'options' in keys else {}))
+                                  | (_OPTIONS if 'options' in keys else {})
+                                  | (_OPINIONS if 'up_opinions' in keys else {}))
             ups = zip(content['ups'].tolist(), content['up_confidences'].tolist(), strict=True) if 'ups' in keys else ()
             options = content['options'].tolist() if 'options' in keys else ()
+            opinions = [tuple(zip(*row, strict=True)) for row in zip(
+                content['up_opinions'].tolist(), content['up_opinion_confidences'].tolist(), strict=True)
+                        ] if 'up_opinions' in keys else ()
             return cls(torch.from_numpy(content['embeddings']), tuple(content['paths'].tolist()),
-                       str(content['model']), str(content['checkpoint']), tuple(ups), tuple(options))
+                       str(content['model']), str(content['checkpoint']), tuple(ups), tuple(options), tuple(opinions))
         except (ValueError, TypeError) as error:
             raise ValueError(f'{path} is not an index of embeddings ({error}); {remedy}') from error
 

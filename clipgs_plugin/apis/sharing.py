@@ -1,22 +1,20 @@
 """Sharing of trained models: their names, and the facts about their data that a model card states."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
 
 from clipgs_plugin.apis.configs import list_configs
-from clipgs_plugin.datasets.transforms import LoadGaussians
+from clipgs_plugin.datasets.transforms import LoadGaussians, build_pipeline
 from clipgs_plugin.io.checked_json import read_json
 from clipgs_plugin.models.pretrained import is_repository
 from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.registry.catalogue import load_catalogue
 from clipgs_plugin.structures import GaussianCloud
 
-LEVELS = (1, 5, 25, 50, 75, 95, 99)  # percent
-PER_OBJECT = 2048
 MAX_OBJECTS = 2000
 
 
@@ -33,37 +31,14 @@ def is_folder(name: str | Path) -> bool:
     return Path(name).expanduser().is_dir() and not shipped
 
 
-def attribute_quantiles(clouds: Iterable[GaussianCloud], per_object: int = PER_OBJECT) -> dict[str, int | list]:
-    """Return quantiles of the attributes of objects.
-
-    Args:
-        clouds: Objects, as stored.
-        per_object: Maximum number of Gaussians of an object that count, evenly spaced in its file, so that large
-            objects do not outweigh small ones.
-
-    Returns:
-        ``levels`` in percent, number of ``objects``, and for ``extent`` (longest side of the bounding box of an
-        object's means), ``scales``, ``opacities``, ``colours`` (0 to 1) and ``count`` (Gaussians of an object) a list
-        of quantiles, interpolated linearly.
-
-    Raises:
-        ValueError: There is no object.
-    """
-    values: dict[str, list[np.ndarray]] = {key: [] for key in ('extent', 'scales', 'opacities', 'colours', 'count')}
+def prepared(cfg: Config, clouds: Iterable[GaussianCloud]) -> Iterator[GaussianCloud]:
+    """Yield objects as the model of a config receives them."""
+    prepare = build_pipeline(cfg.test_dataloader.dataset.pipeline)
     for cloud in clouds:
-        values['extent'].append((cloud.means.amax(0) - cloud.means.amin(0)).amax()[None].numpy())
-        values['count'].append(np.array([len(cloud)]))
-        kept = cloud[np.linspace(0, len(cloud) - 1, min(len(cloud), per_object)).round().astype(int).tolist()]
-        for key, value in dict(scales=kept.scales, opacities=kept.opacities, colours=kept.rgb).items():
-            values[key].append(value.flatten().numpy())
-    if not values['count']:
-        raise ValueError('there are no objects to take quantiles of; give a split or folder that holds some')
-    return {'levels': list(LEVELS), 'objects': len(values['count']), **{
-        key: [float(f'{value:.6g}') for value in np.percentile(np.concatenate(arrays).astype(np.float64), LEVELS)]
-        for key, arrays in values.items()}}
+        yield prepare({'gaussians': cloud, 'rng': np.random.default_rng(0), 'index': 0, 'epoch': 0})['inputs']
 
 
-def clouds_of_split(cfg: Config, split: str, max_objects: int = MAX_OBJECTS) -> Iterable[GaussianCloud]:
+def clouds_of_split(cfg: Config, split: str, max_objects: int = MAX_OBJECTS) -> Iterator[GaussianCloud]:
     """Yield the objects of a config's split as stored, at most ``max_objects``, evenly spaced.
 
     Args:

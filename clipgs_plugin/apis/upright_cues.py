@@ -39,7 +39,7 @@ def up_cues(cloud: GaussianCloud, seed: int = 0) -> ndarray:
         - ``detail``: standard deviation of the colours at the top minus that at the bottom.
         - ``taper``: logarithm of the width of the lower half over that of the upper half.
     """
-    points, colors = _sample(cloud, seed)
+    points, colors = sample(cloud, seed)
     symmetries = [_symmetry(points, axis) for axis in range(3)]
     rows = []
     for i in range(len(AXES)):
@@ -48,7 +48,7 @@ def up_cues(cloud: GaussianCloud, seed: int = 0) -> ndarray:
     return np.array(rows)
 
 
-def _sample(cloud: GaussianCloud, seed: int) -> tuple[ndarray, ndarray]:
+def sample(cloud: GaussianCloud, seed: int) -> tuple[ndarray, ndarray]:
     """Return positions in the unit sphere and colours of some visible Gaussians, (n, 3) each."""
     visible = cloud[cloud.opacities >= VISIBLE]
     visible = visible if len(visible) else cloud
@@ -60,7 +60,7 @@ def _sample(cloud: GaussianCloud, seed: int) -> tuple[ndarray, ndarray]:
     return points / (radius or 1.0), visible.rgb.double().numpy()
 
 
-def _hull(points: ndarray) -> tuple[float, ndarray]:
+def hull_of(points: ndarray) -> tuple[float, ndarray]:
     """Return the area and the counter-clockwise corners of the hull of points (n, 2); nothing if they lie on a line."""
     from scipy.spatial import ConvexHull, QhullError
     if len(points) < 3:
@@ -77,8 +77,8 @@ def _standing(placed: ndarray) -> list[float]:
     height = placed[:, 2]
     low, high = np.quantile(height, [TRIMMED, 1 - TRIMMED])
     span = max(high - low, 1e-6)
-    area, corners = _hull(placed[height <= low + SLAB * span, :2])
-    footprint, _ = _hull(placed[:, :2])
+    area, corners = hull_of(placed[height <= low + SLAB * span, :2])
+    footprint, _ = hull_of(placed[:, :2])
     centre = placed.mean(0)
     extents = np.quantile(placed, 1 - TRIMMED, 0) - np.quantile(placed, TRIMMED, 0)
     angle = 0.0

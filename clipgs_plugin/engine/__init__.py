@@ -1,6 +1,7 @@
 """Training with mmengine: hooks, optimiser wrapper and constructor, launching, resumable experiments."""
 from clipgs_plugin.engine.checkpoint_hook import WholeCheckpointHook
 from clipgs_plugin.engine.confusion_hook import ConfusionHook
+from clipgs_plugin.engine.data_kinds import follow_test_data
 from clipgs_plugin.engine.guard import claimed, in_a_sentence
 from clipgs_plugin.engine.hooks import ModelSummaryHook, ProgressBarHook, SafeCheckpointHook, SeedHook
 from clipgs_plugin.engine.launch import check_data, latest_checkpoint, launched, load_config, resume, use_autocast
@@ -11,5 +12,6 @@ from clipgs_plugin.engine.records import record_of
 __all__ = [
     'AutocastOptimWrapper', 'CLIPGSOptimWrapperConstructor', 'ConfusionHook', 'DumpPredictions', 'ModelSummaryHook',
     'ProgressBarHook', 'SafeCheckpointHook', 'SeedHook', 'WholeCheckpointHook', 'check_data', 'claimed',
-    'in_a_sentence', 'latest_checkpoint', 'launched', 'load_config', 'record_of', 'resume', 'use_autocast',
+    'follow_test_data', 'in_a_sentence', 'latest_checkpoint', 'launched', 'load_config', 'record_of', 'resume',
+    'use_autocast',
 ]

@@ -67,12 +67,15 @@ def _metrics(metrics: Mapping[str, float]) -> str:
 
 
 def _quantiles(quantiles: Mapping) -> str:
-    if not quantiles:
+    attributes = quantiles.get('attributes')
+    if not attributes:
         return 'Quantiles were not computed.'
-    rows = [(key, *(f'{value:.4g}' for value in values)) for key, values in quantiles.items()
-            if key not in ('levels', 'objects')]
-    return (f'Quantiles in percent over {quantiles["objects"]:,} objects as stored; extent and count are per object.'
-            '\n\n' + _table(('', *(f'{level} %' for level in quantiles['levels'])), rows))
+    levels = list(next(iter(attributes.values())))
+    rows = [(name, *(f'{low:.4g} to {high:.4g}' for low, high in (ranges[level] for level in levels)))
+            for name, ranges in attributes.items()]
+    return (f'Smallest and largest quantile of any of {quantiles["objects"]:,} prepared objects, over the Gaussians of '
+            'the object. `tools/doctor.py FILE --model NAME` compares a file with the medians.\n\n'
+            + _table(('', *(f'{100 * float(level):g} %' for level in levels)), rows))
 
 
 def _table(columns: tuple[str, ...], rows: list[tuple]) -> str:

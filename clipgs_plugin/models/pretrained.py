@@ -44,7 +44,7 @@ class Pretrained:
             repo_id: Repository ``owner/name`` on the hub; the card shows it, by default the name of the folder.
             push_to_hub: Upload the folder to ``repo_id`` as well.
             model_card_kwargs: Any of ``license``, ``data`` (a description), ``metrics`` (numbers by name) and
-                ``quantiles`` (of :func:`clipgs_plugin.apis.sharing.attribute_quantiles`).
+                ``quantiles`` (of :func:`clipgs_plugin.apis.attributes.attribute_ranges`).
             push_to_hub_kwargs: Further arguments of :func:`upload`.
 
         Returns:

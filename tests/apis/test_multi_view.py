@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from clipgs_plugin import CLIPGSInferencer, get_model, write_gaussians
+from clipgs_plugin import CLIPGSInferencer, get_model, read_gaussians, write_gaussians
 from clipgs_plugin.apis import SearchIndex
 from clipgs_plugin.apis.multi_view import model_of_features, multi_view_config
 from clipgs_plugin.models import MultiViewCLIP
+from clipgs_plugin.ops import axis_change
 from clipgs_plugin.tools import cache_features, embed, search
 from clipgs_plugin.tools import test as test_program
 from clipgs_plugin.toy_world.writing import export_files, write_world
@@ -138,3 +139,16 @@ def test_the_test_program_evaluates_views_without_a_checkpoint(world, tmp_path, 
     with pytest.raises(SystemExit, match='2'):
         test_program.main(['clipgs_pointbert-nano_15e_toy-world'])
     assert 'name their checkpoint' in capsys.readouterr().err
+
+
+def test_the_test_program_takes_labelled_files_in_place_of_triplets(files, tmp_path, capsys):
+    for name, path in files.items():
+        folder = tmp_path / 'data' / 'test' / name.replace('_', ' ')
+        folder.mkdir(parents=True)
+        write_gaussians(read_gaussians(path).transform(axis_change('y', 'z')), folder / 'a.ply')
+    assert test_program.main(['views:toy-clip', '--work-dir', str(tmp_path / 'run'), '--json', '--cfg-options',
+                              f'data_root={tmp_path / "data"}', 'up=z', 'model.num_views=3']) == 0
+    out, err = capsys.readouterr()
+    assert 'has labelled files; those of' in err and 'retrieval is not measured' in err
+    metrics = json.loads(out)
+    assert metrics['zero_shot/top1'] >= 80 and not any(name.startswith('retrieval') for name in metrics)

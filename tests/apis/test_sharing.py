@@ -6,15 +6,14 @@ import shutil
 import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from conftest import random_cloud
 from safetensors.torch import load_file, save_file
 
-from clipgs_plugin import CLIPGSInferencer, GaussianCloud, get_config, get_model, write_gaussians
+from clipgs_plugin import CLIPGSInferencer, get_config, get_model, write_gaussians
 from clipgs_plugin.apis.configs import list_configs
-from clipgs_plugin.apis.sharing import attribute_quantiles, clouds_of_split, is_shared, read_metrics
+from clipgs_plugin.apis.sharing import clouds_of_split, is_shared, prepared, read_metrics
 from clipgs_plugin.models import CLIPGS, GSEncoder
 from clipgs_plugin.models.shared_config import to_plain
 from clipgs_plugin.registry import MODELS
@@ -396,43 +395,6 @@ def test_models_that_cannot_be_saved_are_named(saved, tmp_path):
 # ---- Facts about data
 
 
-def cloud_of(extent, scales, opacities, colours):
-    """A cloud with the given activated values, (N,) each."""
-    n = len(scales)
-    means = torch.zeros(n, 3)
-    means[-1, 1] = extent
-    sh = ((torch.tensor(colours) - 0.5) / 0.28209479177387814)[:, None, None].expand(n, 1, 3)
-    return GaussianCloud(means, torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
-                         torch.tensor(scales).log()[:, None].expand(n, 3), torch.logit(torch.tensor(opacities)), sh)
-
-
-def test_quantiles_of_known_values():
-    ramp = np.linspace(0.01, 0.99, 101)
-    found = attribute_quantiles([cloud_of(2.0, ramp.tolist(), ramp.tolist(), ramp.tolist()),
-                                 cloud_of(0.0, [0.5], [0.5], [0.5]), cloud_of(3.0, [0.5] * 3, [0.5] * 3, [0.5] * 3)])
-    assert found['levels'] == [1, 5, 25, 50, 75, 95, 99] and found['objects'] == 3
-    values = np.sort(np.concatenate([ramp, [0.5] * 4]))
-    position = (len(values) - 1) * np.array(found['levels']) / 100
-    expected = np.interp(position, np.arange(len(values)), values)
-    colours = np.interp(np.array(found['levels']) / 100 * (3 * len(values) - 1), np.arange(3 * len(values)),
-                        np.repeat(values, 3))
-    np.testing.assert_allclose(found['opacities'], expected, atol=1e-5)
-    for name in ('scales', 'colours'):
-        np.testing.assert_allclose(found[name], colours, atol=1e-5)
-    # A single Gaussian has no extent.
-    np.testing.assert_allclose(found['extent'], np.interp([0.02, 0.1, 0.5, 1, 1.5, 1.9, 1.98], [0, 1, 2], [0, 2, 3]),
-                               rtol=1e-5)
-    np.testing.assert_allclose(found['count'], np.interp([0.02, 0.1, 0.5, 1, 1.5, 1.9, 1.98], [0, 1, 2], [1, 3, 101]))
-
-
-def test_large_objects_do_not_outweigh_small_ones():
-    large, small = (cloud_of(1.0, [0.1] * n, [opacity] * n, [0.5] * n) for n, opacity in ((1000, 0.9), (10, 0.1)))
-    found = attribute_quantiles([large, small], per_object=10)
-    assert found['opacities'][0] == pytest.approx(0.1) and found['opacities'][3] == pytest.approx(0.5)
-    with pytest.raises(ValueError, match='no objects'):
-        attribute_quantiles([])
-
-
 def test_objects_of_a_split_are_those_stored(tmp_path):
     for i in range(3):
         (tmp_path / 'test' / f'class{i}').mkdir(parents=True)
@@ -442,6 +404,8 @@ def test_objects_of_a_split_are_those_stored(tmp_path):
     assert [len(cloud) for cloud in found] == [40, 41, 42]
     assert torch.equal(found[2].means, random_cloud(42, seed=2).means)
     assert [len(cloud) for cloud in clouds_of_split(cfg, 'test', max_objects=2)] == [40, 42]
+    for cloud in prepared(cfg, found):
+        assert float(cloud.means.double().mean(0).norm()) < 1e-5 and float(cloud.means.norm(dim=1).max()) <= 1 + 1e-5
 
 
 @pytest.mark.parametrize('text', ['[1]', '{"a": "b"}', '{"a": true}', '{"a": NaN}'])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clipgs_plugin import GaussianCloud, ops, read_gaussians
-from clipgs_plugin.apis.upright import estimate_up, model_cue
+from clipgs_plugin.apis.upright import MODEL_WEIGHT, estimate_up, model_cue, up_estimates
 from clipgs_plugin.apis.upright_cues import CUES, up_cues
 from clipgs_plugin.ops.rotations import AXES, y_rotation
 from clipgs_plugin.structures.discs import surface_discs
@@ -59,7 +59,9 @@ def test_degenerate_objects_have_an_estimate(random_cloud, count):
 
 
 class ByHeight:
-    """An inferencer whose embedding is constant under turns about y if the object has x and z alike."""
+    """A published model: its embedding is constant under turns about y if the object has x and z alike."""
+
+    name = 'uni3d-b'
 
     def embed_turns(self, cloud, turns):
         rows = [cloud.transform(y_rotation(2 * np.pi * i / turns)).means.var(0) for i in range(turns)]
@@ -70,3 +72,19 @@ def test_a_model_prefers_axes_about_which_turns_change_little():
     cue = model_cue(cone().transform(ops.axis_change('y', 'z')), ByHeight())
     assert set(np.argsort(cue)[-2:]) == {AXES.index('z'), AXES.index('-z')}
     assert cue.mean() == pytest.approx(0, abs=1e-9) and cue.std() == pytest.approx(1)
+
+
+def test_a_model_joins_the_geometry_by_the_weight_of_its_name():
+    cloud, model = cone().transform(ops.axis_change('y', 'z')), ByHeight()
+    found, cue = up_estimates(cloud, model), MODEL_WEIGHT * model_cue(cloud, model)
+    assert found['geometry'] == estimate_up(cloud) == up_estimates(cloud)['all']
+    assert found['all'] == estimate_up(cloud, model)
+    # Probabilities of the model alone are the factor between those of all and of the geometry.
+    scores = {by: np.array(list(each.scores.values())) for by, each in found.items()}
+    np.testing.assert_allclose(scores['model'], np.exp(cue) / np.exp(cue).sum(), rtol=1e-9)
+    joined = scores['geometry'] * scores['model']
+    np.testing.assert_allclose(scores['all'], joined / joined.sum(), rtol=1e-9)
+
+    model.name = 'clipgs_toy'  # measured, and left out
+    without = up_estimates(cloud, model)
+    assert without['all'] == found['geometry'] and without['model'] == found['model']

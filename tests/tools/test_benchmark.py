@@ -3,12 +3,15 @@ import json
 import math
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from clipgs_plugin.registry.catalogue import load_catalogue
 from clipgs_plugin.tools import benchmark
-from clipgs_plugin.tools.benchmarks import backbones, embed, inputs, timing, triplets, views
+from clipgs_plugin.tools.benchmarks import backbones, embed, inputs, start, timing, triplets, views
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 
@@ -212,3 +215,61 @@ def test_views_time_rendering_and_image_tower_apart(set_threads):
     assert list(measured) == ['embedding', 'rendering', 'image tower']
     assert [memory is None for *_, memory in measured.values()] == [False, True, True]
     assert all((ms, cpu_ms) == (2.0, 2.0) for ms, cpu_ms, _ in measured.values())
+
+
+def test_views_are_a_row_among_the_backbones(monkeypatch):
+    asked = []
+
+    class Now:
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def submit(self, call):
+            asked.append((call.func, call.args))
+            return SimpleNamespace(result=lambda: {'embedding': (4.0 if len(asked) % 2 else 2.0, 3.0, 9.0)})
+
+    monkeypatch.setattr(backbones, 'ProcessPoolExecutor', Now)
+    rows = backbones.backbones(points=300, batch=4, device='cpu', threads=1, seconds=0.0)[-2:]
+    assert asked[-2:] == [(views.time_views, ('ViT-B-32', 12, 300, 'cpu', 1, 0.0, way)) for way in ('fp32', 'bf16')]
+    assert [(row.what, row.way, row.ms, row.memory_mb) for row in rows] == [
+        ('views:ViT-B-32: embedding', 'fp32', 4.0, 9.0), ('views:ViT-B-32: embedding', 'bf16', 2.0, 9.0)]
+    assert rows[1].times == 2
+    with pytest.raises(ValueError, match='DGCNN, views:ViT-B-32'):
+        backbones.backbones(only='nothing')
+
+
+def test_the_start_is_timed_at_the_first_and_at_later_openings(monkeypatch):
+    seen = []
+
+    def now(function, *arguments):
+        copy = Path(f'{arguments[1]}.safetensors')
+        if function is start.write_published:
+            arguments[1].write_bytes(b'0' * 2_000_000)
+            return None
+        seen.append(copy.exists())
+        copy.touch()
+        return 100.0 * (3 if not seen[-1] else 1) + len(seen), 5.0
+
+    monkeypatch.setattr(start, 'in_process', now)
+    first, later = start.start('uni3d-ti', repeats=2)
+    assert seen == [False, True, False, True]
+    assert (first.way, first.ms, first.budget_ms, first.note) == ('first', 301.0, None, 'file of 2 MB')
+    assert (later.way, later.ms, later.budget_ms) == ('later', 102.0, 1000.0)
+
+
+def test_the_file_of_the_start_is_one_that_its_name_opens(tmp_path, monkeypatch):
+    catalogue = load_catalogue('checkpoints')
+    monkeypatch.setitem(catalogue, 'uni3d-ti', catalogue['uni3d-ti'] | dict(architecture=dict(
+        tokenizer=dict(channels=512), backbone=dict(type='Uni3D', size='ti', depth=1, in_channels=512))))
+    start.write_published('uni3d-ti', tmp_path / 'uni3d-ti.pt')
+    monkeypatch.setenv('CLIPGS_CHECKPOINTS', str(tmp_path))
+    wall, cpu = start.time_opening('uni3d-ti', tmp_path / 'uni3d-ti.pt', 1)
+    assert wall > 0 and cpu > 0 and (tmp_path / 'uni3d-ti.pt.safetensors').is_file()
+    with pytest.raises(ValueError, match='--names point-mae: expected models of uni3d'):
+        start.write_published('point-mae', tmp_path / 'x.pt')

@@ -99,6 +99,37 @@ def test_failures_end_with_one_line_and_status_1(hub, capsys, monkeypatch, fault
     assert exit_.value.code == 1 and line.startswith('error: uni3d-ti: ') and expected in line
 
 
+def test_a_proxy_of_the_environment_is_used(hub, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+    monkeypatch.setattr(constants, 'ENDPOINT', 'http://hub.invalid')  # only the proxy knows this name
+    monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE',
+                        'http://hub.invalid/{repo_id}/resolve/{revision}/{filename}')
+    for name in ('HTTP_PROXY', 'http_proxy'):
+        monkeypatch.setenv(name, hub.url)
+    close_session()  # its client read the environment when it was made
+    try:
+        assert download.main(['uni3d-ti']) == 0
+    finally:
+        close_session()
+    assert hub.proxied and all(url.startswith(('http://hub.invalid/', hub.content_url)) for url in hub.proxied)
+    assert len(hub.contents) == 1 and find_file('uni3d-ti').is_file()
+
+
+@pytest.mark.parametrize('disabled', [True, False])
+def test_files_in_xet_storage_come_over_http_or_fail_in_one_sentence(hub, monkeypatch, disabled):
+    from huggingface_hub import constants
+    hub.xet = True
+    monkeypatch.setattr(constants, 'HF_HUB_DISABLE_XET', disabled)
+    if disabled:
+        assert download.main(['uni3d-ti']) == 0 and len(hub.contents) == 1
+        return
+    pytest.importorskip('hf_xet')
+    with pytest.raises(ConnectionError, match=r'uni3d-ti: .* in Xet storage .*; set HF_HUB_DISABLE_XET=1, or download'):
+        download.main(['uni3d-ti'])
+    assert not hub.contents
+
+
 def test_the_program_takes_hub_and_cache_from_the_environment(hub, root, tmp_path):
     found = subprocess.run([sys.executable, root / 'tools' / 'download.py', 'uni3d-ti'], capture_output=True, text=True,
                            env=hub.environment(tmp_path / 'other') | {'PYTHONPATH': str(root)})

@@ -8,8 +8,10 @@ import torch
 from conftest import random_cloud, run_python
 
 from clipgs_plugin import get_config, get_model, write_gaussians
-from clipgs_plugin.apis import SearchIndex
-from clipgs_plugin.apis.sharing import attribute_quantiles
+from clipgs_plugin.apis import SearchIndex, diagnose
+from clipgs_plugin.apis.attributes import attribute_ranges
+from clipgs_plugin.apis.doctor_expectations import expectations
+from clipgs_plugin.apis.sharing import prepared
 from clipgs_plugin.models import pretrained
 from clipgs_plugin.tools import embed, search, share
 
@@ -39,15 +41,29 @@ def shared(run):
     return run / 'shared'
 
 
-def test_the_folder_states_results_and_quantiles(shared):
+def test_the_folder_states_results_and_quantiles(run, shared):
     about = json.loads((shared / 'config.json').read_text())['card']
     clouds = [random_cloud(60), random_cloud(61, seed=1)]
     assert about == {'license': 'mit', 'metrics': {'zero_shot/top1': 62.5}, 'data': 'train, split train',
-                     'quantiles': attribute_quantiles(clouds)}
+                     'quantiles': attribute_ranges(prepared(get_config(run / 'config.py'), clouds))}
     card = (shared / 'README.md').read_text()
-    assert '| `zero_shot/top1` | 62.5 |' in card and 'over 2 objects' in card and 'license: mit' in card
-    assert f'| count | 60.01 | 60.05 | 60.25 | 60.5 | 60.75 | {60.95:.4g} | {60.99:.4g} |' in card
+    assert '| `zero_shot/top1` | 62.5 |' in card and 'of any of 2 prepared objects' in card and 'license: mit' in card
+    low, high = about['quantiles']['attributes']['opacity']['0.5']
+    assert f'| {low:.4g} to {high:.4g} |' in card and '|  | 5 % | 50 % | 95 % |' in card
     assert str(shared.parent) not in card + (shared / 'config.json').read_text()
+
+
+def test_the_doctor_compares_files_with_the_card(shared):
+    # What tools/dev records for the shipped model, a shared one states in its card.
+    ranges = json.loads((shared / 'config.json').read_text())['card']['quantiles']['attributes']
+    assert expectations(str(shared)).attributes == ranges
+    known, faint = random_cloud(60), random_cloud(60)
+    faint = faint.replace(opacity_logits=faint.opacity_logits * 0 - 2)
+    found = [next(each for each in diagnose(cloud, str(shared)).findings if each.check == 'attributes')
+             for cloud in (known, faint)]
+    assert [each.grade for each in found] == ['ok', 'warning'] and str(shared) in found[0].what
+    low, high = ranges['opacity']['0.5']
+    assert f'median opacity 0.119, trained {low:.3g} to {high:.3g}' in found[1].what
 
 
 def test_a_folder_embeds_and_searches_as_config_and_checkpoint_do(run, shared, tmp_path, monkeypatch, capsys):

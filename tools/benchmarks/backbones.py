@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -13,7 +12,9 @@ from torch import Tensor, nn
 from clipgs_plugin.tools._program import progress_bar
 from clipgs_plugin.tools.benchmarks import timing
 from clipgs_plugin.tools.benchmarks.inputs import build_encoder, surface_gaussians
+from clipgs_plugin.tools.benchmarks.memory import memory_since, reset_memory, synchronised
 from clipgs_plugin.tools.benchmarks.timing import Case, beside_first
+from clipgs_plugin.tools.benchmarks.views import time_views
 
 BACKBONES = {
     'PointBERT': dict(type='PointBERT'),
@@ -39,16 +40,19 @@ TOKENIZERS = {
 }
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 TRAINING = ('training fp32', 'training bf16')
+VIEWS, NUM_VIEWS = 'views:ViT-B-32', 12  # the rival without 3D weights, as its configs render
 
 
 def backbones(only: str = '', points: int = 10_000, groups: int = 512, size: int = 32, batch: int = 1,
               device: str = 'auto', threads: int = 2, seconds: float = 0.5) -> list[Case]:
     """Time encoders of every backbone at a published size, refinement included: embedding, its two halves, and a
-    training step. Embedding in bf16 uses weights of that type, training uses autocast. MB is the peak of the tensors
+    training step. The last row is the rival without 3D weights: 12 rendered views, one object at a time, random
+    weights. Embedding in bf16 uses weights of that type, training uses autocast. MB is the peak of the tensors
     on a GPU; on a CPU, the growth of the process beyond a tiny encoder (Linux and macOS). Both count weights."""
-    chosen = {name: cfg for name, cfg in BACKBONES.items() if only.lower() in f'{name} {cfg["type"]}'.lower()}
+    chosen = [name for name, cfg in BACKBONES.items() if only.lower() in f'{name} {cfg["type"]}'.lower()]
+    chosen += [VIEWS] if only.lower() in VIEWS.lower() else []
     if not chosen:
-        raise ValueError(f'--only {only}: no such backbone; there are {", ".join(BACKBONES)}')
+        raise ValueError(f'--only {only}: no such backbone; there are {", ".join([*BACKBONES, VIEWS])}')
     found = 'cuda' if torch.cuda.is_available() else 'cpu'
     if device not in ('auto', 'cpu', found):
         raise ValueError(f'--device {device}: expected auto or cpu, or cuda where there is a GPU')
@@ -62,14 +66,18 @@ def backbones(only: str = '', points: int = 10_000, groups: int = 512, size: int
         context.set_forkserver_preload([__name__, 'clipgs_plugin.models', 'timm.models'])
     cases = []
     with progress_bar() as progress:
-        for name, cfg in progress.track(chosen.items(), description='backbones'):
+        for name in progress.track(chosen, description='backbones'):
             by_part: dict[str, list[Case]] = {}
-            for way in (*DTYPES, *TRAINING):
+            for way in DTYPES if name == VIEWS else (*DTYPES, *TRAINING):
+                call = partial(time_encoder, BACKBONES.get(name), way, **setting)
+                if name == VIEWS:
+                    call = partial(time_views, name.partition(':')[2], NUM_VIEWS, points, device, threads, seconds, way)
                 with ProcessPoolExecutor(1, mp_context=context) as process:
-                    measured = process.submit(time_encoder, cfg, way, **setting).result()
+                    measured = process.submit(call).result()
+                objects = 1 if name == VIEWS else batch
                 for part, (ms, cpu_ms, memory_mb) in measured.items():
                     by_part.setdefault(part, []).append(
-                        Case(f'{name}: {part}', way.split()[-1], threads, ms / batch, cpu_ms / batch, 'object',
+                        Case(f'{name}: {part}', way.split()[-1], threads, ms / objects, cpu_ms / objects, 'object',
                              memory_mb=memory_mb))
             cases += [case for ways in by_part.values() for case in beside_first(ways)]
     return cases
@@ -133,35 +141,3 @@ def training_parts(encoder: nn.Module, objects, autocast: bool) -> dict[str, Cal
         loss.backward()
         optimizer.step()
     return {'training step': step}
-
-
-def synchronised(function: Callable[[], object], device: str) -> Callable[[], object]:
-    """Wrap a function so that it returns when the GPU is done."""
-    if device == 'cpu':
-        return function
-
-    def call() -> None:
-        function()
-        torch.cuda.synchronize()
-    return call
-
-
-def reset_memory(device: str) -> float | None:
-    """Reset the peak of memory; return its base in megabytes, 0 on a GPU, None if the system does not report it."""
-    if device != 'cpu':
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        return 0.0
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
-
-
-def memory_since(before: float | None, device: str) -> float | None:
-    """Return the peak of memory above the base, in megabytes."""
-    if device != 'cpu':
-        return torch.cuda.max_memory_allocated() / 2 ** 20
-    return None if before is None else reset_memory(device) - before

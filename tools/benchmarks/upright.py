@@ -14,23 +14,26 @@ from numpy import ndarray
 
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.tools.benchmarks.figures import Figure, figure
+from clipgs_plugin.tools.benchmarks.upright_cues_tried import TRIED, tried_cues
 
 PENALTY = 0.002           # of the squared weights, in units of the standard deviations of the cues
 BINS = (0, 0.4, 0.6, 0.8, 1)
 YAWS = ('any yaw', 'quarter turns')
+# Chosen by cross-validation on the objects of the fit, with categories of points left out.
+WIDER = ('support', 'symmetry', 'detail', *TRIED)
 
 
 @dataclasses.dataclass
 class Turned:
     """Cues of objects that are turned at random: of all axes, and the number of the right one."""
 
-    cues: ndarray   # (n, 6, C)
+    cues: ndarray   # (n, 6, C), of CUES and TRIED
     right: ndarray  # (n,) int
     yaw: ndarray    # (n,) int, of YAWS
 
 
 def upright(meshes: str = '', up: str = 'z', points: str = '', points_up: str = 'z', gaussians: int = 10000,
-            per_class: int = 12, seed: int = 0, model: str = '') -> list[Figure]:
+            per_class: int = 12, fit_per_class: int = 12, seed: int = 0, model: str = '') -> list[Figure]:
     """Measure how often the up axis of an object is found, after a turn to one of the six axes and by a random yaw.
 
     Objects are those of a folder of meshes, and with --points also those of train.npz and test.npz in a folder (points,
@@ -43,9 +46,9 @@ def upright(meshes: str = '', up: str = 'z', points: str = '', points_up: str = 
     chosen = {'meshes': turned_cues([cloud for name, cloud in splats if not held_out(name)], seed)}
     tests = {'meshes': turned_cues([cloud for name, cloud in splats if held_out(name)], seed)}
     if points:
-        chosen['points'] = turned_cues(point_splats(Path(points) / 'train.npz', points_up, per_class), seed)
+        chosen['points'] = turned_cues(point_splats(Path(points) / 'train.npz', points_up, fit_per_class), seed)
         tests['points'] = turned_cues(point_splats(Path(points) / 'test.npz', points_up, per_class), seed)
-    figures = shipped_figures(tests) + ablation(chosen, tests)
+    figures = shipped_figures(tests) + ablation(chosen, tests) + wider_figures(chosen, tests, fit_per_class, per_class)
     if model:
         figures += model_figures([cloud for name, cloud in splats if held_out(name)], model, seed)
     return figures
@@ -96,7 +99,7 @@ def turned_cues(clouds: list[GaussianCloud], seed: int) -> Turned:
     for i, cloud in enumerate(clouds):
         for yaw in range(len(YAWS)):
             turned, right = random_turn(cloud, np.random.default_rng((seed, i, yaw)), yaw)
-            rows.append((up_cues(turned), right, yaw))
+            rows.append((np.concatenate([up_cues(turned), tried_cues(turned)], 1), right, yaw))
     cues, right, yaw = map(np.array, zip(*rows))
     return Turned(cues, right, yaw)
 
@@ -168,6 +171,32 @@ def ablation(chosen: dict[str, Turned], tests: dict[str, Turned]) -> list[Figure
         figures += [figure(f'ablation, {test}', way, by_object(hits(data, columns, weights)), note)
                     for test, data in tests.items()]
     return sorted(figures, key=lambda row: row.what)
+
+
+def wider_figures(chosen: dict[str, Turned], tests: dict[str, Turned], fit_per_class: int,
+                  per_class: int) -> list[Figure]:
+    """Return the accuracy with further cues; for points also if no object of the category was in the fit."""
+    from clipgs_plugin.apis.upright_cues import CUES
+    columns = [(*CUES, *TRIED).index(name) for name in WIDER]
+    weights = fit_weights(list(chosen.values()), columns)
+    note = 'fit: ' + ', '.join(f'{name} {hits(data, columns, weights).mean():.3f}' for name, data in chosen.items())
+    figures = []
+    for name, data in tests.items():
+        found = hits(data, columns, weights)
+        figures += [figure(f'with {", ".join(TRIED)}, {name}', yaw, found[data.yaw == i], note)
+                    for i, yaw in enumerate(YAWS)]
+    if 'points' not in chosen:
+        return figures
+    category, tested = (np.arange(len(data.right)) // (len(YAWS) * count)
+                        for data, count in ((chosen['points'], fit_per_class), (tests['points'], per_class)))
+    found = np.zeros(len(tested), bool)
+    for each in np.unique(tested):
+        kept = category != each
+        others = Turned(*(getattr(chosen['points'], key)[kept] for key in ('cues', 'right', 'yaw')))
+        rest = fit_weights([chosen['meshes'], others], columns)
+        found[tested == each] = hits(tests['points'], columns, rest)[tested == each]
+    return figures + [figure(f'with {", ".join(TRIED)}, points of categories left out', yaw,
+                             found[tests['points'].yaw == i]) for i, yaw in enumerate(YAWS)]
 
 
 def model_figures(clouds: list[GaussianCloud], name: str, seed: int) -> list[Figure]:

@@ -8,8 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 from clipgs_plugin.tools.benchmarks import timing
-from clipgs_plugin.tools.benchmarks.backbones import memory_since, reset_memory, synchronised
 from clipgs_plugin.tools.benchmarks.inputs import surface_gaussians
+from clipgs_plugin.tools.benchmarks.memory import memory_since, reset_memory, synchronised
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 
@@ -30,8 +30,8 @@ def views(teacher: str = 'ViT-B-32', views: str = '6,12', points: str = '2000,20
 
 
 @torch.no_grad()
-def time_views(teacher: str, num_views: int, points: int, device: str, threads: int,
-               seconds: float) -> dict[str, tuple[float, float, float | None]]:
+def time_views(teacher: str, num_views: int, points: int, device: str, threads: int, seconds: float,
+               precision: str = 'fp32') -> dict[str, tuple[float, float, float | None]]:
     """Return wall and CPU milliseconds of an object and peak megabytes, for the whole and its halves."""
     from clipgs_plugin import GaussianBatch
     from clipgs_plugin.models import MultiViewCLIP, OpenCLIPTeacher
@@ -42,7 +42,7 @@ def time_views(teacher: str, num_views: int, points: int, device: str, threads: 
     before = reset_memory(device)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # random weights take the same time
-        model = MultiViewCLIP(OpenCLIPTeacher(teacher), num_views=num_views).to(device)
+        model = MultiViewCLIP(OpenCLIPTeacher(teacher, precision=precision), num_views=num_views).to(device)
     images = model.render_views(objects.to_clouds())[0]
     parts = {'embedding': lambda: model(objects), 'rendering': lambda: model.render_views(objects.to_clouds()),
              'image tower': lambda: model.teacher.encode_views(images)}

@@ -28,19 +28,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(num_objects: int, pipeline: list) -> dict[str, dict[str, list[float]]]:
     """Return the smallest and largest quantile of any training object, by attribute and level."""
-    import numpy as np
+    from mmengine.config import Config
 
-    from clipgs_plugin.apis.doctor_expectations import attribute_quantiles
-    from clipgs_plugin.datasets.transforms import build_pipeline
+    from clipgs_plugin.apis.attributes import attribute_ranges
+    from clipgs_plugin.apis.sharing import prepared
     from clipgs_plugin.toy_world import make_object
     from clipgs_plugin.toy_world.specs import object_specs
-    prepare, found = build_pipeline(pipeline), []
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
     with progress_bar() as bar:
-        for spec in bar.track(object_specs(num_objects), description='measuring'):
-            item = {'gaussians': make_object(spec).gaussians, 'rng': np.random.default_rng(0), 'index': 0, 'epoch': 0}
-            found.append(attribute_quantiles(prepare(item)['inputs']))
-    return {name: {level: [float(f'{bound([item[name][level] for item in found]):.4g}') for bound in (min, max)]
-                   for level in found[0][name]} for name in found[0]}
+        specs = bar.track(object_specs(num_objects), description='measuring')
+        return attribute_ranges(prepared(cfg, (make_object(spec).gaussians for spec in specs)))['attributes']
 
 
 def cli() -> None:

@@ -150,6 +150,8 @@ def _explain(file: HubFile, error: Exception) -> OSError:
             return OSError(each.errno, os.strerror(each.errno), constants.HF_HUB_CACHE)
     if any(isinstance(each, errors.OfflineModeIsEnabled) for each in chain):
         reason = 'HF_HUB_OFFLINE is set and the file is not in the cache; unset it'
+    elif '/xet-' in str(getattr(getattr(error, 'response', None), 'url', '')):  # the route of its tokens
+        reason = f'{_endpoint()} keeps {file.repo} in Xet storage and gives no access to it; set HF_HUB_DISABLE_XET=1'
     elif isinstance(error, errors.RevisionNotFoundError | errors.RemoteEntryNotFoundError):
         reason = f'{_endpoint()}/{file.repo} does not have {file.file} at {_revision(file)}; see its page'
     elif isinstance(error, errors.RepositoryNotFoundError):  # and gated ones
@@ -157,7 +159,7 @@ def _explain(file: HubFile, error: Exception) -> OSError:
     else:
         first = next(iter(str(error).strip().splitlines()), '') or type(error).__name__
         reason = (f'the download from {_endpoint()} failed ({first.rstrip(".")}); check the network and the proxy, '
-                  'set HF_ENDPOINT to a mirror')
+                  'set HF_HUB_DISABLE_XET=1 for plain HTTP or HF_ENDPOINT to a mirror')
     return ConnectionError(f'{file.name}: {reason}, or {_by_hand(file)}')
 
 

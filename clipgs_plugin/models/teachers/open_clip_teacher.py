@@ -54,7 +54,7 @@ class OpenCLIPTeacher(nn.Module):
 
     Raises:
         ValueError: Unknown model, a ``pretrained`` that is neither a tag of it nor a file, or a file of another model.
-        FileNotFoundError: The weights of a tag are neither in open_clip's cache nor downloadable.
+        FileNotFoundError: The weights of a tag, or the tokenizer of a SigLIP, are neither cached nor downloadable.
     """
 
     def __init__(self, model: str, pretrained: str | Path | None = None, precision: str = 'fp32',
@@ -78,7 +78,7 @@ class OpenCLIPTeacher(nn.Module):
         self.precision = precision
         self.batch_size = batch_size
         self.preprocess: Callable = preprocess  # PIL image to (3, S, S), the transform of open_clip
-        self.tokenizer: Callable = tokenizer    # list of str to (n, L) int64
+        self.tokenizer: Callable | None = tokenizer  # list of str to (n, L) int64; None for images alone
         self.eval()
 
     @property

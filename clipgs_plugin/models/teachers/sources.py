@@ -100,15 +100,15 @@ def _existing(pretrained: str | Path, model: str, tags: list[str]) -> Path:
 
 
 def load_source(source: Source, precision: str, cache_dir: str | None,
-                towers: str = 'both') -> tuple[nn.Module, Callable, Callable]:
-    """Build the network, PIL transform and tokenizer of a source.
+                towers: str = 'both') -> tuple[nn.Module, Callable, Callable | None]:
+    """Build the network, PIL transform and tokenizer of a source; the image tower alone has no tokenizer.
 
     One tower alone is built and read without the other. Where open_clip must convert the file, or the source is a
     repository or a folder of open_clip, both are loaded and the other one is dropped.
 
     Raises:
         ValueError: The file holds the weights of another model, is damaged, or could run code.
-        FileNotFoundError: The weights of a tag are neither cached nor downloadable.
+        FileNotFoundError: The weights of a tag, or the tokenizer, are neither cached nor downloadable.
     """
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -131,8 +131,25 @@ def load_source(source: Source, precision: str, cache_dir: str | None,
     preprocess = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
     keep_tower(network, towers)
     check_finite(dict(network.named_parameters()), source.tag or source.file or source.model)
+    return network, preprocess, None if towers == 'image' else _tokenizer(source, cache_dir)
+
+
+def _tokenizer(source: Source, cache_dir: str | None) -> Callable:
+    """Return the tokenizer of a source: that of CLIP, or the model's own (SigLIP's), which lies on the hub."""
+    import open_clip
     merges = {} if source.folder is None else {'bpe_path': str(source.folder / 'merges.txt.gz')}
-    return network, preprocess, open_clip.get_tokenizer(source.model, cache_dir=cache_dir, **merges)
+    try:
+        return open_clip.get_tokenizer(source.model, cache_dir=cache_dir, **merges)
+    except (OSError, ValueError) as error:
+        config = {} if ':' in source.model else open_clip.get_model_config(source.model)
+        name = config.get('text_cfg', {}).get('hf_tokenizer_name')
+        if name is None:
+            raise
+        reason = ''.join(str(error).splitlines()[:1])[:200].rstrip('.')
+        raise FileNotFoundError(
+            f'the tokenizer {name!r} of {source.model!r} is neither here nor downloadable ({type(error).__name__}: '
+            f"{reason}); copy the hub's cache from a machine that has it, or build the image tower alone with "
+            "towers='image'") from error
 
 
 def _load_both(source: Source, options: dict) -> nn.Module:
