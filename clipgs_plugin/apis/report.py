@@ -73,7 +73,7 @@ def collect_report(*paths: Path, device: str = 'cpu', queries: int = 10, results
         title=TITLE + (' and '.join(group.name for group in groups) if len(groups) < 3 else f'{len(groups)} runs'),
         summary=_summary(groups, evaluated),
         runs=_runs_table(groups) if len(runs) > 1 else None,
-        metrics=_metrics_table(groups) if many or first.metrics and (first.record or not rows) else None,
+        metrics=_metrics_table(groups) if many or (first.metrics and (first.record or not rows)) else None,
         curves=_curves(groups),
         columns=('', 'student, from Gaussians', 'teacher, from one view', 'chance') if rows else (),
         rows=rows,

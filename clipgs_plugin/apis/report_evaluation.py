@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint for the report: student, teacher and chance side by side, gallery and map of embeddings."""
+"""Evaluation of a checkpoint for the report: student, teacher and chance side by side, gallery, map of embeddings."""
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,7 @@ from clipgs_plugin.io.checked_json import check_types, read_json
 TABLE, FEW_SHOT = 'table.json', 'few_shot.json'
 CURVES = ('loss', 'loss_text', 'loss_image', 'zero_shot/top1', 'retrieval/text_to_3d_R@1', 'logit_scale')
 _TABLE = {'title?': str, 'rows': [{'title': str, 'seeds': [int], 'metrics': dict}]}
+_SEED = re.compile(r"keyword\(arg='seed', value=Constant\(value=\d+\)\)")  # datasets have it too
 _PLACES = ('work_dir', 'load_from', 'resume', 'launcher', 'experiment_name')  # of a config, that change no result
 
 
@@ -87,7 +88,7 @@ def _read(path: Path) -> list[Run]:
 def _read_table(path: Path) -> list[Run]:
     content, runs = read_json(path / TABLE, schema=_TABLE), []
     for row in content['rows']:
-        check_types(row['metrics'], dict.fromkeys(row['metrics'], [float]), f'{path / TABLE}: metrics')
+        check_types(row['metrics'], {name: [float] for name in row['metrics']}, f'{path / TABLE}: metrics')
         runs.append(Run(row['title'], (path,), row['metrics'], content.get('title', ''), tuple(row['seeds'])))
     if not runs:
         raise FileNotFoundError(f'{path / TABLE} has no rows yet; run its cells with tools/run_table.py')
@@ -106,7 +107,7 @@ def _read_few_shot(path: Path) -> Run:
 
 def _experiment(config: Path | None, record: EvaluationRecord | None) -> tuple[object, int | None]:
     """Return what a run shares with those of other seeds, and its seed; a config is parsed and never executed."""
-    data = None if record is None else tuple(sorted(record.dataset.items()))
+    data = None if record is None else tuple(sorted(pair for pair in record.dataset.items() if pair[0] != 'seed'))
     seed = None if record is None else record.seed
     if config is None:
         return (None if record is None else (record.config, data)), seed
@@ -119,8 +120,8 @@ def _experiment(config: Path | None, record: EvaluationRecord | None) -> tuple[o
     for keyword in randomness.keywords if isinstance(randomness, ast.Call) else ():
         if keyword.arg == 'seed' and isinstance(keyword.value, ast.Constant):
             seed = keyword.value.value
-    return (tuple((name, ast.dump(value)) for name, value in sorted(settings.items()) if name not in _PLACES),
-            data), seed
+    return (tuple((name, _SEED.sub('', ast.dump(value))) for name, value in sorted(settings.items())
+                  if name not in _PLACES), data), seed
 
 
 def group_seeds(runs: Sequence[Run]) -> list[Run]:
@@ -136,7 +137,7 @@ def group_seeds(runs: Sequence[Run]) -> list[Run]:
 
 def _joined(group: Sequence[Run]) -> Run:
     seeds = tuple(seed for run in group for seed in run.seeds)
-    stem = re.sub(r'[\W_]*(seed|s)?[\W_]*$', '', os.path.commonprefix([run.name for run in group]))
+    stem = re.sub(r'[\W_]*(seed|s)?[\W_\d]*$', '', _common_start([run.name for run in group]))
     return replace(
         group[0], name=f'{stem or group[0].source} (seeds {", ".join(map(str, seeds))})', seeds=seeds,
         paths=tuple(path for run in group for path in run.paths),
@@ -145,6 +146,10 @@ def _joined(group: Sequence[Run]) -> Run:
         curves={name: [curve for run in group for curve in run.curves.get(name, ())]
                 for name in dict.fromkeys(name for run in group for name in run.curves)},
         record=None if group[0].record is None else pooled([run.record for run in group]))
+
+
+def _common_start(names: Sequence[str]) -> str:
+    return ''.join(letters[0] for letters in itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names)))
 
 
 def pooled(records: Sequence[EvaluationRecord]) -> EvaluationRecord:

@@ -99,6 +99,7 @@ def draw_curves(curves: Mapping[str, Mapping[str, Sequence[Curve]]], colors: Map
                 axes.plot(steps, values, color=colors[run], linewidth=1.4, alpha=0.9 if len(repeats) == 1 else 0.6,
                           marker='.' if len(steps) < 40 else None, markersize=4)
         axes.set_title(name, fontsize=9)
+        axes.set_xlabel('evaluation' if '/' in name else 'iteration', fontsize=7)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.25, color=_TEXT, linewidth=0.5)
         for side in ('top', 'right'):

@@ -27,8 +27,9 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     side = 1.5 + 0.27 * min(len(classes), READABLE)
     figure = themed_figure(side, side)
     axes = figure.add_subplot()
-    # From clear to blue, so that the background of the page is the zero.
-    colors = LinearSegmentedColormap.from_list('share', [(0.18, 0.44, 0.77, 0.0), (0.18, 0.44, 0.77, 1.0)])
+    # From clear to blue, so that the background of the page is the zero; a few percent are visible already.
+    blue = (0.18, 0.44, 0.77)
+    colors = LinearSegmentedColormap.from_list('share', [(0, (*blue, 0)), (0.01, (*blue, 0.18)), (1, (*blue, 1))])
     image = axes.imshow(percent, cmap=colors, vmin=0, vmax=100, interpolation='nearest')
     axes.set_xlabel('predicted')
     axes.set_ylabel('true')

@@ -144,8 +144,8 @@ def map_section(maps: Sequence[EmbeddingMap]) -> tuple[str, str]:
             sheets.append(each.pictures)
         parts.append(_map(each, '' if number is None else f'sheet{number}'))
     width = 2 * TILE * COLUMNS
-    style = ''.join(f'#hover .sheet{i} {{ background: url(data:image/webp;base64,{_sheet(sheet)}) 0 0 / {width}px auto }}'
-                    for i, sheet in enumerate(sheets))
+    style = ''.join(f'#hover .sheet{i} {{ background: url(data:image/webp;base64,{_sheet(sheet)}) 0 0 / {width}px '
+                    'auto }' for i, sheet in enumerate(sheets))
     return ''.join(parts) + f'<script>{SCRIPT}</script>', STYLE + style
 
 
@@ -192,6 +192,6 @@ def _chart(each: EmbeddingMap, method: str, colors: Sequence[str]) -> str:
                      f'fill="{colors[label] if known else "#888"}"><title>{html.escape(name)}</title></circle>')
     for i, point in enumerate(() if stars is None else stars):
         x, y = place(point)
-        marks.append(f'<path class="star" data-c="{i}" d="{_STAR}" transform="translate({x} {y}) scale(1.4)" '
+        marks.append(f'<path class="star" data-c="{i}" d="{_STAR}" transform="translate({x} {y}) scale(1.15)" '
                      f'fill="{colors[i]}"><title>prompt: {html.escape(each.classes[i])}</title></path>')
     return (f'<svg viewBox="0 0 {SIZE} {SIZE}" role="img" aria-label="map of embeddings">{"".join(marks)}</svg>')

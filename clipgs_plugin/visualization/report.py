@@ -159,7 +159,8 @@ def _metrics_tag(table: Table) -> str:
         family = name.partition('/')[0]
         best = _best(name, cells)
         body.append(f'<tr{start}><td>{html.escape(name)}</td>' + ''.join(
-            f'<td{" class=best" if i in best else ""}>{html.escape(cell)}</td>' for i, cell in enumerate(cells)) + '</tr>')
+            f'<td{" class=best" if i in best else ""}>{html.escape(cell)}</td>'
+            for i, cell in enumerate(cells)) + '</tr>')
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(body)}</table></div>'
 
 
