@@ -16,7 +16,7 @@ from clipgs_plugin.visualization.report import render_html
 @pytest.fixture(scope='module')
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp('world')
-    write_world(folder, num_train=2, num_val=0, num_test=6, seed=0, track=iter)
+    write_world(folder, num_train=2, num_val=0, num_test=6, seed=0, num_views=3, track=iter)
     cache_features.main([str(folder), '--teacher', 'toy-clip'])
     return folder
 

@@ -4,6 +4,7 @@ import json
 import pickle
 import tarfile
 import zipfile
+import zlib
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -106,7 +107,7 @@ def unsound_members(found: list[tuple[str, bytes, Path]]) -> str | None:
     """Compare with what the standard library reads."""
     for name, content, folder in found:
         if name.startswith('set.zip/'):
-            damaged = suppress(zipfile.BadZipFile, LookupError, RuntimeError)
+            damaged = suppress(zipfile.BadZipFile, zlib.error, LookupError, RuntimeError)
             with zipfile.ZipFile(folder / 'set.zip') as archive, damaged:
                 expected = {item.filename: item for item in archive.infolist()}[name.removeprefix('set.zip/')]
                 if [item.filename for item in archive.infolist()].count(expected.filename) == 1 and (
