@@ -7,10 +7,10 @@ import zipfile
 import zlib
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
-import h5py
 import numpy as np
 import torch
 from harness import Target
@@ -34,6 +34,7 @@ MEMBERS = {'a/one.txt': b'one' * 50, 'a/two.bin': bytes(range(256)), 'b/empty': 
 
 def rows(path: Path, **more: np.ndarray) -> None:
     """Write two objects of eight points, compressed as the published files are."""
+    import h5py
     points = np.random.default_rng(0).normal(size=(2, 8, 3)).astype(np.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, 'w') as file:
@@ -205,9 +206,12 @@ def shared(folder: Path) -> Path:
 
 SHARED = ('README.md', '*.safetensors')
 
-TARGETS = [
+HDF5 = [
     Target('hdf5-modelnet40', modelnet, partial(read_set, kind='ModelNet40HDF5'), unsound_points, (hdf5_number,)),
     Target('hdf5-scanobjectnn', scans, partial(read_set, kind='ScanObjectNN'), unsound_points, (hdf5_number,)),
+]
+TARGETS = [
+    *(HDF5 if find_spec('h5py') else []),
     Target('archive-zip', partial(archives, suffix='zip'), read_places, unsound_members, kept=('.*',)),
     Target('archive-tar', partial(archives, suffix='tar'), read_places, kept=('.*',)),
     Target('archive-index', partial(archives, suffix='zip'), read_places, kept=('*.zip',)),

@@ -82,8 +82,8 @@ class ModelNet40HDF5(PointSet):
         points, normals = read_row(*entry.place), read_row(*entry.place, 'normal')
         if normals is not None:
             if normals.shape != points.shape:
-                raise ValueError(f'{entry.place[0]}: normal has {len(normals)} rows an object, expected {len(points)} as '
-                                 'data has; download it again')
+                raise ValueError(f'{entry.place[0]}: normal has {len(normals)} rows an object, expected {len(points)} '
+                                 'as data has; download it again')
             lengths = np.linalg.norm(normals, axis=1, keepdims=True)
             normals = normals / lengths if np.isfinite(lengths).all() and (lengths > 0).all() else None
         return points, None, normals
