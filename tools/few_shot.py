@@ -68,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         print(table(scores, list(tasks), protocol))
     print(f'Features and folds are in {work_dir}', file=sys.stderr)
+    save_scores(work_dir, options.config, scores)
     return 0
 
 
@@ -216,6 +217,14 @@ def table(scores: dict[str, dict[str, FewShotScore]], settings: list[str], proto
     return text if not leaks else (
         f'{text}\n\nThe published protocol chooses on the test queries, so its numbers are optimistic. '
         + ' '.join(leaks))
+
+
+def save_scores(work_dir: Path, config: str, scores: dict[str, dict[str, FewShotScore]]) -> None:
+    """Write ``few_shot.json`` for ``tools/report.py``."""
+    from clipgs_plugin.apis.report_runs import FEW_SHOT
+    from clipgs_plugin.io.files import write_whole
+    plain = {name: {setting: score.to_dict() for setting, score in row.items()} for name, row in scores.items()}
+    write_whole(work_dir / FEW_SHOT, [json.dumps(dict(config=Path(config).stem, scores=plain), indent=1).encode()])
 
 
 def cli() -> None:

@@ -1,7 +1,8 @@
-"""Report a training run on one HTML page: curves, student beside teacher, retrieval gallery, confusion matrix."""
+"""Report runs on one HTML page: metrics, curves, differences, retrieval gallery, map of embeddings, confusions."""
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from clipgs_plugin.tools._program import FEATURES, TRAINED, WORLD, check_output, parser, run, usable_device
@@ -11,11 +12,12 @@ SOFTWARE = 'clipgs_plugin'  # in the pictures
 
 def main(argv: list[str] | None = None) -> int:
     parse = parser(__doc__, WORLD, FEATURES, TRAINED, 'python tools/report.py work_dirs/run -o work_dirs/report.html')
-    parse.add_argument('run', type=Path, help='work dir of tools/train.py or tools/test.py')
-    parse.add_argument('--compare', type=Path, metavar='RUN',
-                       help='another work dir of tools/test.py, for differences by metric and class')
+    parse.add_argument('runs', type=Path, nargs='+', metavar='RUN',
+                       help='work dir of tools/train.py, tools/test.py or tools/few_shot.py, or folder of '
+                            'tools/run_table.py; two runs are compared by metric and class')
+    parse.add_argument('--compare', type=Path, metavar='RUN', help='one more run')
     parse.add_argument('-o', '--out', type=Path, default=None,
-                       help='.html page to write; only a report is ever replaced (RUN/report.html)')
+                       help='.html page to write; only a report is ever replaced (report.html of the first run)')
     parse.add_argument('--gallery', type=Path, metavar='PNG',
                        help='.png file for every other row of the retrieval gallery')
     parse.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
@@ -24,13 +26,14 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.apis.report import collect_report
     from clipgs_plugin.io.files import write_whole
     from clipgs_plugin.visualization.report import draw_gallery, render_html
-    out = args.out or args.run / 'report.html'
+    runs = [*args.runs, *([args.compare] if args.compare else [])]
+    out = args.out or runs[0] / 'report.html'
     check_output(parse, out, ('.html',), 'a report', _require_report)
     if args.gallery:
         check_output(parse, args.gallery, ('.png',), 'a gallery', _require_gallery)
-    report = collect_report(args.run, usable_device(args.device), other=args.compare)
+    report = collect_report(*runs, device=usable_device(args.device))
     if args.gallery and not report.gallery:
-        raise ValueError(f'{args.run}: the test data have no cached features and views, of which a gallery is drawn; '
+        raise ValueError(f'{runs[0]}: the test data have no cached features and views, of which a gallery is drawn; '
                          'leave out --gallery')
     write_whole(out, [render_html(report).encode()])
     if args.gallery:
@@ -39,24 +42,23 @@ def main(argv: list[str] | None = None) -> int:
         info.add_text('Software', SOFTWARE)
         draw_gallery(report.gallery[1::2]).save(buffer, 'PNG', pnginfo=info)
         write_whole(args.gallery, [buffer.getbuffer()])
-    width = max((len(row[0]) for row in report.rows), default=0)
-    print(f'{"":{width}}  ' + '  '.join(report.columns[1:]))
-    for row in report.rows:
-        cells = (f"{cell:>{len(column)}}" for cell, column in zip(row[1:], report.columns[1:]))
-        print(f"{row[0]:{width}}  " + "  ".join(cells))
+    if report.rows:
+        _print_table(report.columns, report.rows)
+    elif report.metrics:
+        _print_table(report.metrics.columns, report.metrics.rows)
     if report.missing:
         print(report.missing)
-    if args.compare:
-        _print_differences(report.tables[0])
+    for table in report.differences[:1]:
+        print(f'\n{table.note}')
+        _print_table(('', table.columns[-1]), [(row[0], row[-1]) for row in table.rows])
     print(f'report: {out}')
     return 0
 
 
-def _print_differences(table) -> None:
-    width = max(len(row[0]) for row in table.rows)
-    print(f'\n{table.note}')
-    for name, *_, difference in table.rows:
-        print(f'{name:{width}}  {difference:>8}')
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
+    for row in (columns, *rows):
+        print('  '.join([f'{row[0]:<{widths[0]}}', *(f'{cell:>{width}}' for cell, width in zip(row[1:], widths[1:]))]))
 
 
 def _require_report(path: Path) -> None:

@@ -4,16 +4,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipgs_plugin.evaluation import ConfusionMatrix, EvaluationRecord
-from clipgs_plugin.evaluation.record import NAME
 from clipgs_plugin.visualization.report import Table
 
 ERRORS = 20  # rows of the table of frequent errors
-
-
-def find_record(run: Path) -> EvaluationRecord | None:
-    """Read what ``tools/test.py`` left in a work dir, if anything."""
-    path = run / NAME
-    return EvaluationRecord.load(path) if path.is_file() else None
 
 
 def confusion_of(record: EvaluationRecord | None) -> ConfusionMatrix | None:
@@ -30,11 +23,6 @@ def describe_record(record: EvaluationRecord) -> str:
             + (f' ({place}).' if place else '.'))
 
 
-def metric_rows(record: EvaluationRecord) -> list[list[str]]:
-    """List the metrics, those of single classes excepted."""
-    return [[name, _number(value)] for name, value in record.metrics.items() if '/top1/' not in name]
-
-
 def class_tables(confusion: ConfusionMatrix) -> list[Table]:
     """Tabulate the accuracy of each class, and the most frequent errors."""
     objects, errors = confusion.objects, confusion.confusions(ERRORS)
@@ -49,21 +37,23 @@ def class_tables(confusion: ConfusionMatrix) -> list[Table]:
     return tables
 
 
-def difference_tables(one: Path, other: Path) -> list[Table]:
-    """Compare the evaluations of two work dirs: metrics, and classes with the largest difference first.
+def difference_tables(first: EvaluationRecord, second: EvaluationRecord, names: tuple[str, str]) -> list[Table]:
+    """Compare two evaluations: metrics, and classes with the largest difference first.
+
+    Args:
+        first, second: Evaluations.
+        names: Names of the two runs.
 
     Raises:
-        FileNotFoundError: A folder has no record.
         ValueError: The evaluations have no metric in common.
     """
-    first, second = (EvaluationRecord.load(run / NAME) for run in (one, other))
     shared = [name for name in first.metrics if name in second.metrics and '/top1/' not in name]
     if not shared:
-        raise ValueError(f'{one / NAME} and {other / NAME} have no metric in common; evaluate both with the same '
-                         'test_evaluator')
-    note = f'{one} minus {other}.' + ('' if _same_objects(first, second) else
-                                      ' The two were evaluated on different objects, so they do not compare.')
-    columns = ('', f'{one.name}', f'{other.name}', 'difference')
+        raise ValueError(f'the evaluations of {names[0]} and {names[1]} have no metric in common; evaluate both with '
+                         'the same test_evaluator')
+    note = f'{names[0]} minus {names[1]}.' + ('' if _same_objects(first, second) else
+                                              ' The two were evaluated on different objects, so they do not compare.')
+    columns = ('', *names, 'difference')
     tables = [Table('Differences', note, columns, [_row(name, first.metrics[name], second.metrics[name])
                                                    for name in shared])]
     if None not in (a := confusion_of(first), b := confusion_of(second)):

@@ -1,249 +1,193 @@
-"""Results of a training run for the report page: student, teacher and chance side by side."""
+"""Results of any number of runs for the report page."""
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from mmengine.config import Config
-from torch import Tensor
-from torch.utils.data import DataLoader
 
-from clipgs_plugin.apis.class_report import (
-    class_tables,
-    confusion_of,
-    describe_record,
-    difference_tables,
-    find_record,
-    metric_rows,
-)
+from clipgs_plugin.apis import report_evaluation as evaluation
+from clipgs_plugin.apis.class_report import class_tables, confusion_of, describe_record, difference_tables
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
 from clipgs_plugin.apis.models import get_model
-from clipgs_plugin.apis.search_index import SearchIndex
-from clipgs_plugin.datasets import collate_gaussians
-from clipgs_plugin.evaluation import (
-    ConfusionMatrix,
-    EvaluationRecord,
-    confusion_matrix,
-    recall_at_k,
-    retrieval_ranks,
-    topk_accuracy,
-)
-from clipgs_plugin.io import read_gaussians
+from clipgs_plugin.apis.report_evaluation import Evaluation
+from clipgs_plugin.apis.report_runs import Run, best_checkpoint, dumped_config, group_seeds, read_runs
+from clipgs_plugin.evaluation.few_shot import mean_and_std
 from clipgs_plugin.registry import DATASETS
-from clipgs_plugin.visualization.report import GalleryRow, Picture, RunReport, Table
+from clipgs_plugin.visualization.embedding_map import EmbeddingMap
+from clipgs_plugin.visualization.report import Confusion, GalleryRow, RunReport, Table
 
-TOPK = (1, 3, 5)
-RECALLS = (1, 5, 10)
 TITLE = 'CLIP-GS: '  # start of every page's title
+MAX_CONFUSIONS = 6   # matrices on a page
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Embeddings of a test set, with captions, views and class prompts."""
+class _Evaluated:
+    """Run whose best checkpoint was evaluated anew."""
 
-    objects: Tensor          # (N, E) unit, by the student
-    text: Tensor | None      # (N, E) captions, by the teacher; None without cached features
-    views: Tensor | None     # (N, V, E) views, by the teacher; None without cached features
-    labels: Tensor           # (N,) int64
-    caption_ids: Tensor      # (N,) int64
-    captions: Sequence[str]  # N
-    classes: Sequence[str]   # C
-    prompts: Tensor | None   # (C, E) class prompts, by the teacher; None without its weights
-    missing: str = ''        # why there are no prompts
+    run: Run
+    clipgs: CLIPGSInferencer
+    dataset: object
+    found: Evaluation
 
 
-def collect_report(run: Path, device: str = 'cpu', queries: int = 10, results: int = 6,
-                   other: Path | None = None) -> RunReport:
-    """Evaluate the best checkpoint of a run and gather its curves, tables and images.
+def collect_report(*paths: Path, device: str = 'cpu', queries: int = 10, results: int = 6) -> RunReport:
+    """Gather metrics, curves, differences, gallery, map and confusion matrices of runs.
 
-    Results by class are those that ``tools/test.py`` left in the folder, else those of the best checkpoint. A folder of
-    ``tools/test.py`` without a best checkpoint is reported by its record alone.
+    Runs that differ by their seed only are one column, of mean and standard deviation. Of each column, the best
+    checkpoint of the first run is evaluated anew for the gallery and the map. Results by class are those that
+    ``tools/test.py`` left, else those of this evaluation. Two runs are compared metric by metric and class by class.
 
     Args:
-        run: Work dir of a training run, with its dumped config, a ``best_*.pth``, and ``embeddings.npz`` if files were
-            embedded; or work dir of ``tools/test.py``.
+        paths: Work dirs of ``tools/train.py`` and ``tools/test.py``, of ``tools/few_shot.py``, and folders of
+            ``tools/run_table.py``.
         device: Device to compute on.
         queries: Number of captions in the gallery, each of another class.
         results: Number of images a query.
-        other: Work dir of ``tools/test.py`` to compare that of the run with.
 
     Without the weights of the teacher, the report leaves out what class prompts answer, and says so.
 
     Raises:
-        FileNotFoundError: The folder is not the work dir of a run, or there is no evaluation to compare.
+        FileNotFoundError: A folder holds no results, or the only run has none but a checkpoint whose data are gone.
+        ValueError: A file of results is damaged.
     """
-    record = find_record(run)
-    differences = [] if other is None else difference_tables(run, other)
-    if record is not None and not any(run.glob('best_*.pth')):
-        return _record_report(record, differences)
-    clipgs = CLIPGSInferencer(get_model(dumped_config(run), best_checkpoint(run), device), device=device)
-    dataset = DATASETS.build(clipgs.model.cfg.test_dataloader.dataset)
-    found = evaluate(clipgs, dataset)
-    train_size = len(DATASETS.build(clipgs.model.cfg.train_dataloader.dataset))
-    confusion = confusion_of(record) or _confusion(found)
+    runs = read_runs(paths)
+    groups = group_seeds(runs)
+    evaluated, missing = [], []
+    for group in groups:
+        try:
+            if (each := _evaluate(group, device)) is not None:
+                evaluated.append(each)
+        except FileNotFoundError as error:
+            if len(groups) == 1 and group.record is None:
+                raise
+            missing.append(f'The checkpoint of {group.name} was not evaluated anew: {error}.')
+    missing += [each.found.missing for each in evaluated[:1] if each.found.missing]
+    many = len(groups) > 1
+    confusions = _confusions(groups, evaluated)
+    rows = [] if many or not evaluated else [*evaluation.zero_shot_rows(evaluated[0].found),
+                                             *evaluation.retrieval_rows(evaluated[0].found)]
+    first = groups[0]
     return RunReport(
-        title=f'{TITLE}{Path(clipgs.name).stem}',
-        summary=[f'Trained on {train_size} objects, evaluated on {len(found.labels)} unseen ones of '
-                 f'{len(found.classes)} categories. '
-                 + ('The dataset has no cached features to compare with.' if found.views is None else
-                    'The teacher sees their views, the student their Gaussians.'),
-                 *([describe_record(record) + ' Results by class are of this evaluation.'] if record else [])],
-        curves=read_curves(run),
-        columns=('', 'student, from Gaussians', 'teacher, from one view', 'chance'),
-        rows=[*_zero_shot_rows(found), *_retrieval_rows(found)],
-        gallery=_gallery(dataset, found, queries, results),
-        files=_files(clipgs, run / 'embeddings.npz', found),
-        classes=confusion.classes if confusion else (),
-        confusion=confusion.counts.numpy() if confusion else None,
-        tables=[*differences, *(class_tables(confusion) if confusion else [])],
-        missing=found.missing and 'There are no zero-shot accuracies, no confusion matrix and no categories of your '
-                                  f'files, for which the teacher embeds class prompts: {found.missing}',
-    )
+        title=TITLE + (' and '.join(group.name for group in groups) if len(groups) < 3 else f'{len(groups)} runs'),
+        summary=_summary(groups, evaluated),
+        runs=_runs_table(groups) if len(runs) > 1 else None,
+        metrics=_metrics_table(groups) if many or (first.metrics and (first.record or not rows)) else None,
+        curves=_curves(groups),
+        columns=('', 'student, from Gaussians', 'teacher, from one view', 'chance') if rows else (),
+        rows=rows,
+        differences=_differences(runs, groups),
+        gallery=_gallery(evaluated, queries, results, many),
+        maps=_maps(evaluated),
+        files=[] if many or not evaluated else evaluation.files(
+            evaluated[0].clipgs, evaluated[0].run.paths[0] / 'embeddings.npz', evaluated[0].found),
+        confusions=[Confusion(name, each.classes, each.counts.numpy()) for name, each in confusions],
+        tables=[] if many or not confusions else class_tables(confusions[0][1]),
+        missing=' '.join(missing))
 
 
-def _record_report(record: EvaluationRecord, differences: Sequence[Table]) -> RunReport:
-    confusion = confusion_of(record)
-    return RunReport(
-        title=f'{TITLE}{record.config}', summary=[describe_record(record)], columns=('', 'value'),
-        rows=metric_rows(record), classes=confusion.classes if confusion else (),
-        confusion=confusion.counts.numpy() if confusion else None,
-        tables=[*differences, *(class_tables(confusion) if confusion else [])])
-
-
-def dumped_config(run: Path) -> Path:
-    """Find the dumped config of a run."""
-    return _one(run, '*.py', 'dumped config')
-
-
-def best_checkpoint(run: Path) -> Path:
-    """Find the checkpoint of a run that was best on validation."""
-    return _one(run, 'best_*.pth', 'best checkpoint')
-
-
-def _one(run: Path, pattern: str, what: str) -> Path:
-    """Find the newest file of a pattern in a run."""
-    files = sorted(run.glob(pattern), key=lambda path: path.stat().st_mtime)
-    if not files:
-        raise FileNotFoundError(f'{run} has no {what} ({pattern}); name the work dir of tools/train.py')
-    return files[-1]
-
-
-@torch.inference_mode()
-def evaluate(clipgs: CLIPGSInferencer, dataset) -> Evaluation:
-    """Embed a labelled triplet dataset that has cached teacher features."""
-    loader = DataLoader(dataset, batch_size=32, collate_fn=collate_gaussians)
-    samples = [sample for batch in loader for sample in clipgs.model.test_step(batch)]
-
-    def stack(key: str) -> Tensor | None:
-        values = [sample.get(key) for sample in samples]
-        return None if any(value is None for value in values) else torch.stack([value.cpu() for value in values])
-
-    classes, missing = dataset.metainfo['classes'], ''
-    try:
-        prompts = clipgs.classes(classes, _templates(clipgs.model.cfg)).embeddings
-    except FileNotFoundError as error:  # of the teacher's weights
-        prompts, missing = None, str(error)
-    return Evaluation(stack('embedding'), stack('text'), stack('views'), stack('label'), stack('caption_id'),
-                      [sample.caption for sample in samples], classes, prompts, missing)
-
-
-def _templates(cfg: Config) -> str | Sequence[str]:
-    """Return the prompts of the run's zero-shot metric."""
-    evaluators = [cfg.test_evaluator] if isinstance(cfg.test_evaluator, dict) else cfg.test_evaluator
-    metrics = [metric for metric in evaluators if metric['type'].endswith('ZeroShotAccuracy')]
-    return metrics[0].get('templates', 'plain') if metrics else 'plain'
-
-
-def _zero_shot_rows(found: Evaluation) -> list[list[str]]:
-    if found.prompts is None:
-        return []
-    topk = [k for k in TOPK if k <= len(found.classes)]
-    student = topk_accuracy(found.objects @ found.prompts.T, found.labels, topk)
-    if found.views is None:
-        return [[f'zero-shot top-{k} (%)', f'{student[k]:.1f}', '-', f'{100 * k / len(found.classes):.1f}']
-                for k in topk]
-    scores = found.views.flatten(0, 1) @ found.prompts.T
-    teacher = topk_accuracy(scores, found.labels.repeat_interleave(found.views.shape[1]), topk)
-    return [[f'zero-shot top-{k} (%)', f'{student[k]:.1f}', f'{teacher[k]:.1f}', f'{100 * k / len(found.classes):.1f}']
-            for k in topk]
-
-
-def _retrieval_rows(found: Evaluation) -> list[list[str]]:
-    """Compute recall in the full gallery; the teacher represents an object by its first view."""
-    if found.text is None or found.views is None:
-        return []
-    first, own = found.views[:, 0], torch.arange(len(found.labels))
-    other = found.views[:, found.views.shape[1] // 2]
-    student = {'text to 3D': (found.text, found.objects, found.caption_ids),
-               '3D to text': (found.objects, found.text, found.caption_ids),
-               'image to 3D': (first, found.objects, own)}
-    teacher = {'text to 3D': (found.text, first, found.caption_ids),
-               '3D to text': (first, found.text, found.caption_ids),
-               'image to 3D': (first, other, own)}
-    rows = []
-    for way in student:
-        ranks = [retrieval_ranks(query, gallery, ids, ids) for query, gallery, ids in (student[way], teacher[way])]
-        rows += [[f'{way} R@{k} (%)', *(f'{recall_at_k(rank, k):.1f}' for rank in ranks),
-                  f'{100 * k / len(found.labels):.1f}'] for k in RECALLS]
-    return rows
-
-
-def _confusion(found: Evaluation) -> ConfusionMatrix | None:
-    if found.prompts is None:
+def _evaluate(group: Run, device: str) -> _Evaluated | None:
+    """Evaluate the best checkpoint of a run that embeds objects; None for another run."""
+    path = group.evaluable
+    if path is None:
         return None
-    return ConfusionMatrix(tuple(found.classes), confusion_matrix(found.objects @ found.prompts.T, found.labels))
+    model = get_model(dumped_config(path), best_checkpoint(path), device)
+    if not hasattr(model, 'encoder'):
+        return None
+    clipgs = CLIPGSInferencer(model, device=device)
+    dataset = DATASETS.build(clipgs.model.cfg.test_dataloader.dataset)
+    return _Evaluated(group, clipgs, dataset, evaluation.evaluate(clipgs, dataset))
 
 
-def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Read losses, learning rate and validation metrics of a run, resumed parts included: steps and values by name."""
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    for path in sorted(run.glob('*/vis_data/scalars.json')):
-        for line in path.read_text(encoding='utf-8').splitlines():
-            entry = json.loads(line)
-            for name in entry:
-                if name in ('loss', 'lr', 'logit_scale') or name.startswith(('loss_', 'zero_shot/top', 'retrieval/')):
-                    steps, values = curves.setdefault(name, ([], []))
-                    steps.append(entry['step'])
-                    values.append(entry[name])
-    wanted = ('loss', 'loss_text', 'loss_image', 'zero_shot/top1', 'retrieval/text_to_3d_R@1', 'logit_scale')
-    return {name: curves[name] for name in wanted if name in curves}
+def _summary(groups: Sequence[Run], evaluated: Sequence[_Evaluated]) -> list[str]:
+    lines = []
+    if len(groups) == 1 and evaluated:
+        found, cfg = evaluated[0].found, evaluated[0].clipgs.model.cfg
+        size = len(DATASETS.build(cfg.train_dataloader.dataset))
+        lines.append(f'Trained on {size} objects, evaluated on {len(found.labels)} unseen ones of '
+                     f'{len(found.classes)} categories. '
+                     + ('The dataset has no cached features to compare with.' if found.views is None else
+                        'The teacher sees their views, the student their Gaussians.'))
+    if len(groups) == 1 and groups[0].record is not None:
+        lines.append(describe_record(groups[0].record))
+    return lines
 
 
-def _gallery(dataset, found: Evaluation, queries: int, results: int) -> list[GalleryRow]:
-    """Query with captions of classes that are spaced evenly; show the objects they find."""
-    if found.text is None or found.views is None:
-        return []
-    classes = np.unique(np.linspace(0, len(found.classes) - 1, queries).round().astype(int))
+def _runs_table(groups: Sequence[Run]) -> Table:
     rows = []
-    for label in classes:
-        members = (found.labels == label).nonzero()[:, 0]
-        if not len(members):
+    for group in groups:
+        record = group.record
+        seeds = ', '.join(str(seed) for seed in group.seeds if seed is not None)
+        data = '' if record is None else f'{record.num_objects} of ' + (
+            ', '.join(record.dataset[key] for key in ('root', 'split') if key in record.dataset) or 'its test set')
+        weights = '' if record is None or record.checkpoint is None else (
+            f'{Path(record.checkpoint).name} ({str(record.checkpoint_sha256)[:12]})')
+        rows.append([group.name, group.source, seeds or '-', weights or '-', data or '-'])
+    return Table('Runs', '', ('run', 'config', 'seeds', 'checkpoint', 'test objects'), rows)
+
+
+def _metrics_table(groups: Sequence[Run]) -> Table:
+    names = list(dict.fromkeys(name for group in groups for name in group.metrics))
+    families = list(dict.fromkeys(name.partition('/')[0] for name in names))
+    names.sort(key=lambda name: families.index(name.partition('/')[0]))
+    spread = any(len(values) > 1 for group in groups for values in group.metrics.values())
+    note = 'In percent, except for ranks.' + (
+        ' Mean ± standard deviation over seeds, or over the trials of few-shot tasks.' if spread else '') + (
+        ' The best of a row is bold.' if len(groups) > 1 else '')
+    places = {(group.record.num_objects, str(group.record.dataset.get('root')), str(group.record.dataset.get('split')))
+              for group in groups if group.record is not None}
+    if len(places) > 1:
+        note += ' The runs were evaluated on different objects, so their figures do not compare.'
+    if any(name.endswith('(validation)') for name in names):
+        note += ' Runs that tools/test.py did not evaluate have the figures of their last validation, in rows apart.'
+    return Table('Metrics', note, ('', *(group.name for group in groups)),
+                 [[name, *(_cell(group.metrics.get(name, ())) for group in groups)] for name in names])
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return '-'
+    mean, std = mean_and_std(values)
+    return f'{mean:.1f}' + (f' ± {std:.1f}' if len(values) > 1 else '')
+
+
+def _curves(groups: Sequence[Run]) -> dict[str, dict[str, list]]:
+    names = dict.fromkeys(name for group in groups for name in group.curves)
+    return {name: {group.name: list(group.curves[name]) for group in groups if name in group.curves} for name in names}
+
+
+def _differences(runs: Sequence[Run], groups: Sequence[Run]) -> list[Table]:
+    """Compare two runs, or two groups of runs by their means."""
+    pair = runs if len(runs) == 2 else groups
+    if len(pair) != 2 or None in (pair[0].record, pair[1].record):
+        return []
+    return difference_tables(pair[0].record, pair[1].record, (pair[0].name, pair[1].name))
+
+
+def _gallery(evaluated: Sequence[_Evaluated], queries: int, results: int, many: bool) -> list[GalleryRow]:
+    """List the rows of all runs query by query."""
+    rows = [evaluation.gallery(each.dataset, each.found, queries, results, f'– {each.run.name}' if many else '')
+            for each in evaluated]
+    longest = max(map(len, rows), default=0)
+    return [part[i] for i in range(longest) for part in rows if i < len(part)]
+
+
+def _maps(evaluated: Sequence[_Evaluated]) -> list[EmbeddingMap]:
+    """Make the map of each run; runs on one test set share its pictures."""
+    sheets: dict[tuple, Sequence[np.ndarray]] = {}
+    maps = []
+    for each in evaluated:
+        if len(each.found.labels) < 3:
             continue
-        query = int(members[0])
-        scores, order = (found.objects @ found.text[query]).sort(descending=True)
-        pictures = [Picture(dataset.reader.read_views(dataset.rows[i], [0])[0], f'{found.captions[i]} ({score:.2f})',
-                            bool(found.labels[i] == label))
-                    for i, score in zip(order[:results].tolist(), scores)]
-        rows.append(GalleryRow(f'“{found.captions[query]}”', pictures))
-    return rows
+        key = str(each.clipgs.model.cfg.test_dataloader.dataset), len(each.found.labels)
+        if key not in sheets:
+            sheets[key] = [evaluation.picture_of(each.dataset, i) for i in evaluation.chosen_objects(each.found)]
+        maps.append(evaluation.embedding_map(each.found, each.run.name, sheets[key]))
+    return maps
 
 
-def _files(clipgs: CLIPGSInferencer, path: Path, found: Evaluation, limit: int = 24) -> list[GalleryRow]:
-    """Show the embedded files with the three best classes of each."""
-    if found.prompts is None or not path.is_file():
-        return []
-    from clipgs_plugin.visualization.turntable import turntable
-    index = SearchIndex.load(path)
-    scale = clipgs.model.logit_scale.exp().item()
-    rows = []
-    for name, embedding in list(zip(index.paths, index.embeddings))[:limit]:
-        probabilities, order = (scale * found.prompts @ embedding).softmax(-1).topk(min(3, len(found.classes)))
-        guesses = ', '.join(f'{found.classes[i]} {100 * p:.0f} %' for i, p in zip(order, probabilities))
-        views = turntable(read_gaussians(name), num_views=4, size=128)
-        images = (views.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-        rows.append(GalleryRow(f'{Path(name).name}: {guesses}', [Picture(image, '') for image in images]))
-    return rows
+def _confusions(groups: Sequence[Run], evaluated: Sequence[_Evaluated]) -> list[tuple[str, object]]:
+    anew = {each.run.name: evaluation.confusion_of_prompts(each.found) for each in evaluated}
+    found = [(group.name, confusion_of(group.record) or anew.get(group.name)) for group in groups]
+    return [pair for pair in found if pair[1] is not None][:MAX_CONFUSIONS]

@@ -159,6 +159,6 @@ def _item(entry: tuple) -> tuple[ndarray, int, int]:
     """Check an entry of a fold: points with normals, label of the task, number of the class."""
     points, label, original = entry
     points = np.asarray(points, np.float32)
-    if points.ndim != 2 or points.shape[1] != 6 or not np.isfinite(points).all():
-        raise ValueError(f'points of shape {points.shape}, expected (N, 6) finite numbers')
+    if points.ndim != 2 or points.shape[1] != 6 or not (np.abs(points) < 1e18).all():  # NaN is not below either
+        raise ValueError(f'points of shape {points.shape}, expected (N, 6) numbers below 1e18')
     return points, int(label), int(original)

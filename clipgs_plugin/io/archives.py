@@ -175,8 +175,10 @@ def _load_index(base: Path) -> dict[str, dict]:
         if path.is_file():
             try:
                 content = read_json(path, schema=_SCHEMA)
-                if content['version'] == VERSION:
-                    check_types(list(content['archives'].values()), [_ENTRY], str(path))
+                entries = content['archives'].values()
+                check_types(list(entries), [_ENTRY], str(path))
+                if content['version'] == VERSION and all(_is_within(row, entry['size']) for entry in entries
+                                                         for row in entry['members']):
                     return content['archives']
             except ValueError:
                 continue
@@ -208,11 +210,16 @@ def _members(path: Path) -> list[list]:
             raise
         raise ValueError(f'{path}: damaged or no archive ({str(error)[:150]}); download it again') from None
     size = path.stat().st_size
-    wrong = next((row for row in rows if row[1] < 0 or row[2] < 0 or row[1] + row[2] > size), None)
+    wrong = next((row for row in rows if not _is_within(row, size)), None)
     if wrong:
         raise ValueError(f'{path}: {wrong[0]} lies beyond its {size} bytes; it is damaged or incomplete, download it '
                          'again')
     return rows
+
+
+def _is_within(row: list, size: int) -> bool:
+    """Check that a member lies in an archive of a size in bytes."""
+    return min(row[1:4]) >= 0 and row[1] + row[2] <= size
 
 
 def _zip_members(path: Path) -> list[list]:

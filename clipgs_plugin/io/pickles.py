@@ -12,6 +12,7 @@ import pickle
 import pickletools
 import re
 import struct
+import tokenize
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,8 @@ _CODE = re.compile(r'[<>=|]?(\?|[biufSU]\d{1,9}|O8?)')
 _NPY = b'\x93NUMPY'
 # What the unpickler and its stand-ins raise on damaged bytes.
 _DAMAGED = (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError,
-            MemoryError, RecursionError, struct.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+            MemoryError, RecursionError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile,
+            NotImplementedError, RuntimeError)
 
 
 class _Refused(ValueError):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipgs_plugin.visualization.charts import theme_axes, themed_figure
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -19,22 +21,26 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
         counts: Objects by true (rows) and predicted class, (C, C).
         classes: Names of the C classes.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.colors import LinearSegmentedColormap
     percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     readable = len(classes) <= READABLE
     side = 1.5 + 0.27 * min(len(classes), READABLE)
-    figure = Figure(figsize=(side, side), layout='constrained')
+    figure = themed_figure(side, side)
     axes = figure.add_subplot()
-    image = axes.imshow(percent, cmap='Blues', vmin=0, vmax=100, interpolation='nearest')
+    # From clear to blue, so that the background of the page is the zero; a few percent are visible already.
+    blue = (0.18, 0.44, 0.77)
+    colors = LinearSegmentedColormap.from_list('share', [(0, (*blue, 0)), (0.01, (*blue, 0.18)), (1, (*blue, 1))])
+    image = axes.imshow(percent, cmap=colors, vmin=0, vmax=100, interpolation='nearest')
     axes.set_xlabel('predicted')
     axes.set_ylabel('true')
+    theme_axes(axes)
     if readable:
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
         axes.set_yticks(range(len(classes)), classes, fontsize=7)
         for row, column in zip(*np.nonzero(percent >= 0.5)):
             value = percent[row, column]
             axes.text(column, row, f'{value:.0f}', ha='center', va='center', fontsize=6,
-                      color='white' if value > 50 else 'black')
+                      color='white' if value > 50 else axes.xaxis.label.get_color())
     else:
-        figure.colorbar(image, shrink=0.7, label='% of the row')
+        theme_axes(figure.colorbar(image, shrink=0.7, label='% of the row').ax)
     return figure

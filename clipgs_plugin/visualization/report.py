@@ -1,19 +1,34 @@
-"""Report of a training run on one HTML page: curves, results, retrieval gallery, confusion matrix."""
+"""Report of runs on one HTML page: metrics, curves, differences, gallery, map of embeddings, confusion matrices."""
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipgs_plugin.visualization.charts import RUNS, Curve, draw_curves, figure_svg
 from clipgs_plugin.visualization.confusion import draw_confusion
-from clipgs_plugin.visualization.html_page import array_png, figure_png, image_tag, page, table_tag
+from clipgs_plugin.visualization.embedding_map import EmbeddingMap, map_section
+from clipgs_plugin.visualization.html_page import array_webp, image_tag, page, table_tag
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from PIL import Image
+
+STYLE = """
+nav { display: flex; flex-wrap: wrap; gap: 4px 16px; position: sticky; top: 0; background: var(--bg); padding: .5em 0;
+  border-bottom: 1px solid var(--line); font-size: 13px; z-index: 5 } nav a { text-decoration: none }
+h2 { scroll-margin-top: 3em }
+.swatch { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .5em }
+.best { font-weight: 700 } tr.first td { border-top: 2px solid var(--line) }
+.tall { max-height: 34em; overflow-y: auto }
+.bar { width: 160px; min-width: 120px; position: relative }
+.bar span { position: absolute; top: 30%; height: 40%; border-radius: 2px }
+.bar .up { left: 50%; background: var(--good) } .bar .down { right: 50%; background: #c9584c }
+"""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -43,43 +58,147 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """Confusion matrix under a heading."""
+
+    title: str
+    classes: Sequence[str]
+    counts: np.ndarray  # (C, C), rows are the truth
+
+
+@dataclass(frozen=True)
 class RunReport:
     """Contents of the page; empty parts are left out."""
 
     title: str
     summary: Sequence[str] = ()
-    curves: dict[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)  # name -> steps, values
+    runs: Table | None = None  # one row a run, in the order of the colours; its first column is the name
     columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
+    rows: Sequence[Sequence[str]] = ()  # of one evaluated run: student, teacher, chance
+    metrics: Table | None = None  # metrics by run
+    curves: Mapping[str, Mapping[str, Sequence[Curve]]] = field(default_factory=dict)  # by quantity and run
+    differences: Sequence[Table] = ()
     gallery: Sequence[GalleryRow] = ()
+    maps: Sequence[EmbeddingMap] = ()
     files: Sequence[GalleryRow] = ()
-    classes: Sequence[str] = ()
-    confusion: np.ndarray | None = None  # (C, C) counts, rows are the truth
+    confusions: Sequence[Confusion] = ()
     tables: Sequence[Table] = ()
     missing: str = ''  # parts that could not be computed, and the remedy
 
 
+def run_colors(names: Iterable[str]) -> dict[str, str]:
+    """Choose the colour of each run."""
+    return dict(zip(names, itertools.cycle(RUNS)))
+
+
 def render_html(report: RunReport) -> str:
     """Render a report as an HTML page."""
-    parts = [f'<p>{html.escape(line)}</p>' for line in (*report.summary, report.missing) if line]
+    sections: list[tuple[str, list[str]]] = []
+
+    def add(heading: str, *parts: str) -> None:
+        sections.append((heading, list(parts)))
+
+    colors = run_colors([] if report.runs is None else [row[0] for row in report.runs.rows])
+    style = STYLE
+    if report.runs is not None:
+        add('Runs', _runs_tag(report.runs, colors))
+    if report.metrics is not None:
+        add(report.metrics.title, _note(report.metrics.note), _metrics_tag(report.metrics))
     if report.rows:
-        parts += ['<h2>Results on unseen objects</h2>', table_tag(report.columns, report.rows)]
+        add('Results on unseen objects', table_tag(report.columns, report.rows))
     if report.curves:
-        parts += ['<h2>Training</h2>', image_tag(figure_png(_draw_curves(report.curves)), 'training curves')]
-    for title, note, rows in (
-            ('Retrieval: objects for a text', 'A green frame marks an object of the right category.', report.gallery),
-            ('Your files', 'The best categories among those of the training data; the model knows no others. Objects '
-             'need the y axis up: tools/embed.py rotates them with --up.', report.files)):
-        if rows:
-            parts += [f'<h2>{title}</h2><p class="note">{note}</p>', *(_gallery_row(row) for row in rows)]
-    if report.confusion is not None:
-        parts += ['<h2>Confusion matrix</h2>',
-                  '<p class="note">Rows are true categories, columns predictions, in percent of the row.</p>',
-                  image_tag(figure_png(draw_confusion(report.confusion, report.classes)), 'confusion matrix')]
+        add('Training', _legend(report.curves, colors), _curves_tag(report.curves, colors))
+    for table in report.differences:
+        add(table.title, _note(table.note), _differences_tag(table))
+    if report.gallery:
+        add('Retrieval: objects for a text', _note('A green frame marks an object of the right category.'),
+            *map(_gallery_row, report.gallery))
+    if report.maps:
+        content, more = map_section(report.maps)
+        style += more
+        add('Map of the embeddings', content)
+    if report.files:
+        add('Your files', _note('The best categories among those of the training data; the model knows no others. '
+                                'Objects need the y axis up: tools/embed.py rotates them with --up.'),
+            *map(_gallery_row, report.files))
+    if report.confusions:
+        note = _note('Rows are true categories, columns predictions, in percent of the row.')
+        add('Confusion matrix' if len(report.confusions) == 1 else 'Confusion matrices', note,
+            *(_confusion_tag(each, len(report.confusions) > 1) for each in report.confusions))
     for table in report.tables:
-        parts += [f'<h2>{html.escape(table.title)}</h2><p class="note">{html.escape(table.note)}</p>',
-                  table_tag(table.columns, table.rows)]
-    return page(report.title, parts)
+        add(table.title, _note(table.note), table_tag(table.columns, table.rows))
+    links = ''.join(f'<a href="#part{i}">{html.escape(heading)}</a>' for i, (heading, _) in enumerate(sections))
+    parts = [f'<p>{html.escape(line)}</p>' for line in (*report.summary, report.missing) if line]
+    parts += [f'<nav>{links}</nav>'] if len(sections) > 2 else []
+    for i, (heading, contents) in enumerate(sections):
+        parts += [f'<h2 id="part{i}">{html.escape(heading)}</h2>', *contents]
+    return page(report.title, parts, style)
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def _swatch(color: str) -> str:
+    return f'<span class="swatch" style="background:{color}"></span>'
+
+
+def _runs_tag(table: Table, colors: Mapping[str, str]) -> str:
+    head = ''.join(f'<th>{html.escape(column)}</th>' for column in table.columns)
+    body = ''.join(f'<tr><td>{_swatch(colors[row[0]])}{html.escape(row[0])}</td>'
+                   + ''.join(f'<td>{html.escape(cell)}</td>' for cell in row[1:]) + '</tr>' for row in table.rows)
+    return f'<div class="wide"><table class="words"><tr>{head}</tr>{body}</table></div>'
+
+
+def _metrics_tag(table: Table) -> str:
+    """Format metrics by run; the best of each row is bold, rows of another family have a line above."""
+    head = ''.join(f'<th>{html.escape(column)}</th>' for column in table.columns)
+    body, family = [], None
+    for name, *cells in table.rows:
+        start = ' class="first"' if family not in (None, name.partition('/')[0]) else ''
+        family = name.partition('/')[0]
+        best = _best(name, cells)
+        body.append(f'<tr{start}><td>{html.escape(name)}</td>' + ''.join(
+            f'<td{" class=best" if i in best else ""}>{html.escape(cell)}</td>'
+            for i, cell in enumerate(cells)) + '</tr>')
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(body)}</table></div>'
+
+
+def _best(name: str, cells: Sequence[str]) -> list[int]:
+    """Return the columns with the best figure, none where all are equal or the direction is unknown."""
+    values = {i: float(cell.split()[0]) for i, cell in enumerate(cells) if cell not in ('-', 'nan')}
+    if len(set(values.values())) < 2 or name.endswith('seconds') or 'loss' in name:
+        return []
+    best = min(values.values()) if name.endswith('rank') else max(values.values())
+    return [i for i, value in values.items() if value == best]
+
+
+def _differences_tag(table: Table) -> str:
+    """Format differences with a bar each, to the right if the first run is ahead; the last column has them."""
+    values = [0.0 if row[-1] == '-' else float(row[-1]) for row in table.rows]
+    widest = max(map(abs, values), default=0) or 1.0
+    head = ''.join(f'<th>{html.escape(column)}</th>' for column in (*table.columns, ''))
+    body = ''.join('<tr>' + ''.join(f'<td>{html.escape(cell)}</td>' for cell in row)
+                   + f'<td class="bar"><span class="{"up" if value > 0 else "down"}" '
+                     f'style="width:{50 * abs(value) / widest:.1f}%"></span></td></tr>'
+                   for row, value in zip(table.rows, values))
+    return f'<div class="wide tall"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _legend(curves: Mapping[str, Mapping[str, Sequence[Curve]]], colors: Mapping[str, str]) -> str:
+    runs = dict.fromkeys(run for lines in curves.values() for run in lines)
+    return '' if len(runs) < 2 else '<p class="note">' + ' &emsp; '.join(
+        f'{_swatch(colors[run])}{html.escape(run)}' for run in runs) + '</p>'
+
+
+def _curves_tag(curves: Mapping[str, Mapping[str, Sequence[Curve]]], colors: Mapping[str, str]) -> str:
+    missing = run_colors(dict.fromkeys(run for lines in curves.values() for run in lines))
+    return figure_svg(draw_curves(curves, {**missing, **colors}), 'training curves')
+
+
+def _confusion_tag(each: Confusion, headed: bool) -> str:
+    figure = figure_svg(draw_confusion(each.counts, each.classes), f'confusion matrix {each.title}')
+    return (f'<h3>{html.escape(each.title)}</h3>' if headed else '') + figure
 
 
 def draw_gallery(rows: Sequence[GalleryRow], size: int = 96, words: int = 220) -> Image.Image:
@@ -111,20 +230,6 @@ def draw_gallery(rows: Sequence[GalleryRow], size: int = 96, words: int = 220) -
 def _gallery_row(row: GalleryRow) -> str:
     frames = {True: 'hit', False: 'miss', None: ''}
     figures = ''.join(
-        f'<figure class="{frames[p.hit]}">{image_tag(array_png(p.image), p.caption)}'
+        f'<figure class="{frames[p.hit]}">{image_tag(array_webp(p.image), p.caption)}'
         f'<figcaption>{html.escape(p.caption)}</figcaption></figure>' for p in row.results)
     return f'<div class="row"><div class="query">{html.escape(row.query)}</div>{figures}</div>'
-
-
-def _draw_curves(curves: dict[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    from matplotlib.figure import Figure
-    columns = min(3, len(curves))
-    lines = -(-len(curves) // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.4 * lines), layout='constrained')
-    for i, (name, (steps, values)) in enumerate(curves.items(), 1):
-        axes = figure.add_subplot(lines, columns, i)
-        axes.plot(steps, values, marker='.' if len(steps) < 40 else None)
-        axes.set_title(name, fontsize=9)
-        axes.tick_params(labelsize=7)
-        axes.grid(alpha=0.3)
-    return figure

@@ -23,6 +23,11 @@ def runs(tmp_path):
             write(tmp_path / 'b', [[4, 0, 0], [0, 3, 1], [0, 0, 0]], 87.5))
 
 
+def differences(*folders):
+    return difference_tables(*(EvaluationRecord.load(folder / 'metrics.json') for folder in folders),
+                             tuple(folder.name for folder in folders))
+
+
 def test_tables_of_classes_and_errors():
     accuracy, errors = class_tables(ConfusionMatrix(CLASSES, torch.tensor([[3, 1, 0], [2, 0, 2], [0, 0, 0]])))
     assert accuracy.rows == [['cup', '4', '75.0'], ['owl', '4', '0.0'], ['key', '0', '-']]
@@ -31,7 +36,7 @@ def test_tables_of_classes_and_errors():
 
 
 def test_differences_have_the_largest_first(runs):
-    metrics, classes = difference_tables(*runs)
+    metrics, classes = differences(*runs)
     assert metrics.rows == [['zero_shot/top1', '37.5', '87.5', '-50.0']]
     assert classes.rows == [['owl', '0.0', '75.0', '-75.0'], ['cup', '75.0', '100.0', '-25.0'], ['key', '-', '-', '-']]
     assert metrics.columns == ('', 'a', 'b', 'difference') and 'different objects' not in metrics.note
@@ -39,7 +44,7 @@ def test_differences_have_the_largest_first(runs):
 
 def test_runs_on_different_objects_are_marked(runs, tmp_path):
     other = write(tmp_path / 'c', [[1, 0], [0, 1]], 100.0, root='elsewhere', classes=('owl', 'dog'))
-    metrics, classes = difference_tables(runs[0], other)
+    metrics, classes = differences(runs[0], other)
     assert 'different objects' in metrics.note and [row[0] for row in classes.rows] == ['owl']
 
 
@@ -47,18 +52,28 @@ def test_evaluations_without_a_common_metric_are_refused(runs, tmp_path):
     (tmp_path / 'd').mkdir()
     EvaluationRecord('x', {'else': 1.0}, 2).save(tmp_path / 'd' / 'metrics.json')
     with pytest.raises(ValueError, match='no metric in common'):
-        difference_tables(runs[0], tmp_path / 'd')
-    with pytest.raises(FileNotFoundError, match=r'tools/test\.py writes it'):
-        difference_tables(runs[0], tmp_path)
+        differences(runs[0], tmp_path / 'd')
 
 
 def test_a_folder_of_an_evaluation_is_reported_by_its_record(runs):
-    report = collect_report(runs[0], other=runs[1])
-    assert report.rows == [['zero_shot/top1', '37.5'], ['mine', '1.0']]
-    assert report.confusion.tolist() == [[3, 1, 0], [2, 0, 2], [0, 0, 0]]
+    report = collect_report(runs[0])
+    assert report.metrics.rows == [['zero_shot/top1', '37.5'], ['mine', '1.0']]
+    assert report.confusions[0].counts.tolist() == [[3, 1, 0], [2, 0, 2], [0, 0, 0]]
     page = render_html(report)
-    for text in ('best.pth (sha256 0123456789ab)', 'Differences by class', 'Accuracy by class', 'confusion matrix',
+    for text in ('best.pth (sha256 0123456789ab)', 'Accuracy by class', 'confusion matrix',
                  'seed 1, on 8 objects (data, test).'):
         assert text in page
+
+
+def test_two_evaluations_are_compared_on_their_page(runs):
+    report = collect_report(*runs)
+    assert report.metrics.rows == [['zero_shot/top1', '37.5', '87.5'], ['mine', '1.0', '-']]
+    assert [table.title for table in report.differences] == ['Differences', 'Differences by class']
+    page = render_html(report)
+    assert '<td class=best>87.5</td>' in page and page.count('aria-label="confusion matrix') == 2
+    assert page.count('class="down"') == 4 and '<td>-75.0</td>' in page
+
+
+def test_a_description_names_what_was_evaluated():
     assert describe_record(EvaluationRecord('x', {}, 2)) == (
         'tools/test.py evaluated a model without weights of its own of x, seed None, on 2 objects.')

@@ -163,3 +163,11 @@ def test_class_names_are_those_of_the_published_protocol(data):
     assert list(MODELNET40) == published['modelnet40_openshape']
     assert list(SCANOBJECTNN) == published['scanobjnn_openshape']
     assert len(SHAPENET) == len(set(SHAPENET.values())) == 55 and list(SHAPENET) == sorted(SHAPENET)
+
+
+@pytest.mark.parametrize('shape', [(1, 64, 1), (1, 32, 3)])
+def test_normals_that_do_not_fit_the_points_are_refused_by_file(tmp_path, shape):
+    write_h5(tmp_path / 'ply_data_test0.h5', sphere(0)[None], np.array([[1]], np.uint8),
+             normal=np.ones(shape, np.float32))
+    with pytest.raises(ValueError, match=r'ply_data_test0\.h5: normal has'):
+        build('ModelNet40HDF5', root=tmp_path)[0]

@@ -117,3 +117,14 @@ def test_small_compressed_tars(tmp_path):
     (tmp_path / 'b.tar.gz').write_bytes((tmp_path / 'a.tar.gz').read_bytes()[:40])
     with pytest.raises(ValueError, match=r'b\.tar\.gz: damaged'):
         read_from_tar_gz(tmp_path / 'b.tar.gz', 'x.ply')
+
+
+@pytest.mark.parametrize(('column', 'value'), [(1, -5), (2, -1), (3, -1), (1, 10 ** 9)])
+def test_an_index_of_impossible_places_is_built_anew(root, column, value):
+    before = list_places(root, text)
+    index = json.loads((root / INDEX).read_text())
+    for entry in index['archives'].values():
+        for row in entry['members']:
+            row[column] = value
+    (root / INDEX).write_text(json.dumps(index))
+    assert list_places(root, text) == before

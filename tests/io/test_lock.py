@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -75,11 +76,22 @@ def test_a_child_that_outlives_its_killed_parent_does_not_hold_the_lock(tmp_path
 def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch):
     import fcntl
 
-    def refuse(*args):
+    def refuse(file, flags, length, start):
+        assert length == 1 and start > 200  # beyond the name of the owner
         raise OSError(errno.ENOSYS, 'Function not implemented')
     monkeypatch.setattr(fcntl, 'lockf', refuse)
     with pytest.warns(UserWarning, match='this file system has no locks'), folder_lock(tmp_path):
         assert tmp_path.resolve() in lock._HELD
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='an open file cannot be removed there')
+def test_the_file_is_removed_while_it_is_locked(tmp_path, monkeypatch):
+    events = []  # the other order would let a process lock a file that is about to go
+    monkeypatch.setattr(lock, '_acquire', lambda path: SimpleNamespace(close=lambda: events.append('close')))
+    monkeypatch.setattr(lock.Path, 'unlink', lambda path: events.append('unlink'))
+    with folder_lock(tmp_path):
+        assert not events
+    assert events == ['unlink', 'close']
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path):

@@ -125,3 +125,12 @@ def test_claims_beyond_the_file_are_refused_before_anything_is_allocated():
         read_pickle(pickle.dumps(nested), 'a')
     with pytest.raises(ValueError, match="type 'V8'"):
         read_pickle(pickle.dumps(np.zeros(2, [('x', 'f8')]), 2), 'a')
+
+
+def test_a_header_that_python_cannot_parse_is_refused_by_name(tmp_path):
+    np.save(tmp_path / 'a.npy', np.array([{'k': 1}], object), allow_pickle=True)
+    data = bytearray((tmp_path / 'a.npy').read_bytes())
+    data[data.index(b'}'[0])] = ord('(')
+    (tmp_path / 'a.npy').write_bytes(data)
+    with pytest.raises(ValueError, match=r'a\.npy: damaged'):
+        read_pickle(tmp_path / 'a.npy')

@@ -8,6 +8,7 @@ from fold_files import write_folds
 
 from clipgs_plugin import get_config, write_gaussians
 from clipgs_plugin.apis import frozen
+from clipgs_plugin.apis.report_runs import read_runs
 from clipgs_plugin.datasets import FrozenFeatures, load_episodes
 from clipgs_plugin.evaluation import ClassEmbeddings
 from clipgs_plugin.tools import few_shot
@@ -53,7 +54,8 @@ def test_a_table_comes_from_objects_and_is_resumed_from_their_features(config, t
     text = run(capsys, config, 'clipgs_toy', '--work-dir', work_dir)
     lines = text.splitlines()
     assert lines[0] == '| head | 2way1shot | all2shot |' and len(lines) == 10
-    assert {path.name for path in work_dir.iterdir()} == {'support.npz', 'query.npz', 'folds'}
+    assert {path.name for path in work_dir.iterdir()} == {'support.npz', 'query.npz', 'folds', 'few_shot.json'}
+    assert [run.source for run in read_runs([work_dir])] == [config.stem]
     support = FrozenFeatures.load(work_dir / 'support.npz')
     assert list(support.classes) == NAMES and len(support) == 9 and support.uids[0] == 'bench/0.ply'
 

@@ -29,11 +29,11 @@ def test_the_differences_of_two_evaluations_are_printed(tmp_path, capsys):
     assert report.main([str(tmp_path / 'a'), '--compare', str(tmp_path / 'b')]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines if line.startswith('zero_shot')] == [
-        ['zero_shot/top1', '30.0'], ['zero_shot/top1', '-15.5']]
+        ['zero_shot/top1', '30.0', '45.5'], ['zero_shot/top1', '-15.5']]
     assert 'Differences' in (tmp_path / 'a' / 'report.html').read_text()
 
 
 def test_an_earlier_report_may_be_replaced(tmp_path):
     (tmp_path / 'report.html').write_text(page('CLIP-GS: mine', ['<p>old</p>']))
-    with pytest.raises(FileNotFoundError, match='no dumped config'):  # the next thing that is looked at
+    with pytest.raises(FileNotFoundError, match='has no results'):  # the next thing that is looked at
         report.main([str(tmp_path)])

@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     import clipgs_plugin
     from clipgs_plugin import CLIPGSInferencer
     from clipgs_plugin.apis.models import get_model
-    from clipgs_plugin.apis.report import best_checkpoint, collect_report, dumped_config
+    from clipgs_plugin.apis.report import collect_report
+    from clipgs_plugin.apis.report_runs import best_checkpoint, dumped_config
     from clipgs_plugin.io.files import write_whole
     from clipgs_plugin.toy_world import CATEGORIES, COLORS, PATTERNS, TONES, WEARS
     out = Path(clipgs_plugin.__file__).parent / 'weights' / options.name

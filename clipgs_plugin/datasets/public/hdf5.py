@@ -60,7 +60,7 @@ def read_row(path: Path, row: int, key: str = 'data') -> np.ndarray | None:
         if key != 'data' and key not in file:
             return None
         data = _array(path, file, key)
-        if data.ndim != 3 or data.shape[1] > MAX_POINTS or data.shape[2] > 16 or not 0 <= row < len(data):
+        if data.ndim != 3 or data.shape[1] > MAX_POINTS or not 3 <= data.shape[2] <= 16 or not 0 <= row < len(data):
             raise ValueError(f'{path}: {key} has shape {data.shape}, expected more than {row} rows of points; '
                              'download it again')
         return data[row, :, :3].astype(np.float32)

@@ -79,11 +79,14 @@ class ModelNet40HDF5(PointSet):
         return Listing(entries, MODELNET40)
 
     def read_points(self, entry: Entry) -> tuple[ndarray, None, ndarray | None]:
-        normals = read_row(*entry.place, 'normal')
+        points, normals = read_row(*entry.place), read_row(*entry.place, 'normal')
         if normals is not None:
+            if normals.shape != points.shape:
+                raise ValueError(f'{entry.place[0]}: normal has {len(normals)} rows an object, expected {len(points)} '
+                                 'as data has; download it again')
             lengths = np.linalg.norm(normals, axis=1, keepdims=True)
             normals = normals / lengths if np.isfinite(lengths).all() and (lengths > 0).all() else None
-        return read_row(*entry.place), None, normals
+        return points, None, normals
 
 
 def _row_names(path: Path, split: str, count: int) -> list[str]:
