@@ -201,14 +201,29 @@ def load_pretrained(name: str | Path, weights: Path | None = None, **hub: Any) -
         hub: Options of ``hf_hub_download``.
     """
     cfg = pretrained_config(name, **hub)
-    with refuse_damage(_find(name, CONFIG, hub), 'config of a model'):
+    path, weights = _find(name, CONFIG, hub), weights or _find(name, WEIGHTS, hub)
+    with refuse_damage(path, 'config of a model'):
+        _check_size(cfg, path, weights)
         model = MODELS.build(cfg.model)
-    load_weights(model, weights or _find(name, WEIGHTS, hub))
+    load_weights(model, weights)
     for module in model.modules():
         if isinstance(module, BaseModule):
             module.is_init = True  # a Runner that trains the model further keeps its weights
     model.cfg, model.name = cfg, str(name).rstrip('/')
     return model.eval()
+
+
+def _check_size(cfg: Config, path: Path, weights: Path) -> None:
+    """Refuse a config of a model that its weights cannot fill, before memory is allocated for it."""
+    try:
+        with torch.device('meta'):
+            numbers = sum(value.numel() for value in MODELS.build(cfg.model).state_dict().values())
+    except MemoryError as error:
+        raise ValueError(f'{path} describes a model that exceeds the memory; download it again') from error
+    held = weights.stat().st_size
+    if numbers > held:
+        raise ValueError(f'{path} describes a model of {numbers:,} numbers, but {weights} has {held:,} bytes; download '
+                         'both again')
 
 
 def _find(name: str | Path, file: str, hub: Mapping[str, Any]) -> Path:
