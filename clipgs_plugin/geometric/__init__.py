@@ -15,7 +15,7 @@ from clipgs_plugin.geometric.conversion import (
     to_gaussian_batch,
 )
 from clipgs_plugin.geometric.data import GaussianData
-from clipgs_plugin.geometric.datasets import GaussianDataset
+from clipgs_plugin.geometric.datasets import GaussianDataset, GaussianOnDiskDataset
 from clipgs_plugin.geometric.edge_conv import GaussianEdgeConv, GaussianGraphNet
 from clipgs_plugin.geometric.edges import gaussian_edges
 from clipgs_plugin.geometric.encoder import GaussianEncoder, GaussianTokenizer
@@ -31,7 +31,7 @@ from clipgs_plugin.geometric.transforms import (
 
 __all__ = [
     'DropOpacity', 'GaussianData', 'GaussianDataset', 'GaussianEdgeConv', 'GaussianEncoder', 'GaussianFeatures',
-    'GaussianGraphNet', 'GaussianTokenizer', 'GraphPointNet2', 'NormalizeGaussians', 'RandomRotateGaussians',
-    'SampleGaussians', 'SetAbstraction', 'channels_to_batch', 'farthest_points', 'from_gaussian_batch',
-    'gaussian_edges', 'knn', 'knn_graph', 'node_channels', 'to_gaussian_batch',
+    'GaussianGraphNet', 'GaussianOnDiskDataset', 'GaussianTokenizer', 'GraphPointNet2', 'NormalizeGaussians',
+    'RandomRotateGaussians', 'SampleGaussians', 'SetAbstraction', 'channels_to_batch', 'farthest_points',
+    'from_gaussian_batch', 'gaussian_edges', 'knn', 'knn_graph', 'node_channels', 'to_gaussian_batch',
 ]

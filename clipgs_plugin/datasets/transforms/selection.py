@@ -19,13 +19,14 @@ class SelectGaussians(BaseTransform):
     """Base class of transforms that keep some of the Gaussians as they are."""
 
     def transform(self, results: dict) -> dict:
-        cloud = results['gaussians']
-        results['gaussians'] = cloud[self.select(cloud, results['rng'])]
+        index = self.select(results['gaussians'], results['rng'])
+        if index is not None:
+            results['gaussians'] = results['gaussians'][index]
         return results
 
     @abstractmethod
-    def select(self, cloud: GaussianCloud, rng: np.random.Generator) -> Tensor | slice:
-        """Return the index of the Gaussians to keep, as ``GaussianCloud.__getitem__`` takes it."""
+    def select(self, cloud: GaussianCloud, rng: np.random.Generator) -> Tensor | None:
+        """Return the indices or the mask of the Gaussians to keep; None keeps all."""
 
 
 @TRANSFORMS.register_module()
@@ -72,9 +73,9 @@ class SampleGaussians(SelectGaussians):
         self.num = num
         self.method = method
 
-    def select(self, cloud: GaussianCloud, rng: np.random.Generator) -> Tensor | slice:
+    def select(self, cloud: GaussianCloud, rng: np.random.Generator) -> Tensor | None:
         if len(cloud) <= self.num:
-            return slice(None)
+            return None
         return torch.as_tensor(_METHODS[self.method](cloud, self.num, rng)).sort().values
 
 

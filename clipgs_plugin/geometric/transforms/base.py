@@ -24,7 +24,8 @@ class GaussianTransform(BaseTransform):
         cloud = data.to_cloud()
         if isinstance(self.step, SelectGaussians):
             # By index, so that every attribute of the nodes follows.
-            return data.subgraph(torch.arange(len(cloud), device=cloud.device)[self.step.select(cloud, rng)])
+            index = self.step.select(cloud, rng)
+            return data if index is None else data.subgraph(index)
         cloud = self.step.transform(dict(gaussians=cloud, rng=rng))['gaussians']
         for name, field in NODE_FIELDS.items():
             data[name] = getattr(cloud, field)
