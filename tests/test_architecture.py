@@ -1,5 +1,6 @@
 """The layout of docs/design.md §2: imports run one way, without circles; folders, files and functions stay small."""
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -74,6 +75,12 @@ def test_no_circles():
     graph = {name: {other for other in found if MODULES[other].name != '__init__.py'}
              for name, found in IMPORTS.items()}
     assert list(TopologicalSorter(graph).static_order())
+
+
+def test_only_its_own_side_imports_torch_geometric():
+    wrong = [name for name, path in MODULES.items() if folder_of(name) != 'geometric'
+             and re.search(r'^\s*(import|from) torch_geometric', path.read_text(encoding='utf-8'), re.MULTILINE)]
+    assert not wrong
 
 
 def test_the_datasets_load_nothing_of_the_factory():

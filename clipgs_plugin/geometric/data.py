@@ -36,12 +36,13 @@ class GaussianData(Data):
     """
 
     @classmethod
-    def from_cloud(cls, cloud: GaussianCloud, **graph: Tensor | str | float) -> GaussianData:
+    def from_cloud(cls, cloud: GaussianCloud, **graph: Tensor | str | list | float) -> GaussianData:
         """Wrap a cloud, whose tensors are shared.
 
         Args:
             cloud: The Gaussians of one object.
-            graph: Graph-level attributes. A tensor gets a leading dimension of 1, a number becomes a tensor (1,).
+            graph: Graph-level attributes. A tensor or array gets a leading dimension of 1, a number becomes a tensor
+                (1,), strings and lists stay.
 
         Raises:
             ValueError: The name of an attribute contains "index" or "batch", by which batching would shift its values.
@@ -51,7 +52,7 @@ class GaussianData(Data):
             if 'index' in name or 'batch' in name:
                 raise ValueError(f'graph attribute {name!r}: torch-geometric adds offsets to every attribute with '
                                  '"index" or "batch" in its name when it makes a batch; choose another name')
-            data[name] = value if isinstance(value, str) else torch.as_tensor(value)[None]
+            data[name] = value if isinstance(value, str | list) else torch.as_tensor(value)[None]
         return data
 
     def to_cloud(self) -> GaussianCloud:

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,11 +58,16 @@ def run(yaml: str | Path, opts: Sequence[str] = ()) -> dict[str, dict]:
     set_out_dir(cfg.out_dir, str(path))
     dump_cfg(cfg)
     set_run_dir(cfg.out_dir)
-    set_printing()
-    # GraphGym itself reads the storage that PyG warns about.
-    warnings.filterwarnings('ignore', '.*internal storage format.*')
-    seed_everything(cfg.seed)
-    auto_select_device()  # create_model does not know 'auto'
+    with _own_logging():
+        seed_everything(cfg.seed)
+        auto_select_device()  # create_model does not know 'auto'
+        _train()
+    return {part: json.loads((Path(cfg.run_dir) / part / 'stats.json').read_text().splitlines()[-1])
+            for part in ('train', 'val', 'test')}
+
+
+def _train() -> None:
+    """Make data and model by the config, and train and test."""
     if cfg.clipgs.trainer == 'lightning':
         from torch_geometric.graphgym.train import GraphGymDataModule, train
         data = GraphGymDataModule()
@@ -72,8 +79,24 @@ def run(yaml: str | Path, opts: Sequence[str] = ()) -> dict[str, dict]:
         model = create_model()
         cfg.params = params_count(model)
         train_plain(model, loaders)
-    return {part: json.loads((Path(cfg.run_dir) / part / 'stats.json').read_text().splitlines()[-1])
-            for part in ('train', 'val', 'test')}
+
+
+@contextmanager
+def _own_logging() -> Iterator[None]:
+    """Log to GraphGym's file and to the terminal, and restore the handlers that GraphGym replaces."""
+    handlers, level = logging.root.handlers, logging.root.level
+    try:
+        with warnings.catch_warnings():
+            # GraphGym itself reads the storage of datasets that PyG warns about.
+            warnings.filterwarnings('ignore', '.*internal storage format.*')
+            set_printing()
+            yield
+    finally:
+        for handler in logging.root.handlers:
+            if handler not in handlers:
+                handler.close()
+        logging.root.handlers = handlers
+        logging.root.setLevel(level)
 
 
 def _find(name: str | Path) -> Path:

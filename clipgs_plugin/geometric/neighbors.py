@@ -38,7 +38,7 @@ def knn(
         (2, E): row 0 is the query and row 1 the point of each edge, queries in order, nearest point first.
     """
     check_count('k', k)
-    if _use_pyg(backend, 'KNN', x):
+    if _use_pyg(backend, x):
         from torch_geometric.nn import knn as pyg_knn
         return pyg_knn(x, y, k, batch_x, batch_y)
     batch_x, batch_y = (x.new_zeros(len(points), dtype=torch.long) if batch is None else batch
@@ -87,10 +87,11 @@ def farthest_points(pos: Tensor, num_samples: int, batch: Tensor | None = None) 
     return index[torch.arange(num_samples, device=pos.device) < lengths[:, None]]
 
 
-def _use_pyg(backend: str, kernel: str, points: Tensor) -> bool:
+def _use_pyg(backend: str, points: Tensor) -> bool:
     if backend not in BACKENDS:
         raise ValueError(f'backend={backend!r}: expected one of {BACKENDS}')
-    installed = getattr(torch_geometric.typing, f'WITH_{kernel}', False)
+    # pyg-lib, or torch-cluster before PyG 2.8.
+    installed = any(getattr(torch_geometric.typing, name, False) for name in ('WITH_KNN', 'WITH_TORCH_CLUSTER'))
     if backend == 'pyg' and not installed:
         raise ModuleNotFoundError("backend='pyg' needs pyg-lib, see https://data.pyg.org/whl; backend='clipgs' works "
                                   'without it')

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch_geometric.graphgym.checkpoint import save_ckpt
+from torch_geometric.graphgym.checkpoint import load_ckpt, save_ckpt
 from torch_geometric.graphgym.config import cfg
 from torch_geometric.graphgym.logger import Logger, create_logger
 from torch_geometric.graphgym.loss import compute_loss
@@ -18,7 +18,7 @@ def train_plain(model: nn.Module, loaders: Sequence[DataLoader]) -> None:
     """Train and test a GraphGym model as GraphGym does, without Lightning.
 
     It writes the same files: ``train/stats.json``, ``val/stats.json`` and ``test/stats.json``, with a line for each
-    epoch, or for the last one in ``test``, and the last checkpoint.
+    epoch, or for the last one in ``test``, and checkpoints. With ``train.auto_resume`` it goes on after the last one.
 
     Args:
         model: Model of ``create_model``.
@@ -28,14 +28,15 @@ def train_plain(model: nn.Module, loaders: Sequence[DataLoader]) -> None:
     optimizer = create_optimizer(model.parameters(), cfg.optim)
     scheduler = create_scheduler(optimizer, cfg.optim)
     last = cfg.optim.max_epoch - 1
-    for epoch in range(cfg.optim.max_epoch):
+    first = load_ckpt(model, optimizer, scheduler, cfg.train.epoch_resume) if cfg.train.auto_resume else 0
+    for epoch in range(first, cfg.optim.max_epoch):
         _run_epoch(model, loaders[0], loggers[0], epoch, optimizer)
         scheduler.step()
         if (epoch + 1) % cfg.train.eval_period == 0 or epoch == last:
             _run_epoch(model, loaders[1], loggers[1], epoch)
+        if cfg.train.enable_ckpt and ((epoch + 1) % cfg.train.ckpt_period == 0 or epoch == last):
+            save_ckpt(model, optimizer, scheduler, epoch)
     _run_epoch(model, loaders[2], loggers[2], last)
-    if cfg.train.enable_ckpt:
-        save_ckpt(model, optimizer, scheduler, last)
     for logger in loggers:
         logger.close()
 

@@ -56,13 +56,14 @@ def test_setting_an_activated_value_sets_its_parameter(random_cloud):
 def test_graph_attributes_are_batched_by_object(random_cloud):
     text, views = torch.randn(3, 8), torch.randn(3, 2, 8)
     objects = [GaussianData.from_cloud(random_cloud(4 + i, seed=i), y=i, text=text[i], views=views[i],
-                                       caption=f'object {i}', weight=i / 2) for i in range(3)]
+                                       caption=f'object {i}', words=['a', str(i)], weight=i / 2) for i in range(3)]
     batch = next(iter(DataLoader(objects, batch_size=3)))
     assert isinstance(batch, GaussianData) and batch.num_graphs == 3
     assert torch.equal(batch.batch, torch.tensor([0] * 4 + [1] * 5 + [2] * 6))
     assert torch.equal(batch.y, torch.arange(3)) and torch.equal(batch.weight, torch.tensor([0.0, 0.5, 1.0]))
     assert torch.equal(batch.text, text) and torch.equal(batch.views, views)
     assert batch.caption == ['object 0', 'object 1', 'object 2']
+    assert batch.words == [['a', '0'], ['a', '1'], ['a', '2']]
     assert torch.equal(batch.rgb, torch.cat([data.rgb for data in objects]))
     assert torch.equal(batch[1].views[0], views[1])
 

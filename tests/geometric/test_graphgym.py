@@ -1,5 +1,6 @@
 """GraphGym experiments on Gaussians, from YAML to statistics, and the traps on the way."""
 import json
+import logging
 import warnings
 from pathlib import Path
 
@@ -78,6 +79,17 @@ def test_contrastive_training_finds_the_captions(tmp_path):
     with pytest.raises(FileExistsError, match='which GraphGym would delete'):
         run(CONTRASTIVE, ['dataset.name', 'triplets'])
     assert (folder / '0' / 'ckpt' / '11.ckpt').is_file()
+
+
+def test_a_run_goes_on_from_its_checkpoint_and_leaves_logging_alone(tmp_path):
+    write_classes(tmp_path / 'splats')
+    options = ['dataset.name', 'splats', 'clipgs.gaussians', 8, 'clipgs.k', 3, 'gnn.dim_inner', 4]
+    handlers = list(logging.root.handlers)
+    run(CLASSES, [*options, 'optim.max_epoch', 1])
+    found = run(CLASSES, [*options, 'optim.max_epoch', 3, 'train.auto_resume', True])
+    stats = tmp_path / 'work_dirs' / 'graphgym' / CLASSES / '0' / 'train' / 'stats.json'
+    assert [json.loads(line)['epoch'] for line in stats.read_text().splitlines()] == [0, 1, 2]
+    assert found['test']['epoch'] == 2 and logging.root.handlers == handlers
 
 
 def test_networks_of_graphgym_classify_folders(tmp_path):
