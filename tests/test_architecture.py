@@ -1,5 +1,6 @@
 """The layout of docs/design.md §2: imports run one way, without circles; folders, files and functions stay small."""
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -8,9 +9,11 @@ from conftest import ROOT, run_python
 
 # Folders of the library; a module imports from folders before its own, and from its own.
 ORDER = ['version', 'registry', 'ops', 'structures', 'io', 'visualization', 'triplets', 'models', 'datasets',
-         'evaluation', 'generation', 'apis', 'engine', 'toy_world', 'tools']
-# Imported by programs only: the factory, and the toy world, which stands beside the library.
-APART = ['generation', 'toy_world']
+         'evaluation', 'generation', 'apis', 'engine', 'toy_world', 'geometric', 'tools']
+# Imported by programs only: the factory, the toy world and torch-geometric's side, which stand beside the library.
+APART = ['generation', 'toy_world', 'geometric']
+# A module in a folder that comes earlier: users of GraphGym import it, and nothing else does.
+GRAPHGYM = 'registry.geometric'
 KERNELS = 'clipgs_plugin/ops/kernels/'
 MAX_FILE, MAX_FUNCTION, MAX_SHARE = 400, 60, 0.25
 
@@ -24,6 +27,10 @@ def name_of(path: Path) -> str:
 
 SOURCES = sorted(path for folder in ('clipgs_plugin', 'registry', 'tools') for path in (ROOT / folder).rglob('*.py'))
 MODULES = {name_of(path): path for path in SOURCES if name_of(path)}
+
+
+def folder_of(name: str) -> str:
+    return 'geometric' if name == GRAPHGYM else name.partition('.')[0]
 
 
 def imports(path: Path) -> set[str]:
@@ -47,19 +54,19 @@ IMPORTS = {name: imports(path) for name, path in MODULES.items()}
 
 
 def test_every_folder_has_its_place_in_the_order():
-    assert {name.partition('.')[0] for name in MODULES} == set(ORDER)
+    assert {folder_of(name) for name in MODULES} == set(ORDER)
 
 
 def test_imports_run_one_way():
     wrong = [f'{name} imports {other}' for name, found in IMPORTS.items() for other in sorted(found)
-             if ORDER.index(other.partition('.')[0]) > ORDER.index(name.partition('.')[0])]
+             if ORDER.index(folder_of(other)) > ORDER.index(folder_of(name))]
     assert not wrong
 
 
 @pytest.mark.parametrize('folder', APART)
 def test_only_programs_import(folder):
     wrong = [f'{name} imports {other}' for name, found in IMPORTS.items() for other in sorted(found)
-             if other.partition('.')[0] == folder and name.partition('.')[0] not in (folder, 'tools')]
+             if folder_of(other) == folder and folder_of(name) not in (folder, 'tools')]
     assert not wrong
 
 
@@ -68,6 +75,12 @@ def test_no_circles():
     graph = {name: {other for other in found if MODULES[other].name != '__init__.py'}
              for name, found in IMPORTS.items()}
     assert list(TopologicalSorter(graph).static_order())
+
+
+def test_only_its_own_side_imports_torch_geometric():
+    wrong = [name for name, path in MODULES.items() if folder_of(name) != 'geometric'
+             and re.search(r'^\s*(import|from) torch_geometric', path.read_text(encoding='utf-8'), re.MULTILINE)]
+    assert not wrong
 
 
 def test_the_datasets_load_nothing_of_the_factory():
@@ -81,7 +94,7 @@ def test_folders_files_and_functions_stay_small():
     lines = {path: path.read_text(encoding='utf-8').count('\n') for path in SOURCES}
     for folder in ORDER:
         share = sum(count for path, count in lines.items()
-                    if name_of(path).partition('.')[0] == folder) / sum(lines.values())
+                    if folder_of(name_of(path)) == folder) / sum(lines.values())
         assert share < MAX_SHARE, f'{folder} has {share:.1%} of the code'
     large = [f'{path.relative_to(ROOT)}: {count} lines' for path, count in lines.items() if count > MAX_FILE]
     assert not large

@@ -150,11 +150,15 @@ def with_files(page, tmp_path, monkeypatch, random_cloud):
 
 # Blocks that need files which do not ship: published weights, captions of a model.
 NEEDS_FILES = ('checkpoints/', 'generation[')
+# Packages of extras, which a page is about.
+EXTRAS = {'docs/torch_geometric.md': ('torch_geometric', 'yacs')}
 
 
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('page', DOCUMENTS)
 def test_shown_code_runs(page, with_files):
+    for package in EXTRAS.get(page, ()):
+        pytest.importorskip(package)
     text, names = (ROOT / page).read_text(encoding='utf-8'), {'__name__': 'shown'}
     for block in re.findall(r'```python\n(.*?)```', text, re.DOTALL):
         tree = ast.parse(block)

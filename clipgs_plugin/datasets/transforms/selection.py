@@ -1,8 +1,11 @@
 """Transforms that select Gaussians of an object."""
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from clipgs_plugin.datasets.transforms.base import BaseTransform
 from clipgs_plugin.ops.ordering import canonical_order
@@ -12,8 +15,22 @@ from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.structures.attributes import pack
 
 
+class SelectGaussians(BaseTransform):
+    """Base class of transforms that keep some of the Gaussians as they are."""
+
+    def transform(self, results: dict) -> dict:
+        index = self.select(results['gaussians'], results['rng'])
+        if index is not None:
+            results['gaussians'] = results['gaussians'][index]
+        return results
+
+    @abstractmethod
+    def select(self, cloud: GaussianCloud, rng: np.random.Generator) -> Tensor | None:
+        """Return the indices or the mask of the Gaussians to keep; None keeps all."""
+
+
 @TRANSFORMS.register_module()
-class FilterOpacity(BaseTransform):
+class FilterOpacity(SelectGaussians):
     """Removal of nearly transparent Gaussians, which are invisible but attract farthest point sampling.
 
     Args:
@@ -29,18 +46,16 @@ class FilterOpacity(BaseTransform):
         self.threshold = threshold
         self.minimum = minimum
 
-    def transform(self, results: dict) -> dict:
-        cloud = results['gaussians']
+    def select(self, cloud: GaussianCloud, rng: np.random.Generator) -> Tensor:
         keep = cloud.opacities >= self.threshold
         if int(keep.sum()) < min(self.minimum, len(cloud)):
             most_opaque = cloud.opacity_logits.argsort(descending=True, stable=True)[:self.minimum]
             keep = torch.zeros_like(keep).index_fill(0, most_opaque, True)
-        results['gaussians'] = cloud[keep]
-        return results
+        return keep
 
 
 @TRANSFORMS.register_module()
-class SampleGaussians(BaseTransform):
+class SampleGaussians(SelectGaussians):
     """Sampling of ``num`` Gaussians without replacement, in the order of the object; smaller objects are unchanged.
 
     Args:
@@ -58,12 +73,10 @@ class SampleGaussians(BaseTransform):
         self.num = num
         self.method = method
 
-    def transform(self, results: dict) -> dict:
-        cloud = results['gaussians']
-        if len(cloud) > self.num:
-            picked = _METHODS[self.method](cloud, self.num, results['rng'])
-            results['gaussians'] = cloud[torch.as_tensor(picked).sort().values]
-        return results
+    def select(self, cloud: GaussianCloud, rng: np.random.Generator) -> Tensor | None:
+        if len(cloud) <= self.num:
+            return None
+        return torch.as_tensor(_METHODS[self.method](cloud, self.num, rng)).sort().values
 
 
 def _random(cloud: GaussianCloud, num: int, rng: np.random.Generator) -> np.ndarray:
