@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipgs_plugin.io import compressed_ply, inria_ply, ksplat, ply, sog, splat, spz
+from clipgs_plugin.io import compressed_ply, gltf, gltf_splats, inria_ply, ksplat, ply, sog, splat, spz
 from clipgs_plugin.io.files import refuse_damage
 from clipgs_plugin.structures import GaussianCloud
 
@@ -24,6 +24,8 @@ class Format:
     read: Callable[[Path], GaussianCloud]
     write: Callable[..., None] | None = None                   # (cloud, path, **options)
     storage_order: Callable[[GaussianCloud], np.ndarray] | None = None  # None: the order of the cloud
+    aliases: tuple[str, ...] = ()                              # other suffixes of files that are read
+    shared: bool = False                                       # other files have the suffix, so no folder is searched
 
 
 def _read_ply(path: Path) -> GaussianCloud:
@@ -43,9 +45,11 @@ FORMATS = {format.name: format for format in (
     Format('sog', '.sog', 'PlayCanvas SOG, bundled', sog.read, sog.write, sog.storage_order),
     Format('sog-folder', sog.META, 'PlayCanvas SOG, a folder', sog.read, sog.write, sog.storage_order),
     Format('ksplat', '.ksplat', 'GaussianSplats3D .ksplat', ksplat.read),
+    Format('glb', '.glb', 'glTF binary with KHR_gaussian_splatting', gltf_splats.read, gltf_splats.write, shared=True),
+    Format('gltf', '.gltf', 'glTF with KHR_gaussian_splatting', gltf_splats.read, gltf_splats.write, shared=True),
 )}
-SUFFIXES = tuple(format.suffix for format in FORMATS.values())
-_SIGNATURES = {b'ply\n': 'ply', b'ply\r': 'ply', spz.GZIP: 'spz', spz.MAGIC: 'spz', sog.ZIP: 'sog'}
+SUFFIXES = tuple(format.suffix for format in FORMATS.values() if not format.shared)  # those that tell a splat file
+_SIGNATURES = {b'ply\n': 'ply', b'ply\r': 'ply', spz.GZIP: 'spz', spz.MAGIC: 'spz', sog.ZIP: 'sog', gltf.MAGIC: 'glb'}
 
 
 def format_of_name(path: str | os.PathLike) -> Format:
@@ -56,9 +60,10 @@ def format_of_name(path: str | os.PathLike) -> Format:
     """
     name = Path(path).name.lower()
     for format in FORMATS.values():
-        if name.endswith(format.suffix):
+        if name.endswith((format.suffix, *format.aliases)):
             return format
-    raise ValueError(f'{path}: no splat format has this suffix; known are {", ".join(SUFFIXES)}')
+    known = [suffix for format in FORMATS.values() for suffix in (format.suffix, *format.aliases)]
+    raise ValueError(f'{path}: no splat format has this suffix; known are {", ".join(known)}')
 
 
 def find_splats(folder: str | os.PathLike, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:

@@ -140,7 +140,11 @@ def _read_zstd(path: Path, data: bytes) -> tuple[bytes, bytes]:
 
 def read(path: Path) -> GaussianCloud:
     """Read version 2, 3 or 4 into the INRIA frame."""
-    data = path.read_bytes()
+    return parse(path, path.read_bytes())
+
+
+def parse(path: Path, data: bytes) -> GaussianCloud:
+    """Read the content of a file, such as a block of another format, into the INRIA frame; ``path`` names it."""
     head, body = _read_gzip(path, data) if data.startswith(GZIP) else _read_zstd(path, data)
     version, count, degree, bits, _, _ = _parse_header(path, head, len(data))
     ends = np.cumsum(_plane_sizes(version, count, degree))[:-1]
@@ -175,11 +179,15 @@ def _smallest_three(packed: np.ndarray) -> np.ndarray:
 
 
 def write(cloud: GaussianCloud, path: Path, version: int = 3, fractional_bits: int = 12) -> None:
-    """Write all SH bands of the cloud in its order.
+    """Write all SH bands of the cloud in its order; see :func:`pack`."""
+    write_whole(path, pack(cloud, version, fractional_bits))
+
+
+def pack(cloud: GaussianCloud, version: int = 3, fractional_bits: int = 12) -> list[bytes]:
+    """Return the parts of a file with all SH bands of the cloud in its order.
 
     Args:
         cloud: Gaussians with means below 2 ** 23 in magnitude; SH bands outside [-1, 1) saturate.
-        path: File to write.
         version: 2 (coarser rotations, for old readers), 3, or 4 (zstd instead of gzip).
         fractional_bits: Resolution of positions, 2 ** -bits; reduced if the means would overflow 24 bits.
 
@@ -211,14 +219,13 @@ def write(cloud: GaussianCloud, path: Path, version: int = 3, fractional_bits: i
     if version < 4:
         head = _HEADER.pack(MAGIC, version, count, degree, bits, 0, 0)
         stream = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
-        write_whole(path, [stream.compress(head + b''.join(planes)), stream.flush()])
-        return
+        return [stream.compress(head + b''.join(planes)), stream.flush()]
     import pyarrow
 
     head = _HEADER.pack(MAGIC, version, count, degree, bits, 0, len(planes))
     streams = [pyarrow.Codec('zstd').compress(plane, asbytes=True) for plane in planes]
     table = b''.join(struct.pack('<QQ', len(stream), len(plane)) for stream, plane in zip(streams, planes))
-    write_whole(path, [head, struct.pack('<I12x', _HEADER_V4_BYTES), table, *streams])
+    return [head, struct.pack('<I12x', _HEADER_V4_BYTES), table, *streams]
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:

@@ -1,13 +1,14 @@
 """Readers of splat files."""
 import gzip
 import io
+import json
 import struct
 from pathlib import Path
 from random import Random
 
 import torch
 from harness import Target
-from mutations import damage
+from mutations import damage, damage_json
 
 from clipgs_plugin import GaussianCloud, read_gaussians, write_gaussians
 
@@ -134,6 +135,25 @@ def webp_size(data: bytes, rng: Random) -> bytes:
     return buffer.getvalue()
 
 
+def glb_json(data: bytes, rng: Random) -> bytes:
+    """Damage the JSON of a .glb, and adapt the lengths of its chunks."""
+    size, = struct.unpack_from('<I', data, 12)
+    text = damage_json(data[20:20 + size], rng)
+    text += b' ' * (-len(text) % 4)
+    rest = data[20 + size:]
+    return data[:8] + struct.pack('<II', 20 + len(text) + len(rest), len(text)) + data[16:20] + text + rest
+
+
+def glb_tree(folder: Path) -> Path:
+    """Write two instances of a mesh below a node, one stretched."""
+    path = written('cloud.gltf')(folder)
+    document = json.loads(path.read_text())
+    document['nodes'] = [dict(children=[1, 2], rotation=[0.1, 0.2, 0.3, 0.9]), dict(mesh=0, scale=[1, 2, 3]),
+                         dict(mesh=0, translation=[1, 0, 0])]
+    path.write_text(json.dumps(document))
+    return path
+
+
 def check(result: GaussianCloud) -> str | None:
     """Return a sentence if the values are not finite, also after the quaternions are normalised."""
     if not len(result):
@@ -161,6 +181,9 @@ TARGETS = [
     *(Target(f'spz-{v}', written('cloud.spz', version=v), read_gaussians, check, damage=(spz_count, spz_planes))
       for v in (2, 3, 4)),
     *(Target(f'ksplat-{level}', ksplat(level), read_gaussians, check, damage=(ksplat_header,)) for level in (0, 1, 2)),
+    *(Target(f'glb-{encoding}', written('cloud.glb', encoding=encoding), read_gaussians, check, damage=(glb_json,))
+      for encoding in ('float', 'integer', 'spz')),
+    Target('gltf-tree', glb_tree, read_gaussians, check),
     Target('sog', written('cloud.sog'), read_gaussians, check),
     Target('sog-folder', sog_folder, read_gaussians, check, damage=(webp_size,)),
 ]
