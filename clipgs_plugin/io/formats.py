@@ -9,7 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from clipgs_plugin.io import compressed_ply, gltf, gltf_splats, inria_ply, ksplat, ply, sog, splat, spz
+from clipgs_plugin.io import (
+    compressed_ply,
+    gltf,
+    gltf_splats,
+    inria_ply,
+    ksplat,
+    ply,
+    sog,
+    splat,
+    spz,
+    trained_splats,
+    usd,
+)
 from clipgs_plugin.io.files import refuse_damage
 from clipgs_plugin.structures import GaussianCloud
 
@@ -47,9 +59,14 @@ FORMATS = {format.name: format for format in (
     Format('ksplat', '.ksplat', 'GaussianSplats3D .ksplat', ksplat.read),
     Format('glb', '.glb', 'glTF binary with KHR_gaussian_splatting', gltf_splats.read, gltf_splats.write, shared=True),
     Format('gltf', '.gltf', 'glTF with KHR_gaussian_splatting', gltf_splats.read, gltf_splats.write, shared=True),
+    Format('usd', usd.SUFFIXES[0], 'OpenUSD with ParticleField3DGaussianSplat', usd.read, aliases=usd.SUFFIXES[1:],
+           shared=True),
+    Format('checkpoint', trained_splats.SUFFIXES[0], 'checkpoint of gsplat or Splatfacto', trained_splats.read,
+           aliases=trained_splats.SUFFIXES[1:], shared=True),
 )}
 SUFFIXES = tuple(format.suffix for format in FORMATS.values() if not format.shared)  # those that tell a splat file
-_SIGNATURES = {b'ply\n': 'ply', b'ply\r': 'ply', spz.GZIP: 'spz', spz.MAGIC: 'spz', sog.ZIP: 'sog', gltf.MAGIC: 'glb'}
+_SIGNATURES = {b'ply\n': 'ply', b'ply\r': 'ply', spz.GZIP: 'spz', spz.MAGIC: 'spz', sog.ZIP: 'sog', gltf.MAGIC: 'glb',
+               usd.BINARY: 'usd', usd.TEXT: 'usd'}
 
 
 def format_of_name(path: str | os.PathLike) -> Format:
@@ -90,9 +107,8 @@ def format_of_file(path: str | os.PathLike) -> Format:
         head = file.read(4)
     if not head:
         raise ValueError(f'{path}: the file is empty; download or export it again')
-    if path.suffix.lower() in ('.pt', '.pth', '.ckpt'):  # archives like a SOG
-        raise ValueError(f'{path}: a checkpoint of PyTorch, not a splat file; export a .ply of it, with '
-                         'gsplat.export_splats(..., format="ply", save_to=FILE) if gsplat wrote it')
+    if head.startswith(sog.ZIP) and path.suffix.lower() in ('.usdz', *trained_splats.SUFFIXES):  # archives like a SOG
+        return format_of_name(path)
     for signature, name in _SIGNATURES.items():
         if head.startswith(signature):
             return FORMATS[name]

@@ -20,7 +20,7 @@ from clipgs_plugin.io import gltf, quantise, spz
 from clipgs_plugin.io.checked_json import check_types
 from clipgs_plugin.io.color_spaces import LINEAR, SRGB, from_linear, linear_curve, to_linear
 from clipgs_plugin.io.files import arrays_from_cloud, check_ratio, cloud_from_arrays, write_whole
-from clipgs_plugin.ops.rotations import matrix_to_quaternion
+from clipgs_plugin.io.placement import join, place
 from clipgs_plugin.structures import GaussianCloud
 
 EXTENSION = 'KHR_gaussian_splatting'
@@ -28,6 +28,7 @@ SPZ_EXTENSION = 'KHR_gaussian_splatting_compression_spz_2'
 ENCODINGS = ('float', 'integer', 'spz')
 _KNOWN = {EXTENSION, SPZ_EXTENSION, 'KHR_mesh_quantization'}
 _FLIP_MEANS = np.array([-1, -1, 1], np.float32)
+_TURN = np.diag([-1.0, -1, 1, 1])
 _FLIP_QUATS = np.array([1, -1, -1, 1], np.float32)  # the half turn q -> k q / k; the sign of an axis has no effect
 # Signs of y, z, x; xy, yz, zz, xz, xx-yy; ... under x -> -x, y -> -y.
 _FLIP_SH = np.array([1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1], np.float32)
@@ -53,10 +54,8 @@ def read(path: Path) -> GaussianCloud:
                          'it without')
     sizes = [_promised_bytes(file, primitive) for _, primitive, _ in places]
     check_ratio(path, 'its nodes promise Gaussians of', sum(sizes), file.held)
-    clouds = [_placed(path, node, _read_primitive(file, primitive), matrix) for node, primitive, matrix in places]
-    degree = max(cloud.sh_degree for cloud in clouds)
-    clouds = [dict(cloud.with_sh_degree(degree).fields()) for cloud in clouds]
-    return GaussianCloud(**{name: torch.cat([cloud[name] for cloud in clouds]) for name in clouds[0]})
+    return join([place(_read_primitive(file, primitive), _TURN @ matrix @ _TURN, f'{path}: nodes[{node}]')
+                 for node, primitive, matrix in places])
 
 
 def _promised_bytes(file: gltf.Gltf, primitive: dict[str, Any]) -> int:
@@ -124,40 +123,6 @@ def _harmonics(path: Path, attributes: dict[str, Any]) -> list[tuple[int, int]]:
         raise ValueError(f'{path}: spherical harmonics of degree {min(degree, 10 ** 6)}, expected 0 to 3; export it '
                          'again')
     return [(d, n) for d in range(degree + 1) for n in range(2 * d + 1)]
-
-
-def _placed(path: Path, node: int, cloud: GaussianCloud, matrix: np.ndarray) -> GaussianCloud:
-    """Apply the world matrix of a node, given in the axes of glTF, to a cloud in the axes of INRIA.
-
-    By the rule of the extension a matrix is a translation, a rotation and positive scales: columns of the same length
-    are a similarity; columns of different lengths stretch the Gaussians, which stay Gaussians of other scales and
-    orientations, and turn their harmonics by the rotation alone.
-
-    Raises:
-        ValueError: The matrix mirrors, shears or is singular.
-    """
-    if np.array_equal(matrix, np.eye(4)):
-        return cloud  # bit for bit
-    turn = _FLIP_MEANS.astype(np.float64)
-    linear, offset = turn[:, None] * matrix[:3, :3] * turn, turn * matrix[:3, 3]
-    lengths = np.linalg.norm(linear, axis=0)
-    with np.errstate(all='ignore'):
-        determinant = np.linalg.det(linear / lengths)
-    if not (abs(determinant - 1) < 1e-3 and np.isfinite(lengths).all() and np.array_equal(matrix[3], [0, 0, 0, 1])):
-        raise ValueError(f'{path}: the matrix of nodes[{node}] mirrors, shears or is singular (determinant '
-                         f'{determinant:.4g} of its unit columns, expected 1); apply it to the Gaussians in the '
-                         'program that wrote them')
-    left, _, right = np.linalg.svd(linear / lengths)
-    rotation, linear, offset = (torch.from_numpy(x) for x in (left @ right, linear, offset))
-    if lengths.max() < lengths.min() * (1 + 1e-6):
-        return cloud.transform(rotation * float(lengths.mean()), offset)
-    turned = cloud.transform(rotation)
-    axes, deviations, _ = torch.linalg.svd(linear @ (cloud.rotations * cloud.scales[:, None]).double())
-    axes = axes * torch.linalg.det(axes)[:, None, None]  # proper; the sign of all axes has no effect
-    means = cloud.means.double() @ linear.T + offset
-    return turned.replace(
-        means=means.float(), quats=matrix_to_quaternion(axes).float(),
-        log_scales=deviations.log().clamp(min=quantise.MIN_LOG_SCALE).float())
 
 
 def write(cloud: GaussianCloud, path: Path, encoding: str = 'float', color_space: str = SRGB) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -17,11 +18,13 @@ import numpy as np
 
 from clipgs_plugin.io import quantise
 from clipgs_plugin.io.files import arrays_from_cloud, check_ratio, cloud_from_arrays, write_whole
+from clipgs_plugin.ops.spherical_harmonics import MAX_DEGREE
 from clipgs_plugin.structures import GaussianCloud
 
 MAGIC = b'NGSP'
 GZIP = b'\x1f\x8b'
 VERSIONS = (2, 3, 4)
+MAX_FILE_DEGREE = 4  # of which 3 are kept
 _HEADER = struct.Struct('<4sIIBBBB')  # magic, version, count, SH degree, fractional bits, flags, streams (version 4)
 _HEADER_V4_BYTES = 32
 _EXTENSIONS = 0x2
@@ -49,8 +52,8 @@ def _parse_header(path: Path, data: bytes, held: int) -> tuple[int, int, int, in
     _, version, count, degree, bits, flags, streams = _HEADER.unpack_from(data)
     if version not in VERSIONS:
         raise ValueError(f'{path}: .spz version {version}, expected one of {VERSIONS}; export it as version 3')
-    if degree > 3:
-        raise ValueError(f'{path}: SH degree {degree}, expected 0 to 3; export it with degree 3')
+    if degree > MAX_FILE_DEGREE:
+        raise ValueError(f'{path}: SH degree {degree}, expected 0 to {MAX_FILE_DEGREE}; export it with degree 3')
     if bits > 30:
         raise ValueError(f'{path}: positions with {bits} fractional bits, expected at most 30; it is damaged, '
                          'export it again')
@@ -156,6 +159,9 @@ def parse(path: Path, data: bytes) -> GaussianCloud:
     bands = np.zeros((count, (degree + 1) ** 2, 3))
     bands[:, 0] = (colors.reshape(count, 3) / 255 - 0.5) / _COLOR_SCALE
     bands[:, 1:] = (sh.reshape(count, -1, 3) - 128.0) / 128
+    if degree > MAX_DEGREE:
+        warnings.warn(f'{path}: harmonics of degree {degree} were cut to degree {MAX_DEGREE}', stacklevel=4)
+        bands = bands[:, :(MAX_DEGREE + 1) ** 2]
     quats = _first_three(rotations.reshape(count, 3)) if version == 2 else _smallest_three(rotations.view('<u4'))
     return cloud_from_arrays(
         means=means * _FLIP_MEANS + 0.0,  # no negative zeros

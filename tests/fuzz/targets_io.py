@@ -1,5 +1,6 @@
 """Readers of splat files."""
 import gzip
+import importlib.util
 import io
 import json
 import struct
@@ -11,6 +12,8 @@ from harness import Target
 from mutations import damage, damage_json
 
 from clipgs_plugin import GaussianCloud, read_gaussians, write_gaussians
+
+USD = ('usda', 'usdc') if importlib.util.find_spec('pxr') else ()
 
 
 def cloud(count: int = 60, sh_degree: int = 1) -> GaussianCloud:
@@ -154,6 +157,37 @@ def glb_tree(folder: Path) -> Path:
     return path
 
 
+def trained(folder: Path) -> Path:
+    """Write a checkpoint of gsplat's trainer."""
+    fields = cloud()
+    torch.save(dict(step=1, splats=dict(
+        means=fields.means, scales=fields.log_scales, quats=fields.quats, opacities=fields.opacity_logits,
+        sh0=fields.sh[:, :1], shN=fields.sh[:, 1:])), folder / 'ckpt_1_rank0.pt')
+    return folder / 'ckpt_1_rank0.pt'
+
+
+def usd(suffix: str):
+    """Return a writer of an OpenUSD scene of one prim."""
+    def files(folder: Path) -> Path:
+        from pxr import Gf, Sdf, Usd, Vt
+
+        fields, kinds = cloud(), Sdf.ValueTypeNames
+        stage = Usd.Stage.CreateInMemory()
+        prim = stage.DefinePrim('/Splat', 'ParticleField3DGaussianSplat')
+        vectors = lambda values: Vt.Vec3fArray.FromNumpy(values.reshape(-1, 3).contiguous().numpy())  # noqa: E731
+        for name, kind, value in [
+                ('positions', kinds.Point3fArray, vectors(fields.means)),
+                ('scales', kinds.Float3Array, vectors(fields.scales)),
+                ('orientations', kinds.QuatfArray, Vt.QuatfArray([Gf.Quatf(*row) for row in fields.quats.tolist()])),
+                ('opacities', kinds.FloatArray, Vt.FloatArray.FromNumpy(fields.opacities.numpy())),
+                ('radiance:sphericalHarmonicsCoefficients', kinds.Float3Array, vectors(fields.sh)),
+                ('radiance:sphericalHarmonicsDegree', kinds.Int, 1)]:
+            prim.CreateAttribute(name, kind).Set(value)
+        stage.GetRootLayer().Export(str(folder / f'cloud.{suffix}'))
+        return folder / f'cloud.{suffix}'
+    return files
+
+
 def check(result: GaussianCloud) -> str | None:
     """Return a sentence if the values are not finite, also after the quaternions are normalised."""
     if not len(result):
@@ -183,6 +217,8 @@ TARGETS = [
     *(Target(f'ksplat-{level}', ksplat(level), read_gaussians, check, damage=(ksplat_header,)) for level in (0, 1, 2)),
     *(Target(f'glb-{encoding}', written('cloud.glb', encoding=encoding), read_gaussians, check, damage=(glb_json,))
       for encoding in ('float', 'integer', 'spz')),
+    Target('gsplat-checkpoint', trained, read_gaussians, check),
+    *(Target(f'usd-{suffix}', usd(suffix), read_gaussians, check) for suffix in USD),
     Target('gltf-tree', glb_tree, read_gaussians, check),
     Target('sog', written('cloud.sog'), read_gaussians, check),
     Target('sog-folder', sog_folder, read_gaussians, check, damage=(webp_size,)),
