@@ -16,6 +16,7 @@ from clipgs_plugin.io import (
     inria_ply,
     ksplat,
     ply,
+    render_modes,
     sog,
     splat,
     spz,
@@ -45,6 +46,7 @@ def _read_ply(path: Path) -> GaussianCloud:
 
 
 def _from_ply(file: ply.Ply) -> GaussianCloud:
+    render_modes.warn_of_mode(file.path, render_modes.mode_of_comments(file.comments))
     return compressed_ply.from_ply(file) if compressed_ply.is_compressed(file) else inria_ply.from_ply(file)
 
 

@@ -13,8 +13,6 @@ from mutations import damage, damage_json
 
 from clipgs_plugin import GaussianCloud, read_gaussians, write_gaussians
 
-USD = ('usda', 'usdc') if importlib.util.find_spec('pxr') else ()
-
 
 def cloud(count: int = 60, sh_degree: int = 1) -> GaussianCloud:
     """Return random Gaussians near a sphere."""
@@ -166,26 +164,24 @@ def trained(folder: Path) -> Path:
     return folder / 'ckpt_1_rank0.pt'
 
 
-def usd(suffix: str):
-    """Return a writer of an OpenUSD scene of one prim."""
-    def files(folder: Path) -> Path:
-        from pxr import Gf, Sdf, Usd, Vt
+def usd(folder: Path) -> Path:
+    """Write an OpenUSD scene of one prim in binary."""
+    from pxr import Gf, Sdf, Usd, Vt
 
-        fields, kinds = cloud(), Sdf.ValueTypeNames
-        stage = Usd.Stage.CreateInMemory()
-        prim = stage.DefinePrim('/Splat', 'ParticleField3DGaussianSplat')
-        vectors = lambda values: Vt.Vec3fArray.FromNumpy(values.reshape(-1, 3).contiguous().numpy())  # noqa: E731
-        for name, kind, value in [
-                ('positions', kinds.Point3fArray, vectors(fields.means)),
-                ('scales', kinds.Float3Array, vectors(fields.scales)),
-                ('orientations', kinds.QuatfArray, Vt.QuatfArray([Gf.Quatf(*row) for row in fields.quats.tolist()])),
-                ('opacities', kinds.FloatArray, Vt.FloatArray.FromNumpy(fields.opacities.numpy())),
-                ('radiance:sphericalHarmonicsCoefficients', kinds.Float3Array, vectors(fields.sh)),
-                ('radiance:sphericalHarmonicsDegree', kinds.Int, 1)]:
-            prim.CreateAttribute(name, kind).Set(value)
-        stage.GetRootLayer().Export(str(folder / f'cloud.{suffix}'))
-        return folder / f'cloud.{suffix}'
-    return files
+    fields, kinds = cloud(), Sdf.ValueTypeNames
+    stage = Usd.Stage.CreateInMemory()
+    prim = stage.DefinePrim('/Splat', 'ParticleField3DGaussianSplat')
+    vectors = lambda values: Vt.Vec3fArray.FromNumpy(values.reshape(-1, 3).contiguous().numpy())  # noqa: E731
+    for name, kind, value in [
+            ('positions', kinds.Point3fArray, vectors(fields.means)),
+            ('scales', kinds.Float3Array, vectors(fields.scales)),
+            ('orientations', kinds.QuatfArray, Vt.QuatfArray([Gf.Quatf(*row) for row in fields.quats.tolist()])),
+            ('opacities', kinds.FloatArray, Vt.FloatArray.FromNumpy(fields.opacities.numpy())),
+            ('radiance:sphericalHarmonicsCoefficients', kinds.Float3Array, vectors(fields.sh)),
+            ('radiance:sphericalHarmonicsDegree', kinds.Int, 1)]:
+        prim.CreateAttribute(name, kind).Set(value)
+    stage.GetRootLayer().Export(str(folder / 'cloud.usdc'))
+    return folder / 'cloud.usdc'
 
 
 def check(result: GaussianCloud) -> str | None:
@@ -207,6 +203,7 @@ def sog_folder(folder: Path) -> Path:
     return folder
 
 
+USD = [Target('usdc', usd, read_gaussians, check)] if importlib.util.find_spec('pxr') else []
 TARGETS = [
     Target('inria-ply', written('cloud.ply'), read_gaussians, check),
     Target('inria-ply-text', text_ply, read_gaussians, check),
@@ -218,7 +215,7 @@ TARGETS = [
     *(Target(f'glb-{encoding}', written('cloud.glb', encoding=encoding), read_gaussians, check, damage=(glb_json,))
       for encoding in ('float', 'integer', 'spz')),
     Target('gsplat-checkpoint', trained, read_gaussians, check),
-    *(Target(f'usd-{suffix}', usd(suffix), read_gaussians, check) for suffix in USD),
+    *USD,
     Target('gltf-tree', glb_tree, read_gaussians, check),
     Target('sog', written('cloud.sog'), read_gaussians, check),
     Target('sog-folder', sog_folder, read_gaussians, check, damage=(webp_size,)),

@@ -1,21 +1,33 @@
 """OpenUSD scenes: prims, transforms, up axes and half floats, written by usd-core itself."""
-import builtins
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from clipgs_plugin import ops, read_gaussians
-from clipgs_plugin.io import usd
+from clipgs_plugin.io import usd, usd_prims
 
 pytest.importorskip('pxr')
+
+
+@pytest.fixture(autouse=True)
+def same_process(request, monkeypatch):
+    """Read in the process of the test, which is quicker, unless the test is about the other one."""
+    def load(path):
+        try:
+            return usd_prims.load(str(path))
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from None
+    if 'process' not in request.node.name:
+        monkeypatch.setattr(usd, '_load', load)
 
 
 def define(stage, path, cloud, half=False, degree=None):
     """Define a splat prim with the values of a cloud."""
     from pxr import Gf, Sdf, Vt
 
-    prim = stage.DefinePrim(path, usd.TYPE)
+    prim = stage.DefinePrim(path, usd_prims.TYPE)
     kinds = Sdf.ValueTypeNames
     vectors, quats, floats = (Vt.Vec3hArray, Vt.QuathArray, Vt.HalfArray) if half else (
         Vt.Vec3fArray, Vt.QuatfArray, Vt.FloatArray)
@@ -100,7 +112,7 @@ def test_prims_are_placed_and_joined(random_cloud, tmp_path):
 
 def test_degree_4_is_cut_with_a_warning(random_cloud, tmp_path):
     cloud = random_cloud(5, sh_degree=3)
-    for stage, prims in write(tmp_path / 'a.usda', cloud, degree=4):
+    for _stage, prims in write(tmp_path / 'a.usda', cloud, degree=4):
         from pxr import Vt
         sh = torch.cat([cloud.sh, torch.ones(5, 9, 3)], 1).reshape(-1, 3).numpy()
         prims[0].GetAttribute('radiance:sphericalHarmonicsCoefficients').Set(Vt.Vec3fArray.FromNumpy(sh))
@@ -111,7 +123,7 @@ def test_degree_4_is_cut_with_a_warning(random_cloud, tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     (lambda stage, prim: prim.RemoveProperty('scales'), 'scales holds 0 elements'),
-    (lambda stage, prim: prim.GetAttribute('opacities').Set([0.5] * 4), 'opacities holds 4 elements .*expected 5'),
+    (lambda stage, prim: prim.GetAttribute('opacities').Set([0.5] * 4), 'opacities holds 4 elements, expected 5'),
     (lambda stage, prim: prim.GetAttribute('opacities').Set([1.5] * 5), 'opacities outside'),
     (lambda stage, prim: prim.SetTypeName('Mesh'), 'holds no prim of type'),
     (lambda stage, prim: stage.GetRootLayer().subLayerPaths.append('other.usda'), 'refers to .*other.usda')])
@@ -122,14 +134,21 @@ def test_wrong_scenes_are_named(random_cloud, tmp_path, change, message):
         read_gaussians(tmp_path / 'a.usda')
 
 
-def test_without_usd_core_the_extra_is_named(random_cloud, tmp_path, monkeypatch):
-    simple(tmp_path / 'a.usda', random_cloud(5))
-    original = builtins.__import__
-
-    def absent(name, *args, **kwargs):
-        if name.startswith('pxr'):
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-    monkeypatch.setattr(builtins, '__import__', absent)
-    with pytest.raises(ImportError, match=r'a\.usda: .* needs usd-core; pip install "clipgs_plugin\[usd\]"'):
+def test_without_usd_core_the_extra_is_named(tmp_path, monkeypatch):
+    (tmp_path / 'a.usda').write_text('#usda 1.0\n')
+    monkeypatch.setitem(sys.modules, 'pxr', None)
+    with pytest.raises(ImportError, match=r'a\.usda: .* needs usd-core, the extra usd; pip install usd-core'):
         read_gaussians(tmp_path / 'a.usda')
+
+
+def test_a_process_of_its_own_reads_the_file_and_its_death_is_an_error(random_cloud, tmp_path, monkeypatch):
+    cloud = random_cloud(5)
+    path = simple(tmp_path / 'a.usdc', cloud)
+    assert torch.allclose(read_gaussians(path).transform(ops.axis_change('-y', 'y')).means, cloud.means, atol=1e-6)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r'a\.usdc: damaged or not an OpenUSD file'):
+        read_gaussians(path)
+    (tmp_path / 'worker.py').write_text('import os; os.abort()')
+    monkeypatch.setattr(usd_prims, '__file__', str(tmp_path / 'worker.py'))
+    with pytest.raises(ValueError, match=r'a\.usdc: .*usd-core ended with -6'):
+        read_gaussians(path)
