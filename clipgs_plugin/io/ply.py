@@ -1,7 +1,9 @@
 """PLY files: plyfile parses and writes the headers, numpy maps the elements.
 
-plyfile's own reader visits lists and ascii value by value: 340 ms for the 100,000 faces behind a mesh's vertices,
-which no caller needs, and 0.9 s for 10,000 ascii Gaussians, which take 0.2 s here.
+plyfile maps elements too, but parses the header of every file for it: in one run, 10,000 Gaussians of SH degree 3 took
+2.1 ms by its maps and 1.1 by these, which share the parse of equal headers (degree 0: 0.75 and 0.45). Its own reader
+visits lists and ascii value by value: 340 ms for the 100,000 faces behind a mesh's vertices, which no caller needs, and
+0.9 s for 10,000 ascii Gaussians, which take 0.2 s here.
 """
 from __future__ import annotations
 
