@@ -203,7 +203,8 @@ def sog_folder(folder: Path) -> Path:
     return folder
 
 
-USD = [Target('usdc', usd, read_gaussians, check)] if importlib.util.find_spec('pxr') else []
+# A process of its own takes a second a case.
+USD = [Target('usdc', usd, read_gaussians, check, share=0.3)] if importlib.util.find_spec('pxr') else []
 TARGETS = [
     Target('inria-ply', written('cloud.ply'), read_gaussians, check),
     Target('inria-ply-text', text_ply, read_gaussians, check),
