@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     add_preparation(args, up=None)
     args.add_argument('--to-up', choices=AXES, default='y', help='up axis of OUT if --up is given (%(default)s)')
     args.add_argument('--spz-version', type=int, choices=[2, 3, 4], help='version of written .spz files (3)')
+    args.add_argument('--gltf-encoding', choices=['float', 'integer', 'spz'],
+                      help='values in written glTF files (float)')
     args.add_argument('--clean', action='store_true', help='drop invalid Gaussians instead of refusing the file')
     args.add_argument('--overwrite', action='store_true', help='replace existing splat files that are no input')
     args.add_argument('--json', action='store_true', help='print the results as JSON')
@@ -98,6 +100,8 @@ def _jobs(args: argparse.ArgumentParser, options: argparse.Namespace) -> list[tu
         jobs = [(source, target)]
     if options.spz_version and format.name != 'spz':
         args.error(f'--spz-version is for .spz, not {format.suffix}; remove it')
+    if options.gltf_encoding and format.name not in ('glb', 'gltf'):
+        args.error(f'--gltf-encoding is for .glb and .gltf, not {format.suffix}; remove it')
     _check_outputs(args, jobs, options.overwrite)
     return jobs
 
@@ -127,6 +131,7 @@ def convert(source: Path, target: Path, options: argparse.Namespace) -> dict:
     from clipgs_plugin import read_gaussians, write_gaussians
     from clipgs_plugin.io import format_of_file, format_of_name
     from clipgs_plugin.io.conversion import measure_losses, stored_order
+    from clipgs_plugin.io.notes import read_notes, write_options
 
     read, written = format_of_file(source), format_of_name(target)
     with warnings.catch_warnings(record=True) as notes:
@@ -134,8 +139,12 @@ def convert(source: Path, target: Path, options: argparse.Namespace) -> dict:
         cloud = read_gaussians(source, clean=options.clean)
     cloud, preparation = prepare_cloud(cloud, options, options.to_up)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_gaussians(cloud, target, **(dict(version=options.spz_version) if options.spz_version else {}))
-    back = read_gaussians(target)
+    kept = write_options(read_notes(source), written)
+    write_gaussians(cloud, target, **kept, **(dict(version=options.spz_version) if options.spz_version else {}),
+                    **(dict(encoding=options.gltf_encoding) if options.gltf_encoding else {}))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of the render mode, which is noted above
+        back = read_gaussians(target)
     return dict(
         input=str(source), input_format=read.description, output=str(target), output_format=written.description,
         gaussians=len(cloud), sh_degree=cloud.sh_degree, written_sh_degree=back.sh_degree,

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,16 @@ def diagnose(
     path = Path(path_or_cloud)
     try:
         format = format_of_file(path)
-        with refuse_damage(path, f'{format.description} file'), np.errstate(all='ignore'):
+        with (refuse_damage(path, f'{format.description} file'), np.errstate(all='ignore'),
+              warnings.catch_warnings(record=True) as notes):
+            warnings.simplefilter('always')
             cloud = format.read(path)
             facts = describe_file(path, format)
     except (ValueError, OSError, ImportError) as error:
         return Diagnosis(str(path), (_unreadable(path, error),))
     kind = f'{facts["format"]} {facts["version"]}'.strip()
     found = Finding('file', 'ok', f'{kind}, {facts["bytes"]:,} bytes, {len(cloud):,} Gaussians of SH degree '
-                    f'{cloud.sh_degree}')
+                    f'{cloud.sh_degree}' + ''.join(f'; {note.message}'.replace(f'{path}: ', '') for note in notes))
     return _examine(str(path), cloud, expected, facts, [found])
 
 

@@ -7,13 +7,15 @@ import struct
 import zipfile
 from pathlib import Path
 
-from clipgs_plugin.io import FORMATS, Format, compressed_ply, ply, sog, spz
+from clipgs_plugin.io import FORMATS, Format, compressed_ply, gltf, ply, sog, spz
+from clipgs_plugin.io.notes import read_notes
 
 # First bytes of files that users name instead of splats.
 SIGNATURES = {
     b'\x89PNG': 'PNG picture', b'\xff\xd8\xff': 'JPEG picture', b'RIFF': 'WebP picture', b'glTF': 'glTF binary (.glb)',
     b'\x93NUMPY': 'numpy array (.npy)', b'\x89HDF': 'HDF5 file', b'%PDF': 'PDF document', b'PAR1': 'parquet table',
-    b'# .PCD': 'point cloud (.pcd)', b'LASF': 'LiDAR point cloud (.las)', b'PXR-USDC': 'USD scene'}
+    b'# .PCD': 'point cloud (.pcd)', b'LASF': 'LiDAR point cloud (.las)', b'PXR-USDC': 'OpenUSD scene',
+    b'#usda': 'OpenUSD scene'}
 KINDS = {
     '.obj': 'mesh (.obj)', '.stl': 'mesh (.stl)', '.off': 'mesh (.off)', '.fbx': 'mesh (.fbx)', '.gltf': 'glTF scene',
     '.zip': 'zip archive', '.pt': 'checkpoint of PyTorch', '.pth': 'checkpoint of PyTorch',
@@ -56,6 +58,8 @@ def format_version(path: Path, format: Format) -> str:
     if format.name == 'sog-folder':
         meta = path / sog.META if path.is_dir() else path
         return str(json.loads(meta.read_text(encoding='utf-8')).get('version', 1))
+    if format.name in ('glb', 'gltf'):
+        return gltf.open_gltf(path).document['asset']['version']
     if format.name == 'ksplat':
         with path.open('rb') as file:
             return '{}.{}'.format(*file.read(2))
@@ -67,4 +71,4 @@ def describe_file(path: Path, format: Format) -> dict:
     if format.name == 'ply' and compressed_ply.is_compressed(ply.open_ply(path)):
         format = FORMATS['compressed-ply']
     return dict(format=format.description, version=format_version(path, format),
-                bytes=sum(part.stat().st_size for part in files_of(path)))
+                render_mode=read_notes(path).render_mode, bytes=sum(part.stat().st_size for part in files_of(path)))

@@ -174,7 +174,7 @@ def load_from_checked_file(filename: str, map_location=None):
         FileNotFoundError: There is no such file.
         ValueError: The address is of another kind, or the file is damaged, holds code, or its weights are not finite.
     """
-    from clipgs_plugin.models.checkpoints.safe_load import load_file, training_state
+    from clipgs_plugin.io.safe_load import load_file, training_state
     scheme, separator, _ = str(filename).partition('://')
     if separator and scheme not in ('http', 'https'):
         raise ValueError(f'checkpoint {filename}: expected a file or an http(s) address; download it and give its path')

@@ -6,6 +6,7 @@ smallest components of wxyz in 10 bits each. Colours and alpha have 8 bits, opti
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +110,8 @@ def storage_order(cloud: GaussianCloud) -> np.ndarray:
     return quantise.morton_order(arrays_from_cloud(cloud)['means'])
 
 
-def write(cloud: GaussianCloud, path: Path) -> None:
-    """Write all SH bands of the cloud in :func:`storage_order`."""
+def write(cloud: GaussianCloud, path: Path, comments: Sequence[str] = ()) -> None:
+    """Write all SH bands of the cloud in :func:`storage_order`, and comments in ascii."""
     order = storage_order(cloud)
     raw = {name: value[order] for name, value in arrays_from_cloud(cloud).items()}
     count, starts = len(cloud), np.arange(0, len(cloud), CHUNK)
@@ -141,4 +142,4 @@ def write(cloud: GaussianCloud, path: Path) -> None:
         bands = raw['sh'][:, 1:].transpose(0, 2, 1).reshape(count, rest).astype(np.float64)
         steps = np.clip(np.floor((bands / (2 * MAX_SH) + 0.5) * 256), 0, 255).astype(np.uint8)
         elements['sh'] = ply.structured(steps, rest_names(rest))
-    ply.write(path, elements)
+    ply.write(path, elements, comments)

@@ -9,7 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from clipgs_plugin.io import compressed_ply, inria_ply, ksplat, ply, sog, splat, spz
+from clipgs_plugin.io import (
+    compressed_ply,
+    gltf,
+    gltf_splats,
+    inria_ply,
+    ksplat,
+    ply,
+    render_modes,
+    sog,
+    splat,
+    spz,
+    trained_splats,
+    usd,
+)
 from clipgs_plugin.io.files import refuse_damage
 from clipgs_plugin.structures import GaussianCloud
 
@@ -24,6 +37,8 @@ class Format:
     read: Callable[[Path], GaussianCloud]
     write: Callable[..., None] | None = None                   # (cloud, path, **options)
     storage_order: Callable[[GaussianCloud], np.ndarray] | None = None  # None: the order of the cloud
+    aliases: tuple[str, ...] = ()                              # other suffixes of files that are read
+    shared: bool = False                                       # other files have the suffix, so no folder is searched
 
 
 def _read_ply(path: Path) -> GaussianCloud:
@@ -31,6 +46,7 @@ def _read_ply(path: Path) -> GaussianCloud:
 
 
 def _from_ply(file: ply.Ply) -> GaussianCloud:
+    render_modes.warn_of_mode(file.path, render_modes.mode_of_comments(file.comments))
     return compressed_ply.from_ply(file) if compressed_ply.is_compressed(file) else inria_ply.from_ply(file)
 
 
@@ -43,9 +59,16 @@ FORMATS = {format.name: format for format in (
     Format('sog', '.sog', 'PlayCanvas SOG, bundled', sog.read, sog.write, sog.storage_order),
     Format('sog-folder', sog.META, 'PlayCanvas SOG, a folder', sog.read, sog.write, sog.storage_order),
     Format('ksplat', '.ksplat', 'GaussianSplats3D .ksplat', ksplat.read),
+    Format('glb', '.glb', 'glTF binary with KHR_gaussian_splatting', gltf_splats.read, gltf_splats.write, shared=True),
+    Format('gltf', '.gltf', 'glTF with KHR_gaussian_splatting', gltf_splats.read, gltf_splats.write, shared=True),
+    Format('usd', usd.SUFFIXES[0], 'OpenUSD with ParticleField3DGaussianSplat', usd.read, aliases=usd.SUFFIXES[1:],
+           shared=True),
+    Format('checkpoint', trained_splats.SUFFIXES[0], 'checkpoint of gsplat or Splatfacto', trained_splats.read,
+           aliases=trained_splats.SUFFIXES[1:], shared=True),
 )}
-SUFFIXES = tuple(format.suffix for format in FORMATS.values())
-_SIGNATURES = {b'ply\n': 'ply', b'ply\r': 'ply', spz.GZIP: 'spz', spz.MAGIC: 'spz', sog.ZIP: 'sog'}
+SUFFIXES = tuple(format.suffix for format in FORMATS.values() if not format.shared)  # those that tell a splat file
+_SIGNATURES = {b'ply\n': 'ply', b'ply\r': 'ply', spz.GZIP: 'spz', spz.MAGIC: 'spz', sog.ZIP: 'sog', gltf.MAGIC: 'glb',
+               usd.BINARY: 'usd', usd.TEXT: 'usd'}
 
 
 def format_of_name(path: str | os.PathLike) -> Format:
@@ -56,9 +79,10 @@ def format_of_name(path: str | os.PathLike) -> Format:
     """
     name = Path(path).name.lower()
     for format in FORMATS.values():
-        if name.endswith(format.suffix):
+        if name.endswith((format.suffix, *format.aliases)):
             return format
-    raise ValueError(f'{path}: no splat format has this suffix; known are {", ".join(SUFFIXES)}')
+    known = [suffix for format in FORMATS.values() for suffix in (format.suffix, *format.aliases)]
+    raise ValueError(f'{path}: no splat format has this suffix; known are {", ".join(known)}')
 
 
 def find_splats(folder: str | os.PathLike, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
@@ -85,9 +109,8 @@ def format_of_file(path: str | os.PathLike) -> Format:
         head = file.read(4)
     if not head:
         raise ValueError(f'{path}: the file is empty; download or export it again')
-    if path.suffix.lower() in ('.pt', '.pth', '.ckpt'):  # archives like a SOG
-        raise ValueError(f'{path}: a checkpoint of PyTorch, not a splat file; export a .ply of it, with '
-                         'gsplat.export_splats(..., format="ply", save_to=FILE) if gsplat wrote it')
+    if head.startswith(sog.ZIP) and path.suffix.lower() in ('.usdz', *trained_splats.SUFFIXES):  # archives like a SOG
+        return format_of_name(path)
     for signature, name in _SIGNATURES.items():
         if head.startswith(signature):
             return FORMATS[name]

@@ -2,18 +2,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from clipgs_plugin.io import ply
+from clipgs_plugin.io import ply, quantise
 from clipgs_plugin.io.files import arrays_from_cloud
 from clipgs_plugin.structures import GaussianCloud
 
 _MEANS = ['x', 'y', 'z']
 _NORMALS = ['nx', 'ny', 'nz']  # always zero, but required by the original viewer
 _DC = ['f_dc_0', 'f_dc_1', 'f_dc_2']
+_RGB = ['red', 'green', 'blue']  # in 8 bits, in place of f_dc, from Splatfacto's export with ply_color_mode=rgb
 _OPACITY = ['opacity']
 _SCALES = ['scale_0', 'scale_1', 'scale_2']
 _QUATS = ['rot_0', 'rot_1', 'rot_2', 'rot_3']
@@ -44,10 +46,12 @@ def from_ply(file: ply.Ply) -> GaussianCloud:
     Raises:
         ValueError: The file holds a mesh or a point cloud, lacks a property, or has a wrong number of SH properties.
     """
-    path, required = file.path, [*_MEANS, *_DC, *_OPACITY, *_SCALES, *_QUATS]
-    properties = file['vertex'].properties if 'vertex' in file else ()
+    path, properties = file.path, file['vertex'].properties if 'vertex' in file else ()
+    types = file['vertex'].dtype if properties else None
+    rgb = _DC[0] not in properties and all(name in properties and types[name] == np.uint8 for name in _RGB)
+    required = [*_MEANS, *([] if rgb else _DC), *_OPACITY, *_SCALES, *_QUATS]
     missing = [name for name in required if name not in properties]
-    if set(missing) >= {*_DC, *_OPACITY, *_SCALES, *_QUATS}:
+    if set(missing) >= {*_OPACITY, *_SCALES, *_QUATS}:
         raise ValueError(f'{path}: holds a mesh or a point cloud, not Gaussians: its vertices have '
                          f'{", ".join(properties[:20])[:300] or "no scalar properties"}, expected f_dc, opacity, scale '
                          'and rot; name a splat file')
@@ -55,7 +59,6 @@ def from_ply(file: ply.Ply) -> GaussianCloud:
         raise ValueError(f'{path}: vertex lacks the property {", ".join(missing)} of a Gaussian; export it again as an '
                          'INRIA .ply')
     rest = count_rest(path, properties)
-    types = file['vertex'].dtype
     wrong = [name for name in [*required, *rest_names(rest)] if types[name].kind != 'f']
     if wrong:
         raise ValueError(f'{path}: vertex property {", ".join(wrong)} is not of type float or double; export it again')
@@ -65,21 +68,24 @@ def from_ply(file: ply.Ply) -> GaussianCloud:
     names = [name for k in range(bands) for name in
              (_DC if k == 0 else [f'f_rest_{channel * (bands - 1) + k - 1}' for channel in range(3)])]
     field = lambda names: torch.from_numpy(ply.columns(table, names))  # noqa: E731
+    sh = field(names).view(count, bands, 3) if not rgb else torch.from_numpy(
+        quantise.dc_from_rgb(ply.columns(table, _RGB) / 255).astype(np.float32))[:, None]
     return GaussianCloud(means=field(_MEANS), quats=field(_QUATS), log_scales=field(_SCALES),
-                         opacity_logits=field(_OPACITY).view(count), sh=field(names).view(count, bands, 3))
+                         opacity_logits=field(_OPACITY).view(count), sh=sh)
 
 
-def write(cloud: GaussianCloud, path: Path, normals: bool = True) -> None:
+def write(cloud: GaussianCloud, path: Path, normals: bool = True, comments: Sequence[str] = ()) -> None:
     """Write float32 in the property order of the INRIA code.
 
     Args:
         cloud: Gaussians of any SH degree.
         path: File to write.
         normals: Include zero normals, which only the original viewer requires.
+        comments: Lines of the header in ascii, such as ``'SplatRenderMode: mip'``.
     """
     raw = arrays_from_cloud(cloud)
     rest = np.ascontiguousarray(raw['sh'][:, 1:].transpose(0, 2, 1)).reshape(len(cloud), -1)
     names = [*_MEANS, *(_NORMALS if normals else []), *_DC, *rest_names(rest.shape[1]), *_OPACITY, *_SCALES, *_QUATS]
     parts = [raw['means'], np.zeros((len(cloud), 3 if normals else 0), np.float32), raw['sh'][:, 0], rest,
              raw['opacity_logits'][:, None], raw['log_scales'], raw['quats']]
-    ply.write(path, {'vertex': ply.structured(np.concatenate(parts, axis=1, dtype='<f4'), names)})
+    ply.write(path, {'vertex': ply.structured(np.concatenate(parts, axis=1, dtype='<f4'), names)}, comments)

@@ -9,6 +9,7 @@ import numpy as np
 from clipgs_plugin.ops.spherical_harmonics import C0
 
 MAX_LOGIT = float(np.log(1e6 - 1))  # alphas 1e-6 and 1 - 1e-6, well inside the first and the last of 256 steps
+MAX_FLOAT_LOGIT = 104.0, 17.33     # of the smallest float32 above 0, and halfway from the largest below 1 to 1
 MIN_LOG_SCALE = -104.0              # its exp underflows to a float32 zero
 OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # components that remain after one is dropped
 
@@ -18,6 +19,13 @@ def logits_from_bytes(alpha: np.ndarray) -> np.ndarray:
     alpha = alpha.astype(np.float64) / 255
     with np.errstate(divide='ignore'):
         return np.clip(np.log(alpha) - np.log1p(-alpha), -MAX_LOGIT, MAX_LOGIT)
+
+
+def logits(alpha: np.ndarray) -> np.ndarray:
+    """Return the logits of float alphas; 0 and 1 become finite, below and above all other alphas in float32."""
+    alpha = alpha.astype(np.float64)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return np.clip(np.log(alpha) - np.log1p(-alpha), -MAX_FLOAT_LOGIT[0], MAX_FLOAT_LOGIT[1])
 
 
 def bytes_from_logits(logits: np.ndarray) -> np.ndarray:

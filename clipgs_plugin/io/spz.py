@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import math
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from clipgs_plugin.io import quantise
+from clipgs_plugin.io import quantise, render_modes
 from clipgs_plugin.io.files import arrays_from_cloud, check_ratio, cloud_from_arrays, write_whole
+from clipgs_plugin.ops.spherical_harmonics import MAX_DEGREE
 from clipgs_plugin.structures import GaussianCloud
 
 MAGIC = b'NGSP'
 GZIP = b'\x1f\x8b'
 VERSIONS = (2, 3, 4)
+MAX_FILE_DEGREE = 4  # of which 3 are kept
 _HEADER = struct.Struct('<4sIIBBBB')  # magic, version, count, SH degree, fractional bits, flags, streams (version 4)
 _HEADER_V4_BYTES = 32
-_EXTENSIONS = 0x2
+_ANTIALIASED, _EXTENSIONS = 0x1, 0x2
 _MAX_EXTENSION_BYTES = 2 ** 20
 _COORDINATE_SYSTEM, _RIGHT_UP_BACK = 0xADBE0003, (0, 4)  # the extension that declares a frame, and the accepted frames
 _COLOR_SCALE = 0.15
@@ -49,8 +52,8 @@ def _parse_header(path: Path, data: bytes, held: int) -> tuple[int, int, int, in
     _, version, count, degree, bits, flags, streams = _HEADER.unpack_from(data)
     if version not in VERSIONS:
         raise ValueError(f'{path}: .spz version {version}, expected one of {VERSIONS}; export it as version 3')
-    if degree > 3:
-        raise ValueError(f'{path}: SH degree {degree}, expected 0 to 3; export it with degree 3')
+    if degree > MAX_FILE_DEGREE:
+        raise ValueError(f'{path}: SH degree {degree}, expected 0 to {MAX_FILE_DEGREE}; export it with degree 3')
     if bits > 30:
         raise ValueError(f'{path}: positions with {bits} fractional bits, expected at most 30; it is damaged, '
                          'export it again')
@@ -138,11 +141,24 @@ def _read_zstd(path: Path, data: bytes) -> tuple[bytes, bytes]:
     return data[:_HEADER.size], b''.join(planes)
 
 
+def is_antialiased(path: Path) -> bool:
+    """Read the header of a file and return its flag of antialiasing."""
+    data = path.read_bytes()
+    head = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(data, _HEADER.size) if data[:2] == GZIP else data
+    return bool(_parse_header(path, head, len(data))[4] & _ANTIALIASED)
+
+
 def read(path: Path) -> GaussianCloud:
     """Read version 2, 3 or 4 into the INRIA frame."""
-    data = path.read_bytes()
+    return parse(path, path.read_bytes())
+
+
+def parse(path: Path, data: bytes) -> GaussianCloud:
+    """Read the content of a file, such as a block of another format, into the INRIA frame; ``path`` names it."""
     head, body = _read_gzip(path, data) if data.startswith(GZIP) else _read_zstd(path, data)
-    version, count, degree, bits, _, _ = _parse_header(path, head, len(data))
+    version, count, degree, bits, flags, _ = _parse_header(path, head, len(data))
+    if flags & _ANTIALIASED:
+        render_modes.warn_of_mode(path, render_modes.ANTIALIASED)
     ends = np.cumsum(_plane_sizes(version, count, degree))[:-1]
     positions, alphas, colors, scales, rotations, sh = np.split(np.frombuffer(body, np.uint8), ends)
 
@@ -152,6 +168,9 @@ def read(path: Path) -> GaussianCloud:
     bands = np.zeros((count, (degree + 1) ** 2, 3))
     bands[:, 0] = (colors.reshape(count, 3) / 255 - 0.5) / _COLOR_SCALE
     bands[:, 1:] = (sh.reshape(count, -1, 3) - 128.0) / 128
+    if degree > MAX_DEGREE:
+        warnings.warn(f'{path}: harmonics of degree {degree} were cut to degree {MAX_DEGREE}', stacklevel=4)
+        bands = bands[:, :(MAX_DEGREE + 1) ** 2]
     quats = _first_three(rotations.reshape(count, 3)) if version == 2 else _smallest_three(rotations.view('<u4'))
     return cloud_from_arrays(
         means=means * _FLIP_MEANS + 0.0,  # no negative zeros
@@ -174,14 +193,21 @@ def _smallest_three(packed: np.ndarray) -> np.ndarray:
     return quantise.restore_largest(packed >> 30, np.where(fields & 512, -magnitude, magnitude))[:, _WXYZ]
 
 
-def write(cloud: GaussianCloud, path: Path, version: int = 3, fractional_bits: int = 12) -> None:
-    """Write all SH bands of the cloud in its order.
+def write(cloud: GaussianCloud, path: Path, version: int = 3, fractional_bits: int = 12,
+          antialiased: bool = False) -> None:
+    """Write all SH bands of the cloud in its order; see :func:`pack`."""
+    write_whole(path, pack(cloud, version, fractional_bits, antialiased))
+
+
+def pack(cloud: GaussianCloud, version: int = 3, fractional_bits: int = 12,
+         antialiased: bool = False) -> list[bytes]:
+    """Return the parts of a file with all SH bands of the cloud in its order.
 
     Args:
         cloud: Gaussians with means below 2 ** 23 in magnitude; SH bands outside [-1, 1) saturate.
-        path: File to write.
         version: 2 (coarser rotations, for old readers), 3, or 4 (zstd instead of gzip).
         fractional_bits: Resolution of positions, 2 ** -bits; reduced if the means would overflow 24 bits.
+        antialiased: Flag of Gaussians that were trained with antialiasing.
 
     Raises:
         ValueError: The version is unknown, or the means are too large for any resolution.
@@ -195,7 +221,7 @@ def write(cloud: GaussianCloud, path: Path, version: int = 3, fractional_bits: i
     if extent > limit:
         raise ValueError(f'means reach {extent:g}, .spz stores up to {limit}; scale the cloud down')
     bits = min(fractional_bits, math.floor(math.log2(limit / extent))) if extent else fractional_bits
-    count, degree = len(cloud), cloud.sh_degree
+    count, degree, flags = len(cloud), cloud.sh_degree, _ANTIALIASED * antialiased
     fixed = np.rint(raw['means'] * _FLIP_MEANS * 2.0 ** bits).astype('<i4')
     sh = raw['sh'] * _FLIP_SH[:raw['sh'].shape[1], None]
     quats = raw['quats'] * _FLIP_QUATS
@@ -209,16 +235,15 @@ def write(cloud: GaussianCloud, path: Path, version: int = 3, fractional_bits: i
     ]
     planes = [np.ascontiguousarray(plane).tobytes() for plane in planes if plane.size]
     if version < 4:
-        head = _HEADER.pack(MAGIC, version, count, degree, bits, 0, 0)
+        head = _HEADER.pack(MAGIC, version, count, degree, bits, flags, 0)
         stream = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
-        write_whole(path, [stream.compress(head + b''.join(planes)), stream.flush()])
-        return
+        return [stream.compress(head + b''.join(planes)), stream.flush()]
     import pyarrow
 
-    head = _HEADER.pack(MAGIC, version, count, degree, bits, 0, len(planes))
+    head = _HEADER.pack(MAGIC, version, count, degree, bits, flags, len(planes))
     streams = [pyarrow.Codec('zstd').compress(plane, asbytes=True) for plane in planes]
     table = b''.join(struct.pack('<QQ', len(stream), len(plane)) for stream, plane in zip(streams, planes))
-    write_whole(path, [head, struct.pack('<I12x', _HEADER_V4_BYTES), table, *streams])
+    return [head, struct.pack('<I12x', _HEADER_V4_BYTES), table, *streams]
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:

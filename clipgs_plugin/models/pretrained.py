@@ -18,8 +18,8 @@ from mmengine.model import BaseModule
 from torch import nn
 
 from clipgs_plugin.io.files import refuse_damage, write_whole
+from clipgs_plugin.io.safe_load import check_finite
 from clipgs_plugin.models.checkpoints.reading import read_checkpoint, read_metadata
-from clipgs_plugin.models.checkpoints.safe_load import check_finite
 from clipgs_plugin.models.model_card import MARK, model_card
 from clipgs_plugin.models.shared_config import read_shared_config, to_plain
 from clipgs_plugin.registry import MODELS, SCOPE

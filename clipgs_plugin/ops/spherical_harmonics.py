@@ -6,6 +6,7 @@ Gaussian is ``0.5 + sum_k basis_k(d) sh_k``, clamped at 0.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -65,6 +66,22 @@ def eval_sh(sh: Tensor, directions: Tensor) -> Tensor:
     """
     basis = eval_sh_basis(directions, round(sh.shape[-2] ** 0.5) - 1)
     return 0.5 + (basis[..., None] * sh).sum(-2)
+
+
+def map_colors(sh: Tensor, curve: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a function of colours to the colours of harmonics, clamped at 0, and fit harmonics to the result.
+
+    Args:
+        sh: Coefficients, (..., K, 3).
+        curve: Function of colours, (..., 3) to (..., 3).
+
+    Returns:
+        Least-squares fit over directions on the sphere, (..., K, 3) in the dtype of ``sh``; exact for degree 0.
+    """
+    degree = round(sh.shape[-2] ** 0.5) - 1
+    basis = eval_sh_basis(_samples()[0], degree)  # (S, K)
+    colors = curve((0.5 + basis @ sh.detach().cpu().double()).clamp(min=0))
+    return (torch.linalg.pinv(basis) @ (colors - 0.5)).to(sh)
 
 
 @cache

@@ -129,6 +129,15 @@ class GaussianCloud:
         axes = self.rotations * self.scales[:, None, :]
         return axes @ axes.transpose(-1, -2)
 
+    def to_gsplat(self) -> dict[str, Tensor | int]:
+        """Return the keyword arguments of ``gsplat.rasterization`` that describe Gaussians.
+
+        The dict holds ``means``, ``quats`` (wxyz), activated ``scales`` and ``opacities``, the harmonics as ``colors``,
+        and ``sh_degree``. Cameras, image size and options are left to the caller.
+        """
+        return dict(means=self.means, quats=self.quats, scales=self.scales, opacities=self.opacities, colors=self.sh,
+                    sh_degree=self.sh_degree)
+
     # Checks
 
     def invalid(self) -> Tensor:

@@ -175,7 +175,7 @@ def test_a_missing_file_is_a_finding(tmp_path):
 
 @pytest.mark.parametrize('name, version', [
     ('ply', 'binary_little_endian 1.0'), ('compressed-ply', 'binary_little_endian 1.0'), ('splat', ''), ('spz', '3'),
-    ('sog', '2'), ('sog-folder', '2')])
+    ('sog', '2'), ('sog-folder', '2'), ('glb', '2.0'), ('gltf', '2.0')])
 def test_the_file_is_described(tmp_path, name, version):
     path = tmp_path / ('meta.json' if name == 'sog-folder' else f'bear{FORMATS[name].suffix}')
     write_gaussians(TEDDY, path)
@@ -183,6 +183,14 @@ def test_the_file_is_described(tmp_path, name, version):
     assert facts['format'] == FORMATS[name].description and facts['version'] == version
     files = tmp_path.iterdir() if name == 'sog-folder' else [path]
     assert facts['bytes'] == sum(file.stat().st_size for file in files) and facts['gaussians'] == 1024
+
+
+@pytest.mark.filterwarnings('error')
+def test_the_render_mode_is_named(tmp_path):
+    write_gaussians(TEDDY, tmp_path / 'a.ply', comments=['SplatRenderMode: mip'])
+    diagnosis = diagnose(tmp_path / 'a.ply')
+    assert diagnosis.facts['render_mode'] == 'antialiased'
+    assert '; trained with antialiasing' in str(diagnosis.findings[0])
 
 
 def test_toy_objects_that_no_model_saw_are_healthy_and_known():

@@ -14,8 +14,8 @@ import torch
 from conftest import random_cloud
 
 from clipgs_plugin import write_gaussians
-from clipgs_plugin.models.checkpoints import safe_load
-from clipgs_plugin.models.checkpoints.safe_load import STAND_INS, Inert, check_finite, load_file, training_state
+from clipgs_plugin.io import safe_load
+from clipgs_plugin.io.safe_load import STAND_INS, Inert, check_finite, load_file, training_state
 from clipgs_plugin.tools import cache_features, convert_checkpoint, embed, make_toy_world
 from clipgs_plugin.tools import test as test_tool
 from clipgs_plugin.tools import train as train_tool

@@ -38,7 +38,7 @@ class Target:
     ``files`` writes the undamaged files into a new folder and returns the path to read, a file or the folder itself.
     They should be small, some kB. ``check`` returns a sentence if the result holds something that a damaged file may
     not turn into, else None. ``damage`` adds mutations that know the format, from (bytes, rng) to bytes; each file name
-    pattern in ``kept`` is never damaged.
+    pattern in ``kept`` is never damaged. ``share`` is the part of the suite's cases that a slow reader gets.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Target:
     check: Callable[[object], str | None] = lambda result: None
     damage: tuple[Callable[[bytes, Random], bytes], ...] = ()
     kept: tuple[str, ...] = ()
+    share: float = 1
 
 
 @dataclass(frozen=True)

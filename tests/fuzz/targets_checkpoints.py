@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from clipgs_plugin.engine.launch import load_from_checked_file
 from clipgs_plugin.io.images import read_image
+from clipgs_plugin.io.safe_load import check_finite
 from clipgs_plugin.models.checkpoints import read_checkpoint
 from clipgs_plugin.models.checkpoints.reading import read_metadata
-from clipgs_plugin.models.checkpoints.safe_load import check_finite
 
 
 def state() -> dict[str, torch.Tensor]:

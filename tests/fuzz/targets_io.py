@@ -1,13 +1,15 @@
 """Readers of splat files."""
 import gzip
+import importlib.util
 import io
+import json
 import struct
 from pathlib import Path
 from random import Random
 
 import torch
 from harness import Target
-from mutations import damage
+from mutations import damage, damage_json
 
 from clipgs_plugin import GaussianCloud, read_gaussians, write_gaussians
 
@@ -134,6 +136,54 @@ def webp_size(data: bytes, rng: Random) -> bytes:
     return buffer.getvalue()
 
 
+def glb_json(data: bytes, rng: Random) -> bytes:
+    """Damage the JSON of a .glb, and adapt the lengths of its chunks."""
+    size, = struct.unpack_from('<I', data, 12)
+    text = damage_json(data[20:20 + size], rng)
+    text += b' ' * (-len(text) % 4)
+    rest = data[20 + size:]
+    return data[:8] + struct.pack('<II', 20 + len(text) + len(rest), len(text)) + data[16:20] + text + rest
+
+
+def glb_tree(folder: Path) -> Path:
+    """Write two instances of a mesh below a node, one stretched."""
+    path = written('cloud.gltf')(folder)
+    document = json.loads(path.read_text())
+    document['nodes'] = [dict(children=[1, 2], rotation=[0.1, 0.2, 0.3, 0.9]), dict(mesh=0, scale=[1, 2, 3]),
+                         dict(mesh=0, translation=[1, 0, 0])]
+    path.write_text(json.dumps(document))
+    return path
+
+
+def trained(folder: Path) -> Path:
+    """Write a checkpoint of gsplat's trainer."""
+    fields = cloud()
+    torch.save(dict(step=1, splats=dict(
+        means=fields.means, scales=fields.log_scales, quats=fields.quats, opacities=fields.opacity_logits,
+        sh0=fields.sh[:, :1], shN=fields.sh[:, 1:])), folder / 'ckpt_1_rank0.pt')
+    return folder / 'ckpt_1_rank0.pt'
+
+
+def usd(folder: Path) -> Path:
+    """Write an OpenUSD scene of one prim in binary."""
+    from pxr import Gf, Sdf, Usd, Vt
+
+    fields, kinds = cloud(), Sdf.ValueTypeNames
+    stage = Usd.Stage.CreateInMemory()
+    prim = stage.DefinePrim('/Splat', 'ParticleField3DGaussianSplat')
+    vectors = lambda values: Vt.Vec3fArray.FromNumpy(values.reshape(-1, 3).contiguous().numpy())  # noqa: E731
+    for name, kind, value in [
+            ('positions', kinds.Point3fArray, vectors(fields.means)),
+            ('scales', kinds.Float3Array, vectors(fields.scales)),
+            ('orientations', kinds.QuatfArray, Vt.QuatfArray([Gf.Quatf(*row) for row in fields.quats.tolist()])),
+            ('opacities', kinds.FloatArray, Vt.FloatArray.FromNumpy(fields.opacities.numpy())),
+            ('radiance:sphericalHarmonicsCoefficients', kinds.Float3Array, vectors(fields.sh)),
+            ('radiance:sphericalHarmonicsDegree', kinds.Int, 1)]:
+        prim.CreateAttribute(name, kind).Set(value)
+    stage.GetRootLayer().Export(str(folder / 'cloud.usdc'))
+    return folder / 'cloud.usdc'
+
+
 def check(result: GaussianCloud) -> str | None:
     """Return a sentence if the values are not finite, also after the quaternions are normalised."""
     if not len(result):
@@ -153,6 +203,8 @@ def sog_folder(folder: Path) -> Path:
     return folder
 
 
+# A process of its own takes a second a case.
+USD = [Target('usdc', usd, read_gaussians, check, share=0.3)] if importlib.util.find_spec('pxr') else []
 TARGETS = [
     Target('inria-ply', written('cloud.ply'), read_gaussians, check),
     Target('inria-ply-text', text_ply, read_gaussians, check),
@@ -161,6 +213,11 @@ TARGETS = [
     *(Target(f'spz-{v}', written('cloud.spz', version=v), read_gaussians, check, damage=(spz_count, spz_planes))
       for v in (2, 3, 4)),
     *(Target(f'ksplat-{level}', ksplat(level), read_gaussians, check, damage=(ksplat_header,)) for level in (0, 1, 2)),
+    *(Target(f'glb-{encoding}', written('cloud.glb', encoding=encoding), read_gaussians, check, damage=(glb_json,))
+      for encoding in ('float', 'integer', 'spz')),
+    Target('gsplat-checkpoint', trained, read_gaussians, check),
+    *USD,
+    Target('gltf-tree', glb_tree, read_gaussians, check),
     Target('sog', written('cloud.sog'), read_gaussians, check),
     Target('sog-folder', sog_folder, read_gaussians, check, damage=(webp_size,)),
 ]

@@ -11,7 +11,7 @@ from clipgs_plugin import io, read_gaussians, write_gaussians
 
 PROPERTIES = ['x', 'y', 'z', 'f_dc_0', 'f_dc_1', 'f_dc_2', 'opacity', 'scale_0', 'scale_1', 'scale_2',
               'rot_0', 'rot_1', 'rot_2', 'rot_3']
-WRITABLE = ['ply', 'compressed.ply', 'splat', 'spz', 'sog']
+WRITABLE = ['ply', 'compressed.ply', 'splat', 'spz', 'sog', 'glb', 'gltf']
 
 
 def test_missing_file_folder_and_empty_file(tmp_path):
@@ -38,7 +38,7 @@ def test_truncated_and_extended_files_are_refused(random_cloud, tmp_path, suffix
             read_gaussians(path)
     if suffix != 'sog':  # a zip may be followed by a comment
         path.write_bytes(data + b'\0')
-        with pytest.raises(ValueError, match=f'cloud.{suffix}: .*(follow|whole number)'):
+        with pytest.raises(ValueError, match=f'cloud.{suffix}: .*(follow|whole number|promises|not valid JSON)'):
             read_gaussians(path)
 
 
@@ -171,7 +171,7 @@ def test_unknown_suffix_lists_the_formats(random_cloud, tmp_path):
 def test_the_signature_takes_precedence_over_the_suffix(random_cloud, tmp_path, suffix):
     write_gaussians(random_cloud(5), tmp_path / f'cloud.{suffix}')
     expected = read_gaussians(tmp_path / f'cloud.{suffix}')
-    if suffix == 'splat':  # no signature, so the suffix decides
+    if suffix in ('splat', 'gltf'):  # no signature, so the suffix decides
         return
     for wrong in ('bin', 'splat', 'ply'):
         other = tmp_path / f'renamed.{wrong}'
@@ -250,7 +250,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
     assert error.value.filename == str(tmp_path / 'a') and not list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_of_gsplat_is_named_and_not_taken_for_a_sog(tmp_path):
-    torch.save(dict(splats=dict(means=torch.zeros(3, 3))), tmp_path / 'ckpt_29999_rank0.pt')
-    with pytest.raises(ValueError, match=r'ckpt_29999_rank0\.pt: a checkpoint of PyTorch, .*gsplat\.export_splats'):
-        read_gaussians(tmp_path / 'ckpt_29999_rank0.pt')
+def test_a_checkpoint_is_not_taken_for_a_sog(tmp_path):
+    torch.save(dict(state_dict=dict(weight=torch.zeros(3, 3))), tmp_path / 'model.pth')
+    with pytest.raises(ValueError, match=r'model\.pth: a checkpoint with no Gaussians, expected means'):
+        read_gaussians(tmp_path / 'model.pth')

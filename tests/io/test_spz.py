@@ -173,3 +173,24 @@ def test_extensions_are_skipped_unless_they_change_the_frame(random_cloud, tmp_p
             read_gaussians(path)
     else:
         assert torch.equal(read_gaussians(path).means, expected.means)
+
+
+def test_degree_4_is_cut_to_3_with_a_warning(random_cloud, tmp_path):
+    cloud = random_cloud(6, sh_degree=3)
+    write_gaussians(cloud, tmp_path / 'a.spz')
+    content = bytearray(payload(tmp_path / 'a.spz'))
+    content[12] = 4
+    bands = len(content) - 6 * 45
+    wider = b''.join(bytes(content[bands + 45 * i:bands + 45 * (i + 1)]) + b'\xff' * 27 for i in range(6))
+    (tmp_path / 'b.spz').write_bytes(gzip.compress(bytes(content[:bands]) + wider))
+    with pytest.warns(UserWarning, match=r'b\.spz: harmonics of degree 4 were cut to degree 3'):
+        found = read_gaussians(tmp_path / 'b.spz')
+    assert torch.equal(found.sh, read_gaussians(tmp_path / 'a.spz').sh)
+
+
+@pytest.mark.parametrize('version', [2, 3, 4])
+def test_the_flag_of_antialiasing_is_kept_with_a_warning(random_cloud, tmp_path, version):
+    write_gaussians(random_cloud(6), tmp_path / 'a.spz', version=version, antialiased=True)
+    assert payload(tmp_path / 'a.spz')[14] == 1
+    with pytest.warns(UserWarning, match=r'a\.spz: trained with antialiasing'):
+        read_gaussians(tmp_path / 'a.spz')

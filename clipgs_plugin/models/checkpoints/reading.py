@@ -9,7 +9,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
-from clipgs_plugin.models.checkpoints.safe_load import check_path, is_pickle, load_file, why_refused
+from clipgs_plugin.io.safe_load import check_path, is_pickle, load_file, why_refused
 
 # Keys under which training code stores the weights: DeepSpeed, most, Point-BERT and Point-MAE, their older files.
 WRAPPERS = ('module', 'state_dict', 'base_model', 'model')

@@ -8,10 +8,10 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from clipgs_plugin.io.safe_load import check_finite
 from clipgs_plugin.models.checkpoints.families.family import PROJECTION
 from clipgs_plugin.models.checkpoints.reading import read_checkpoint
 from clipgs_plugin.models.checkpoints.report import LoadReport
-from clipgs_plugin.models.checkpoints.safe_load import check_finite
 from clipgs_plugin.models.parts import part_of
 from clipgs_plugin.registry import WEIGHT_INITIALIZERS
 from clipgs_plugin.registry.catalogue import load_catalogue

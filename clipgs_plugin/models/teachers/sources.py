@@ -12,7 +12,7 @@ from pickle import UnpicklingError
 
 from torch import nn
 
-from clipgs_plugin.models.checkpoints.safe_load import check_archive, check_finite, why_refused
+from clipgs_plugin.io.safe_load import check_archive, check_finite, why_refused
 from clipgs_plugin.models.teachers.towers import build_tower, keep_tower, load_tower
 from clipgs_plugin.registry.catalogue import load_catalogue
 
