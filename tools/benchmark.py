@@ -23,6 +23,7 @@ from clipgs_plugin.tools.benchmarks import (
     ops,
     points,
     points_model,
+    refits,
     render,
     robustness,
     triplets,
@@ -37,7 +38,8 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
     'points': points.points, 'points-model': points_model.points_model,
-    'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters}
+    'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters,
+    'refits': refits.refits}
 
 
 def table_of(cases: list[Case]):
