@@ -68,8 +68,8 @@ WORLD = 'python tools/make_toy_world.py work_dirs/toy_world'
 FEATURES = 'python tools/cache_features.py work_dirs/toy_world --teacher toy-clip'
 FILES = ('python tools/make_toy_world.py work_dirs/toys --num-train 1 --num-val 1 --num-test 1 '
          '--export work_dirs/files')
-TINY_TABLE = ('python tools/run_table.py backbones --seeds 1 --only Uni3D --objects 120 --test-objects 60 '
-              '--pretrain-objects 120 --epochs 1 --pretrain-epochs 1')
+TINY_TABLE = ('python tools/run_table.py attributes --seeds 1 --rows "GS tokenizer" --cfg-options '
+              'train_cfg.max_epochs=1 --table-options worlds.main.num_train=120 worlds.main.num_test=60')
 TRAINED = 'python tools/train.py clipgs_pointbert-nano_15e_toy-world --work-dir work_dirs/run'
 
 

@@ -38,7 +38,7 @@ def list_configs() -> list[str]:
 
 
 # Folders whose configs are no experiments.
-NO_EXPERIMENTS = ('_base_', 'triplets')
+NO_EXPERIMENTS = ('_base_', 'triplets', 'ablations')
 
 
 def _config_files() -> list[Path]:

@@ -8,8 +8,9 @@ from clipgs_plugin.datasets.gaussian_folder import GaussianFolder
 from clipgs_plugin.datasets.modelnet import ModelNetGaussians
 from clipgs_plugin.datasets.published_folds import PublishedFold
 from clipgs_plugin.datasets.samplers import EpochSampler
+from clipgs_plugin.datasets.stray_views import StrayViewTriplets
 from clipgs_plugin.datasets.triplet_dataset import TripletDataset
 
 __all__ = ['Episode', 'EpochSampler', 'FewShotEpisodes', 'FrozenFeatures', 'GaussianDataset', 'GaussianFolder',
-           'ModelNetGaussians', 'PublishedFold', 'TripletDataset', 'collate_gaussians', 'item_rng', 'load_episodes',
-           'public', 'transforms']
+           'ModelNetGaussians', 'PublishedFold', 'StrayViewTriplets', 'TripletDataset', 'collate_gaussians', 'item_rng',
+           'load_episodes', 'public', 'transforms']

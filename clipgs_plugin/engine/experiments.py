@@ -70,8 +70,9 @@ def embed_dataset(
     The embeddings of a model without an encoder are its features.
     """
     encoder, pooled, labels = getattr(model, 'encoder', None), [], []
+    device = next((each.device for each in model.parameters()), torch.device('cpu'))
     for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=collate_gaussians):
-        inputs = batch['inputs']
+        inputs = batch['inputs'].to(device)
         if encoder is None:
             pooled.append(model(inputs))
         else:
@@ -79,7 +80,7 @@ def embed_dataset(
         labels.append(batch['data_samples']['label'])
     features = torch.cat(pooled)
     embeddings = features if encoder is None else encoder.projection(features)
-    return features, nn.functional.normalize(embeddings, dim=-1), torch.cat(labels)
+    return features.cpu(), nn.functional.normalize(embeddings, dim=-1).cpu(), torch.cat(labels)
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

@@ -8,6 +8,7 @@ from mmengine.evaluator import BaseMetric
 
 from clipgs_plugin.evaluation.confusion import ConfusionMatrix
 from clipgs_plugin.evaluation.functional import confusion_matrix, label_ranks, per_class_accuracy, recall_at_k
+from clipgs_plugin.evaluation.outcomes import Outcomes
 from clipgs_plugin.registry import METRICS
 
 
@@ -36,17 +37,18 @@ class ClassificationAccuracy(BaseMetric):
         self.classes = classes
         self.per_class = per_class
         self.confusion: ConfusionMatrix | None = None
+        self.outcomes: dict[str, Outcomes] = {}
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
             if sample.get('label') is None or int(sample['label']) < 0:
                 raise ValueError(f'object {sample.get("uid")!r} has no class, which ClassificationAccuracy needs; '
                                  'evaluate a dataset whose objects all have one')
-            self.results.append((sample['scores'].detach().float().cpu(), int(sample['label'])))
+            self.results.append((sample['scores'].detach().float().cpu(), int(sample['label']), sample.get('uid')))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        scores = torch.stack([score for score, _ in results])
-        labels = torch.tensor([label for _, label in results])
+        scores = torch.stack([score for score, *_ in results])
+        labels = torch.tensor([label for _, label, _ in results])
         classes = self._class_names(scores.shape[-1])
         rank = label_ranks(scores, labels)
         metrics = {f'top{k}': recall_at_k(rank, k) for k in self.topk if k <= len(classes)}
@@ -54,6 +56,7 @@ class ClassificationAccuracy(BaseMetric):
         metrics['mean_class_top1'] = float(each[~each.isnan()].mean())
         if self.per_class:
             metrics.update({f'top1/{name}': float(value) for name, value in zip(classes, each) if not value.isnan()})
+        self.outcomes = {'top1': Outcomes(tuple(uid for *_, uid in results), rank <= 1)}
         self.confusion = ConfusionMatrix(classes, confusion_matrix(scores, labels))
         return metrics
 

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from clipgs_plugin.evaluation.functional import recall_at_k
 from clipgs_plugin.evaluation.one_tower import build_tower
+from clipgs_plugin.evaluation.outcomes import Outcomes
 from clipgs_plugin.evaluation.photos import embed_photos, find_photos
 from clipgs_plugin.evaluation.ranking import Ranking, rank_gallery
 from clipgs_plugin.registry import METRICS
@@ -70,6 +71,8 @@ class RetrievalRecall(BaseMetric):
         self.photos = photos
         self.teacher = teacher
         self.device = device
+        self.outcomes: dict[str, Outcomes] = {}  # of the last evaluation, in the main process
+        self._uids: tuple[str, ...] = ()
         self._photos: tuple[Tensor, list[str]] | None = None  # embeddings (n, E), and the uid of each
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
@@ -90,7 +93,7 @@ class RetrievalRecall(BaseMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         objects, own = torch.stack([result['embedding'] for result in results]), torch.arange(len(results))
-        metrics = {}
+        metrics, self.outcomes, self._uids = {}, {}, tuple(result['uid'] for result in results)
         if all('text' in result for result in results):
             captions = torch.tensor([result['caption_id'] for result in results])
             text = torch.stack([result['text'] for result in results])
@@ -130,14 +133,17 @@ class RetrievalRecall(BaseMetric):
 
     def _both_ways(self, name: str, objects: Gallery, others: Iterable[Gallery]) -> dict[str, float]:
         """Retrieve objects by others and others by those objects that have one, with pooled results."""
-        found = []
+        found, one_each = [], True
         for other in others:
+            one_each &= not found and torch.equal(objects[1], other[1])  # one query an object, in its order
             known = torch.isin(objects[1], other[1])
             found.append((rank_gallery(other[0], objects[0], other[1], objects[1]),
                           rank_gallery(objects[0][known], other[0], objects[1][known], other[1])))
         metrics = {}
         for way, parts in zip((f'{name}_to_3d', f'3d_to_{name}'), zip(*found)):
             metrics.update({f'{way}_{figure}': value for figure, value in self._figures(parts).items()})
+            if one_each:
+                self.outcomes[f'{way}_R@1'] = Outcomes(self._uids, parts[0].ranks <= 1)
         return metrics
 
     def _figures(self, parts: Sequence[Ranking]) -> dict[str, float]:

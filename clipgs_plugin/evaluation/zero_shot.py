@@ -15,6 +15,7 @@ from clipgs_plugin.evaluation.class_file import ClassEmbeddings
 from clipgs_plugin.evaluation.confusion import ConfusionMatrix
 from clipgs_plugin.evaluation.functional import confusion_matrix, cosines, label_ranks, recall_at_k
 from clipgs_plugin.evaluation.one_tower import build_tower
+from clipgs_plugin.evaluation.outcomes import Outcomes
 from clipgs_plugin.registry import METRICS
 
 UNLABELLED = -1
@@ -61,7 +62,9 @@ class ZeroShotAccuracy(BaseMetric):
         self.device = device
         self._embeddings: Tensor | None = None
         self._counted = False
-        self.confusion: ConfusionMatrix | None = None  # of the last evaluation, in the main process
+        # Of the last evaluation, in the main process.
+        self.confusion: ConfusionMatrix | None = None
+        self.outcomes: dict[str, Outcomes] = {}
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
@@ -69,12 +72,12 @@ class ZeroShotAccuracy(BaseMetric):
             if label is None:
                 raise ValueError(f'object {sample.get("uid")!r} has no label, which ZeroShotAccuracy needs; evaluate a '
                                  'dataset with classes, or remove this metric')
-            self.results.append((sample.get('embedding').detach().float().cpu(), int(label)))
+            self.results.append((sample.get('embedding').detach().float().cpu(), int(label), sample.get('uid')))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         results = self._labelled(results)
-        embeddings = torch.stack([embedding for embedding, _ in results])
-        labels = torch.tensor([label for _, label in results])
+        embeddings = torch.stack([embedding for embedding, *_ in results])
+        labels = torch.tensor([label for _, label, _ in results])
         classes = self._class_names()
         if self._embeddings is None:
             self._embeddings = self._encode(classes)
@@ -84,6 +87,7 @@ class ZeroShotAccuracy(BaseMetric):
         scores = cosines(embeddings, self._embeddings)
         rank = label_ranks(scores, labels)
         metrics = {f'top{k}': recall_at_k(rank, k) for k in self.topk if k <= len(classes)}
+        self.outcomes = {'top1': Outcomes(tuple(uid for *_, uid in results), rank <= 1)}
         self.confusion = ConfusionMatrix(tuple(classes), confusion_matrix(scores, labels))
         each = {name: value for name, value in self.confusion.accuracies.items() if value is not None}
         metrics['mean_class_top1'] = sum(each.values()) / len(each)

@@ -5,38 +5,52 @@ import pytest
 import torch
 
 from clipgs_plugin import GaussianBatch, get_config
+from clipgs_plugin.engine import cells
 from clipgs_plugin.engine.experiments import embed_dataset
+from clipgs_plugin.engine.table_spec import load_table
 from clipgs_plugin.models.checkpoints import open_point_cloud_checkpoint
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.tools import run_table
 
-SMALL = ['--seeds', '1', '--objects', '60', '--test-objects', '60', '--pretrain-objects', '60', '--epochs', '1',
-         '--pretrain-epochs', '1']
+ROWS = ['Point-MAE', 'Point-MAE, from its file']
+VIEWS = load_table('backbones').select(['12 views in the teacher'])[0]
+
+
+def arguments(folder, *rows):
+    small = [f'worlds.{world}.num_{split}=60' for world, split in (('main', 'train'), ('main', 'test'),
+                                                                   ('pretraining', 'train'))]
+    return ['backbones', '--out', str(folder / 'out'), '--worlds', str(folder / 'worlds'), '--seeds', '1', '--rows',
+            *rows, '--cfg-options', 'train_cfg.max_epochs=1', '--table-options', *small]
 
 
 def test_a_row_is_run_from_scratch_and_from_a_file_of_its_family_once(tmp_path, capsys, monkeypatch):
-    arguments = ['backbones', '--out', str(tmp_path), '--only', 'Point-MAE', *SMALL]
-    assert run_table.main(arguments) == 0
+    assert run_table.main(arguments(tmp_path, *ROWS)) == 0
     printed = capsys.readouterr().out
-    row = next(line for line in printed.splitlines() if line.startswith('| Point-MAE |'))
-    cells = [float(cell) for cell in row.strip('|').split('|')[1:]]
-    assert len(cells) == 4 and all(0 <= cell <= 100 for cell in cells)
-    found = open_point_cloud_checkpoint(tmp_path / 'checkpoints' / '60x1' / 'point_mae.pth')
+    lines = {line.split('|')[1].strip(): line for line in printed.splitlines() if line.startswith('| Point-MAE')}
+    shown = {title: [float(cell) for cell in lines[title].strip('|').split('|')[1:]] for title in ROWS}
+    assert all(count == 1 and all(0 <= figure <= 100 for figure in figures) for count, *figures in shown.values())
+    file, = (tmp_path / 'out' / 'checkpoints').glob('*.pth')
+    found = open_point_cloud_checkpoint(file)
     assert found.family.name == 'point_mae' and found.attributes == ('xyz',) and not found.unused
-    folder = tmp_path / '60x1-from-60x1-on-60'
-    runs = sorted(path.name for path in folder.glob('*.json'))
-    assert [name.rsplit('-', 2)[1] for name in runs] == ['checkpoint', 'scratch']
-    scores = {name: json.loads((folder / name).read_text()) for name in runs}
-    assert cells == [round(scores[name][kind], 1) for kind in ('zero_shot', 'ten_shot') for name in reversed(runs)]
-    monkeypatch.setattr(run_table, 'finetune', lambda *_: pytest.fail('a run that has its numbers is not run again'))
-    run_table.main(arguments)
-    assert row in capsys.readouterr().out
+    results = {each['row']: each for each in map(json.loads, (path.read_text() for path in
+                                                              (tmp_path / 'out' / 'cells').glob('*.json')))}
+    for title in ROWS:
+        metrics, outcomes = results[title]['metrics'], results[title]['outcomes']
+        assert shown[title][1:] == [round(metrics[name], 1) for name in ('zero_shot/top1', 'probe/top1')]
+        for name in ('zero_shot/top1', 'probe/top1', 'retrieval/text_to_3d_R@1'):
+            assert len(outcomes[name]) == 60 and 100 * outcomes[name].count('1') / 60 == pytest.approx(metrics[name])
+    assert f'| {ROWS[1]} − {ROWS[0]} |' in printed and (tmp_path / 'out' / 'table.md').read_text() == printed
+    monkeypatch.setattr(cells, 'run_cell', lambda *_: pytest.fail('a cell that has its results is not run again'))
+    run_table.main(arguments(tmp_path, *ROWS))
+    assert capsys.readouterr().out == printed
 
 
 def test_pretraining_never_sees_the_objects_or_looks_it_is_tested_on():
     from clipgs_plugin.toy_world.specs import object_specs
-    pretraining = object_specs(1200, 1, 'train')
-    shots, test = object_specs(600, 0, 'train'), object_specs(400, 0, 'test')
+    worlds = load_table('backbones').worlds
+    pretraining = object_specs(worlds['pretraining']['num_train'], worlds['pretraining']['seed'], 'train')
+    shots, test = (object_specs(worlds['main'][f'num_{split}'], worlds['main']['seed'], split)
+                   for split in ('train', 'test'))
     assert not {spec.seed for spec in pretraining} & {spec.seed for spec in (*shots, *test)}
     seen = {(spec.category, spec.look) for spec in (*pretraining, *shots)}
     assert not seen & {(spec.category, spec.look) for spec in test}
@@ -44,16 +58,16 @@ def test_pretraining_never_sees_the_objects_or_looks_it_is_tested_on():
     assert (counts == 10).all()  # ten-shot
 
 
-VIEWS = next(row for row in run_table.ROWS if not row.trained)
-
-
 def test_views_of_the_teacher_are_run_once_and_without_a_file(tmp_path, capsys, monkeypatch):
     calls = []
-    monkeypatch.setattr(run_table, 'make_world', lambda folder, **_: folder)
-    monkeypatch.setattr(run_table, 'pretrained_file', lambda *_: pytest.fail('views have no file of a family'))
-    monkeypatch.setattr(run_table, 'finetune', lambda *args: calls.append(args) or dict(zero_shot=90.0, ten_shot=80.0))
-    assert run_table.main(['backbones', '--out', str(tmp_path), '--only', VIEWS.title, '--seeds', '3']) == 0
-    assert len(calls) == 1 and f'| {VIEWS.title} | - | 90.0 | - | 80.0 |' in capsys.readouterr().out
+    monkeypatch.setattr(run_table, 'make_world', lambda *_: None)
+    found = dict(metrics={'zero_shot/top1': 90.0, 'probe/top1': 80.0}, outcomes={}, objects={})
+    monkeypatch.setattr(cells, 'run_cell', lambda *args: calls.append(args) or found)
+    words = arguments(tmp_path, VIEWS.title)
+    words[words.index('--seeds') + 1] = '3'
+    assert run_table.main(words) == 0
+    assert len(calls) == 1 and f'| {VIEWS.title} | 1 | 90.0 | 80.0 |' in capsys.readouterr().out
+    assert not (tmp_path / 'out' / 'checkpoints').exists()
 
 
 def test_the_features_of_views_are_their_embeddings(random_cloud):
@@ -65,6 +79,25 @@ def test_the_features_of_views_are_their_embeddings(random_cloud):
     assert torch.allclose(embeddings, torch.nn.functional.normalize(expected, dim=-1), atol=1e-5)
 
 
-def test_unknown_rows_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"--only \['Point-BART'\]: expected some of"):
-        run_table.main(['backbones', '--out', str(tmp_path), '--only', 'Point-BART'])
+def test_unknown_rows_and_tables_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"rows \['Point-BART'\]: expected some of \['Point-BERT'"):
+        run_table.main(['backbones', '--out', str(tmp_path), '--rows', 'Point-BART'])
+    with pytest.raises(FileNotFoundError, match="no table is named 'spines'; expected one of attributes, backbones"):
+        run_table.main(['spines'])
+
+
+@pytest.mark.parametrize('task, expected', [((None, None, None), (0, 1)), (('7', '5', '4'), (2, 4)),
+                                            (('3', None, '4'), (3, 4))])
+def test_the_task_of_a_slurm_array_is_the_shard(monkeypatch, task, expected):
+    for name, value in zip(('ID', 'MIN', 'COUNT'), task):
+        if value is None:
+            monkeypatch.delenv(f'SLURM_ARRAY_TASK_{name}', raising=False)
+        else:
+            monkeypatch.setenv(f'SLURM_ARRAY_TASK_{name}', value)
+    assert run_table._slurm_shard() == expected
+
+
+def test_a_shard_is_one_of_them():
+    with pytest.raises(SystemExit):
+        run_table.main(['backbones', '--shard', '2/2'])
+    assert run_table._shard('1/2') == (1, 2)
