@@ -1,8 +1,8 @@
 # Objects as other fitters would have made them, for encoders that were trained on the toy world as it is.
 # `tools/benchmark.py refits` makes the test sets; the environment variable CLIPGS_REFITS names another folder. The fits
 # (surface, short, sh3, volume) resemble none of the augmentations.
-title = ('Test objects as other fitters would have made them; zero-shot top-1 in percent, 15 epochs on 1,200 objects of '
-         'the toy world, test objects of unseen looks.')
+title = ('Test objects as other fitters would have made them; zero-shot top-1 in percent, 15 epochs on 1,200 toy '
+         'objects, test objects of unseen looks.')
 config = 'clipgs_pointbert-nano_15e_toy-world'
 _root = '{{$CLIPGS_REFITS:work_dirs/refits}}'
 _fits = ('surface', 'short', 'sh3', 'volume')
