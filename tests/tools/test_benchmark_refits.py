@@ -60,6 +60,20 @@ def test_files_are_made_once_and_described(cloud, monkeypatch, tmp_path):
         refits.refits(kinds='sideways')
 
 
+def test_a_model_is_asked_for_the_categories(cloud, monkeypatch):
+    class Model:
+        def __init__(self, *name):
+            assert name == ('nano', None)
+
+        def classify(self, clouds, names, templates):
+            assert (names, templates) == (['chair', 'mug'], 'toy')
+            return [[('mug', 0.9), ('chair', 0.1)] for cloud in clouds if len(cloud) == expected]
+
+    monkeypatch.setattr('clipgs_plugin.CLIPGSInferencer', Model)
+    for points, expected in ((0, 300), (100, 100)):
+        assert refits.recognised([cloud, cloud], ['mug', 'chair'], 'nano', '', points) == [True, False]
+
+
 def test_the_table_of_fitters_asks_for_every_kind():
     table = load_table('fitters')
     assert set(REFITS) <= set(table.tests)

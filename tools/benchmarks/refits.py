@@ -20,19 +20,36 @@ LARGE = 256  # Gaussians of an object of few
 
 
 def refits(world: str = 'work_dirs/toy_world', out: str = 'work_dirs/refits', split: str = 'test', limit: int = 0,
-           kinds: str = '', seed: int = 0) -> list[Figure]:
+           kinds: str = '', model: str = '', checkpoint: str = '', points: int = 0, seed: int = 0) -> list[Figure]:
     """Write the objects of a triplet dataset as other fitters would have made them, and describe their attributes.
 
-    Each kind is a folder OUT/KIND of files CLASS/UID.ply, which GaussianFolder reads. Files that exist are kept.
+    Each kind is a folder OUT/KIND of files CLASS/UID.ply, which GaussianFolder reads. Files that exist are kept. With
+    --model a figure is its zero-shot top-1; --points N turns each object into N points by SplatsToPoints first.
     """
     rows, chosen = [], kinds.split(',') if kinds else [*REFITS]
     if unknown := set(chosen) - {*REFITS}:
         raise ValueError(f'--kinds {",".join(sorted(unknown))}: expected some of {",".join(REFITS)}')
     for kind in chosen:
-        made = [refitted(Path(out) / kind / category / f'{uid}.ply', cloud, kind, (seed, i))
-                for i, (uid, category, cloud) in enumerate(objects(world, split, limit))]
+        categories, made = [], []
+        for i, (uid, category, cloud) in enumerate(objects(world, split, limit)):
+            categories.append(category)
+            made.append(refitted(Path(out) / kind / category / f'{uid}.ply', cloud, kind, (seed, i)))
         rows += [figure(kind, name, [float(measure(cloud)) for cloud in made]) for name, measure in MEASURES.items()]
+        if model:
+            rows.append(figure(kind, 'zero-shot top-1', recognised(made, categories, model, checkpoint, points)))
     return rows
+
+
+def recognised(clouds: list[GaussianCloud], categories: list[str], model: str, checkpoint: str,
+               points: int) -> list[bool]:
+    """Return whether a model names the category of each object; the classes are the categories that occur."""
+    from clipgs_plugin import CLIPGSInferencer
+    from clipgs_plugin.datasets.transforms import SplatsToPoints
+    clipgs = CLIPGSInferencer(model, checkpoint or None)
+    if points:
+        clouds = [SplatsToPoints(points)({'gaussians': cloud})['gaussians'] for cloud in clouds]
+    answers = clipgs.classify(clouds, sorted(set(categories)), 'toy')
+    return [found[0][0] == category for found, category in zip(answers, categories)]
 
 
 def objects(world: str, split: str, limit: int) -> Iterator[tuple[str, str, GaussianCloud]]:
