@@ -67,11 +67,14 @@ def test_a_model_is_asked_for_the_categories(cloud, monkeypatch):
 
         def classify(self, clouds, names, templates):
             assert (names, templates) == (['chair', 'mug'], 'toy')
-            return [[('mug', 0.9), ('chair', 0.1)] for cloud in clouds if len(cloud) == expected]
+            sizes.append([len(cloud) for cloud in clouds])
+            return [[('mug', 0.9), ('chair', 0.1)] for _ in clouds]
 
+    sizes = []
     monkeypatch.setattr('clipgs_plugin.CLIPGSInferencer', Model)
-    for points, expected in ((0, 300), (100, 100)):
+    for points in (0, 100):
         assert refits.recognised([cloud, cloud], ['mug', 'chair'], 'nano', '', points) == [True, False]
+    assert sizes == [[300, 300], [100, 100]]
 
 
 def test_the_table_of_fitters_asks_for_every_kind():
