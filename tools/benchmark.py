@@ -23,6 +23,7 @@ from clipgs_plugin.tools.benchmarks import (
     ops,
     points,
     points_model,
+    refits,
     render,
     robustness,
     start,
@@ -39,7 +40,7 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
     'points': points.points, 'points-model': points_model.points_model,
     'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters,
-    'start': start.start}
+    'refits': refits.refits, 'start': start.start}
 
 
 def table_of(cases: list[Case]):

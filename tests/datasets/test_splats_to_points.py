@@ -95,6 +95,20 @@ def test_colour_is_seen_from_outside():
     assert right[0] - right[2] > 0.2 and left[2] - left[0] > 0.2
 
 
+def test_sharpening_gives_back_contrast_that_blending_takes(monkeypatch):
+    normals = directions(3000)
+    waves = 0.5 + 0.3 * np.sin(12 * normals[:, :1])
+    cloud = surface_discs(normals, normals, np.repeat(waves, 3, 1), opacity=0.9)
+    found = to_points(cloud)
+    monkeypatch.setattr('clipgs_plugin.datasets.transforms.points.SHARPENING', 0)
+    blended = to_points(cloud)
+    assert torch.equal(found.means, blended.means)
+    outward = torch.nn.functional.normalize(found.means, dim=1)
+    true = 0.5 + 0.3 * torch.sin(12 * outward[:, 0])
+    contrasts = [float(points.rgb[:, 0].std() / true.std()) for points in (found, blended)]
+    assert contrasts[1] + 0.03 < contrasts[0] < 1
+
+
 def test_an_object_of_few_pixels_is_completed_with_its_centres():
     cloud = shell(1.0, RED, 40)
     faint = cloud.replace(opacity_logits=torch.full((40,), -2.0))  # no pixel is opaque enough

@@ -1,4 +1,5 @@
 """Transforms of a data pipeline, applied to ``results['gaussians']``."""
+from clipgs_plugin.datasets.transforms.attribute_dropout import DropAttributes
 from clipgs_plugin.datasets.transforms.base import BaseTransform, build_pipeline
 from clipgs_plugin.datasets.transforms.color import DropColor
 from clipgs_plugin.datasets.transforms.floaters import DropFloaters
@@ -15,8 +16,9 @@ from clipgs_plugin.datasets.transforms.points import SplatsToPoints
 from clipgs_plugin.datasets.transforms.selection import FilterOpacity, SampleGaussians
 from clipgs_plugin.datasets.transforms.surroundings import CropGaussians, LargestCluster, RemovePlane
 from clipgs_plugin.datasets.transforms.taming import TameGaussians
+from clipgs_plugin.datasets.transforms.variation import VaryFitter
 
-__all__ = ['BaseTransform', 'ChangeUp', 'CropGaussians', 'DropColor', 'DropFloaters', 'FilterOpacity',
+__all__ = ['BaseTransform', 'ChangeUp', 'CropGaussians', 'DropAttributes', 'DropColor', 'DropFloaters', 'FilterOpacity',
            'JitterGaussians', 'LargestCluster', 'LoadGaussians', 'NormaliseGaussians', 'PackGaussians', 'RemovePlane',
-           'RotateGaussians', 'SampleGaussians', 'ScaleGaussians', 'SplatsToPoints', 'TameGaussians',
+           'RotateGaussians', 'SampleGaussians', 'ScaleGaussians', 'SplatsToPoints', 'TameGaussians', 'VaryFitter',
            'build_pipeline', 'up_matrix']

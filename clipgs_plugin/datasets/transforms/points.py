@@ -16,7 +16,7 @@ from clipgs_plugin.structures.attributes import pack
 from clipgs_plugin.structures.discs import surface_discs
 
 PATCH = 16              # points that define the plane at a point
-COLOR_PATCH = 4         # points whose colours are averaged; they come from several views
+SHARPENING = 0.5        # pixels blend Gaussians, so their colours differ less than those of the surface
 OVERSAMPLE = 3          # surface points for each point
 MIN_SIZE, MAX_SIZE = 96, 384  # pixels, of the views
 
@@ -67,7 +67,8 @@ class SplatsToPoints(BaseTransform):
         if len(points) < self.num_points:
             points, colors = torch.cat([points, cloud.means]), torch.cat([colors, cloud.rgb])
         points, normals, nearest = flatten_patches(points, PATCH)
-        return points, normals, colors[nearest[:, :COLOR_PATCH]].mean(1)
+        sharper = colors + SHARPENING * (colors - colors[nearest].mean(1))
+        return points, normals, sharper.clamp(0, 1)
 
 
 def _frame(cloud: GaussianCloud) -> tuple[Tensor, float]:
