@@ -33,6 +33,7 @@ _attributes = {
     'all attributes, naively': {f'{_tokenizer}.refine': False, f'{_tokenizer}.point_attributes': 'paper'},
     'paper': {f'{_tokenizer}.attributes': 'paper'},
     'gauge-free': {f'{_tokenizer}.attributes': 'gauge_free'},
+    'shape': {f'{_tokenizer}.attributes': 'shape'},
 }
 _drop = dict(type='clipgs_plugin.DropAttributes', probability=0.5)
 _vary = dict(type='clipgs_plugin.VaryFitter', probability=0.5)
@@ -45,5 +46,5 @@ _pairs = [(_title, _mend) for _mend, _steps in _mends.items() for _title in _att
 rows = [dict(title=f'{_title}{_mend}', options={
             **_attributes[_title], 'train_dataloader.dataset.pipeline': [*_load, *_mends[_mend], *_train]})
         for _title, _mend in _pairs]
-compare = [('position and colour', 'paper'), ('position and colour', 'gauge-free'),
+compare = [('position and colour', 'paper'), ('position and colour', 'shape'), ('paper', 'shape'),
            *((_title, f'{_title}{_mend}') for _title, _mend in _pairs if _mend)]
