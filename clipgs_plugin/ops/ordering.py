@@ -38,8 +38,8 @@ def order_keys(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor
 def cell_keys(cells: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor:
     """Return the keys of :func:`order_keys` for given cells.
 
-    The keys of ``'hilbert'`` and ``'z'`` are paths in an octree: a key without its last 3 bits is the key of the cell of
-    twice the edge, at one bit less.
+    The keys of ``'hilbert'`` and ``'z'`` are paths in an octree: a key without its last 3 bits is the key of the cell
+    of twice the edge, at one bit less.
 
     Args:
         cells: Cells along x, y and z, (..., 3), integers from 0 to ``2**bits - 1``.

@@ -60,6 +60,17 @@ class Windows(NamedTuple):
         return x.flatten(0, 1)[self.slots]
 
 
+class Layout(NamedTuple):
+    """Places of the rows for one block."""
+
+    pooled: Groups | None       # rows of the block before, grouped into the P rows of this one; None without pooling
+    positions: Tensor           # (P, 3) in the unit of the bounding cube's edge
+    wide: Tensor                # rows along the curve, each end repeated, see :func:`extend_ends`
+    slots: Tensor               # (P,) place of the first neighbour of each row in ``wide``
+    windows: Windows
+    lengths: Tensor             # (B,) number of rows of each object
+
+
 def serialise(positions: Tensor, lengths: Tensor, orders: Sequence[str] = ORDERS, bits: int = BITS) -> Cells:
     """Compute the codes of points, as in PTv3 with a grid of ``2**bits`` cells along the longest side of the object.
 
@@ -156,3 +167,18 @@ def extend_ends(cells: Cells, rows: Tensor, places: Tensor, radius: int) -> tupl
     place = torch.arange(len(objects), device=rows.device) - before[objects] - radius
     place = torch.minimum(place.clamp(min=0), lengths[objects] - 1)
     return rows[starts[objects] + place], before[cells.objects] + places
+
+
+def lay_out(cells: Cells, order: str, window: int, radius: int, pooled: Groups | None = None) -> Layout:
+    """Lay out rows for a block that visits them along a curve.
+
+    Args:
+        cells: P rows.
+        order: One of the orders of ``cells.codes``.
+        window: Largest number of rows of a window.
+        radius: Number of neighbours of a row on each side.
+        pooled: Rows of the block before, grouped into these rows.
+    """
+    rows, places = sequence(cells, order)
+    wide, slots = extend_ends(cells, rows, places, radius)
+    return Layout(pooled, cells.positions, wide, slots, windows(cells, places, window), cells.lengths)

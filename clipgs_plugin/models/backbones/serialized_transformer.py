@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -14,12 +14,11 @@ from clipgs_plugin.models.backbones.blocks import Block, drop_path_rates, masked
 from clipgs_plugin.models.backbones.serialisation import (
     BITS,
     ORDERS,
-    Cells,
-    extend_ends,
+    Groups,
+    Layout,
+    lay_out,
     merge_cells,
-    sequence,
     serialise,
-    windows,
 )
 from clipgs_plugin.models.tokenizers.patches import XYZ
 from clipgs_plugin.ops.sampling import check_count
@@ -81,20 +80,23 @@ class SerializedTransformer(CloudBackbone):
         if not orders or set(orders) - set(ORDERS):
             raise ValueError(f'orders={orders}: expected some of {ORDERS}')
         check_count('window', window)
+        if kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f'kernel={kernel}: expected an odd number, with as many rows on both sides')
         super().__init__(2 * widths[-1], attributes, scale, init_cfg)
         self.depths = tuple(depths)
         self.window = window
         self.cells = tuple(cells)
         self.orders = tuple(orders)
         self.shuffle = shuffle
+        self.kernel = kernel
         self.embed = nn.Sequential(nn.Linear(self.in_channels, widths[0]), nn.BatchNorm1d(widths[0]), nn.GELU())
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.blocks = nn.ModuleList()
         for stage, (width, depth, heads) in enumerate(zip(widths, depths, num_heads)):
             grid = cells[max(stage - 1, 0)]
             for i in range(depth):
-                pool = GridPool(widths[stage - 1], width, grid) if stage and i == 0 else None
-                self.blocks.append(SerializedBlock(width, heads, grid, kernel, mlp_ratio, next(rates), pool))
+                before = widths[stage - 1] if stage and i == 0 else None
+                self.blocks.append(SerializedBlock(width, heads, grid, kernel, mlp_ratio, next(rates), before))
         self.norm = nn.LayerNorm(widths[-1])
 
     def extra_repr(self) -> str:
@@ -111,10 +113,7 @@ class SerializedTransformer(CloudBackbone):
 
     def feature_mask(self, batch: GaussianBatch) -> Tensor:
         """Return the mask of cells in the result of :meth:`forward_features`, (B, M) bool."""
-        rows = self._serialise(self._rows(batch), batch)
-        for grid in self.cells:
-            rows = merge_cells(rows, _bits(grid))[0]
-        return _mask(rows.lengths)
+        return _mask(self._layouts(self._rows(batch)[:, XYZ], batch.lengths)[-1].lengths)
 
     def pool(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """Concatenate the mean and the maximum over the cells, (B, 2 D)."""
@@ -124,22 +123,31 @@ class SerializedTransformer(CloudBackbone):
         """Return the raw channels of all Gaussians, sorted by content, object after object, (P, 14)."""
         return self.canonical(batch)[batch.mask]
 
-    def _serialise(self, raw: Tensor, batch: GaussianBatch) -> Cells:
-        return serialise(raw[:, XYZ], batch.lengths, self.orders)
-
     def _encode(self, batch: GaussianBatch) -> tuple[Tensor, Tensor]:
         """Return the features of the last rows, (P, D), and their number in each object, (B,)."""
         raw = self._rows(batch)
-        rows = self._serialise(raw, batch)
+        layouts = self._layouts(raw[:, XYZ], batch.lengths)
         x = self.embed(self.linearise(raw).to(self.dtype))
-        blocks = iter(self.blocks)
-        for depth in self.depths:
-            orders = self._stage_orders()
-            for i, block in enumerate(islice(blocks, depth)):
-                if block.pool is not None:
-                    x, rows = block.pool(x, rows)
-                x = block(x, rows, orders[i % len(orders)], self.window)
-        return self.norm(x), rows.lengths
+        for block, layout in zip(self.blocks, layouts):
+            x = block(x, layout)
+        return self.norm(x), layouts[-1].lengths
+
+    @torch.compiler.disable  # shapes depend on the positions; the layers between are one graph
+    def _layouts(
+        self,
+        positions: Tensor,      # (P, 3)
+        lengths: Tensor,        # (B,)
+    ) -> list[Layout]:
+        """Serialise the Gaussians and merge them, and lay out the rows of every block."""
+        cells, layouts = serialise(positions, lengths, self.orders), []
+        for stage, depth in enumerate(self.depths):
+            pooled, orders = None, self._stage_orders()
+            if stage:
+                cells, pooled = merge_cells(cells, self.cells[stage - 1].bit_length() - 1)
+            for i in range(depth):
+                layouts.append(lay_out(cells, orders[i % len(orders)], self.window, self.kernel // 2,
+                                       None if i else pooled))
+        return layouts
 
     def _stage_orders(self) -> list[str]:
         """Return the orders for the blocks of a stage, in training with ``shuffle`` at random."""
@@ -158,28 +166,27 @@ class SerializedBlock(nn.Module):
         kernel: Number of rows of the positional encoding.
         mlp_ratio: Width of the MLP relative to D.
         drop_path: Share of windows that skip a branch in training.
-        pool: Pooling before the block, which the backbone calls; None has no pooling.
+        in_channels: Width of the rows before a pooling; None has no pooling.
     """
 
     def __init__(self, dim: int, num_heads: int, grid: int, kernel: int, mlp_ratio: float, drop_path: float,
-                 pool: nn.Module | None = None) -> None:
+                 in_channels: int | None = None) -> None:
         super().__init__()
-        self.pool = pool
+        self.pool = None if in_channels is None else GridPool(in_channels, dim)
         self.position = CurvePosition(dim, grid, kernel)
         self.block = Block(dim, num_heads, mlp_ratio, drop_path)
 
     def forward(
         self,
-        x: Tensor,          # (P, D)
-        cells: Cells,       # of P rows
-        order: str,
-        window: int,
+        x: Tensor,          # rows before a pooling, else (P, D)
+        layout: Layout,     # of P rows
     ) -> Tensor:            # (P, D)
-        rows, places = sequence(cells, order)
-        x = x + self.position(x, cells, rows, places)
-        parts = windows(cells, places, window)
-        mask = None if parts.mask is None else parts.mask[:, None, None]
-        return parts.merge(self.block(parts.split(x), mask))
+        if self.pool is not None:
+            x = self.pool(x, layout.pooled)
+        x = x + self.position(x, layout)
+        mask = layout.windows.mask
+        mask = None if mask is None else mask[:, None, None]
+        return layout.windows.merge(self.block(layout.windows.split(x), mask))
 
 
 class CurvePosition(nn.Module):
@@ -190,8 +197,6 @@ class CurvePosition(nn.Module):
 
     def __init__(self, dim: int, grid: int, kernel: int) -> None:
         super().__init__()
-        if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f'kernel={kernel}: expected an odd number, with as many rows on both sides')
         self.grid = grid
         self.weight = nn.Parameter(torch.empty(kernel, dim))
         nn.init.uniform_(self.weight, -kernel ** -0.5, kernel ** -0.5)  # as Conv1d with one input channel
@@ -202,43 +207,27 @@ class CurvePosition(nn.Module):
     def forward(
         self,
         x: Tensor,          # (P, D)
-        cells: Cells,       # of P rows
-        rows: Tensor,       # (P,) rows in the order of the curve
-        places: Tensor,     # (P,) place of each row in the sequence of its object
+        layout: Layout,     # of P rows
     ) -> Tensor:            # (P, D)
         kernel = len(self.weight)
-        wide, slots = extend_ends(cells, rows, places, kernel // 2)
-        features, count = x[wide], len(wide) - kernel + 1
-        summed = sum(features[k:k + count] * weight for k, weight in enumerate(self.weight))
-        positions = cells.positions[wide]
-        neighbors = positions.unfold(0, kernel, 1).transpose(1, 2)[slots]  # (P, kernel, 3)
-        offsets = ((neighbors - cells.positions[:, None]) * self.grid).flatten(1)
-        return self.norm(self.linear(summed[slots]) + self.offsets(offsets.to(x.dtype)))
+        features, count = x[layout.wide], len(layout.wide) - kernel + 1
+        mixed = sum(features[k:k + count] * weight for k, weight in enumerate(self.weight))[layout.slots]
+        neighbors = layout.positions[layout.wide].unfold(0, kernel, 1).transpose(1, 2)[layout.slots]  # (P, kernel, 3)
+        offsets = ((neighbors - layout.positions[:, None]) * self.grid).flatten(1)
+        return self.norm(self.linear(mixed) + self.offsets(offsets.to(x.dtype)))
 
 
 class GridPool(nn.Module):
-    """Maximum over the rows of each occupied cell, after a linear layer; PTv3's grid pooling.
+    """Maximum over the rows of each cell, after a linear layer; the grid pooling of PTv3."""
 
-    Args:
-        in_channels, out_channels: Widths.
-        grid: Number of cells along the longest side of the object, a power of two.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, grid: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.bits = _bits(grid)
         self.linear = nn.Linear(in_channels, out_channels)
         self.norm = nn.BatchNorm1d(out_channels)
         self.act = nn.GELU()
 
-    def forward(self, x: Tensor, cells: Cells) -> tuple[Tensor, Cells]:
-        merged, groups = merge_cells(cells, self.bits)
-        return self.act(self.norm(groups.reduce(self.linear(x), 'max'))), merged
-
-
-def _bits(grid: int) -> int:
-    """Return the power of two of a number of cells."""
-    return grid.bit_length() - 1
+    def forward(self, x: Tensor, groups: Groups) -> Tensor:
+        return self.act(self.norm(groups.reduce(self.linear(x), 'max')))
 
 
 def _pad(x: Tensor, lengths: Tensor) -> Tensor:
