@@ -9,6 +9,7 @@ from clipgs_plugin.models.backbones import (
     PointNet2,
     ReCon,
     ReConPlusPlus,
+    SerializedTransformer,
     TimmTransformer,
     Uni3D,
 )
@@ -36,6 +37,6 @@ __all__ = [
     'CLIPGS', 'DGCNN', 'ULIP', 'CachedViews', 'ClassifierHead', 'ContrastiveLoss', 'GSClassifier', 'GSEncoder',
     'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'MultiViewCLIP', 'OpenCLIPTeacher',
     'OpenShapePPAT', 'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE', 'PointNet2', 'PointTokenizer', 'ReCon',
-    'ReConPlusPlus', 'SetAbstraction', 'SoftPatchEncoder', 'TimmTransformer', 'Tokens', 'Uni3D',
-    'load_point_cloud_checkpoint',
+    'ReConPlusPlus', 'SerializedTransformer', 'SetAbstraction', 'SoftPatchEncoder', 'TimmTransformer', 'Tokens',
+    'Uni3D', 'load_point_cloud_checkpoint',
 ]
