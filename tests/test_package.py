@@ -38,7 +38,7 @@ SCRIPTS = {
     'clipgs-inspect': ['absent.dir'], 'clipgs-features': ['absent.dir'],
     'clipgs-toy-world': ['x', '--size', 'absent.px'], 'clipgs-list-backbones': ['absent.name'],
     'clipgs-list-models': ['absent.name'], 'clipgs-list-datasets': ['absent.name'],
-    'clipgs-share': ['absent.py', 'absent.pth', 'x'],
+    'clipgs-share': ['absent.py', 'absent.pth', 'x'], 'clipgs-export': ['absent.name', 'x.pt2'],
     'clipgs-report': ['absent.dir'], 'clipgs-table': ['absent.table'], 'clipgs-benchmark': ['absent.benchmark'],
     'clipgs-download': ['absent.name'], 'clipgs-few-shot': ['absent.py'],
     'clipgs-doctor': ['absent.ply', '--model', 'absent.model']}
