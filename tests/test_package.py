@@ -155,7 +155,7 @@ print(build_meta.build_sdist('dist'))
 
 def test_the_source_distribution_has_the_tests_the_documents_and_what_they_need(root, built):
     unpacked, _, _ = built
-    folders = ('.ci', 'clipgs_plugin', 'configs', 'docs', 'registry', 'tests', 'tools')
+    folders = ('.ci', 'clipgs_plugin', 'configs', 'docs', 'examples', 'registry', 'tests', 'tools')
     tracked = [path.relative_to(root) for folder in folders
                for path in (root / folder).rglob('*') if path.is_file() and '__pycache__' not in path.parts]
     tops = ('CHANGELOG.md', 'CITATION.cff', 'LICENSE', 'README.md', 'pyproject.toml', 'setup.cfg', 'setup.py')

@@ -18,7 +18,7 @@ FAMILIES = {
     'Uni3D, gauge free': lambda: GSEncoder(GSTokenizer(**TOKENIZER, attributes='gauge_free', combine='concat'),
                                            Uni3D('ti', 32, 2), 16),
     'ULIP, points': lambda: GSEncoder(GSTokenizer(**TOKENIZER, refine=False, start=0, rule='pointnet2',
-                                                  point_attributes='xyz'), ULIP(32, 2, 4, 32), 16)}
+                                                  point_attributes=('xyz',)), ULIP(32, 2, 4, 32), 16)}
 
 
 def make(family):
@@ -51,7 +51,7 @@ def test_onnx_and_openvino_embed_as_the_model_does(family, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ['model.onnx']
 
 
-def test_a_file_of_openvino_has_the_contract(tmp_path, monkeypatch):
+def test_a_file_of_openvino_has_the_contract(tmp_path):
     pytest.importorskip('openvino')
     pytest.importorskip('onnxscript')
     encoder, path = make('ULIP, points'), tmp_path / 'model.xml'
