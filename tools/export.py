@@ -22,7 +22,7 @@ def parse(argv: list[str] | None):
     args.add_argument('--overwrite', action='store_true', help='replace an existing file')
     add_preparation(args)
     options = args.parse_args(argv)
-    suffix = options.out.suffix.lower()
+    suffix = options.out.suffix
     if suffix not in FORMATS:
         args.error(f'{options.out}: the name of the file ends in one of {", ".join(FORMATS)}')
     if options.format not in (None, FORMATS[suffix]):
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.apis.export import export_model, require_packages
     from clipgs_plugin.tools._program import load_inferencer
 
-    format = FORMATS[args.out.suffix.lower()]
+    format = FORMATS[args.out.suffix]
     require_packages(format)  # before a model is loaded
     if args.object is not None and not args.object.is_file():
         raise FileNotFoundError(f'{args.object}: file not found')
