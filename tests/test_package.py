@@ -38,7 +38,7 @@ SCRIPTS = {
     'clipgs-inspect': ['absent.dir'], 'clipgs-features': ['absent.dir'],
     'clipgs-toy-world': ['x', '--size', 'absent.px'], 'clipgs-list-backbones': ['absent.name'],
     'clipgs-list-models': ['absent.name'], 'clipgs-list-datasets': ['absent.name'],
-    'clipgs-share': ['absent.py', 'absent.pth', 'x'],
+    'clipgs-share': ['absent.py', 'absent.pth', 'x'], 'clipgs-export': ['absent.name', 'x.pt2'],
     'clipgs-report': ['absent.dir'], 'clipgs-table': ['absent.table'], 'clipgs-benchmark': ['absent.benchmark'],
     'clipgs-download': ['absent.name'], 'clipgs-few-shot': ['absent.py'],
     'clipgs-doctor': ['absent.ply', '--model', 'absent.model']}
@@ -155,7 +155,7 @@ print(build_meta.build_sdist('dist'))
 
 def test_the_source_distribution_has_the_tests_the_documents_and_what_they_need(root, built):
     unpacked, _, _ = built
-    folders = ('.ci', 'clipgs_plugin', 'configs', 'docs', 'registry', 'tests', 'tools')
+    folders = ('.ci', 'clipgs_plugin', 'configs', 'docs', 'examples', 'registry', 'tests', 'tools')
     tracked = [path.relative_to(root) for folder in folders
                for path in (root / folder).rglob('*') if path.is_file() and '__pycache__' not in path.parts]
     tops = ('CHANGELOG.md', 'CITATION.cff', 'LICENSE', 'README.md', 'pyproject.toml', 'setup.cfg', 'setup.py')

@@ -37,7 +37,7 @@ INSTALLED = {
     'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones',
     'list_models': 'clipgs-list-models', 'list_datasets': 'clipgs-list-datasets',
     'report': 'clipgs-report', 'run_table': 'clipgs-table', 'few_shot': 'clipgs-few-shot',
-    'share': 'clipgs-share', 'benchmark': 'clipgs-benchmark'}
+    'share': 'clipgs-share', 'export': 'clipgs-export', 'benchmark': 'clipgs-benchmark'}
 
 
 def as_called(text: str) -> str:

@@ -20,6 +20,7 @@ from clipgs_plugin.models.clip_gs import CLIPGS
 from clipgs_plugin.models.data_preprocessor import GaussianDataPreprocessor
 from clipgs_plugin.models.gs_classifier import GSClassifier
 from clipgs_plugin.models.gs_encoder import GSEncoder
+from clipgs_plugin.models.indexed_encoder import IndexedEncoder, encoder_inputs
 from clipgs_plugin.models.losses import ContrastiveLoss, ImageVotingLoss
 from clipgs_plugin.models.multi_view_clip import MultiViewCLIP
 from clipgs_plugin.models.point_cloud_model import PointCloudModel
@@ -35,8 +36,8 @@ from clipgs_plugin.models.tokenizers import (
 
 __all__ = [
     'CLIPGS', 'DGCNN', 'ULIP', 'CachedViews', 'ClassifierHead', 'ContrastiveLoss', 'GSClassifier', 'GSEncoder',
-    'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'MultiViewCLIP', 'OpenCLIPTeacher',
-    'OpenShapePPAT', 'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE', 'PointNet2', 'PointTokenizer', 'ReCon',
-    'ReConPlusPlus', 'SerializedTransformer', 'SetAbstraction', 'SoftPatchEncoder', 'TimmTransformer', 'Tokens',
-    'Uni3D', 'load_point_cloud_checkpoint',
+    'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'IndexedEncoder', 'MultiViewCLIP',
+    'OpenCLIPTeacher', 'OpenShapePPAT', 'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE', 'PointNet2',
+    'PointTokenizer', 'ReCon', 'ReConPlusPlus', 'SerializedTransformer', 'SetAbstraction', 'SoftPatchEncoder',
+    'TimmTransformer', 'Tokens', 'Uni3D', 'encoder_inputs', 'load_point_cloud_checkpoint',
 ]

@@ -11,6 +11,7 @@ from clipgs_plugin.models.checkpoints.catalogue import is_published, published_e
 from clipgs_plugin.models.checkpoints.report import LoadReport
 from clipgs_plugin.models.parts import PARTS, part_of
 from clipgs_plugin.models.quiet_init import QuietInit
+from clipgs_plugin.models.tokenizers.tokens import Tokens
 from clipgs_plugin.registry import MODELS, WEIGHT_INITIALIZERS
 from clipgs_plugin.structures import GaussianBatch
 
@@ -154,7 +155,10 @@ class GSEncoder(QuietInit, BaseModule):
                 WEIGHT_INITIALIZERS.build(cfg)(self)
 
     def forward(self, batch: GaussianBatch) -> Tensor:
-        inputs = batch if self.tokenizer is None else self.tokenizer(batch)
+        return self.embed_tokens(batch if self.tokenizer is None else self.tokenizer(batch))
+
+    def embed_tokens(self, inputs: Tokens | GaussianBatch) -> Tensor:
+        """Embed the input of the backbone, (B, E)."""
         read = self.backbone.forward_queries if _takes_queries(self.projection) else self.backbone
         return self.projection(read(inputs))
 

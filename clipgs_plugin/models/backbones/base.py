@@ -91,7 +91,7 @@ class TokenBackbone(QuietInit, BaseModule):
         if self.prompt_tokens is None:
             return x, position, attn_mask
         count = self.prompt_tokens.shape[1]
-        x = torch.cat([x, self.prompt_tokens.expand(len(x), -1, -1)], dim=1)
+        x = torch.cat([x, self.prompt_tokens.expand(x.shape[0], -1, -1)], dim=1)
         position = None if position is None else F.pad(position, (0, 0, 0, count))
         return x, position, None if attn_mask is None else F.pad(attn_mask, (0, count), value=True)
 

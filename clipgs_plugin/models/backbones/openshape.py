@@ -144,7 +144,7 @@ class OpenShapePPAT(TokenBackbone):
         """Return the class token and the patches after the last block, (B, 1 + G, D)."""
         x = torch.cat([tokens.centers.to(tokens.features.dtype), tokens.features], dim=-1)
         x = self.lift(x.transpose(1, 2))
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         length = x.shape[1]
         x, _, attn_mask = self.add_prompts(x, attn_mask=key_mask(tokens.mask))
         return self.transformer(x, attn_mask, self.run)[:, :length]

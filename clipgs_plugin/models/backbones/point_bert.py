@@ -60,7 +60,7 @@ class _PointTransformer(TokenBackbone):
         position = self.pos_embed(tokens.centers.to(x.dtype))
         num_prefix = 0
         if self.cls_token is not None:
-            b, num_prefix = len(x), 1
+            b, num_prefix = x.shape[0], 1
             x = torch.cat([self.cls_token.expand(b, -1, -1), x], dim=1)
             position = torch.cat([self.cls_pos.expand(b, -1, -1), position], dim=1)
         length = x.shape[1]

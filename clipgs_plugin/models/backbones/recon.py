@@ -101,8 +101,8 @@ class ReCon(TokenBackbone):
     def forward_features(self, tokens: Tokens) -> Tensor:
         """Return the global tokens and the patches after the last norm, (B, 3 + G, D)."""
         x, position = tokens.features, self.pos_embed(tokens.centers.to(tokens.features.dtype))
-        x = torch.cat([self._global('token').expand(len(x), -1, -1), x], dim=1)
-        position = torch.cat([self._global('pos').expand(len(x), -1, -1), position], dim=1)
+        x = torch.cat([self._global('token').expand(x.shape[0], -1, -1), x], dim=1)
+        position = torch.cat([self._global('pos').expand(x.shape[0], -1, -1), position], dim=1)
         length = x.shape[1]
         x, position, attn_mask = self.add_prompts(x, position, key_mask(tokens.mask, 0))
         for block in self.blocks['blocks']:

@@ -134,7 +134,7 @@ class ReConPlusPlus(TokenBackbone):
     def forward_features(self, tokens: Tokens) -> Tensor:
         """Return the queries and the patches, each after its last norm, (B, num_queries + G, D)."""
         x, position = tokens.features, self.pos_embed(tokens.centers.to(tokens.features.dtype))
-        queries, length = self.global_query.expand(len(x), -1, -1), x.shape[1]
+        queries, length = self.global_query.expand(x.shape[0], -1, -1), x.shape[1]
         x, position, attn_mask = self.add_prompts(x, position, key_mask(tokens.mask, 0))
         blocks = self.encoder['blocks']
         for local_block, global_block in zip(blocks['local_blocks'], blocks['global_blocks']):

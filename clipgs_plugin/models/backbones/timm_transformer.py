@@ -163,10 +163,10 @@ class TimmTransformer(TokenBackbone):
         x = self.lift(tokens.features) + self.pos_embed(tokens.centers.to(tokens.features.dtype))
         attn_mask = key_mask(tokens.mask, self._num_prefix)
         if self.cls_token is not None:
-            x = torch.cat([(self.cls_token + self.cls_pos).expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([(self.cls_token + self.cls_pos).expand(x.shape[0], -1, -1), x], dim=1)
         length = x.shape[1]
         if self.reg_token is not None:  # appended; the order is free without positions
-            x = torch.cat([x, self.reg_token.expand(len(x), -1, -1)], dim=1)
+            x = torch.cat([x, self.reg_token.expand(x.shape[0], -1, -1)], dim=1)
             attn_mask = None if attn_mask is None else F.pad(attn_mask, (0, self.reg_token.shape[1]), value=True)
         x, _, attn_mask = self.add_prompts(self.norm_pre(x), attn_mask=attn_mask)
         for block in self.blocks:

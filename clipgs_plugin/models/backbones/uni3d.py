@@ -80,7 +80,7 @@ class Uni3D(TokenBackbone):
     def forward_features(self, tokens: Tokens) -> Tensor:
         """Return the class token and the patches after the last block, before the norm, (B, 1 + G, D)."""
         x = self.encoder2trans(tokens.features) + self.pos_embed(tokens.centers.to(tokens.features.dtype))
-        x = torch.cat([(self.cls_token + self.cls_pos).expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([(self.cls_token + self.cls_pos).expand(x.shape[0], -1, -1), x], dim=1)
         length = x.shape[1]
         x, _, attn_mask = self.add_prompts(x, attn_mask=key_mask(tokens.mask))
         for block in self.blocks:

@@ -155,11 +155,17 @@ class GSTokenizer(BaseModule):
                                                     start_in_use(self.start, self.training), self.rule, self.radius)
             return extract(raw, center_idx, neighbor_idx, lengths)
 
-    def encode(self, patches: Patches) -> Tokens:
-        """Encode grouped patches into tokens."""
+    def encode(self, patches: Patches, orders: Tensor | None = None) -> Tokens:
+        """Encode grouped patches into tokens.
+
+        Args:
+            patches: Patches of :meth:`group`.
+            orders: Result of :meth:`order` for these patches; None computes it.
+        """
         features = self.patch_encoder(self.point_channels(patches))
         if self.refinement is not None:
-            features = features + self.refinement(self.linearise(patches, self.attributes), self.order(patches))
+            orders = self.order(patches) if orders is None else orders
+            features = features + self.refinement(self.linearise(patches, self.attributes), orders)
         return Tokens(patches.to_batch(features), patches.centers[..., self.point_axes], patches.mask)
 
     def point_channels(self, patches: Patches) -> Tensor:

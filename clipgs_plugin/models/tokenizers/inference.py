@@ -26,6 +26,8 @@ def fold_batch_norm(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 def in_chunks(function: Callable[[Tensor], Tensor], patches: Tensor) -> Tensor:
     """Compute ``function(patches)`` for patches (P, K, C) in chunks."""
+    if torch.compiler.is_compiling():  # all at once, since a graph would fix the number of chunks
+        return function(patches)
     rows = CHUNK_ROWS.get(patches.device.type, DEFAULT_CHUNK_ROWS)
     chunks = patches.split(max(1, rows // patches.shape[1]))
     return torch.cat([function(chunk) for chunk in chunks]) if len(chunks) > 1 else function(patches)
@@ -48,7 +50,8 @@ def relu_(x: Tensor) -> Tensor:
 
 def relu_max(x: Tensor) -> Tensor:
     """Return the maximum over the points of each patch after a ReLU, (P, K, C) to (P, C), without gradients."""
-    return relu_(_comparable(x).amax(1).view(x.dtype))
+    maximum = _comparable(x).amax(1)
+    return relu_(maximum if maximum.dtype == x.dtype else maximum.view(x.dtype))  # ONNX has no view as another type
 
 
 def _comparable(x: Tensor) -> Tensor:

@@ -80,8 +80,8 @@ def extract(raw: Tensor, center_idx: Tensor, neighbor_idx: Tensor, lengths: Tens
             indices are repeats and are left out. None keeps all G patches of every object.
     """
     b, g = center_idx.shape
-    centers = torch.take_along_dim(raw[..., XYZ], center_idx[..., None], dim=1)
     objects = torch.arange(b, device=raw.device)[:, None]
+    centers = raw[objects, center_idx][..., XYZ]  # take_along_dim would fix B and N in an exported graph
     mask = None
     if lengths is not None:
         mask = torch.arange(g, device=raw.device) < lengths[:, None]
