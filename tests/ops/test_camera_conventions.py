@@ -217,3 +217,25 @@ def test_the_conversion_of_pytorch3d_from_opencv_leaves_the_principal_point():
     ours = ops.cameras_to_pytorch3d(viewmats, matrices, WIDTH, HEIGHT)
     for name in ('R', 'T', 'focal_length', 'principal_point'):
         assert torch.allclose(getattr(theirs, name), ours[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize('in_ndc', [True, False])
+@pytest.mark.parametrize(('width', 'height'), [(40, 30), (20, 36)])
+def test_pytorch3d_rasterises_points_into_their_pixels(width, height, in_ndc):
+    """The pixel that a point lands in here is the one that pytorch3d draws it in, to half a pixel."""
+    points_renderer = pytest.importorskip('pytorch3d.renderer.points.rasterizer')
+    structures, cameras = pytest.importorskip('pytorch3d.structures'), pytest.importorskip('pytorch3d.renderer.cameras')
+    viewmat, matrix = look_at((1.0, 0.5, 4.0))[None], intrinsics(40, width, height)
+    points = torch.rand(12, 3, generator=torch.Generator().manual_seed(2)) * 1.6 - 0.8
+    rasterise = points_renderer.PointsRasterizer(
+        cameras.PerspectiveCameras(**ops.cameras_to_pytorch3d(viewmat, matrix, width, height, in_ndc)),
+        points_renderer.PointsRasterizationSettings(image_size=(height, width), bin_size=0,
+                                                    radius=2.0 / min(width, height), points_per_pixel=12))
+    found = rasterise(structures.Pointclouds(points=[points]))
+    squared = found.dists[0] * (min(width, height) / 2) ** 2  # from the centre of a pixel, in pixels
+    rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing='ij')
+    for index, (x, y) in enumerate(project(viewmat, matrix[None], points)[0].tolist()):
+        drawn = found.idx[0] == index
+        expected = (columns - x).square() + (rows - y).square()
+        assert drawn.any(-1).sum() in (2, 3, 4) and drawn.any(-1)[int(y), int(x)]
+        assert torch.allclose(squared[drawn], expected[drawn.any(-1)], atol=2e-3)
