@@ -4,9 +4,11 @@ import ast
 import importlib
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import pytorch3d_stand_in
 from mmengine.config import Config
 
 from clipgs_plugin import get_config, write_gaussians
@@ -144,6 +146,8 @@ def with_files(page, tmp_path, monkeypatch, random_cloud):
     monkeypatch.chdir(tmp_path)
     for name in ('chair.ply', 'mug.spz'):
         write_gaussians(random_cloud(2000), name)
+    if page == 'docs/pytorch3d.md' and not find_spec('pytorch3d'):
+        pytorch3d_stand_in.install(monkeypatch)
     if page == 'docs/triplets.md':
         make_triplets.main(['mug.spz', 'data/triplets', '--preset', 'draft', '--workers', '1'])
 

@@ -3,6 +3,16 @@
 A test compares each fast kernel with its plain reference in torch.
 """
 from clipgs_plugin.ops.backends import available_backends
+from clipgs_plugin.ops.camera_conventions import (
+    cameras_from_opencv,
+    cameras_from_pytorch3d,
+    cameras_to_opencv,
+    cameras_to_pytorch3d,
+    viewmats_from_colmap,
+    viewmats_from_nerf,
+    viewmats_to_colmap,
+    viewmats_to_nerf,
+)
 from clipgs_plugin.ops.cameras import flip_camera_axes, intrinsics, look_at, sphere_cameras
 from clipgs_plugin.ops.image_metrics import psnr, ssim
 from clipgs_plugin.ops.neighbors import ball_query, knn
@@ -18,8 +28,10 @@ from clipgs_plugin.ops.sampling import farthest_point_sample, group
 from clipgs_plugin.ops.spherical_harmonics import eval_sh, eval_sh_basis, rotate_sh
 
 __all__ = [
-    'available_backends', 'axis_change', 'ball_query', 'canonical_order', 'cell_keys', 'curve_order',
-    'eval_sh', 'eval_sh_basis', 'farthest_point_sample', 'flip_camera_axes', 'group', 'intrinsics', 'knn', 'look_at',
+    'available_backends', 'axis_change', 'ball_query', 'cameras_from_opencv', 'cameras_from_pytorch3d',
+    'cameras_to_opencv', 'cameras_to_pytorch3d', 'canonical_order', 'cell_keys', 'curve_order', 'eval_sh',
+    'eval_sh_basis', 'farthest_point_sample', 'flip_camera_axes', 'group', 'intrinsics', 'knn', 'look_at',
     'matrix_to_quaternion', 'order_keys', 'psnr', 'quaternion_multiply', 'quaternion_to_matrix', 'render',
-    'render_batch', 'rotate_sh', 'sphere_cameras', 'ssim',
+    'render_batch', 'rotate_sh', 'sphere_cameras', 'ssim', 'viewmats_from_colmap', 'viewmats_from_nerf',
+    'viewmats_to_colmap', 'viewmats_to_nerf',
 ]

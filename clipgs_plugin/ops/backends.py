@@ -23,22 +23,24 @@ class Backend(NamedTuple):
     device: str | None  # type of device it is made for; None works on every device
 
 
+# The official line; pytorch3d has no package for Linux on PyPI.
+INSTALL_PYTORCH3D = 'pip install "git+https://github.com/facebookresearch/pytorch3d.git@stable"'
 _NUMBA = 'pip install numba'
 _TORCH = 'pip install torch'
-_PYTORCH3D = 'pip install "git+https://github.com/facebookresearch/pytorch3d.git@stable"'
 _GSPLAT = 'pip install gsplat'
 
 _POINTS = {
     'cpu': Backend('points_numba', 'numba', _NUMBA, 'cpu'),
     'reference': Backend('points_reference', 'torch', _TORCH, None),
-    'pytorch3d': Backend('points_pytorch3d', 'pytorch3d', _PYTORCH3D, None),
+    'pytorch3d': Backend('points_pytorch3d', 'pytorch3d', INSTALL_PYTORCH3D, None),
 }
 _RASTER = {
     'cpu': Backend('raster_numba', 'numba', _NUMBA, 'cpu'),
     'reference': Backend('raster_reference', 'torch', _TORCH, None),
     'gsplat': Backend('raster_gsplat', 'gsplat', _GSPLAT, 'cuda'),
 }
-_BACKENDS = {'fps': _POINTS, 'knn': _POINTS, 'render': _RASTER}
+_BALL_QUERY = {name: _POINTS[name] for name in ('reference', 'pytorch3d')}
+_BACKENDS = {'fps': _POINTS, 'knn': _POINTS, 'ball_query': _BALL_QUERY, 'render': _RASTER}
 
 
 @cache
@@ -50,7 +52,7 @@ def available_backends(op: str) -> list[str]:
     """Return the values of ``backend=`` that are installed for an operation, fastest on the CPU first.
 
     Args:
-        op: ``'fps'``, ``'knn'`` or ``'render'``.
+        op: ``'fps'``, ``'knn'``, ``'ball_query'`` or ``'render'``.
 
     Raises:
         ValueError: Unknown operation.
@@ -64,7 +66,7 @@ def load_backend(op: str, name: str, device: torch.device) -> ModuleType:
     """Import the module that runs an operation on a device.
 
     Args:
-        op: ``'fps'``, ``'knn'`` or ``'render'``.
+        op: ``'fps'``, ``'knn'``, ``'ball_query'`` or ``'render'``.
         name: ``'auto'`` or a backend of the operation.
         device: Device of the tensors.
 

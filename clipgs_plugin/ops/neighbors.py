@@ -47,10 +47,12 @@ def ball_query(
     radius: float,
     k: int,
     lengths: Tensor | None = None,
+    backend: str = 'auto',
 ) -> Tensor:
     """Find the first k points, in the order of the cloud, within a radius of each query.
 
     The first point found fills the remaining places. Without a point inside the radius, the nearest point is used.
+    Every backend returns the same indices.
 
     Args:
         points: Positions, (B, N, 3), any unit, finite; computed in float32.
@@ -59,29 +61,20 @@ def ball_query(
             compared in float32.
         k: Number of points of each query, at least 1.
         lengths: Number of points of each cloud, (B,), each 1..N; the rest is padding. None means N.
+        backend: ``'auto'`` or one of ``available_backends('ball_query')``.
 
     Returns:
         Indices, (B, G, K), int64, ascending except for the repeats at the end.
 
     Raises:
-        ValueError: A shape or length is wrong, the radius is not positive, or a point is NaN or infinite.
+        ValueError: A shape, length or backend is wrong, the radius is not positive, or a point is NaN or infinite.
 
     Source: Qi et al., "PointNet++", 2017.
     """
     if not radius > 0:
         raise ValueError(f'radius={radius}: expected a distance above 0')
     points, queries, lengths = _check(points, queries, k, lengths)
-    n = points.shape[1]
-    index = torch.arange(n, device=points.device)
-    found = []
-    for cloud, centers, length in zip(points, queries, lengths.tolist()):
-        squared = (centers[:, None] - cloud[:length]).square().sum(-1)
-        inside = squared <= radius ** 2
-        inside |= ~inside.any(1, keepdim=True) & (squared == squared.amin(1, keepdim=True))
-        first = torch.where(inside, index[:length], n).topk(min(k, length), dim=1, largest=False, sorted=True).values
-        first = torch.cat([first, first[:, :1].expand(-1, k - first.shape[1])], dim=1)
-        found.append(torch.where(first == n, first[:, :1], first))
-    return torch.stack(found)
+    return load_backend('ball_query', backend, points.device).ball_query(points, queries, lengths, radius, k)
 
 
 def _check(points: Tensor, queries: Tensor, k: int, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,11 +3,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from clipgs_plugin.structures.gaussian_cloud import FIELDS, SH_C0, GaussianCloud
+from clipgs_plugin.structures.pointclouds import join_pointclouds, split_pointclouds
+
+if TYPE_CHECKING:
+    from pytorch3d.structures import Pointclouds
 
 
 @dataclass(eq=False, repr=False)
@@ -101,3 +106,27 @@ class GaussianBatch:
     def to_clouds(self) -> list[GaussianCloud]:
         """Return the objects without padding."""
         return [self[i] for i in range(len(self))]
+
+    def to_pointclouds(self, normals: bool = False) -> Pointclouds:
+        """Return the objects as a ``pytorch3d.structures.Pointclouds``, whose features are the raw parameters.
+
+        The columns of the features are the quaternion 4, log scales 3, opacity logit 1, and SH coefficients 3 K. Values
+        are kept bit for bit, and gradients flow through.
+
+        Args:
+            normals: Add the shortest principal axes as normals, see :attr:`GaussianCloud.normals`.
+
+        Raises:
+            ModuleNotFoundError: pytorch3d is not installed.
+            ValueError: Fields of an object have different dtypes.
+        """
+        return join_pointclouds(self.to_clouds(), normals)
+
+    @classmethod
+    def from_pointclouds(cls, pointclouds: Pointclouds) -> GaussianBatch:
+        """Return the objects of a ``Pointclouds``, the inverse of :meth:`to_pointclouds`.
+
+        Raises:
+            ValueError: The features are not those of Gaussians, or a cloud is empty.
+        """
+        return cls.from_clouds([GaussianCloud(**fields) for fields in split_pointclouds(pointclouds)])

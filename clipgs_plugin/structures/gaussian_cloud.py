@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,10 @@ from clipgs_plugin.ops.sampling import LARGEST_COORDINATE as LARGEST
 from clipgs_plugin.ops.spherical_harmonics import C0 as SH_C0
 from clipgs_plugin.ops.spherical_harmonics import MAX_DEGREE as MAX_SH_DEGREE
 from clipgs_plugin.ops.spherical_harmonics import rotate_sh
+from clipgs_plugin.structures.pointclouds import join_pointclouds, split_pointclouds
+
+if TYPE_CHECKING:
+    from pytorch3d.structures import Pointclouds
 
 FIELDS = ('means', 'quats', 'log_scales', 'opacity_logits', 'sh')
 LARGEST_LOG_SCALE = round(math.log(LARGEST), 2)
@@ -137,6 +142,31 @@ class GaussianCloud:
         """
         return dict(means=self.means, quats=self.quats, scales=self.scales, opacities=self.opacities, colors=self.sh,
                     sh_degree=self.sh_degree)
+
+    @property
+    def normals(self) -> Tensor:
+        """Unit vectors along the shortest principal axes, pointing away from the mean of the means, (N, 3)."""
+        shortest = self.log_scales.argmin(-1)[:, None, None]
+        axes = torch.take_along_dim(self.rotations, shortest, dim=-1).squeeze(-1)
+        inward = (axes * (self.means - self.means.mean(0))).sum(-1, keepdim=True) < 0
+        return torch.where(inward, -axes, axes)
+
+    def to_pointclouds(self, normals: bool = False) -> Pointclouds:
+        """Return a ``pytorch3d.structures.Pointclouds`` of one cloud, see :meth:`GaussianBatch.to_pointclouds`."""
+        return join_pointclouds([self], normals)
+
+    @classmethod
+    def from_pointclouds(cls, pointclouds: Pointclouds) -> GaussianCloud:
+        """Return the Gaussians of a ``Pointclouds`` of one cloud, the inverse of :meth:`to_pointclouds`.
+
+        Raises:
+            ValueError: There is not exactly one cloud, or its features are not those of Gaussians.
+        """
+        if len(pointclouds) != 1:
+            raise ValueError(f'the Pointclouds hold {len(pointclouds)} clouds, expected 1; '
+                             'GaussianBatch.from_pointclouds takes any number')
+        fields, = split_pointclouds(pointclouds)
+        return cls(**fields)
 
     # Checks
 

@@ -15,7 +15,7 @@ def without(monkeypatch, *packages: str) -> None:
     monkeypatch.setattr(backends, '_installed', lambda package: package not in packages)
 
 
-@pytest.mark.parametrize('op', ['fps', 'knn', 'render'])
+@pytest.mark.parametrize('op', ['fps', 'knn', 'ball_query', 'render'])
 def test_every_backend_has_a_module(op):
     for backend in backends._BACKENDS[op].values():
         assert find_spec(f'clipgs_plugin.ops.kernels.{backend.module}')
@@ -28,6 +28,7 @@ def test_a_package_is_installed_if_it_can_be_imported():
 def test_available_backends_are_the_installed_ones(monkeypatch):
     without(monkeypatch, 'numba', 'gsplat')
     assert ops.available_backends('knn') == ['reference', 'pytorch3d']
+    assert ops.available_backends('ball_query') == ['reference', 'pytorch3d']
     assert ops.available_backends('render') == ['reference']
     with pytest.raises(ValueError, match="op='raster'"):
         ops.available_backends('raster')
@@ -35,6 +36,7 @@ def test_available_backends_are_the_installed_ones(monkeypatch):
 
 @pytest.mark.parametrize(('op', 'device', 'module'), [
     ('fps', CPU, 'points_numba'), ('fps', CUDA, 'points_reference'), ('knn', CPU, 'points_numba'),
+    ('ball_query', CPU, 'points_reference'),
     ('render', CPU, 'raster_numba'), ('render', CUDA, 'raster_gsplat'),
     ('render', torch.device('meta'), 'raster_reference')])
 def test_auto_depends_on_the_device(monkeypatch, op, device, module):

@@ -8,7 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clipgs_plugin.ops.kernels import points_reference
 from clipgs_plugin.ops.kernels.points_reference import repeat_cyclically
+
+_BAND = 1e-6  # relative width of the shell about a ball in which rounding may decide, some units in the last place
 
 
 def fps(points: Tensor, lengths: Tensor, starts: Tensor, skip: Tensor | None, num_samples: int) -> Tensor:
@@ -32,6 +35,24 @@ def knn(points: Tensor, queries: Tensor, lengths: Tensor, k: int) -> tuple[Tenso
     squared, neighbors, _ = knn_points(queries, points, lengths2=lengths, K=min(k, points.shape[1]),
                                        return_sorted=points.device.type != 'cpu')
     return repeat_cyclically(neighbors, lengths, k), repeat_cyclically(squared, lengths, k)
+
+
+def ball_query(points: Tensor, queries: Tensor, lengths: Tensor, radius: float, k: int) -> Tensor:
+    """Compute :func:`clipgs_plugin.ops.kernels.points_reference.ball_query`.
+
+    pytorch3d excludes points at the radius and finds nothing for a query without points inside. The reference answers
+    such queries.
+    """
+    from pytorch3d.ops import ball_query as find_inside
+    squared, found, _ = find_inside(queries, points, lengths2=lengths, K=k, radius=radius * (1 + _BAND),
+                                    return_nn=False)
+    found = torch.where(found < 0, found[..., :1], found)
+    unsure = (found[..., 0] < 0) | (squared >= (1 - _BAND) * radius ** 2).any(-1)
+    for cloud in unsure.any(-1).nonzero()[:, 0]:
+        rows = unsure[cloud]
+        one = slice(cloud, cloud + 1)
+        found[cloud, rows] = points_reference.ball_query(points[one], queries[one, rows], lengths[one], radius, k)[0]
+    return found
 
 
 def group(

@@ -61,6 +61,27 @@ def knn(
     return repeat_cyclically(neighbors, lengths, k), repeat_cyclically(distances, lengths, k)
 
 
+def ball_query(
+    points: Tensor,   # (B, N, 3)
+    queries: Tensor,  # (B, G, 3)
+    lengths: Tensor,  # (B,)
+    radius: float,
+    k: int,
+) -> Tensor:          # (B, G, K)
+    """Find the first points within a radius from all distances, one cloud at a time."""
+    n = points.shape[1]
+    index = torch.arange(n, device=points.device)
+    found = []
+    for cloud, centers, length in zip(points, queries, lengths.tolist()):
+        squared = (centers[:, None] - cloud[:length]).square().sum(-1)
+        inside = squared <= radius ** 2
+        inside |= ~inside.any(1, keepdim=True) & (squared == squared.amin(1, keepdim=True))
+        first = torch.where(inside, index[:length], n).topk(min(k, length), dim=1, largest=False, sorted=True).values
+        first = torch.cat([first, first[:, :1].expand(-1, k - first.shape[1])], dim=1)
+        found.append(torch.where(first == n, first[:, :1], first))
+    return torch.stack(found)
+
+
 def group(
     points: Tensor,       # (B, N, 3)
     lengths: Tensor,      # (B,)
