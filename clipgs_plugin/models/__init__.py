@@ -14,7 +14,7 @@ from clipgs_plugin.models.backbones import (
 )
 from clipgs_plugin.models.cached_views import CachedViews
 from clipgs_plugin.models.checkpoints import load_point_cloud_checkpoint
-from clipgs_plugin.models.classifier_head import ClassifierHead
+from clipgs_plugin.models.classifier_head import ClassifierHead, PublishedHead
 from clipgs_plugin.models.clip_gs import CLIPGS
 from clipgs_plugin.models.data_preprocessor import GaussianDataPreprocessor
 from clipgs_plugin.models.gs_classifier import GSClassifier
@@ -22,6 +22,7 @@ from clipgs_plugin.models.gs_encoder import GSEncoder
 from clipgs_plugin.models.losses import ContrastiveLoss, ImageVotingLoss
 from clipgs_plugin.models.multi_view_clip import MultiViewCLIP
 from clipgs_plugin.models.point_cloud_model import PointCloudModel
+from clipgs_plugin.models.query_projection import MixedProjection
 from clipgs_plugin.models.teachers import OpenCLIPTeacher
 from clipgs_plugin.models.tokenizers import (
     GSTokenizer,
@@ -34,8 +35,8 @@ from clipgs_plugin.models.tokenizers import (
 
 __all__ = [
     'CLIPGS', 'DGCNN', 'ULIP', 'CachedViews', 'ClassifierHead', 'ContrastiveLoss', 'GSClassifier', 'GSEncoder',
-    'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'MultiViewCLIP', 'OpenCLIPTeacher',
-    'OpenShapePPAT', 'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE', 'PointNet2', 'PointTokenizer', 'ReCon',
-    'ReConPlusPlus', 'SetAbstraction', 'SoftPatchEncoder', 'TimmTransformer', 'Tokens', 'Uni3D',
-    'load_point_cloud_checkpoint',
+    'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'MixedProjection', 'MultiViewCLIP',
+    'OpenCLIPTeacher', 'OpenShapePPAT', 'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE', 'PointNet2',
+    'PointTokenizer', 'PublishedHead', 'ReCon', 'ReConPlusPlus', 'SetAbstraction', 'SoftPatchEncoder',
+    'TimmTransformer', 'Tokens', 'Uni3D', 'load_point_cloud_checkpoint',
 ]

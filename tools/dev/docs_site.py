@@ -119,6 +119,8 @@ def source_page(path: str, config: MkDocsConfig) -> File:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Point links to the places on the site, and set lists apart from the text before them for Python-Markdown."""
     origin = origin_of(page.file.src_uri)
+    if origin == 'README.md':
+        page.meta['hide'] = ['navigation']  # which has one entry there
     if not (ROOT / origin).is_file():
         return markdown
 
