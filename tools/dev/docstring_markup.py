@@ -5,7 +5,7 @@ import re
 
 import griffe
 
-ROLE = re.compile(r':(?:class|func|meth|mod|attr|data|obj):`~?([^`]+)`')
+ROLE = re.compile(r':(?:class|func|meth|mod|attr|data|obj|math):`~?([^`]+)`')
 FORMULA = re.compile(r'^( *)\.\. math::\s*(.*(?:\n\1 +\S.*)*)', re.MULTILINE)
 EXAMPLE = re.compile(r'\bExample:$', re.MULTILINE)
 
