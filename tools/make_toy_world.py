@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, 'python tools/make_toy_world.py work_dirs/toy_world --num-train 120 --num-test 60')
     args.add_argument('out', type=Path, help='folder of the dataset; an interrupted world resumes')
     args.add_argument('--num-train', type=int, default=1200, help='training objects (%(default)s)')
-    args.add_argument('--num-val', type=int, default=180,
+    args.add_argument('--num-val', type=int, default=600,
                       help='validation objects, of the same looks as training (%(default)s)')
     args.add_argument('--num-test', type=int, default=400,
                       help='test objects, of unseen combinations of category and look (%(default)s)')

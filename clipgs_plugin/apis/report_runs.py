@@ -17,7 +17,7 @@ from clipgs_plugin.io.checked_json import check_types, read_json
 
 TABLE, FEW_SHOT = 'table.json', 'few_shot.json'
 CURVES = ('loss', 'loss_text', 'loss_image', 'zero_shot/top1', 'retrieval/text_to_3d_R@1', 'logit_scale')
-_TABLE = {'title?': str, 'rows': [{'title': str, 'seeds': [int], 'metrics': dict}]}
+_TABLE = {'table?': str, 'rows': [{'title': str, 'seeds': [int], 'metrics': dict}]}
 _SEED = re.compile(r"keyword\(arg='seed', value=Constant\(value=\d+\)\)")  # datasets have it too
 _PLACES = ('work_dir', 'load_from', 'resume', 'launcher', 'experiment_name')  # of a config, that change no result
 
@@ -89,7 +89,7 @@ def _read_table(path: Path) -> list[Run]:
     content, runs = read_json(path / TABLE, schema=_TABLE), []
     for row in content['rows']:
         check_types(row['metrics'], {name: [float] for name in row['metrics']}, f'{path / TABLE}: metrics')
-        runs.append(Run(row['title'], (path,), row['metrics'], content.get('title', ''), tuple(row['seeds'])))
+        runs.append(Run(row['title'], (path,), row['metrics'], content.get('table', ''), tuple(row['seeds'])))
     if not runs:
         raise FileNotFoundError(f'{path / TABLE} has no rows yet; run its cells with tools/run_table.py')
     return runs

@@ -9,6 +9,7 @@ from clipgs_plugin.models.backbones import (
     PointNet2,
     ReCon,
     ReConPlusPlus,
+    SerializedTransformer,
     TimmTransformer,
     Uni3D,
 )
@@ -37,6 +38,6 @@ __all__ = [
     'CLIPGS', 'DGCNN', 'ULIP', 'CachedViews', 'ClassifierHead', 'ContrastiveLoss', 'GSClassifier', 'GSEncoder',
     'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'MixedProjection', 'MultiViewCLIP',
     'OpenCLIPTeacher', 'OpenShapePPAT', 'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE', 'PointNet2',
-    'PointTokenizer', 'PublishedHead', 'ReCon', 'ReConPlusPlus', 'SetAbstraction', 'SoftPatchEncoder',
-    'TimmTransformer', 'Tokens', 'Uni3D', 'load_point_cloud_checkpoint',
+    'PointTokenizer', 'PublishedHead', 'ReCon', 'ReConPlusPlus', 'SerializedTransformer', 'SetAbstraction',
+    'SoftPatchEncoder', 'TimmTransformer', 'Tokens', 'Uni3D', 'load_point_cloud_checkpoint',
 ]

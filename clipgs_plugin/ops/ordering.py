@@ -29,19 +29,33 @@ def order_keys(points: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor
 
     Source: Skilling, "Programming the Hilbert curve", 2004.
     """
-    if curve not in CURVES:
-        raise ValueError(f'curve={curve!r}: expected one of {CURVES}')
-    if not 1 <= bits <= MAX_BITS:
-        raise ValueError(f'bits={bits}: expected 1 to {MAX_BITS}')
+    _check_curve(curve, bits)
     if points.ndim < 2 or points.shape[-1] != 3:
         raise ValueError(f'points have shape {tuple(points.shape)}, expected (..., K, 3)')
-    axes = _cells(points.detach(), bits)
-    if curve == 'xyz':
-        x, y, z = (axis.long() for axis in axes)
-        return (x << 2 * bits) | (y << bits) | z
-    if curve == 'hilbert':
-        axes = _hilbert_transpose(axes, bits)
-    return _interleave(axes)
+    return _keys(_cells(points.detach(), bits), curve, bits)
+
+
+def cell_keys(cells: Tensor, curve: str = 'hilbert', bits: int = 10) -> Tensor:
+    """Return the keys of :func:`order_keys` for given cells.
+
+    The keys of ``'hilbert'`` and ``'z'`` are paths in an octree: a key without its last 3 bits is the key of the cell
+    of twice the edge, at one bit less.
+
+    Args:
+        cells: Cells along x, y and z, (..., 3), integers from 0 to ``2**bits - 1``.
+        curve: ``'hilbert'``, ``'z'`` or ``'xyz'``.
+        bits: Cells per axis as a power of two, 1 to 20.
+
+    Returns:
+        Integer keys, (...), int64, below ``2**(3 * bits)``; different cells have different keys.
+
+    Raises:
+        ValueError: The curve is unknown, or a number or shape is out of range.
+    """
+    _check_curve(curve, bits)
+    if cells.shape[-1] != 3 or cells.is_floating_point():
+        raise ValueError(f'cells are {cells.dtype} of shape {tuple(cells.shape)}, expected integers (..., 3)')
+    return _keys(list(cells.int().unbind(-1)), curve, bits)
 
 
 @detached
@@ -111,6 +125,21 @@ def canonical_order(columns: Tensor, lengths: Tensor | None = None) -> Tensor:
         starts[1:] = (run[1:] != run[:-1]) | (values[1:] != values[:-1])
         run = starts.cumsum(0)
     return flat_order.view(b, n) % n
+
+
+def _check_curve(curve: str, bits: int) -> None:
+    if curve not in CURVES:
+        raise ValueError(f'curve={curve!r}: expected one of {CURVES}')
+    if not 1 <= bits <= MAX_BITS:
+        raise ValueError(f'bits={bits}: expected 1 to {MAX_BITS}')
+
+
+def _keys(axes: list[Tensor], curve: str, bits: int) -> Tensor:
+    """Return the keys (...) of cells, given as three numbers (...) int32."""
+    if curve == 'xyz':
+        x, y, z = (axis.long() for axis in axes)
+        return (x << 2 * bits) | (y << bits) | z
+    return _interleave(_hilbert_transpose(axes, bits) if curve == 'hilbert' else axes)
 
 
 def _cells(points: Tensor, bits: int) -> list[Tensor]:

@@ -6,6 +6,7 @@ channels occur only in this module.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,7 @@ from clipgs_plugin.structures.gaussian_batch import GaussianBatch
 from clipgs_plugin.structures.gaussian_cloud import SH_C0, GaussianCloud
 
 RAW_WIDTHS = {'xyz': 3, 'rgb': 3, 'opacity': 1, 'scale': 3, 'quat': 4}
+FLATTEST = 8  # ratio of the axes from which a Gaussian counts as a disc or a needle
 NUM_RAW = sum(RAW_WIDTHS.values())
 RAW_SLICES: dict[str, slice] = {}
 for _name, _width in RAW_WIDTHS.items():
@@ -37,8 +39,24 @@ def pack(gaussians: GaussianBatch | GaussianCloud) -> Tensor:
 
 def _log_covariance(raw: Tensor) -> Tensor:
     """Return the upper triangle of the log covariance R diag(2 log s) R^T, (..., 6), independent of axis labels."""
+    return _rotated(raw, 2 * raw[..., RAW_SLICES['scale']])
+
+
+def _shape(raw: Tensor) -> Tensor:
+    """Return the upper triangle of the log covariance without the size, (..., 6), independent of axis labels.
+
+    Scales are relative to the largest of the Gaussian, and none is below 1 / FLATTEST of it. So a ball is 0, thin and
+    degenerate discs of one orientation are equal, and every value is bounded.
+    """
+    log_scales = raw[..., RAW_SLICES['scale']]
+    relative = log_scales - log_scales.amax(-1, keepdim=True)
+    return _rotated(raw, 2 * relative.clamp_min(-math.log(FLATTEST)))
+
+
+def _rotated(raw: Tensor, diagonal: Tensor) -> Tensor:
+    """Return the upper triangle of R diag(d) R^T, (..., 6), for d (..., 3)."""
     rotation = quaternion_to_matrix(raw[..., RAW_SLICES['quat']])
-    matrix = (rotation * (2 * raw[..., None, RAW_SLICES['scale']])) @ rotation.transpose(-1, -2)
+    matrix = (rotation * diagonal[..., None, :]) @ rotation.transpose(-1, -2)
     rows, columns = torch.triu_indices(3, 3, device=raw.device)
     return matrix[..., rows, columns]
 
@@ -57,6 +75,7 @@ _LINEAR: dict[str, tuple[int, Callable[[Tensor, str], Tensor]]] = {
     'scale': (3, lambda raw, quantity: SCALE_QUANTITIES[quantity](raw[..., RAW_SLICES['scale']])),
     'rotation': (9, lambda raw, _: quaternion_to_matrix(raw[..., RAW_SLICES['quat']]).flatten(-2)),
     'log_covariance': (6, lambda raw, _: _log_covariance(raw)),
+    'shape': (6, lambda raw, _: _shape(raw)),
     # Input of Gaussian-MAE.
     'linear_scale': (3, lambda raw, _: raw[..., RAW_SLICES['scale']].exp()),
     'quat': (4, lambda raw, _: _unit_quaternion(raw)),
@@ -68,6 +87,7 @@ POSITION = 'position'
 ATTRIBUTE_SETS = {
     'paper': ('xyz', 'rgb', 'opacity', 'scale', 'rotation'),
     'gauge_free': ('xyz', 'rgb', 'opacity', 'log_covariance'),
+    'shape': ('xyz', 'rgb', 'opacity', 'shape'),
 }
 
 
@@ -85,7 +105,7 @@ def attribute_names(attributes: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def num_channels(attributes: str | tuple[str, ...]) -> int:
-    """Return the width of linearised attributes: 19 for ``'paper'``, 13 for ``'gauge_free'``."""
+    """Return the width of linearised attributes: 19 for ``'paper'``, 13 for ``'gauge_free'`` and ``'shape'``."""
     return sum(3 if name == POSITION else _LINEAR[name][0] for name in attribute_names(attributes))
 
 
@@ -95,7 +115,7 @@ def linearise(raw: Tensor, attributes: str | tuple[str, ...] = 'paper', scale: s
 
     Args:
         raw: Raw channels in the order of :func:`pack`, (..., 14).
-        attributes: ``'paper'``, ``'gauge_free'`` or a tuple of names.
+        attributes: ``'paper'``, ``'gauge_free'``, ``'shape'`` or a tuple of names.
         scale: Quantity of the scale: ``'sigmoid'`` of the log scale, ``'log'`` or ``'linear'``.
         origin: Origin of the positions in the object, broadcast to (..., 3), for the attribute ``'position'``; None
             is 0.

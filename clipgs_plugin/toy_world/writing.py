@@ -30,7 +30,7 @@ VERSION = '1'  # of the world; a change of the bytes for one seed raises it
 def write_world(
     out_dir: str | Path,
     num_train: int = 1200,
-    num_val: int = 180,
+    num_val: int = 600,
     num_test: int = 400,
     num_views: int = 8,
     size: int = 64,

@@ -25,6 +25,7 @@ h3 { font-size: 1em; margin: 1.2em 0 .4em }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 td, th { padding: .3em .9em; border-bottom: 1px solid var(--line); text-align: right }
 td:first-child, th:first-child, .words td, .words th { text-align: left } .words td { overflow-wrap: anywhere }
+table:not(.words) td:not(:first-child) { white-space: nowrap }
 .wide { overflow-x: auto }
 .note { color: var(--muted) } img, svg { max-width: 100%; height: auto }
 .row { display: flex; gap: 10px; align-items: flex-start; margin: .6em 0; overflow-x: auto }

@@ -20,6 +20,7 @@ rows = [
     dict(title='GS tokenizer, voting'),
     dict(title='gauge-free, naively, voting', options={**_plain, f'{_tokenizer}.point_attributes': _gauge_free}),
     dict(title='gauge-free GS tokenizer, voting', options={f'{_tokenizer}.attributes': 'gauge_free'}),
+    dict(title='shape GS tokenizer, voting', options={f'{_tokenizer}.attributes': 'shape'}),
     dict(title='GS tokenizer, log scale, voting', options={f'{_tokenizer}.scale': 'log'}),
     dict(title='gauge-free in both branches, voting', options={
         f'{_tokenizer}.attributes': 'gauge_free', f'{_tokenizer}.point_attributes': _gauge_free}),
@@ -28,6 +29,8 @@ compare = [
     ('position and colour', 'all attributes, naively'), ('all attributes, naively', 'GS tokenizer'),
     ('position and colour', 'GS tokenizer'), ('GS tokenizer', 'GS tokenizer, voting'),
     ('GS tokenizer, voting', 'gauge-free GS tokenizer, voting'),
+    ('GS tokenizer, voting', 'shape GS tokenizer, voting'),
+    ('gauge-free GS tokenizer, voting', 'shape GS tokenizer, voting'),
     ('gauge-free, naively, voting', 'gauge-free GS tokenizer, voting'),
     ('GS tokenizer, voting', 'GS tokenizer, log scale, voting'),
     ('gauge-free GS tokenizer, voting', 'gauge-free in both branches, voting'),

@@ -31,6 +31,7 @@ rows = [
     dict(title='timm ViT', config='clipgs_timm-vit-nano_15e_toy-world'),
     dict(title='PointNet++', config='clipgs_pointnet2_15e_toy-world'),
     dict(title='DGCNN', config='clipgs_dgcnn-nano_15e_toy-world'),
+    dict(title='serialised transformer', config='clipgs_serialized-nano_15e_toy-world'),
     dict(title='12 views in the teacher', config='views_toy-clip_0e_toy-world', trained=False),
 ]
 compare = [(title, f'{title}, from its file') for title, *_ in _families]

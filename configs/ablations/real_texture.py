@@ -8,21 +8,27 @@ metrics = {'R@1': 'retrieval/image_to_3d_R@1', 'R@5': 'retrieval/image_to_3d_R@5
            'R@10': 'retrieval/image_to_3d_R@10', 'median rank': 'retrieval/image_to_3d_median_rank'}
 repeats = [dict(fold_number=repeat % 5) for repeat in range(10)]
 
-_tokenizer = 'model.encoder.tokenizer'
-_plain = {f'{_tokenizer}.refine': False}
+# Two thirds of the config's width, as in attributes.py, apart from the row that starts from trained weights.
+_encoder, _tokenizer = 'model.encoder', 'model.encoder.tokenizer'
+_narrow = {f'{_encoder}.backbone.embed_dims': 128, f'{_encoder}.backbone.num_heads': 4,
+           f'{_encoder}.backbone.in_channels': 128, f'{_tokenizer}.channels': 128}
+_plain = {**_narrow, f'{_tokenizer}.refine': False}
 rows = [
     dict(title='teacher, mean of the fitted views', config='cached-views_toy-clip_0e_triplet-folds', trained=False),
     dict(title='12 rendered views in the teacher', config='views_toy-clip_0e_triplet-folds', trained=False),
-    dict(title='splats, GS tokenizer'),
-    dict(title='coloured points', options=_plain),
     dict(title='points without colour', options={**_plain, f'{_tokenizer}.point_attributes': ('xyz',)}),
-    dict(title='splats, all attributes naively', options={**_plain, f'{_tokenizer}.point_attributes': 'paper'}),
+    dict(title='coloured points', options=_plain),
+    dict(title='splats, paper\'s attributes naively', options={**_plain, f'{_tokenizer}.point_attributes': 'paper'}),
+    dict(title='splats, GS tokenizer, paper\'s attributes', options={**_narrow, f'{_tokenizer}.attributes': 'paper'}),
+    dict(title='splats, GS tokenizer', options={**_narrow, f'{_tokenizer}.attributes': 'gauge_free'}),
     dict(title='splats, GS tokenizer, from clipgs_toy', options={
-        'model.encoder.init_cfg': dict(type='CLIPGSPretrained', checkpoint='clipgs_toy')}),
+        f'{_encoder}.init_cfg': dict(type='CLIPGSPretrained', checkpoint='clipgs_toy')}),
 ]
 compare = [
-    ('coloured points', 'splats, GS tokenizer'), ('splats, all attributes naively', 'splats, GS tokenizer'),
-    ('points without colour', 'coloured points'), ('splats, GS tokenizer', 'splats, GS tokenizer, from clipgs_toy'),
+    ('points without colour', 'coloured points'), ('coloured points', 'splats, GS tokenizer'),
+    ('splats, paper\'s attributes naively', 'splats, GS tokenizer, paper\'s attributes'),
+    ('splats, GS tokenizer, paper\'s attributes', 'splats, GS tokenizer'),
+    ('splats, GS tokenizer', 'splats, GS tokenizer, from clipgs_toy'),
     ('splats, GS tokenizer', '12 rendered views in the teacher'),
     ('12 rendered views in the teacher', 'teacher, mean of the fitted views'),
 ]

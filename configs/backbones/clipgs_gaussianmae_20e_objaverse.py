@@ -10,7 +10,7 @@ model = dict(
             num_groups=64,
             group_size=40,
             channels=384,
-            attributes='gauge_free',
+            attributes='shape',
             point_attributes=('xyz', 'opacity', 'linear_scale', 'quat', 'sh_dc'),
             patch_encoder=dict(type='clipgs_plugin.SoftPatchEncoder')),
         backbone=dict(type='clipgs_plugin.GaussianMAE', drop_path_rate=0.1),

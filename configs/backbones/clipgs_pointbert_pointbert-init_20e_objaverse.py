@@ -4,7 +4,7 @@ _base_ = ['../_base_/models/clip_gs.py', '../_base_/datasets/objaverse_triplets.
 
 # The name selects the architecture, its weights and its input convention.
 model = dict(encoder=dict(
-    type='clipgs_plugin.GSEncoder', tokenizer=dict(attributes='gauge_free'), backbone='point-bert', embed_dim=1024,
+    type='clipgs_plugin.GSEncoder', tokenizer=dict(attributes='shape'), backbone='point-bert', embed_dim=1024,
     teacher=_base_.teacher_name))
 teacher = dict(type='clipgs_plugin.OpenCLIPTeacher', model=_base_.teacher_name)
 

@@ -9,7 +9,7 @@ model = dict(
     encoder=dict(
         type='clipgs_plugin.GSEncoder',
         tokenizer=dict(type='clipgs_plugin.GSTokenizer', num_groups=64, group_size=32, start=0, rule='pointnet2',
-                       point_attributes=('xyz',), attributes='gauge_free', channels=256),
+                       point_attributes=('xyz',), attributes='shape', channels=256),
         backbone=dict(type='clipgs_plugin.PointBERT', in_channels=256, drop_path_rate=0.1),
         init_cfg=dict(type='clipgs_plugin.PointCloudPretrained', checkpoint='point-bert')))
 

@@ -40,6 +40,24 @@ def test_hilbert_is_nested():
     assert len(blocks) == 8 ** 3
 
 
+@pytest.mark.parametrize('curve', CURVES)
+def test_keys_of_cells_are_those_of_their_points(curve):
+    cells = grid(4)
+    keys = ops.cell_keys(cells, curve, 4)
+    assert torch.equal(keys, ops.order_keys(cells.float(), curve, 4))
+    for depth in (1, 2, 3) if curve != 'xyz' else ():
+        assert torch.equal(keys >> 3 * (4 - depth), ops.cell_keys(cells >> 4 - depth, curve, depth))
+
+
+def test_cells_of_wrong_kind_are_named():
+    with pytest.raises(ValueError, match=r'cells are torch.float32 of shape \(4, 3\), expected integers'):
+        ops.cell_keys(torch.zeros(4, 3))
+    with pytest.raises(ValueError, match=r'shape \(4, 2\)'):
+        ops.cell_keys(torch.zeros(4, 2, dtype=torch.int32))
+    with pytest.raises(ValueError, match="curve='peano'"):
+        ops.cell_keys(torch.zeros(4, 3, dtype=torch.int32), 'peano')
+
+
 def test_z_interleaves_bits():
     cells = grid(3)
     assert ops.order_keys(cells.float(), 'z', 3).tolist() == [morton(*cell, 3) for cell in cells.tolist()]

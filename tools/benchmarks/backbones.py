@@ -30,6 +30,7 @@ BACKBONES = {
     'timm ViT-S': dict(type='TimmTransformer', name='vit_small_patch16_224'),
     'PointNet2': dict(type='PointNet2'),
     'DGCNN': dict(type='DGCNN'),
+    'Serialized': dict(type='SerializedTransformer'),
 }
 # Options of the tokenizers that these backbones need.
 TOKENIZERS = {

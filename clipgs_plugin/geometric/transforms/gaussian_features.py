@@ -16,7 +16,8 @@ class GaussianFeatures(BaseTransform):
 
     Args:
         attributes: ``'paper'`` (CLIP-GS, 19 channels), ``'gauge_free'`` (13 channels that do not depend on the
-            labelling of a Gaussian's axes), or a tuple of names, see :mod:`clipgs_plugin.structures.attributes`.
+            labelling of a Gaussian's axes), ``'shape'`` (the same without the size), or a tuple of names, see
+            :mod:`clipgs_plugin.structures.attributes`.
         scale: Quantity of the scale: ``'sigmoid'`` of the logarithm (the paper's), ``'log'`` or ``'linear'``.
     """
 

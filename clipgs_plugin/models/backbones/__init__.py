@@ -5,8 +5,9 @@ from clipgs_plugin.models.backbones.point_bert import ULIP, GaussianMAE, PointBE
 from clipgs_plugin.models.backbones.pointnet2 import PointNet2
 from clipgs_plugin.models.backbones.recon import ReCon
 from clipgs_plugin.models.backbones.recon_plus_plus import ReConPlusPlus
+from clipgs_plugin.models.backbones.serialized_transformer import SerializedTransformer
 from clipgs_plugin.models.backbones.timm_transformer import TimmTransformer
 from clipgs_plugin.models.backbones.uni3d import Uni3D
 
 __all__ = ['DGCNN', 'ULIP', 'GaussianMAE', 'OpenShapePPAT', 'PointBERT', 'PointMAE', 'PointNet2', 'ReCon',
-           'ReConPlusPlus', 'TimmTransformer', 'Uni3D']
+           'ReConPlusPlus', 'SerializedTransformer', 'TimmTransformer', 'Uni3D']

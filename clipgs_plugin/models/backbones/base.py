@@ -116,8 +116,8 @@ class CloudBackbone(QuietInit, BaseModule):
 
     Args:
         out_channels: Width of the pooled feature.
-        attributes: Input attributes of a Gaussian: ``'paper'`` (19 channels), ``'gauge_free'``, or a tuple of names
-            from :mod:`clipgs_plugin.structures.attributes`. Neighbours are found by position in any case.
+        attributes: Input attributes of a Gaussian: ``'paper'`` (19 channels), ``'gauge_free'``, ``'shape'``, or a tuple
+            of names from :mod:`clipgs_plugin.structures.attributes`. Neighbours are found by position in any case.
         scale: Quantity of the scale: ``'sigmoid'`` of the logarithm, ``'log'`` or ``'linear'``.
         init_cfg: Initialisation config of mmengine.
 

@@ -44,7 +44,8 @@ class GSTokenizer(BaseModule):
         group_size: K, number of Gaussians of a patch.
         channels: C, width of a token.
         attributes: Input attributes of the refinement branch: ``'paper'`` (19 channels), ``'gauge_free'`` (13
-            channels, invariant to the 24 labellings of a Gaussian's axes), or a tuple of names from
+            channels, invariant to the 24 labellings of a Gaussian's axes), ``'shape'`` (the same without the size, and
+            with bounded flatness), or a tuple of names from
             :mod:`clipgs_plugin.structures.attributes`.
         orders: Curves that order the Gaussians of a patch: ``'xyz'``, ``'hilbert'``, ``'z'``.
         combine: Reduction of several orders to one feature, which the paper does not state: ``'mean'`` averages the

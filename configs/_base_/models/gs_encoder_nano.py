@@ -9,7 +9,7 @@ model = dict(
             num_groups=64,
             group_size=16,
             channels=192,
-            attributes='gauge_free',
+            attributes='shape',
             patch_encoder=dict(widths=(32, 64, 128)),
             refine_widths=(32, 32, 64)),
         backbone=dict(type='clipgs_plugin.PointBERT', embed_dims=192, depth=4, num_heads=6, in_channels=192),
