@@ -128,13 +128,19 @@ def test_every_program_is_documented():
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / 'tools').glob('[a-z]*.py')} <= named
 
 
-@pytest.mark.parametrize('page', DOCUMENTS)
+PATTERNS = ('CHANGELOG.md', 'configs/*/README.md', 'clipgs_plugin/weights/*/README.md')
+LINKING = DOCUMENTS + [path.relative_to(ROOT).as_posix() for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
+# Pages that are still to be written.
+PLANNED = {'docs/results.md'}
+
+
+@pytest.mark.parametrize('page', LINKING)
 def test_links_lead_to_files(page):
     text = re.sub(r'```.*?```', '', (ROOT / page).read_text(encoding='utf-8'), flags=re.DOTALL)
     targets = [target.partition('#') for target in re.findall(r'\]\(([^)\s]+)\)', text) if '://' not in target]
     for path, _, anchor in targets:
-        linked = ((ROOT / page).parent / path) if path else ROOT / page
-        assert linked.exists(), path
+        linked = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert linked.exists() or linked.relative_to(ROOT.resolve()).as_posix() in PLANNED, path
         if anchor:
             headings = re.findall(r'^#+ (.*)$', linked.read_text(encoding='utf-8'), re.MULTILINE)
             assert anchor in {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}, anchor

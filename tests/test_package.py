@@ -158,7 +158,8 @@ def test_the_source_distribution_has_the_tests_the_documents_and_what_they_need(
     folders = ('.ci', 'clipgs_plugin', 'configs', 'docs', 'examples', 'registry', 'tests', 'tools')
     tracked = [path.relative_to(root) for folder in folders
                for path in (root / folder).rglob('*') if path.is_file() and '__pycache__' not in path.parts]
-    tops = ('CHANGELOG.md', 'CITATION.cff', 'LICENSE', 'README.md', 'pyproject.toml', 'setup.cfg', 'setup.py')
+    tops = ('CHANGELOG.md', 'CITATION.cff', 'LICENSE', 'README.md', 'mkdocs.yml', 'pyproject.toml', 'setup.cfg',
+            'setup.py')
     assert not [str(path) for path in (*tracked, *map(Path, tops)) if not (unpacked / path).is_file()]
     done = run_python('import sys, pytest; sys.exit(pytest.main(["-q", "tests/test_architecture.py"]))', unpacked,
                       PYTHONPATH=str(unpacked))

@@ -73,7 +73,7 @@ class GraphPointNet2(GraphBackbone):
 
     Shapes:
         - input: :class:`GaussianBatch` of (B, N) Gaussians
-        - output: (B, widths[-1][-1])
+        - output: (B, C), C = ``widths[-1][-1]``
     """
 
     def __init__(self, num_centers: Sequence[int] = (256, 64), radii: Sequence[float] = (0.2, 0.4),

@@ -41,7 +41,7 @@ class PointNet2(CloudBackbone):
 
     Shapes:
         - input: :class:`GaussianBatch` of (B, N) Gaussians
-        - output: (B, widths[-1][-1])
+        - output: (B, C), C = ``widths[-1][-1]``
     """
 
     def __init__(self, num_centers: Sequence[int] = (512, 128), radii: Sequence[float] = (0.2, 0.4),
