@@ -21,6 +21,7 @@ from clipgs_plugin.models.gs_classifier import GSClassifier
 from clipgs_plugin.models.gs_encoder import GSEncoder
 from clipgs_plugin.models.losses import ContrastiveLoss, ImageVotingLoss
 from clipgs_plugin.models.multi_view_clip import MultiViewCLIP
+from clipgs_plugin.models.point_backbone import GSPointBackbone
 from clipgs_plugin.models.point_cloud_model import PointCloudModel
 from clipgs_plugin.models.teachers import OpenCLIPTeacher
 from clipgs_plugin.models.tokenizers import (
@@ -34,8 +35,8 @@ from clipgs_plugin.models.tokenizers import (
 
 __all__ = [
     'CLIPGS', 'DGCNN', 'ULIP', 'CachedViews', 'ClassifierHead', 'ContrastiveLoss', 'GSClassifier', 'GSEncoder',
-    'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'MultiViewCLIP', 'OpenCLIPTeacher',
-    'OpenShapePPAT', 'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE', 'PointNet2', 'PointTokenizer', 'ReCon',
-    'ReConPlusPlus', 'SetAbstraction', 'SoftPatchEncoder', 'TimmTransformer', 'Tokens', 'Uni3D',
-    'load_point_cloud_checkpoint',
+    'GSPointBackbone', 'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'MultiViewCLIP',
+    'OpenCLIPTeacher', 'OpenShapePPAT', 'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE', 'PointNet2',
+    'PointTokenizer', 'ReCon', 'ReConPlusPlus', 'SetAbstraction', 'SoftPatchEncoder', 'TimmTransformer', 'Tokens',
+    'Uni3D', 'load_point_cloud_checkpoint',
 ]
