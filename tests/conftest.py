@@ -13,6 +13,7 @@ from pathlib import Path
 import mmengine.config.config as mmengine_config
 import pytest
 import torch
+import yapf.yapflib.yapf_api as yapf_api
 
 from clipgs_plugin import GaussianCloud, ops
 
@@ -48,7 +49,9 @@ def splats(data) -> Path:
 @pytest.fixture(scope='session', autouse=True)
 def configs_are_formatted_once():
     """Format each text of a config once; mmengine formats it for every checkpoint, which outlasts a toy's training."""
-    format_code, formatted = mmengine_config.FormatCode, {}
+    # onedl-mmengine imports yapf only when it formats.
+    owner = mmengine_config if hasattr(mmengine_config, 'FormatCode') else yapf_api
+    format_code, formatted = owner.FormatCode, {}
 
     @functools.wraps(format_code)
     def format_once(text, *args, **kwargs):
@@ -56,7 +59,7 @@ def configs_are_formatted_once():
             formatted[text] = format_code(text, *args, **kwargs)
         return formatted[text]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mmengine_config, 'FormatCode', format_once)
+        patch.setattr(owner, 'FormatCode', format_once)
         yield
 
 

@@ -23,6 +23,7 @@ from clipgs_plugin.models.gs_encoder import GSEncoder
 from clipgs_plugin.models.indexed_encoder import IndexedEncoder, encoder_inputs
 from clipgs_plugin.models.losses import ContrastiveLoss, ImageVotingLoss
 from clipgs_plugin.models.multi_view_clip import MultiViewCLIP
+from clipgs_plugin.models.point_backbone import GSPointBackbone
 from clipgs_plugin.models.point_cloud_model import PointCloudModel
 from clipgs_plugin.models.query_projection import MixedProjection
 from clipgs_plugin.models.teachers import OpenCLIPTeacher
@@ -37,8 +38,9 @@ from clipgs_plugin.models.tokenizers import (
 
 __all__ = [
     'CLIPGS', 'DGCNN', 'ULIP', 'CachedViews', 'ClassifierHead', 'ContrastiveLoss', 'GSClassifier', 'GSEncoder',
-    'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'IndexedEncoder', 'MixedProjection',
-    'MultiViewCLIP', 'OpenCLIPTeacher', 'OpenShapePPAT', 'PatchEncoder', 'PointBERT', 'PointCloudModel', 'PointMAE',
-    'PointNet2', 'PointTokenizer', 'PublishedHead', 'ReCon', 'ReConPlusPlus', 'SerializedTransformer', 'SetAbstraction',
-    'SoftPatchEncoder', 'TimmTransformer', 'Tokens', 'Uni3D', 'encoder_inputs', 'load_point_cloud_checkpoint',
+    'GSPointBackbone', 'GSTokenizer', 'GaussianDataPreprocessor', 'GaussianMAE', 'ImageVotingLoss', 'IndexedEncoder',
+    'MixedProjection', 'MultiViewCLIP', 'OpenCLIPTeacher', 'OpenShapePPAT', 'PatchEncoder', 'PointBERT',
+    'PointCloudModel', 'PointMAE', 'PointNet2', 'PointTokenizer', 'PublishedHead', 'ReCon', 'ReConPlusPlus',
+    'SerializedTransformer', 'SetAbstraction', 'SoftPatchEncoder', 'TimmTransformer', 'Tokens', 'Uni3D',
+    'encoder_inputs', 'load_point_cloud_checkpoint',
 ]

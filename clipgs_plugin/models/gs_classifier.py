@@ -9,6 +9,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from clipgs_plugin.models.clip_gs import DATA_PREPROCESSOR, build
+from clipgs_plugin.models.mmpretrain_heads import build_head, has_own_loss, head_loss, head_scores
 from clipgs_plugin.models.pretrained import Pretrained
 from clipgs_plugin.models.quiet_init import QuietInit
 from clipgs_plugin.registry import MODELS
@@ -31,7 +32,8 @@ class GSClassifier(Pretrained, QuietInit, BaseModel):
             ``PointCloudPretrained`` for a published model, ``CLIPGSPretrained`` for one that was trained here.
         num_classes: Number of classes.
         head: Module that maps (B, D) to (B, num_classes), or its config without ``in_features`` and ``num_classes``.
-            The default type is :class:`ClassifierHead`.
+            The default type is :class:`ClassifierHead`. A head of mmpretrain, such as
+            ``dict(type='mmpretrain.LinearClsHead')``, computes losses and scores itself.
         feature: Input of the head. ``'pooled'`` is the backbone's feature (class token and maximum in Point-BERT); the
             encoder's projection is then replaced by the identity. ``'embedding'`` is the encoder's embedding.
         label_smoothing: :math:`\epsilon`; the target is :math:`1 - \epsilon` for the true class and
@@ -42,8 +44,8 @@ class GSClassifier(Pretrained, QuietInit, BaseModel):
             :meth:`save_pretrained` needs them.
 
     Raises:
-        ValueError: ``num_classes``, ``feature`` or ``label_smoothing`` is out of range, or ``classes`` are not
-            ``num_classes`` different names.
+        ValueError: ``num_classes``, ``feature`` or ``label_smoothing`` is out of range, ``classes`` are not
+            ``num_classes`` different names, or ``label_smoothing`` is given for a head with a loss of its own.
     """
 
     def __init__(
@@ -73,9 +75,11 @@ class GSClassifier(Pretrained, QuietInit, BaseModel):
         self.classes = classes
         self.label_smoothing = label_smoothing
         if head is None or isinstance(head, dict):
-            widths = {'in_features': self.encoder.embed_dim, 'num_classes': num_classes}
-            head = MODELS.build({**HEAD, **(head or {}), **widths})
+            head = build_head({**HEAD, **(head or {})}, self.encoder.embed_dim, num_classes)
         self.head = head
+        if label_smoothing and has_own_loss(head):
+            raise ValueError(f'label_smoothing={label_smoothing} has no effect on the loss of a {type(head).__name__}; '
+                             "leave it out, and set head=dict(loss=dict(type='LabelSmoothLoss', label_smooth_val=...))")
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -103,9 +107,9 @@ class GSClassifier(Pretrained, QuietInit, BaseModel):
 
         Returns:
             ``'tensor'``: logits, (B, C). ``'loss'``: a dict of ``loss_cls`` and, for the log, ``accuracy`` of the batch
-            in percent. ``'predict'``: for each object a BaseDataElement with ``pred_label`` (int), ``scores`` (C,), the
-            probabilities, ``pred_class`` (str) if the classes have names, and those of uid, category and label that
-            are in the batch.
+            in percent, or what a head of mmpretrain returns. ``'predict'``: for each object a BaseDataElement with
+            ``pred_label`` (int), ``scores`` (C,), the probabilities, ``pred_class`` (str) if the classes have names,
+            and those of uid, category and label that are in the batch.
 
         Raises:
             KeyError: The batch has no labels to train on.
@@ -113,21 +117,30 @@ class GSClassifier(Pretrained, QuietInit, BaseModel):
         """
         if mode not in ('tensor', 'loss', 'predict'):
             raise RuntimeError(f'Invalid mode "{mode}".')
-        logits = self.head(self.encoder(inputs))
+        features, samples, own_loss = self.encoder(inputs), data_samples or {}, has_own_loss(self.head)
+        if own_loss and mode == 'loss':
+            return head_loss(self.head, features, self.labels(samples).to(features.device))
+        if own_loss and mode == 'predict':
+            return self.elements(head_scores(self.head, features), samples)
+        logits = self.head((features,) if own_loss else features)
         if mode == 'tensor':
             return logits
-        samples = data_samples or {}
         return self.loss(logits, samples) if mode == 'loss' else self.predict(logits, samples)
 
-    def loss(self, logits: Tensor, data_samples: dict) -> dict[str, Tensor]:
-        """Compute the cross-entropy of logits (B, C); see :meth:`forward`."""
+    def labels(self, data_samples: dict) -> Tensor:
+        """Return the labels of a batch, (B,), checked; see :meth:`forward`."""
         if 'label' not in data_samples:
             raise KeyError(f'data_samples has no \'label\', the classes (B,); it has {sorted(data_samples)}. Use a '
                            'dataset with classes')
-        labels = data_samples['label'].to(logits.device)
+        labels = data_samples['label']
         if labels.min() < 0 or labels.max() >= self.num_classes:
             raise ValueError(f'labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to '
                              f'{self.num_classes - 1}; set num_classes, or leave out objects without a class')
+        return labels
+
+    def loss(self, logits: Tensor, data_samples: dict) -> dict[str, Tensor]:
+        """Compute the cross-entropy of logits (B, C); see :meth:`forward`."""
+        labels = self.labels(data_samples).to(logits.device)
         # torch spreads the share over all classes, the true one included.
         smoothing = self.label_smoothing * self.num_classes / (self.num_classes - 1)
         accuracy = 100 * (logits.detach().argmax(-1) == labels).float().mean()
@@ -135,7 +148,10 @@ class GSClassifier(Pretrained, QuietInit, BaseModel):
 
     def predict(self, logits: Tensor, data_samples: dict) -> list[BaseDataElement]:
         """Return one element for each object of logits (B, C); see :meth:`forward`."""
-        scores = logits.float().softmax(-1)
+        return self.elements(logits.float().softmax(-1), data_samples)
+
+    def elements(self, scores: Tensor, data_samples: dict) -> list[BaseDataElement]:
+        """Return one element for each object of scores (B, C); see :meth:`forward`."""
         kept = {key: data_samples[key] for key in KEPT if key in data_samples}
         elements = [BaseDataElement(pred_label=int(row.argmax()), scores=row,
                                     **{key: value[i] for key, value in kept.items()}) for i, row in enumerate(scores)]

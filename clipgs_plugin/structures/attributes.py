@@ -37,6 +37,30 @@ def pack(gaussians: GaussianBatch | GaussianCloud) -> Tensor:
                       gaussians.quats], dim=-1)
 
 
+def unpack(raw: Tensor, lengths: Tensor | None = None) -> GaussianBatch:
+    """Return the Gaussians of raw channels (B, N, 14), the inverse of :func:`pack`, with SH degree 0.
+
+    Args:
+        raw: Raw channels in the order of :func:`pack`.
+        lengths: Number of Gaussians of each object, (B,); the rest is padding. None means N.
+
+    Raises:
+        ValueError: The shape is wrong.
+    """
+    if raw.ndim != 3 or raw.shape[2] != NUM_RAW:
+        raise ValueError(f'raw channels have shape {tuple(raw.shape)}, expected (B, N, {NUM_RAW}) of '
+                         f'{", ".join(f"{name} {width}" for name, width in RAW_WIDTHS.items())}')
+    if lengths is None:
+        lengths = torch.full((len(raw),), raw.shape[1], device=raw.device)
+    real = torch.arange(raw.shape[1], device=raw.device) < lengths[:, None]
+    channels = {name: torch.where(real[..., None], raw[..., columns], 0) for name, columns in RAW_SLICES.items()}
+    identity = raw.new_tensor([1.0, 0.0, 0.0, 0.0])
+    return GaussianBatch(
+        means=channels['xyz'], quats=torch.where(real[..., None], channels['quat'], identity),
+        log_scales=channels['scale'], opacity_logits=channels['opacity'][..., 0],
+        sh=torch.where(real[..., None], (channels['rgb'] - 0.5) / SH_C0, 0)[:, :, None], lengths=lengths)
+
+
 def _log_covariance(raw: Tensor) -> Tensor:
     """Return the upper triangle of the log covariance R diag(2 log s) R^T, (..., 6), independent of axis labels."""
     return _rotated(raw, 2 * raw[..., RAW_SLICES['scale']])

@@ -54,7 +54,7 @@ class PointNet2(CloudBackbone):
         self.radii = tuple(radii)
         self.group_sizes = tuple(group_sizes)
         inputs = [self.in_channels, *(3 + layer[-1] for layer in widths[:-1])]
-        self.mlps = nn.ModuleList([_mlp(channels, layer) for channels, layer in zip(inputs, widths)])
+        self.mlps = nn.ModuleList([row_mlp(channels, layer) for channels, layer in zip(inputs, widths)])
 
     def extra_repr(self) -> str:
         return (f'num_centers={self.num_centers}, radii={self.radii}, group_sizes={self.group_sizes}, '
@@ -113,7 +113,7 @@ def nearest_within(points: Tensor, center_idx: Tensor, radius: float, k: int, le
     return torch.where(squared <= radius ** 2, index, index[..., :1])
 
 
-def _mlp(in_channels: int, widths: Sequence[int]) -> nn.Sequential:
+def row_mlp(in_channels: int, widths: Sequence[int]) -> nn.Sequential:
     """Build linear layers, batch norms and ReLUs over rows (R, in_channels)."""
     layers = []
     for width in widths:
