@@ -1,8 +1,8 @@
 """Train a graph network on real splats in a plain torch-geometric loop.
 
-    python examples/pyg_training.py FOLDER [--epochs 15]
+    python examples/pyg_training.py SPLATS --epochs 15
 
-FOLDER holds splat files in any format. The network learns to tell the objects apart, from one half of the Gaussians of
+SPLATS holds splat files in any format. The network learns to tell the objects apart, from one half of the Gaussians of
 each, turned at random. It is tested on the other half, turned at random too.
 """
 import argparse

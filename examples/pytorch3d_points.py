@@ -1,6 +1,6 @@
 """Render the centres of Gaussians with pytorch3d, beside the Gaussians themselves from the same cameras.
 
-    python examples/pytorch3d_points.py FILE [--out points.png]
+    python examples/pytorch3d_points.py FILE --out PNG
 """
 import argparse
 

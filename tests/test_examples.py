@@ -43,12 +43,13 @@ def files(tmp_path_factory):
     root = tmp_path_factory.mktemp('examples')
     for i, name in enumerate(('chair', 'chair', 'mug', 'mug')):
         (root / 'splats' / name).mkdir(parents=True, exist_ok=True)
-        write_gaussians(random_cloud(300, seed=i), root / 'splats' / name / f'{i}.ply')
+        write_gaussians(random_cloud(1100, seed=i), root / 'splats' / name / f'{i}.ply')
     paths = [str(path) for path in sorted((root / 'splats').rglob('*.ply'))]
     embeddings = torch.nn.functional.normalize(torch.randn(len(paths), 8), dim=1)
     SearchIndex(embeddings, tuple(paths), 'clipgs_toy').save(root / 'embeddings.npz')
     return {'SPLATS': root / 'splats', 'FILE': paths[0], 'EMBEDDINGS': root / 'embeddings.npz',
-            'MODEL': root / 'model.onnx'}
+            'MODEL': root / 'model.onnx',
+            'PNG': root / 'points.png'}
 
 
 @pytest.fixture(scope='module')
