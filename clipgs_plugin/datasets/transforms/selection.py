@@ -16,16 +16,19 @@ from clipgs_plugin.structures.attributes import pack
 
 
 class SelectGaussians(BaseTransform):
-    """Base class of transforms that keep some of the Gaussians as they are."""
+    """Base class of transforms that keep some of the Gaussians as they are.
+
+    Filters, whose choice is not random, work without a generator in the results.
+    """
 
     def transform(self, results: dict) -> dict:
-        index = self.select(results['gaussians'], results['rng'])
+        index = self.select(results['gaussians'], results.get('rng'))
         if index is not None:
             results['gaussians'] = results['gaussians'][index]
         return results
 
     @abstractmethod
-    def select(self, cloud: GaussianCloud, rng: np.random.Generator) -> Tensor | None:
+    def select(self, cloud: GaussianCloud, rng: np.random.Generator | None) -> Tensor | None:
         """Return the indices or the mask of the Gaussians to keep; None keeps all."""
 
 
