@@ -3,7 +3,7 @@
     python examples/mmengine_foreign_config.py SPLATS --iterations 20
 
 SPLATS holds class folders of splat files, in any format. The model learns which two halves belong to one object. The
-package "shop" below stands for yours: it has a registry, a model and a config, in which clipgs_plugin is a name.
+package "halves" below stands for yours: it has a registry, a model and a config, in which clipgs_plugin is a name.
 """
 import argparse
 import tempfile
@@ -15,7 +15,7 @@ from mmengine.registry import MODELS as ROOT
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 
-MODELS = Registry('model', parent=ROOT, scope='shop')
+MODELS = Registry('model', parent=ROOT, scope='halves')
 
 
 @MODELS.register_module()
@@ -36,7 +36,7 @@ class HalfMatcher(BaseModel):
 
 
 CONFIG = dict(
-    default_scope='shop',
+    default_scope='halves',
     custom_imports=dict(imports=['clipgs_plugin'], allow_failed_imports=False),
     model=dict(
         type='HalfMatcher',

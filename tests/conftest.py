@@ -14,6 +14,7 @@ import mmengine.config.config as mmengine_config
 import pytest
 import torch
 import yapf.yapflib.yapf_api as yapf_api
+from mmengine.registry import DefaultScope
 
 from clipgs_plugin import GaussianCloud, ops
 
@@ -66,6 +67,16 @@ def configs_are_formatted_once():
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def default_scope():
+    """Forget the scopes that runners of a test leave, in which later tests would look up their types."""
+    scopes = DefaultScope._instance_dict
+    before = scopes.copy()
+    yield
+    scopes.clear()
+    scopes.update(before)
 
 
 @pytest.hookimpl(wrapper=True)

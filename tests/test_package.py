@@ -111,6 +111,8 @@ def test_every_registered_type_is_found_by_name(root):
     import clipgs_plugin.registry as registries
     found = 0
     for path in (root / 'clipgs_plugin').rglob('*.py'):
+        if 'geometric' in path.parts:
+            continue  # imported on request only
         module = '.'.join(path.relative_to(root).with_suffix('').parts)
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             for decorator in getattr(node, 'decorator_list', ()):

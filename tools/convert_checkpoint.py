@@ -5,13 +5,14 @@ import json
 import sys
 from pathlib import Path
 
-from clipgs_plugin.tools._program import TINY_TABLE, check_output, parser, run
+from clipgs_plugin.tools._program import check_output, parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.models.checkpoints import FAMILIES, convert_checkpoint
-    args = parser(__doc__, TINY_TABLE, 'python tools/convert_checkpoint.py '
-                  'work_dirs/tables/backbones/checkpoints/120x1/uni3d.pth work_dirs/uni3d.safetensors')
+    args = parser(__doc__, 'python tools/run_table.py backbones --seeds 1 --rows "Uni3D, from its file"',
+                  'python tools/convert_checkpoint.py work_dirs/tables/backbones/checkpoints/uni3d-*.pth '
+                  'work_dirs/uni3d.safetensors')
     args.add_argument('source', metavar='SRC', type=Path, help='path of the published file')
     args.add_argument('target', metavar='DST', type=Path, help='path of the .safetensors file to write')
     args.add_argument('--family', choices=['auto', *sorted(FAMILIES)], default='auto',

@@ -2,10 +2,12 @@
 from clipgs_plugin.apis.configs import get_config, list_configs
 from clipgs_plugin.apis.doctor import diagnose
 from clipgs_plugin.apis.doctor_findings import Diagnosis, Finding
+from clipgs_plugin.apis.export import export_model
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
 from clipgs_plugin.apis.model_list import list_models
 from clipgs_plugin.apis.models import get_model
 from clipgs_plugin.apis.search_index import SearchIndex
+from clipgs_plugin.apis.teacher import embed_classes
 
-__all__ = ['CLIPGSInferencer', 'Diagnosis', 'Finding', 'SearchIndex', 'diagnose', 'get_config', 'get_model',
-           'list_configs', 'list_models']
+__all__ = ['CLIPGSInferencer', 'Diagnosis', 'Finding', 'SearchIndex', 'diagnose', 'embed_classes', 'export_model',
+           'get_config', 'get_model', 'list_configs', 'list_models']

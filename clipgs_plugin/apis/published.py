@@ -82,7 +82,7 @@ def published_config(name: str, file: str | Path | None = None, logit_scale: flo
         encoder['projection'] = dict(entry['architecture']['projection'])
     # Settings such as data_root and up, which the base computes with.
     named = {key: value for key, value in (options or {}).items() if '.' not in key and not isinstance(value, dict)}
-    cfg = get_config(SPLATS, {**named, 'num_points': contract.num_points})
+    cfg = get_config(SPLATS, {'num_points': contract.num_points, **named})
     cfg.merge_from_dict(get_config(RUNTIME).to_dict())
     for part in ('train', 'val'):
         for key in (f'{part}_dataloader', f'{part}_pipeline'):

@@ -63,7 +63,8 @@ def collect_report(*paths: Path, device: str = 'cpu', queries: int = 10, results
             if len(groups) == 1 and group.record is None:
                 raise
             missing.append(f'The checkpoint of {group.name} was not evaluated anew: {error}.')
-    missing += [each.found.missing for each in evaluated[:1] if each.found.missing]
+    missing += [f'Without class prompts there are no zero-shot accuracy and no confusion matrix: {each.found.missing}'
+                for each in evaluated[:1] if each.found.missing]
     many = len(groups) > 1
     confusions = _confusions(groups, evaluated)
     rows = [] if many or not evaluated else [*evaluation.zero_shot_rows(evaluated[0].found),

@@ -8,10 +8,11 @@ from clipgs_plugin.engine.launch import check_data, latest_checkpoint, launched,
 from clipgs_plugin.engine.optim import AutocastOptimWrapper, CLIPGSOptimWrapperConstructor
 from clipgs_plugin.engine.predictions import DumpPredictions
 from clipgs_plugin.engine.records import record_of
+from clipgs_plugin.engine.table_spec import load_table
 
 __all__ = [
     'AutocastOptimWrapper', 'CLIPGSOptimWrapperConstructor', 'ConfusionHook', 'DumpPredictions', 'ModelSummaryHook',
     'ProgressBarHook', 'SafeCheckpointHook', 'SeedHook', 'WholeCheckpointHook', 'check_data', 'claimed',
-    'follow_test_data', 'in_a_sentence', 'latest_checkpoint', 'launched', 'load_config', 'record_of', 'resume',
-    'use_autocast',
+    'follow_test_data', 'in_a_sentence', 'latest_checkpoint', 'launched', 'load_config', 'load_table', 'record_of',
+    'resume', 'use_autocast',
 ]

@@ -1,5 +1,6 @@
 """Metrics: classification (zero-shot, supervised, few-shot) and retrieval, as mmengine metrics and pure functions."""
 from clipgs_plugin.datasets.prompts import TEMPLATES, load_templates
+from clipgs_plugin.evaluation.bootstrap import paired_difference
 from clipgs_plugin.evaluation.class_file import ClassEmbeddings
 from clipgs_plugin.evaluation.classification import ClassificationAccuracy
 from clipgs_plugin.evaluation.confusion import ConfusionMatrix
@@ -20,8 +21,8 @@ from clipgs_plugin.evaluation.retrieval import RetrievalRecall
 from clipgs_plugin.evaluation.zero_shot import ZeroShotAccuracy
 
 __all__ = [
-    'TEMPLATES', 'ClassEmbeddings', 'ClassificationAccuracy', 'ConfusionMatrix', 'EvaluationRecord', 'FewShotAccuracy',
-    'FewShotScore', 'Ranking', 'RetrievalRecall', 'ZeroShotAccuracy', 'class_embeddings', 'confusion_matrix',
-    'cosines', 'few_shot_score', 'load_templates', 'per_class_accuracy', 'rank_gallery', 'rank_scores', 'ranks',
-    'recall_at_k', 'retrieval_ranks', 'teacher_zero_shot', 'topk_accuracy',
+    'TEMPLATES', 'ClassEmbeddings', 'ClassificationAccuracy', 'ConfusionMatrix', 'EvaluationRecord',
+    'FewShotAccuracy', 'FewShotScore', 'Ranking', 'RetrievalRecall', 'ZeroShotAccuracy', 'class_embeddings',
+    'confusion_matrix', 'cosines', 'few_shot_score', 'load_templates', 'paired_difference', 'per_class_accuracy',
+    'rank_gallery', 'rank_scores', 'ranks', 'recall_at_k', 'retrieval_ranks', 'teacher_zero_shot', 'topk_accuracy',
 ]

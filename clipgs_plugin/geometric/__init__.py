@@ -5,7 +5,7 @@
 try:
     import torch_geometric  # noqa: F401
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("clipgs_plugin.geometric needs torch-geometric: pip install 'clipgs_plugin[geometric]'",
+    raise ModuleNotFoundError("clipgs_plugin.geometric needs torch-geometric; pip install torch-geometric",
                               name=error.name) from error
 
 from clipgs_plugin.geometric.conversion import (

@@ -9,6 +9,7 @@ from clipgs_plugin.io.formats import (
     read_gaussians,
     write_gaussians,
 )
+from clipgs_plugin.io.notes import read_notes
 
 __all__ = ['FORMATS', 'SUFFIXES', 'Format', 'find_splats', 'format_of_file', 'format_of_name', 'read_gaussians',
-           'write_gaussians']
+           'read_notes', 'write_gaussians']

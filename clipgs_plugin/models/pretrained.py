@@ -222,6 +222,7 @@ def _check_size(cfg: Config, path: Path, weights: Path) -> None:
         raise ValueError(f'{path} describes a model that exceeds the memory; download it again') from error
     held = weights.stat().st_size
     if numbers > held:
+        read_checkpoint(weights)  # damaged weights have an error of their own
         raise ValueError(f'{path} describes a model of {numbers:,} numbers, but {weights} has {held:,} bytes; download '
                          'both again')
 

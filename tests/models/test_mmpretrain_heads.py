@@ -76,7 +76,7 @@ def check(model, batch, factor):
 def test_a_head_with_a_loss_of_its_own_computes_it(batch):
     head = dict(type='mmpretrain_stub.LinearClsHead')
     check(GSClassifier(ENCODER, 3, head=head, classes='xyz'), batch, 2)
-    built = stub.build(dict(head, in_channels=128, num_classes=3))
+    built = stub.build(dict(head, _scope_='mmpretrain_stub', in_channels=128, num_classes=3))
     check(GSClassifier(ENCODER, 3, head=built, classes='xyz'), batch, 2)
 
 

@@ -93,7 +93,8 @@ def test_every_backbone_is_among_the_benchmarked():
     from clipgs_plugin.registry import MODELS
 
     registered = {name for name, kind in MODELS.module_dict.items()
-                  if getattr(kind, 'input', None) in ('tokens', 'gaussians')}
+                  if getattr(kind, 'input', None) in ('tokens', 'gaussians')
+                  and not kind.__module__.startswith('clipgs_plugin.geometric')}
     benchmarked = {cfg['type'] for cfg in backbones.BACKBONES.values()}
     assert registered == benchmarked
     assert set(backbones.TOKENIZERS) <= benchmarked
@@ -240,7 +241,7 @@ def test_views_are_a_row_among_the_backbones(monkeypatch):
     assert [(row.what, row.way, row.ms, row.memory_mb) for row in rows] == [
         ('views:ViT-B-32: embedding', 'fp32', 4.0, 9.0), ('views:ViT-B-32: embedding', 'bf16', 2.0, 9.0)]
     assert rows[1].times == 2
-    with pytest.raises(ValueError, match='DGCNN, views:ViT-B-32'):
+    with pytest.raises(ValueError, match='DGCNN, Serialized, views:ViT-B-32'):
         backbones.backbones(only='nothing')
 
 

@@ -150,8 +150,8 @@ def test_a_run_that_is_killed_leaves_the_index_of_the_files_before(toys, tmp_pat
 import os, signal
 from clipgs_plugin.tools import embed
 embed.SAVE_EVERY, read = 2, embed.prepared
-embed.prepared = lambda path, options: (
-    os.kill(os.getpid(), signal.SIGKILL) if str(path) == {files[4]!r} else read(path, options))
+embed.prepared = lambda path, *options: (
+    os.kill(os.getpid(), signal.SIGKILL) if str(path) == {files[4]!r} else read(path, *options))
 embed.main([{str(toys)!r}, '-o', 'e.npz'])
 """
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True)

@@ -49,8 +49,8 @@ def draw_image(plot, title: str, points: dict[tuple[float, float], str], origin:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, 'python tools/dev/draw_cameras.py docs/images/cameras.png')
-    args.add_argument('out', help='picture to write, .png or .svg')
+    args = parser(__doc__, 'python tools/dev/draw_cameras.py -o work_dirs/cameras.png')
+    args.add_argument('-o', '--out', required=True, help='picture to write, .png or .svg')
     options = args.parse_args(argv)
 
     from matplotlib.figure import Figure

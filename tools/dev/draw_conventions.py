@@ -181,9 +181,9 @@ PICTURES = {'frames': draw_frames, 'cameras': draw_cameras, 'quaternion': draw_q
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__, 'python tools/dev/draw_conventions.py docs/images')
-    args.add_argument('folder', type=Path, help='folder of the pictures, conventions_*.svg')
-    folder = args.parse_args(argv).folder
+    args = parser(__doc__, 'python tools/dev/draw_conventions.py -o work_dirs/images')
+    args.add_argument('-o', '--out', type=Path, required=True, help='folder of the pictures, conventions_*.svg')
+    folder = args.parse_args(argv).out
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip('material')
 pytest.importorskip('mkdocstrings_handlers.python')
 
-from clipgs_plugin.tools.dev.docs_site import completed, origin_of, pages_of, place_of
+from clipgs_plugin.tools.dev._docs_site import completed, origin_of, pages_of, place_of
 
 
 @pytest.fixture(scope='module')

@@ -15,5 +15,5 @@ def test_drawn_axes_are_those_of_the_conversions():
 
 
 def test_the_picture_is_written(tmp_path):
-    assert draw_cameras.main([str(tmp_path / 'cameras.svg')]) == 0
+    assert draw_cameras.main(['-o', str(tmp_path / 'cameras.svg')]) == 0
     assert (tmp_path / 'cameras.svg').read_text().count('<path') > 50

@@ -29,7 +29,7 @@ def test_camera_frames_are_those_of_the_cameras():
 
 
 def test_pictures_are_those_of_the_page(root, tmp_path):
-    assert draw_conventions.main([str(tmp_path)]) == 0
+    assert draw_conventions.main(['-o', str(tmp_path)]) == 0
     drawn = {path.name for path in tmp_path.iterdir()}
     page = (root / 'docs' / 'conventions.md').read_text(encoding='utf-8')
     assert drawn == {name for name in drawn if f'images/{name}' in page and (root / 'docs' / 'images' / name).is_file()}
