@@ -72,11 +72,9 @@ def seeded():
 @pytest.fixture(autouse=True)
 def default_scope():
     """Forget the scopes that runners of a test leave, in which later tests would look up their types."""
-    scopes = DefaultScope._instance_dict
-    before = scopes.copy()
+    before = DefaultScope._instance_dict.copy()
     yield
-    scopes.clear()
-    scopes.update(before)
+    DefaultScope._instance_dict = before
 
 
 @pytest.hookimpl(wrapper=True)

@@ -235,6 +235,7 @@ def _group(points, start, skip, picks, neighbors):
     _search(points[picks], sorted_points, order, boxes, neighbors, squared)
 
 
+@torch.compiler.disable  # it would trace the kernels of a single thread
 def _for_each_cloud(run: Callable[[int], None], count: int) -> None:
     threads = min(torch.get_num_threads(), count)
     if threads <= 1:
