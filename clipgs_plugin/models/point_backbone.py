@@ -180,7 +180,7 @@ def _repeat(features: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _check_encoder(encoder: nn.Module, in_channels: int) -> None:
-    """Check that the encoder has tokens, and that points of so many channels have the attributes it needs."""
+    """Check that the encoder has tokens, and that the channels of a point hold the attributes that it sees."""
     tokenizer = encoder.tokenizer
     if not isinstance(tokenizer, GSTokenizer):
         raise ValueError(f'the encoder has a {type(encoder.backbone).__name__} and '

@@ -30,7 +30,7 @@ class WeightedLoss(nn.Module):
 
 @stub.register_module()
 class LinearClsHead(BaseModule):
-    """What mmpretrain's heads do: unpack the last feature, gather labels, fill data samples."""
+    """A head that unpacks the last feature, gathers labels and fills data samples, as those of mmpretrain."""
 
     def __init__(self, num_classes, in_channels, loss=None, init_cfg=None):
         super().__init__(init_cfg)

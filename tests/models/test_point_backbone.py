@@ -18,7 +18,7 @@ PLAIN = dict(ENCODER, tokenizer=dict(TOKENIZER, refine=False))
 
 
 class StubDetector(BaseModel):
-    """What VoteNet and 3DSSD of mmdet3d do with a point backbone: stack the clouds, and read the last levels."""
+    """A detector that stacks the clouds and reads the last levels, as VoteNet and 3DSSD of mmdet3d."""
 
     def __init__(self, backbone, level, channels):
         super().__init__()
