@@ -17,6 +17,7 @@ rows = [
     dict(title='position and colour', options={**_plain, **_text}),
     dict(title='all attributes, naively', options={**_plain, **_text, f'{_tokenizer}.point_attributes': 'paper'}),
     dict(title='GS tokenizer', options=_text),
+    dict(title='all attributes, naively, voting', options={**_plain, f'{_tokenizer}.point_attributes': 'paper'}),
     dict(title='GS tokenizer, voting'),
     dict(title='gauge-free, naively, voting', options={**_plain, f'{_tokenizer}.point_attributes': _gauge_free}),
     dict(title='gauge-free GS tokenizer, voting', options={f'{_tokenizer}.attributes': 'gauge_free'}),
@@ -28,6 +29,8 @@ rows = [
 compare = [
     ('position and colour', 'all attributes, naively'), ('all attributes, naively', 'GS tokenizer'),
     ('position and colour', 'GS tokenizer'), ('GS tokenizer', 'GS tokenizer, voting'),
+    ('all attributes, naively, voting', 'GS tokenizer, voting'),
+    ('all attributes, naively, voting', 'shape GS tokenizer, voting'),
     ('GS tokenizer, voting', 'gauge-free GS tokenizer, voting'),
     ('GS tokenizer, voting', 'shape GS tokenizer, voting'),
     ('gauge-free GS tokenizer, voting', 'shape GS tokenizer, voting'),
