@@ -66,8 +66,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _arguments() -> argparse.ArgumentParser:
     from clipgs_plugin.generation import SOURCES
-    from clipgs_plugin.generation.executors import TASKS_PER_GPU
-    from clipgs_plugin.generation.settings import BATCH_SIZES, EXECUTORS, TIME_LIMIT
+    from clipgs_plugin.generation.settings import BATCH_SIZES, TIME_LIMIT
+    from clipgs_plugin.parallel import EXECUTORS
+    from clipgs_plugin.parallel.cluster import TASKS_PER_GPU
     args = parser(f'{__doc__}\n\n{ELSEWHERE}', FILES,
                   'python tools/make_triplets.py work_dirs/files work_dirs/triplets --preset draft')
     args.add_argument('root', metavar='SOURCE', type=Path, help='a folder of objects, a file, or a manifest')
@@ -144,7 +145,7 @@ def _config(name: str) -> Config:
 
 def _execution(options: argparse.Namespace, device_type: str) -> Execution:
     from clipgs_plugin.generation import Execution
-    from clipgs_plugin.generation.executors import TASKS_PER_GPU
+    from clipgs_plugin.parallel.cluster import TASKS_PER_GPU
     workers = options.workers
     if workers is None:
         workers = min(_cores(), TASKS_PER_GPU) if device_type == 'cuda' else _cores()

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 
 from clipgs_plugin.generation.builders import build_model
-from clipgs_plugin.generation.executors import connected, execute
+from clipgs_plugin.generation.executors import execute
 from clipgs_plugin.generation.objects import Listed
 from clipgs_plugin.generation.rendering import choose_renderer
 from clipgs_plugin.generation.settings import BATCH_SIZES, Execution, GenerationSettings, to_builtin
 from clipgs_plugin.generation.sources.base import Source
 from clipgs_plugin.generation.worker import CAMERA_AXES, Outcome, escape_surrogates, make_chunk
+from clipgs_plugin.parallel.cluster import connected
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.codecs import to_json
 from clipgs_plugin.triplets.layout import FAILED, SETTINGS, TIMINGS, part_path
