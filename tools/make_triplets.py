@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipgs_plugin.tools._program import AXES, FILES, parser, progress_bar, run
+from clipgs_plugin.tools._program import AXES, FILES, LOG_EVERY, pace, parser, progress_bar, run
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from clipgs_plugin.generation import Execution, Progress
 
-LOG_EVERY = 60.0  # seconds
 PRESETS = ('draft', 'default', 'paper')
 ELSEWHERE = '''with a GPU:
   clipgs-triplets SOURCE OUT --device cuda
@@ -189,8 +188,7 @@ def _reporter(bar: ProgressBar) -> Callable[[Progress], None]:
         bar.update(task, completed=done, description=f'triplets {rate:.2f}/s, {progress.failed} failed')
         if bar.disable and now - printed > LOG_EVERY:
             printed = now
-            print(f'{done:,} of {done + progress.left:,}, {rate:.2f}/s, {progress.failed:,} failed, '
-                  f'{progress.left / rate / 60:.0f} min left', file=sys.stderr)
+            print(pace(done, progress.left, progress.failed, now - started), file=sys.stderr)
     return report
 
 
