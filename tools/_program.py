@@ -275,7 +275,6 @@ def prepare_cloud(cloud: GaussianCloud, options: argparse.Namespace, target: str
         confidence by the geometry alone and by the model alone), and the numbers of Gaussians that each removal
         dropped: ``cropped``, ``plane``, ``other_clusters``.
     """
-    from clipgs_plugin.apis.upright import up_estimates
     from clipgs_plugin.datasets.transforms import CropGaussians, LargestCluster, RemovePlane
     from clipgs_plugin.ops import axis_change
 
@@ -291,6 +290,7 @@ def prepare_cloud(cloud: GaussianCloud, options: argparse.Namespace, target: str
     if options.up:
         notes['up'] = options.up
         if options.up == 'auto':
+            from clipgs_plugin.apis.upright import up_estimates  # loads the models, which workers do without
             found = up_estimates(cloud, model)
             opinions = {by: (each.axis, round(each.confidence, 3)) for by, each in found.items()}
             notes['up'], notes['up_confidence'] = opinions.pop('all')

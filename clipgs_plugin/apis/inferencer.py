@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from clipgs_plugin.apis.models import get_model
-from clipgs_plugin.apis.preparation import Gaussians, prepare_object, turned
 from clipgs_plugin.apis.sharing import is_folder
 from clipgs_plugin.apis.teacher import build_teacher, builds_towers, teacher_name
+from clipgs_plugin.datasets.preparation import Gaussians, prepare_object, turned
 from clipgs_plugin.datasets.transforms import build_pipeline
 from clipgs_plugin.evaluation.class_file import ClassEmbeddings
 from clipgs_plugin.io.images import ImageLike, read_image

@@ -9,26 +9,22 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import islice
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
-from clipgs_plugin.apis.preparation import Transform, prepare_object, turned
-from clipgs_plugin.io import read_gaussians
-from clipgs_plugin.io.files import arrays_from_cloud, cloud_from_arrays
+from clipgs_plugin.datasets.preparation import Failed, Prepared, Read, failure_of, prepare_files, read_object
+from clipgs_plugin.io.files import cloud_from_arrays
 from clipgs_plugin.parallel import in_order, make_executor
 from clipgs_plugin.parallel.ahead import ahead
 from clipgs_plugin.parallel.cluster import connected, missing_on_node
-from clipgs_plugin.structures import GaussianCloud
 
 ENGINES = 'here', 'ray'
 FILES_AT_ONCE = 4       # that a process prepares and sends
 FILES_PER_WORKER = 32   # that are worth the start of a process
 MAX_WORKERS = 16
 TIME_LIMIT = 300.0      # seconds
-Read = Callable[[str], tuple[GaussianCloud, dict]]
 
 
 @dataclass(frozen=True)
@@ -44,36 +40,6 @@ class Embedded:
     path: str
     embedding: Tensor
     notes: dict = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Failed:
-    """File that could not be embedded.
-
-    Attributes:
-        path: The file.
-        error: Type of the error.
-        message: The reason, which names the file.
-    """
-
-    path: str
-    error: str
-    message: str
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """Object that is ready for the encoder, as arrays: tensors would cross processes in shared memory."""
-
-    path: str
-    turns: tuple[dict[str, np.ndarray], ...]
-    notes: dict
-    warnings: tuple[str, ...]
-
-
-def read_object(path: str) -> tuple[GaussianCloud, dict]:
-    """Read a file with y up, with nothing to note."""
-    return read_gaussians(path), {}
 
 
 def default_workers(files: int) -> int:
@@ -120,7 +86,7 @@ def stream_embeddings(inferencer: CLIPGSInferencer, paths: Iterable[str | os.Pat
         raise ValueError('nodes of a cluster build the model by its name; give the inferencer a name in place of a '
                          'built model')
     objects = max(1, batch_size // turns)
-    prepare = partial(_prepare, read=read, transform=inferencer.transform, turns=turns)
+    prepare = partial(prepare_files, read=read, transform=inferencer.transform, turns=turns)
     paths = map(os.fspath, paths)
     if engine == 'ray':
         return _on_cluster(inferencer, prepare, _chunks(paths, objects), time_limit, ray_address)
@@ -134,7 +100,7 @@ def _here(inferencer: CLIPGSInferencer, prepare: Callable, chunks: Iterator[tupl
           time_limit: float | None) -> Iterator[Embedded | Failed]:
     """Prepare in processes, encode in a thread, and leave this thread to what the caller does with the outcomes."""
     executor = make_executor('local', prepare, workers, time_limit)
-    prepared = ahead(in_order(executor, chunks, _failed), 2 * objects, executor.stop)
+    prepared = ahead(in_order(executor, chunks, failure_of), 2 * objects, executor.stop)
     return ahead(_encoded(inferencer, prepared, objects), 2 * objects, executor.stop)
 
 
@@ -146,34 +112,12 @@ def _on_cluster(inferencer: CLIPGSInferencer, prepare: Callable, chunks: Iterato
     with ExitStack() as stack:
         stack.enter_context(connected(ray_address, gpu))
         executor = make_executor('ray', partial(_embed_on_node, prepare=prepare, build=build), 0, time_limit, gpu)
-        outcomes = ahead(in_order(executor, chunks, _failed), 2, executor.stop)
+        outcomes = ahead(in_order(executor, chunks, failure_of), 2, executor.stop)
         yield from stack.enter_context(closing(outcomes))
 
 
 def _chunks(paths: Iterator[str], size: int) -> Iterator[tuple[str, ...]]:
     return iter(lambda: tuple(islice(paths, size)), ())
-
-
-# In the processes of workers
-
-def _prepare(chunk: Sequence[str], begin_step: Callable[[int], None], read: Read, transform: Transform,
-             turns: int) -> list[_Prepared | Failed]:
-    """Read and prepare files, with their warnings."""
-    outcomes = []
-    for path in chunk:
-        begin_step(1)
-        with warnings.catch_warnings(record=True) as notes:
-            warnings.simplefilter('always', UserWarning)
-            try:
-                cloud, found = read(path)
-                ready = tuple(arrays_from_cloud(prepare_object(transform, each, path))
-                              for each in turned(cloud, turns))
-            except Exception as error:  # readers of arbitrary files raise anything, and one must not stop the others
-                outcomes.append(_failed(path, error))
-                continue
-        found = dict(gaussians=len(cloud), sh_degree=cloud.sh_degree, **found)
-        outcomes.append(_Prepared(path, ready, found, tuple(str(note.message) for note in notes)))
-    return outcomes
 
 
 def _embed_on_node(chunk: Sequence[str], begin_step: Callable[[int], None], prepare: Callable,
@@ -194,14 +138,9 @@ def _built(model: str, checkpoint: str | None, device: str, precision: str) -> C
         return CLIPGSInferencer(model, checkpoint, device).with_precision(precision)
 
 
-def _failed(path: str, error: Exception) -> Failed:
-    message = str(error)
-    return Failed(path, type(error).__name__, message if path in message else f'{path}: {message}')
-
-
 # Where the encoder is
 
-def _encoded(inferencer: CLIPGSInferencer, outcomes: Iterator[_Prepared | Failed],
+def _encoded(inferencer: CLIPGSInferencer, outcomes: Iterator[Prepared | Failed],
              objects: int) -> Iterator[Embedded | Failed]:
     """Encode objects in batches; failures keep their places."""
     with closing(outcomes):
@@ -209,9 +148,9 @@ def _encoded(inferencer: CLIPGSInferencer, outcomes: Iterator[_Prepared | Failed
             yield from _encode(inferencer, batch)
 
 
-def _encode(inferencer: CLIPGSInferencer, batch: Sequence[_Prepared | Failed]) -> list[Embedded | Failed]:
+def _encode(inferencer: CLIPGSInferencer, batch: Sequence[Prepared | Failed]) -> list[Embedded | Failed]:
     """Encode a batch, or one by one after a failure, so that only the object at fault fails."""
-    ready = [found for found in batch if isinstance(found, _Prepared)]
+    ready = [found for found in batch if isinstance(found, Prepared)]
     for text in dict.fromkeys(text for found in ready for text in found.warnings):
         warnings.warn(text, stacklevel=2)
     if not ready:
@@ -220,20 +159,20 @@ def _encode(inferencer: CLIPGSInferencer, batch: Sequence[_Prepared | Failed]) -
         rows = iter(_embeddings(inferencer, ready))
     except (ValueError, torch.OutOfMemoryError) as error:
         if len(ready) == 1:
-            failure = _failed(ready[0].path, error)
+            failure = failure_of(ready[0].path, error)
             return [found if isinstance(found, Failed) else failure for found in batch]
     else:
         return [found if isinstance(found, Failed) else _embedded(found, next(rows)) for found in batch]
     return [outcome for found in batch for outcome in _encode(inferencer, [found])]
 
 
-def _embeddings(inferencer: CLIPGSInferencer, ready: Sequence[_Prepared]) -> Tensor:
+def _embeddings(inferencer: CLIPGSInferencer, ready: Sequence[Prepared]) -> Tensor:
     """Return the means over the turns of objects, (n, E), unit."""
     rows = inferencer.encode([cloud_from_arrays(**arrays) for found in ready for arrays in found.turns])
     return normalize(rows.unflatten(0, (len(ready), -1)).mean(1), dim=-1)
 
 
-def _embedded(found: _Prepared, row: Tensor) -> Embedded | Failed:
+def _embedded(found: Prepared, row: Tensor) -> Embedded | Failed:
     if not row.isfinite().all():
         return Failed(found.path, 'ValueError', f'{found.path}: its embedding is not finite; look at the values of its '
                                                 'Gaussians with tools/doctor.py')

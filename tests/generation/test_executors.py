@@ -1,12 +1,14 @@
-"""A Ray cluster gives the outcomes of processes, and says what it lacks."""
+"""A Ray cluster gives the outcomes of processes, of triplets and of embeddings, and says what it lacks."""
 import logging
 import sys
 
 import pytest
+import torch
 from conftest import random_cloud
 from test_run import HERE, SMALL, Deadly, SplatSource, contents, failures
 
-from clipgs_plugin import write_gaussians
+from clipgs_plugin import CLIPGSInferencer, write_gaussians
+from clipgs_plugin.apis import Embedded, stream_embeddings
 from clipgs_plugin.generation import Execution, Listed, generate
 
 
@@ -38,6 +40,20 @@ def test_a_cluster_gives_the_same_bytes(cluster, tmp_path):
     assert (progress.made, progress.failed, cluster.is_initialized()) == (4, 1, True)
     assert contents(tmp_path / 'there') == contents(tmp_path / 'here')
     assert failures(tmp_path / 'there') == failures(tmp_path / 'here')
+
+def test_files_are_embedded_on_a_cluster(cluster, tmp_path):
+    for i in range(5):
+        write_gaussians(random_cloud(20 + i, seed=i), tmp_path / f'{i}.ply')
+    (tmp_path / '3.ply').write_text('not a splat')
+    clipgs = CLIPGSInferencer('clipgs_toy')
+    paths = [*sorted(tmp_path.iterdir()), tmp_path / 'absent.ply']
+    outcomes = list(stream_embeddings(clipgs, paths, engine='ray', batch_size=2))
+    assert [found.path for found in outcomes] == list(map(str, paths)) and cluster.is_initialized()
+    assert [getattr(found, 'error', None) for found in outcomes] == [
+        None, None, None, 'ValueError', None, 'FileNotFoundError']
+    assert 'storage that every node of the cluster sees' in outcomes[5].message
+    found = torch.stack([each.embedding for each in outcomes if isinstance(each, Embedded)])
+    assert torch.allclose(found, clipgs.embed_gaussians([*paths[:3], paths[4]]), atol=1e-5)
 
 
 def test_deaths_hangs_and_files_that_a_node_lacks_are_recorded(cluster, tmp_path):
