@@ -19,6 +19,7 @@ from clipgs_plugin.tools._program import parser, run
 from clipgs_plugin.tools.benchmarks import (
     backbones,
     embed,
+    embed_files,
     kernels,
     ops,
     points,
@@ -37,6 +38,7 @@ from clipgs_plugin.tools.benchmarks.timing import Case
 Row = Case | Figure | points.PointErrors | points_model.Answers
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
+    'embed-files': embed_files.embed_files,
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
     'points': points.points, 'points-model': points_model.points_model,
     'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters,

@@ -134,12 +134,11 @@ class CLIPGSInferencer:
         return getattr(self.model, 'encoder', self.model).embed_dim
 
     def weights_sha256(self) -> str:
-        """Return the SHA-256 of the model's weights by name; that of nothing is empty, for a model without weights."""
+        """Return a SHA-256 of the names, shapes and values of the model's weights; empty for a model without any."""
         digest, weights = hashlib.sha256(), self.model.state_dict()
-        for name in sorted(weights):
-            value = weights[name].detach().cpu().contiguous()
-            digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
-            digest.update(value.flatten().view(torch.uint8).numpy())
+        for name, tensor in sorted(weights.items()):
+            digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest() if weights else ''
 
     @torch.inference_mode()
