@@ -1,6 +1,7 @@
 """An index of embeddings and their metadata, in memory or in a folder."""
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,17 +15,22 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipgs_plugin.search import commit
+from clipgs_plugin.search.approximate import REMEDY as REBUILD
+from clipgs_plugin.search.approximate import Approximate
 from clipgs_plugin.search.card import IndexCard
 from clipgs_plugin.search.exact import nearest, unit_query
 from clipgs_plugin.search.filters import Filter, as_filters
 from clipgs_plugin.search.folder import open_folder
-from clipgs_plugin.search.layout import is_index
+from clipgs_plugin.search.layout import RECORD, is_index
 from clipgs_plugin.search.metadata import ShardMetadata, TableMetadata
 from clipgs_plugin.search.npz import UpOpinions, Ups, check_rows, read_index, write_index
 from clipgs_plugin.search.vectors import Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+FEW = 50_000        # rows that meet the conditions, which are searched exactly
+LEAST_SHARE = 0.9   # of the rows that codes cover, without a warning
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class SearchIndex:
     ) -> None:
         check_rows(embeddings, paths, ups, up_opinions)
         self.card = IndexCard(model, embeddings.shape[1], checkpoint, options=tuple(options))
+        self.folder: Path | None = None
         self._vectors = Vectors([embeddings], embeddings.shape[1])
         # The properties of these names.
         self.__dict__.update(embeddings=embeddings, paths=tuple(paths), ups=tuple(ups), up_opinions=tuple(up_opinions))
@@ -66,7 +73,8 @@ class SearchIndex:
     @classmethod
     def _of_folder(cls, folder: Path) -> SearchIndex:
         self = cls.__new__(cls)
-        self.card, self._vectors, self._metadata = open_folder(folder)
+        self.folder = folder
+        self.card, self._shards, self._vectors, self._metadata = open_folder(folder)
         return self
 
     def __repr__(self) -> str:
@@ -93,11 +101,11 @@ class SearchIndex:
     @cached_property
     def _metadata(self) -> TableMetadata | ShardMetadata:
         import pyarrow as pa
-        columns = dict(path=pa.array(self.paths, pa.string()))
+        columns = dict(path=pa.array([path.encode('utf-8', 'backslashreplace').decode() for path in self.paths]))
         if self.ups:
             axes, confidences = zip(*self.ups)
             columns.update(up=pa.array(axes, pa.string()), up_confidence=pa.array(confidences, pa.float64()))
-        return TableMetadata(pa.table(columns))
+        return TableMetadata(pa.table(columns), self.paths)
 
     @cached_property
     def embeddings(self) -> Tensor:
@@ -151,13 +159,35 @@ class SearchIndex:
             held &= condition.mask(self._column(condition.column)).to_numpy()
         return np.flatnonzero(held)
 
-    def find(self, embedding: Tensor, k: int = 10, where: str | Filter | Sequence[str | Filter] = ()) -> list[Match]:
+    @cached_property
+    def approximate(self) -> Approximate | None:
+        """Codes that ``tools/search.py INDEX --build-approximate`` wrote beside the index, which searches use.
+
+        A warning says if faiss is not installed, or if they cover less than :data:`LEAST_SHARE` of the rows.
+        """
+        if self.folder is None or not (self.folder / RECORD).is_file():
+            return None
+        try:
+            found = Approximate(self.folder, self._shards, self._vectors)
+        except ImportError as error:
+            warnings.warn(f'{error}; {self.folder} is searched exactly', stacklevel=3)
+            return None
+        if found.share < LEAST_SHARE:
+            warnings.warn(f'{self.folder / RECORD} covers {found.share:.0%} of the rows, the others are searched '
+                          f'exactly; {REBUILD}', stacklevel=3)
+        return found
+
+    def find(self, embedding: Tensor, k: int = 10, where: str | Filter | Sequence[str | Filter] = (),
+             exact: bool = False) -> list[Match]:
         """Return the ``k`` objects nearest to a unit vector (E,), best first.
+
+        The cosines are always exact. An index with codes (:attr:`approximate`) may miss some of the nearest.
 
         Args:
             embedding: Query, (E,).
             k: Number of objects, fewer if fewer meet the conditions.
             where: Conditions on the metadata, all of which an object has to meet.
+            exact: Compare with every row.
 
         Raises:
             ValueError: The query has another width, k is not positive, or a condition is wrong.
@@ -165,7 +195,10 @@ class SearchIndex:
         if k < 1:
             raise ValueError(f'k={k}: expected at least 1')
         query = unit_query(embedding, self.card.width, self.model)
-        rows, scores = nearest(self._vectors, query, k, self.rows(where) if where else None)
+        chosen = self.rows(where) if where else None
+        few = chosen is not None and len(chosen) <= FEW
+        rows, scores = (nearest(self._vectors, query, k, chosen) if exact or few or self.approximate is None
+                        else self.approximate.nearest(query, k, chosen))
         return [Match(int(row), metadata['path'], float(score), metadata)
                 for row, score, metadata in zip(rows, scores, self._metadata.take(rows))]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from clipgs_plugin.search import IndexCard, IndexWriter, SearchIndex, writer
+from clipgs_plugin.search import IndexCard, IndexWriter, SearchIndex
 
 CARD = IndexCard('clipgs_toy', 8, checkpoint_sha256='ab' * 32, options=('--up=y', '--turns=1'), teacher='toy-clip')
 
@@ -26,8 +26,8 @@ def files(folder, n):
     return [str(path) for path in paths]
 
 
-def write(folder, paths, embeddings, rows_per_shard=4, card=CARD, **metadata):
-    with IndexWriter(folder, card, rows_per_shard) as index:
+def write(folder, paths, embeddings, rows_per_shard=4, card=CARD, flush_rows=256, **metadata):
+    with IndexWriter(folder, card, rows_per_shard, flush_rows) as index:
         for path, embedding in zip(paths, embeddings):
             index.add(path, embedding, **metadata)
 
@@ -140,13 +140,12 @@ def test_wrong_rows_are_refused_and_the_others_kept(tmp_path, embedding, metadat
 
 KILLED = """
 import os, sys
-from clipgs_plugin.search import IndexCard, IndexWriter, commit, writer
+from clipgs_plugin.search import IndexCard, IndexWriter
 import test_index_writer as t
-writer.FLUSH_ROWS = 3
 os.replace = lambda *names, count=[0], replace=os.replace: (
     count.__setitem__(0, count[0] + 1), count[0] == int(sys.argv[2]) and os.kill(os.getpid(), 9), replace(*names))
 paths = sys.argv[3:]
-t.write(sys.argv[1], paths, t.vectors(len(paths)))
+t.write(sys.argv[1], paths, t.vectors(len(paths)), flush_rows=3)
 """
 
 
@@ -178,10 +177,9 @@ def exists(folder):
     return (folder / 'index.json').exists() or (folder / '.pending' / 'commit.json').exists()
 
 
-def test_rows_are_written_while_others_are_added(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, 'FLUSH_ROWS', 2)
+def test_rows_are_written_while_others_are_added(tmp_path):
     paths = files(tmp_path / 'splats', 5)
-    with IndexWriter(tmp_path / 'index', CARD) as index:
+    with IndexWriter(tmp_path / 'index', CARD, flush_rows=2) as index:
         for i, path in enumerate(paths):
             index.add(path, vectors(5)[i])
             if i:
