@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -18,6 +18,7 @@ from clipgs_plugin.search import commit
 from clipgs_plugin.search.approximate import REMEDY as REBUILD
 from clipgs_plugin.search.approximate import Approximate
 from clipgs_plugin.search.card import IndexCard
+from clipgs_plugin.search.duplicates import duplicate_groups
 from clipgs_plugin.search.exact import nearest, unit_query
 from clipgs_plugin.search.filters import Filter, as_filters
 from clipgs_plugin.search.folder import open_folder
@@ -205,6 +206,33 @@ class SearchIndex:
     def query(self, embedding: Tensor, k: int = 10) -> list[tuple[str, float]]:
         """Return paths and cosines of the ``k`` objects nearest to a unit vector (E,), best first."""
         return [(match.path, match.score) for match in self.find(embedding, k)]
+
+    def duplicates(self, threshold: float = 0.97, exact: bool = False) -> list[list[int]]:
+        """Return groups of rows that chains of cosines of at least ``threshold`` connect, largest first.
+
+        Without codes (:attr:`approximate`), all pairs of rows are compared.
+
+        Args:
+            threshold: Least cosine of a pair.
+            exact: Compare all pairs in any case.
+        """
+        return duplicate_groups(self._vectors, threshold, None if exact else self.approximate)
+
+    def batches(self, rows: int = 10_000) -> Iterator[pa.RecordBatch]:
+        """Yield Arrow batches of all rows, which databases of vectors take: ``id``, ``vector`` and the metadata.
+
+        Args:
+            rows: Most rows of a batch.
+        """
+        import pyarrow as pa
+        table = self.table
+        for start in range(0, len(self), rows):
+            chosen = np.arange(start, min(start + rows, len(self)))
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(self.vectors(chosen).numpy().ravel()), self.card.width)
+            part = table.slice(start, rows).combine_chunks()
+            columns = {'id': pa.array(chosen), 'vector': vectors,
+                       **{name: part[name] for name in part.column_names if name not in ('id', 'vector')}}
+            yield from pa.table(columns).to_batches(max_chunksize=rows)
 
     def save(self, path: str | PathLike) -> None:
         """Write an ``.npz`` of plain arrays."""
