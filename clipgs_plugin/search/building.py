@@ -76,6 +76,7 @@ def _coded(vectors: Vectors, seed: int, progress: Callable[[int, int], None]):
         codes -= 1
     trained = faiss.IndexIVFPQ(faiss.IndexFlatL2(d), d, lists, codes, 8)
     trained.cp.niter, trained.cp.seed = ITERATIONS, seed + 1
+    trained.cp.min_points_per_centroid = trained.pq.cp.min_points_per_centroid = 1  # no warnings on standard output
     # Early axes vary most: they are dealt to the codes in turn, so that each has its share.
     axes = axes.reshape(d // codes, codes, -1).transpose(1, 0, 2).reshape(d, -1)
     untrained = Tables(axes, mean, np.empty((0, d)), np.empty((codes, 256, d // codes)), np.empty(0, np.int64))
