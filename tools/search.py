@@ -175,7 +175,7 @@ def build(index: Path) -> None:
     with progress_bar() as bar:
         task = bar.add_task('coding', total=None)
         record = build_approximate(index, progress=lambda done, total: bar.update(task, completed=done, total=total))
-    print(f'Codes beside {index}: recall@10 {record.recall:.3f} of rows of the index, {record.probes} lists a query')
+    print(f'Codes beside {index}: recall@10 {record.recall:.3f} with {record.probes} lists a query')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -36,7 +36,7 @@ class Record:
     shards: tuple[Shard, ...]  # of the index when it was built
     probes: int                # lists that are read
     candidates: int            # rows whose vectors are compared exactly
-    recall: float              # at 10 of rows of the index, against exact search, when it was built
+    recall: float              # at 10 against exact search, of rows and mixes of rows, when it was built
 
 
 @dataclass(frozen=True)

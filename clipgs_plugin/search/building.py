@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from clipgs_plugin.io.lock import folder_lock
 from clipgs_plugin.search.approximate import Approximate, Record, Tables, files_of, import_faiss, sample_rows
@@ -36,7 +37,7 @@ def build_approximate(folder: str | PathLike, seed: int = 0,
 
     Args:
         folder: Folder of the index.
-        seed: Seed of the sample and of the queries, which are rows of the index.
+        seed: Seed of the sample and of the queries.
         progress: Function of the rows that are coded and all rows.
 
     Raises:
@@ -93,21 +94,31 @@ def _coded(vectors: Vectors, seed: int, progress: Callable[[int, int], None]):
 
 
 def _tuned(folder: Path, shards: tuple[Shard, ...], vectors: Vectors, seed: int) -> Record:
-    """Find the fewest lists with which the recall of rows of the index, themselves aside, is the target."""
-    asked = sample_rows(vectors, QUERIES, seed + 1)
-    queries = vectors.take(asked)
-    truth = nearest_of_many(vectors, queries, K + 1)
+    """Find the fewest lists with which the recall of queries is the target."""
+    queries, own = _queries(vectors, seed)
+    truth = [set(rows) - {row} for rows, row in zip(nearest_of_many(vectors, queries, K + 1).tolist(), own)]
     found = Approximate(folder, shards, vectors)
     for probes in PROBES:
         found.record = Record(shards, probes, CANDIDATES, 0.)
-        hits = 0
-        for row, query, exact in zip(asked, queries, truth):
-            near, _ = found.nearest(query, K + 1)
-            hits += len((set(near) & set(exact)) - {row})
-        recall = hits / sum(len(set(exact) - {row}) for row, exact in zip(asked, truth))
+        hits = sum(len(exact & set(found.nearest(query, K + 1)[0].tolist())) for query, exact in zip(queries, truth))
+        recall = hits / sum(map(len, truth))
         if recall >= TARGET or probes >= len(found.tables.centers):
             break
     return Record(shards, probes, CANDIDATES, round(recall, 4))
+
+
+def _queries(vectors: Vectors, seed: int) -> tuple[Tensor, list[int]]:
+    """Return queries (q, E) and the row of each to leave out, or -1.
+
+    Half of them are rows of the index. The others are the means of two rows, which lie between clusters, since queries
+    by text and mixes lie farther from the objects than objects from each other.
+    """
+    rows = sample_rows(vectors, QUERIES, seed + 1)
+    found = vectors.take(rows)
+    half = len(found) // 2
+    others = np.random.default_rng(seed + 2).permutation(half)
+    found[half:2 * half] = normalize(found[half:2 * half] + found[:half][others], dim=1)
+    return found, [*rows[:half].tolist(), *[-1] * (len(rows) - half)]
 
 
 def nearest_of_many(vectors: Vectors, queries: Tensor, k: int) -> np.ndarray:

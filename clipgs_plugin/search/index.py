@@ -218,21 +218,26 @@ class SearchIndex:
         """
         return duplicate_groups(self._vectors, threshold, None if exact else self.approximate)
 
-    def batches(self, rows: int = 10_000) -> Iterator[pa.RecordBatch]:
-        """Yield Arrow batches of all rows, which databases of vectors take: ``id``, ``vector`` and the metadata.
+    def batches(self, rows: int = 10_000) -> pa.RecordBatchReader:
+        """Return a reader of Arrow batches of all rows, which databases of vectors take.
+
+        Their columns are ``id`` (the row), ``vector`` (float32 of the width) and the metadata.
 
         Args:
             rows: Most rows of a batch.
         """
         import pyarrow as pa
         table = self.table
-        for start in range(0, len(self), rows):
-            chosen = np.arange(start, min(start + rows, len(self)))
-            vectors = pa.FixedSizeListArray.from_arrays(pa.array(self.vectors(chosen).numpy().ravel()), self.card.width)
-            part = table.slice(start, rows).combine_chunks()
-            columns = {'id': pa.array(chosen), 'vector': vectors,
-                       **{name: part[name] for name in part.column_names if name not in ('id', 'vector')}}
-            yield from pa.table(columns).to_batches(max_chunksize=rows)
+        kinds = {field.name: field.type for field in table.schema if field.name not in ('id', 'vector')}
+        schema = pa.schema([('id', pa.int64()), ('vector', pa.list_(pa.float32(), self.card.width)), *kinds.items()])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for start in range(0, len(self), rows):
+                chosen = np.arange(start, min(start + rows, len(self)))
+                vectors = pa.FixedSizeListArray.from_arrays(self.vectors(chosen).numpy().ravel(), self.card.width)
+                part = table.select(list(kinds)).slice(start, rows).combine_chunks()
+                yield from pa.table([pa.array(chosen), vectors, *part.columns], schema=schema).to_batches()
+        return pa.RecordBatchReader.from_batches(schema, batches())
 
     def save(self, path: str | PathLike) -> None:
         """Write an ``.npz`` of plain arrays."""

@@ -128,7 +128,7 @@ def build(root: Path, what: str, rows: int, width: int, queries: int, threads: i
     size = sum(path.stat().st_size for path in (root / 'index').glob('approximate.*')) / 2 ** 20
     return [Case(f'{what}: building', '', threads, 1e3 * (time.perf_counter() - start),
                  1e3 * (time.process_time() - cpu), 'index', memory_mb=memory.anonymous,
-                 note=f'{record.probes} lists a query, recall@{K} {record.recall:.3f} of its rows, '
+                 note=f'{record.probes} lists a query, recall@{K} {record.recall:.3f} of its own queries, '
                       f'{size:.0f} MB of files')]
 
 
