@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FEW = 50_000        # rows that meet the conditions, which are searched exactly
+CACHED_COLUMNS = 4  # of conditions
 LEAST_SHARE = 0.9   # of the rows that codes cover, without a warning
 
 
@@ -292,4 +293,8 @@ class SearchIndex:
     def _column(self, name: str) -> pa.ChunkedArray:
         if name not in self._metadata.names:
             raise ValueError(f'{name!r} is no column of the index; it has {", ".join(self._metadata.names)}')
-        return self._metadata.table([name])[name]
+        return self._read_column(name)
+
+    @cached_property
+    def _read_column(self) -> Callable[[str], pa.ChunkedArray]:
+        return lru_cache(CACHED_COLUMNS)(lambda name: self._metadata.table([name])[name])

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from clipgs_plugin.search.folder import open_folder
 from clipgs_plugin.search.layout import CARD, PENDING, REMOVED, is_index, metadata_name, vectors_name
 from clipgs_plugin.search.metadata import GROUP_ROWS, base_schema
 from clipgs_plugin.search.rows import joined, joined_schema, storable, table_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROWS_PER_SHARD = 8192
 FLUSH_ROWS = 256
@@ -168,18 +172,17 @@ class IndexWriter:
         if not len(self._removed):
             return
         _, _, vectors, metadata = open_folder(self.folder)
-        table, shards = metadata.table(), []
+        table = metadata.table()
 
-        def files() -> Iterator[tuple[str, list]]:
+        def parts() -> Iterator[tuple[np.ndarray, pa.Table]]:
             for start in range(0, len(table), self.rows_per_shard):
                 rows = np.arange(start, min(start + self.rows_per_shard, len(table)))
                 stored = torch.cat([block for _, block in vectors.steps(rows)]).half().numpy()
-                yield from _shard(shards, stored, table.slice(start, self.rows_per_shard))
-            yield CARD, [write_card(self.card, shards)]
+                yield stored, table.slice(start, self.rows_per_shard)
 
         left = -(-len(table) // self.rows_per_shard)
         gone = [name(i) for i in range(left, len(self._shards)) for name in (vectors_name, metadata_name)]
-        commit(self.folder, files(), [*gone, REMOVED])
+        commit(self.folder, _all_files(self.card, parts()), [*gone, REMOVED])
         self._open()
 
     def _open(self) -> None:
@@ -227,6 +230,32 @@ class IndexWriter:
         for start in range(0, len(table), self.rows_per_shard):
             part = slice(start, start + self.rows_per_shard)
             yield from _shard(shards, np.stack(vectors[part]), table.slice(start, self.rows_per_shard))
+
+
+def write_parts(folder: str | os.PathLike, card: IndexCard,
+                parts: Iterable[tuple[np.ndarray, pa.Table]]) -> None:
+    """Write a new index of any size from parts that are made as they are written, one a shard.
+
+    Args:
+        folder: Folder that is new or empty.
+        card: Origin of the vectors.
+        parts: Unit vectors (rows, E) and their metadata, with the columns that every index has.
+
+    Raises:
+        ValueError: The folder holds something.
+    """
+    with IndexWriter(folder, card) as index:
+        if len(index):
+            raise ValueError(f'{folder} is an index already; name a new folder')
+        commit(index.folder, _all_files(card, ((vectors.astype(np.float16), table) for vectors, table in parts)))
+
+
+def _all_files(card: IndexCard, parts: Iterable[tuple[np.ndarray, pa.Table]]) -> Iterator[tuple[str, list]]:
+    """Yield the files of shards from the first one on, and the card."""
+    shards = []
+    for vectors, table in parts:
+        yield from _shard(shards, vectors, table)
+    yield CARD, [write_card(card, shards)]
 
 
 def _shard(shards: list[Shard], vectors: np.ndarray, table) -> Iterator[tuple[str, list]]:

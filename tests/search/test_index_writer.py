@@ -151,12 +151,12 @@ def write_until(instant, folder, paths):
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 @pytest.mark.filterwarnings('ignore:.*fork')
-@pytest.mark.parametrize('instant', range(1, 25))
+@pytest.mark.parametrize('instant', range(1, 27))
 def test_a_killed_writer_leaves_a_state_and_resumes(tmp_path, instant):
     paths, folder = files(tmp_path / 'splats', 8), tmp_path / 'index'
     write(tmp_path / 'whole', paths, vectors(8))
     status, kept = write_until(instant, folder, paths), 0
-    assert status == (-signal.SIGKILL if instant < 24 else 0)
+    assert status == (-signal.SIGKILL if instant < 26 else 0)
     if exists(folder):
         found = SearchIndex.load(folder)
         kept = len(found)

@@ -40,7 +40,7 @@ def found(folder, capsys, *arguments):
 @pytest.mark.parametrize('arguments, expected', [
     (['--text', 'chair', '-k', '1'], ['chair']), (['--text', 'chair', '--text', 'red', '-k', '1'], ['red_chair']),
     (['--text', 'chair', '--not-text', 'wood', '-k', '2'], ['chair', 'red_chair']),
-    (['--not-text', 'chair', '--text', 'red', '--weights', '3,1', '-k', '2'], ['copy', 'red']),
+    (['--not-text', 'chair', '--text', 'red', '--weights', '3,1', '-k', '2'], ['red', 'copy']),
     (['--text', 'red', '--where', 'category=chair', '--where', 'gaussians>=1000', '-k', '1'], ['red_chair']),
     (['--text', 'red', '--where', 'path~CHAIR', '--exact', '-k', '1'], ['red_chair'])])
 def test_parts_weights_and_conditions_decide_what_is_found(folder, capsys, arguments, expected):

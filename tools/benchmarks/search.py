@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipgs_plugin.search import IndexCard, IndexWriter, SearchIndex
+from clipgs_plugin.search import IndexCard, SearchIndex
+from clipgs_plugin.search.rows import table_of
+from clipgs_plugin.search.writer import write_parts
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 K, FILTER = 10, 'part=0'  # the latter holds for a tenth of the rows
@@ -104,10 +107,16 @@ def write(root: Path, what: str, rows: int, width: int, queries: int, threads: i
         return []
     rng, world = np.random.default_rng(seed + 1), World(rows, width, centers, seed)
     start, cpu = time.perf_counter(), time.process_time()
-    with Memory() as memory, IndexWriter(root / 'index', IndexCard('synthetic', width), flush_rows=STEP) as index:
+
+    def parts() -> Iterator[tuple[np.ndarray, object]]:
         for first in range(0, rows, STEP):
-            for i, vector in enumerate(world.draw(min(STEP, rows - first), rng), first):
-                index.add(f'/objects/{i:09d}.ply', vector, size=0, mtime_ns=0, gaussians=i, part=i % 10)
+            numbers = range(first, min(first + STEP, rows))
+            table = table_of([dict(path=f'/objects/{i:09d}.ply', size=0, mtime_ns=0, gaussians=i, part=i % 10)
+                              for i in numbers], 'synthetic')
+            yield world.draw(len(numbers), rng).numpy(), table
+
+    with Memory() as memory:
+        write_parts(root / 'index', IndexCard('synthetic', width), parts())
     return [Case(f'{what}: writing', '', threads, 1e3 * (time.perf_counter() - start),
                  1e3 * (time.process_time() - cpu), 'index', memory_mb=memory.anonymous)]
 
