@@ -171,7 +171,7 @@ def write_features(index: SearchIndex, root: Path, teacher: str, folder: Path) -
             i = numbers[path]
             quality = None if np.isnan(reader.psnr[i]) else float(reader.psnr[i])
             writer.add(path, rows[path], category=reader.categories[i], split=reader.splits[i], quality=quality,
-                       caption=next(iter(reader.read_record(i)['captions']), ''))
+                       caption=next((each['text'] for each in reader.read_record(i)['captions']), ''))
 
 
 def _stat(path: str) -> tuple[int, int]:

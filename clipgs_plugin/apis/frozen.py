@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, Dataset
 
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
 from clipgs_plugin.datasets import FrozenFeatures
+from clipgs_plugin.datasets.preparation import prepare_object
 from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.structures import GaussianBatch, GaussianCloud
 

@@ -112,8 +112,9 @@ def test_names_of_features_lead_to_models():
     assert model_of_features('vit-b-32-openai') == 'views:vit-b-32-openai'
 
 
-def test_programs_index_features_and_search_them_by_text_and_by_splat(world, tmp_path, capsys):
-    index = tmp_path / 'e.npz'
+@pytest.mark.parametrize('name', ['e.npz', 'index'])
+def test_programs_index_features_and_search_them_by_text_and_by_splat(world, tmp_path, capsys, name):
+    index = tmp_path / name
     assert embed.main([str(world), '--features', 'toy-clip', '--split', 'test', '-o', str(index)]) == 0
     reader = ShardReader(world)
     i = reader.splits.index('test')
@@ -126,6 +127,10 @@ def test_programs_index_features_and_search_them_by_text_and_by_splat(world, tmp
     assert reader.uids[i] in json.loads(capsys.readouterr().out)[0]['path']
     with pytest.raises(SystemExit, match='2'):
         embed.main([str(world), '--split', 'test', '-o', str(index)])
+    if name == 'index':
+        row, = SearchIndex.load(index).find(SearchIndex.load(index).vectors([0])[0], k=1)
+        assert row.metadata['caption'] == caption and row.metadata['split'] == 'test'
+        assert row.metadata['category'] == reader.categories[i]
 
 
 def test_the_test_program_evaluates_views_without_a_checkpoint(world, tmp_path, monkeypatch, capsys):
