@@ -2,7 +2,9 @@
 import os
 
 import pytest
+from conftest import random_cloud
 
+from clipgs_plugin import read_gaussians, write_gaussians
 from clipgs_plugin.io import find_splats, walk_splats
 
 
@@ -33,3 +35,13 @@ def test_a_walk_reads_folders_as_it_goes(tmp_path):
     assert next(walk) == str(tmp_path / '0' / 'a.ply')
     os.remove(tmp_path / '2' / 'a.ply')
     assert list(walk) == [str(tmp_path / '1' / 'a.ply')]
+
+
+@pytest.mark.parametrize('start', [b'PK', b'\x1f\x8b'])
+def test_positions_that_begin_like_an_archive_do_not_make_a_splat_one(tmp_path, start):
+    """A .splat begins with a position; of a million files, two bytes of a signature would refuse some thirty."""
+    path = tmp_path / 'a.splat'
+    write_gaussians(random_cloud(20), path)
+    data = path.read_bytes()
+    path.write_bytes(start + data[2:])
+    assert len(read_gaussians(path)) == 20

@@ -76,10 +76,10 @@ def test_embed_compares_encoders_with_and_without_refinement(monkeypatch):
 
 @pytest.mark.filterwarnings('ignore')
 def test_embed_files_compares_the_stream_with_the_encoder_alone(splats):
-    cases = embed_files.embed_files(files=3, points=50, source=str(splats), workers=0, threads=1, rounds=1)
+    cases = embed_files.embed_files(files=8, points=50, source=str(splats), workers=0, threads=1, rounds=1)
     assert [case.way for case in cases] == ['encoder alone', 'one after another', 'stream']
-    assert all(case.ms > 0 and case.cpu_ms > 0 for case in cases) and cases[2].times == cases[0].ms / cases[2].ms
-    assert cases[2].note.startswith('first embedding after 0.') and '3 files of 50 Gaussians' in cases[0].what
+    assert cases[0].ms > 0 < cases[1].ms and cases[2].times == cases[0].ms / cases[2].ms
+    assert '8 files of 50 Gaussians, clipgs_toy in fp32 on cpu' == cases[0].what
 
 
 def test_triplets_are_timed_step_by_step(tmp_path, monkeypatch):
