@@ -79,7 +79,7 @@ def test_embed_files_compares_the_stream_with_the_encoder_alone(splats):
     cases = embed_files.embed_files(files=8, points=50, source=str(splats), workers=0, threads=1, rounds=1)
     assert [case.way for case in cases] == ['encoder alone', 'one after another', 'stream']
     assert cases[0].ms > 0 < cases[1].ms and cases[2].times == cases[0].ms / cases[2].ms
-    assert '8 files of 50 Gaussians, clipgs_toy in fp32 on cpu' == cases[0].what
+    assert cases[0].what == '8 files of 50 Gaussians, clipgs_toy in fp32 on cpu'
 
 
 def test_triplets_are_timed_step_by_step(tmp_path, monkeypatch):
