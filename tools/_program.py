@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from clipgs_plugin import CLIPGSInferencer, GaussianCloud
 
+LOG_EVERY = 60.0  # seconds between the lines of pace()
 AXES = ['x', 'y', 'z', '-x', '-y', '-z']
 USER_ERRORS = (ValueError, OSError, ImportError)
 REMEDIES = {
@@ -274,7 +275,6 @@ def prepare_cloud(cloud: GaussianCloud, options: argparse.Namespace, target: str
         confidence by the geometry alone and by the model alone), and the numbers of Gaussians that each removal
         dropped: ``cropped``, ``plane``, ``other_clusters``.
     """
-    from clipgs_plugin.apis.upright import up_estimates
     from clipgs_plugin.datasets.transforms import CropGaussians, LargestCluster, RemovePlane
     from clipgs_plugin.ops import axis_change
 
@@ -290,6 +290,7 @@ def prepare_cloud(cloud: GaussianCloud, options: argparse.Namespace, target: str
     if options.up:
         notes['up'] = options.up
         if options.up == 'auto':
+            from clipgs_plugin.apis.upright import up_estimates  # loads the models, which workers do without
             found = up_estimates(cloud, model)
             opinions = {by: (each.axis, round(each.confidence, 3)) for by, each in found.items()}
             notes['up'], notes['up_confidence'] = opinions.pop('all')
@@ -320,6 +321,13 @@ def progress_bar() -> Progress:
     console = Console(stderr=True)
     return Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                     TextColumn('eta'), TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+
+
+def pace(done: int, left: int, failed: int, seconds: float) -> str:
+    """Describe how far a run is, for logs that show no progress bar."""
+    rate = done / seconds
+    return (f'{done:,} of {done + left:,}, {rate:.2f}/s, {failed:,} failed'
+            + (f', {left / rate / 60:.0f} min left' if rate else ''))
 
 
 def run(main: Callable[[], int]) -> None:

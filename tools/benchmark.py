@@ -19,6 +19,7 @@ from clipgs_plugin.tools._program import parser, run
 from clipgs_plugin.tools.benchmarks import (
     backbones,
     embed,
+    embed_files,
     kernels,
     ops,
     points,
@@ -26,6 +27,7 @@ from clipgs_plugin.tools.benchmarks import (
     refits,
     render,
     robustness,
+    search,
     start,
     triplets,
     upright,
@@ -37,10 +39,11 @@ from clipgs_plugin.tools.benchmarks.timing import Case
 Row = Case | Figure | points.PointErrors | points_model.Answers
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
+    'embed-files': embed_files.embed_files,
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
     'points': points.points, 'points-model': points_model.points_model,
     'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters,
-    'refits': refits.refits, 'start': start.start}
+    'refits': refits.refits, 'start': start.start, 'search': search.search}
 
 
 def table_of(cases: list[Case]):

@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, Dataset
 
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
 from clipgs_plugin.datasets import FrozenFeatures
+from clipgs_plugin.datasets.preparation import prepare_object
 from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.structures import GaussianBatch, GaussianCloud
 
@@ -77,9 +76,8 @@ class _Prepared(Dataset):
 
     def __getitem__(self, index: int) -> tuple[GaussianCloud, int, str]:
         item = self.objects[index]
-        cloud = item['gaussians'].validate(f'object {item["uid"]!r}')
-        prepared = self.transform({'gaussians': cloud, 'rng': np.random.default_rng(0), 'index': 0, 'epoch': 0})
-        return prepared['inputs'], int(item['label']), item['uid']
+        prepared = prepare_object(self.transform, item['gaussians'], f'object {item["uid"]!r}')
+        return prepared, int(item['label']), item['uid']
 
 
 def fingerprint(clipgs: CLIPGSInferencer, dataset: dict) -> str:
@@ -87,7 +85,7 @@ def fingerprint(clipgs: CLIPGSInferencer, dataset: dict) -> str:
 
     Files count by name, size and time of change, below the dataset's ``root``.
     """
-    digest = hashlib.sha256(weights_digest(clipgs.model).encode())
+    digest = hashlib.sha256(clipgs.weights_sha256().encode())
     cfg = clipgs.model.cfg
     for part in (cfg.model, cfg.test_dataloader.dataset.pipeline, dataset):
         digest.update(json.dumps(part, sort_keys=True, default=str).encode())
@@ -96,13 +94,4 @@ def fingerprint(clipgs: CLIPGSInferencer, dataset: dict) -> str:
         if path.is_file():
             state = path.stat()
             digest.update(f'{path.relative_to(root)} {state.st_size} {state.st_mtime_ns}'.encode())
-    return digest.hexdigest()
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Return a SHA-256 of the names, shapes and values of a model's tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -28,7 +28,7 @@ from clipgs_plugin.io.files import arrays_from_cloud, check_ratio, cloud_from_ar
 from clipgs_plugin.structures import GaussianCloud
 
 META = 'meta.json'
-ZIP = b'PK'
+ZIP = b'PK\x03\x04'
 # Images that this module writes, with the hash that tells them from those of another object, and temporary ones.
 _IMAGE = re.compile(r'\.?(means_[lu]|quats|scales|sh0|shN_(centroids|labels))(\.[0-9a-f]{16})?\.webp(\.tmp)?')
 _COEFFICIENTS = {1: 3, 2: 8, 3: 15}

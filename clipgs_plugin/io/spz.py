@@ -22,7 +22,7 @@ from clipgs_plugin.ops.spherical_harmonics import MAX_DEGREE
 from clipgs_plugin.structures import GaussianCloud
 
 MAGIC = b'NGSP'
-GZIP = b'\x1f\x8b'
+GZIP = b'\x1f\x8b\x08'  # with the only method of compression
 VERSIONS = (2, 3, 4)
 MAX_FILE_DEGREE = 4  # of which 3 are kept
 _HEADER = struct.Struct('<4sIIBBBB')  # magic, version, count, SH degree, fractional bits, flags, streams (version 4)
@@ -144,7 +144,10 @@ def _read_zstd(path: Path, data: bytes) -> tuple[bytes, bytes]:
 def is_antialiased(path: Path) -> bool:
     """Read the header of a file and return its flag of antialiasing."""
     data = path.read_bytes()
-    head = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(data, _HEADER.size) if data[:2] == GZIP else data
+    if data.startswith(GZIP):
+        head = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(data, _HEADER.size)
+    else:
+        head = data
     return bool(_parse_header(path, head, len(data))[4] & _ANTIALIASED)
 
 

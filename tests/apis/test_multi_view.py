@@ -10,8 +10,9 @@ from torch.nn.functional import normalize
 
 from clipgs_plugin import CLIPGSInferencer, get_model, read_gaussians, write_gaussians
 from clipgs_plugin.apis import SearchIndex
-from clipgs_plugin.apis.multi_view import model_of_features, multi_view_config
+from clipgs_plugin.apis.multi_view import multi_view_config
 from clipgs_plugin.models import MultiViewCLIP
+from clipgs_plugin.models.teachers.sources import model_of_features
 from clipgs_plugin.ops import axis_change
 from clipgs_plugin.tools import cache_features, embed, search
 from clipgs_plugin.tools import test as test_program
@@ -111,8 +112,9 @@ def test_names_of_features_lead_to_models():
     assert model_of_features('vit-b-32-openai') == 'views:vit-b-32-openai'
 
 
-def test_programs_index_features_and_search_them_by_text_and_by_splat(world, tmp_path, capsys):
-    index = tmp_path / 'e.npz'
+@pytest.mark.parametrize('name', ['e.npz', 'index'])
+def test_programs_index_features_and_search_them_by_text_and_by_splat(world, tmp_path, capsys, name):
+    index = tmp_path / name
     assert embed.main([str(world), '--features', 'toy-clip', '--split', 'test', '-o', str(index)]) == 0
     reader = ShardReader(world)
     i = reader.splits.index('test')
@@ -125,6 +127,10 @@ def test_programs_index_features_and_search_them_by_text_and_by_splat(world, tmp
     assert reader.uids[i] in json.loads(capsys.readouterr().out)[0]['path']
     with pytest.raises(SystemExit, match='2'):
         embed.main([str(world), '--split', 'test', '-o', str(index)])
+    if name == 'index':
+        row, = SearchIndex.load(index).find(SearchIndex.load(index).vectors([0])[0], k=1)
+        assert row.metadata['caption'] == caption and row.metadata['split'] == 'test'
+        assert row.metadata['category'] == reader.categories[i]
 
 
 def test_the_test_program_evaluates_views_without_a_checkpoint(world, tmp_path, monkeypatch, capsys):

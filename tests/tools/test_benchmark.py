@@ -11,7 +11,7 @@ import torch
 
 from clipgs_plugin.registry.catalogue import load_catalogue
 from clipgs_plugin.tools import benchmark
-from clipgs_plugin.tools.benchmarks import backbones, embed, inputs, start, timing, triplets, views
+from clipgs_plugin.tools.benchmarks import backbones, embed, embed_files, inputs, start, timing, triplets, views
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 
@@ -72,6 +72,14 @@ def test_embed_compares_encoders_with_and_without_refinement(monkeypatch):
     assert cases['patch encoder', 'bf16'].ms == 2.0  # per object, of which there are two
     assert float(cases['patch encoder', 'bf16'].note.split()[1]) > 0.9999
     assert torch.is_grad_enabled()  # as before
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_embed_files_compares_the_stream_with_the_encoder_alone(splats):
+    cases = embed_files.embed_files(files=8, points=50, source=str(splats), workers=0, threads=1, rounds=1)
+    assert [case.way for case in cases] == ['encoder alone', 'one after another', 'stream']
+    assert cases[0].ms > 0 < cases[1].ms and cases[2].times == cases[0].ms / cases[2].ms
+    assert cases[0].what == '8 files of 50 Gaussians, clipgs_toy in fp32 on cpu'
 
 
 def test_triplets_are_timed_step_by_step(tmp_path, monkeypatch):

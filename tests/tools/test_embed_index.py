@@ -1,0 +1,155 @@
+"""tools/embed.py keeps the folder of an index up to date."""
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from clipgs_plugin.io.lock import FolderInUse, folder_lock
+from clipgs_plugin.search import SearchIndex, commit
+from clipgs_plugin.tools import embed
+from clipgs_plugin.toy_world.writing import export_files
+
+pytestmark = pytest.mark.filterwarnings('ignore')
+
+
+@pytest.fixture(scope='module')
+def toys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('toys')
+    export_files(folder, 6, num_gaussians=100)
+    return folder
+
+
+@pytest.fixture
+def folder(toys, tmp_path):
+    """Copies of six files, and one that is none."""
+    for i, path in enumerate(sorted(toys.iterdir())):
+        (tmp_path / 'files' / 'ab'[i % 2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, tmp_path / 'files' / 'ab'[i % 2] / f'{i}{path.suffix}')
+    (tmp_path / 'files' / 'a' / 'broken.ply').write_text('no splat')
+    return tmp_path / 'files'
+
+
+def failures(index):
+    return [json.loads(line) for line in (index / 'failed.jsonl').read_text().splitlines()]
+
+
+def test_an_index_follows_its_folder(folder, tmp_path, capsys):
+    index, alone = tmp_path / 'new' / 'index', tmp_path / 'alone.npz'
+    command = [str(folder), '-o', str(index), '--category-from-folder']
+    assert embed.main([*command, '--json']) == 1
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 6 and '1 of 7 files could not be embedded' in shown.err
+    assert [(os.path.basename(entry['path']), entry['error'], entry['size']) for entry in failures(index)] == [
+        ('broken.ply', 'ValueError', 8)]
+    assert embed.main([str(folder), '-o', str(alone)]) == 1
+    found, expected = SearchIndex.load(index), SearchIndex.load(alone)
+    assert found.paths == expected.paths and torch.allclose(found.embeddings, expected.embeddings, atol=1e-3)
+    row = found.table.to_pylist()[0]
+    assert (row['category'], row['gaussians'], row['sh_degree'], row['up_confidence']) == ('a', 100, 0, 1)
+    assert found.ups == expected.ups and found.options == expected.options
+    assert row['size'] == os.path.getsize(row['path']) and row['mtime_ns'] == os.stat(row['path']).st_mtime_ns
+    capsys.readouterr()
+
+    assert embed.main(command) == 1  # nothing to do, and one file is still bad
+    assert 'Embedding 0 files' in (shown := capsys.readouterr()).err and not shown.out
+    assert '6 unchanged, 1 failed before' in shown.err and '--retry-failed' in shown.err
+
+    changed, gone = sorted(folder.glob('b/*'))[:2]
+    shutil.copy(found.paths[0], changed)
+    gone.unlink()
+    shutil.copy(next(folder.glob('?/[0-9].ply')), folder / 'a' / 'broken.ply')
+    assert embed.main(command) == 0
+    shown = capsys.readouterr()
+    assert 'Embedding 2 files' in shown.err and '4 unchanged, 1 gone and dropped' in shown.err
+    assert len(shown.out.splitlines()) == 2 and not (index / 'failed.jsonl').exists()
+    again = SearchIndex.load(index)
+    assert set(again.paths) == {*found.paths, str(folder / 'a' / 'broken.ply')} - {str(gone)}
+    same = again.paths.index(str(changed)), again.paths.index(found.paths[0])
+    assert torch.allclose(*again.vectors(same), atol=1e-3)  # float16
+
+
+def test_failures_are_tried_again_on_request_and_forgotten_with_their_files(folder, tmp_path, capsys):
+    index, broken = tmp_path / 'index', folder / 'a' / 'broken.ply'
+    command = [str(broken), str(folder / 'a' / '0.ply'), '-o', str(index)]
+    command[1] = str(sorted(folder.glob('a/0*'))[0])
+    assert embed.main(command) == embed.main([*command, '--retry-failed']) == 1
+    assert capsys.readouterr().err.count('failed   ') == 2 and len(failures(index)) == 1
+    broken.unlink()
+    assert embed.main([*command[1:], '--json']) == 0
+    assert not (index / 'failed.jsonl').exists()
+
+
+def test_a_changed_file_that_cannot_be_read_any_more_leaves_the_index(folder, tmp_path):
+    path, index = sorted(folder.glob('a/0*'))[0], tmp_path / 'index'
+    assert embed.main([*map(str, folder.glob('a/[0-9]*')), '-o', str(index)]) == 0
+    path.write_text('no splat any more')
+    assert embed.main([*map(str, folder.glob('a/[0-9]*')), '-o', str(index)]) == 1
+    assert str(path) not in SearchIndex.load(index).paths and len(SearchIndex.load(index)) == 2
+
+
+KILLED = """
+import os, signal, sys
+from clipgs_plugin.search import writer
+from clipgs_plugin.tools import embed
+writer.FLUSH_ROWS, read = 2, embed.prepared
+embed.prepared = lambda path, *options: (
+    os.kill(os.getpid(), signal.SIGKILL) if path.name.startswith('5') else read(path, *options))
+embed.main([sys.argv[1], '-o', sys.argv[2], '--batch-size', '1'])
+"""
+
+
+def test_a_killed_run_continues(folder, tmp_path, capsys):
+    index = tmp_path / 'index'
+    done = subprocess.run([sys.executable, '-c', KILLED, str(folder), str(index)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(SearchIndex.load(index)) == 4 and len(failures(index)) == 1
+    assert embed.main([str(folder), '-o', str(index)]) == 1
+    assert 'Embedding 2 files with clipgs_toy' in (shown := capsys.readouterr().err) and '4 unchanged' in shown
+    assert len(SearchIndex.load(index)) == 6
+
+
+def test_a_full_disk_keeps_what_was_written(folder, tmp_path, monkeypatch):
+    index, some = tmp_path / 'index', [str(path) for path in folder.glob('a/[0-9]*')]
+    assert embed.main([*some, '-o', str(index)]) == 0
+
+    def full(path, parts):
+        raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match='No space left'):
+        patch.setattr(commit, 'write_whole', full)
+        embed.main([str(folder), '-o', str(index)])
+    assert sorted(SearchIndex.load(index).paths) == sorted(some)
+    assert embed.main([str(folder), '-o', str(index)]) == 1 and len(SearchIndex.load(index)) == 6
+
+
+def test_an_index_of_other_options_or_in_use_is_refused(folder, tmp_path):
+    index, path = tmp_path / 'index', str(next(folder.glob('a/[0-9]*')))
+    assert embed.main([path, '-o', str(index)]) == 0
+    with pytest.raises(ValueError, match=r'options .*--up=y.*, not .*--up=z'):
+        embed.main([path, '-o', str(index), '--up', 'z'])
+    with folder_lock(index), pytest.raises(FolderInUse, match='in use'):
+        embed.main([path, '-o', str(index)])
+
+
+def test_many_files_have_no_line_each_but_failures_are_shown(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(embed, 'MANY', 3)
+    monkeypatch.setattr(embed, 'SHOWN', 0)
+    monkeypatch.setattr(embed, 'LOG_EVERY', 0)
+    assert embed.main([str(folder), '-o', str(tmp_path / 'index')]) == 1
+    shown = capsys.readouterr()
+    assert not shown.out and 'failed   ' not in shown.err and '7 of 7, ' in shown.err and ', 1 failed' in shown.err
+
+
+@pytest.mark.parametrize('arguments, reason', [
+    (['--batch-size', '0'], '--batch-size is at least 1'), (['--workers', '-1'], 'at least 0'),
+    (['--engine', 'ray', '--up', 'auto', '--up-cue', 'model'], 'works with --engine here alone'),
+    (['--precision', 'fp16'], 'fp16')])
+def test_wrong_options_exit_with_two(tmp_path, capsys, arguments, reason):
+    with pytest.raises(SystemExit) as stopped:
+        embed.main([str(tmp_path), '-o', str(tmp_path / 'index'), *arguments])
+    assert stopped.value.code == 2 and reason in capsys.readouterr().err
