@@ -195,12 +195,12 @@ def _read_tables(folder: Path, width: int) -> Tables:
     """Read the tables and check that they agree with each other and with the file of codes."""
     path = folder / TABLES
     arrays = read_npz_of(path, _ARRAYS)
-    axes, mean, centers, codebooks, sizes = (arrays[name] for name in _ARRAYS)
-    d, (m, entries, part) = len(axes), codebooks.shape
-    held = (folder / CODES).stat().st_size
-    if axes.shape != (d, width) or mean.shape != (width,) or centers.shape != (len(sizes), d) or not len(sizes) or (
-            m * part != d or entries != 256 or not 1 <= m <= 256 or sizes.dtype != np.int64 or sizes.min() < 0
-            or sizes.max() > held or sum(sizes.tolist()) * (m + 8) != held):
+    axes, mean, centers, codebooks, sizes = found = [arrays[name] for name in _ARRAYS]
+    d, m, lists, held = len(axes), len(codebooks), len(sizes), (folder / CODES).stat().st_size
+    shapes = [(d, width), (width,), (lists, d), (m, 256, d // max(m, 1)), (lists,)]
+    sound = 1 <= d <= width and 1 <= m <= 256 and d % m == 0 and lists and sizes.dtype == np.int64
+    if not sound or [array.shape for array in found] != shapes or sizes.min() < 0 or sizes.max() > held or (
+            sum(sizes.tolist()) * (m + 8) != held):
         raise ValueError(f'{path} does not agree with {CODES} or the width {width} of the index; {REMEDY}')
     if not all(np.isfinite(array).all() for array in (axes, mean, centers, codebooks)):
         raise ValueError(f'{path} holds numbers that are not finite; {REMEDY}')
