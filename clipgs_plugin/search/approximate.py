@@ -134,7 +134,7 @@ class Approximate:
         bits = np.packbits(allowed, bitorder='little')
         settings = faiss.SearchParametersIVF(
             nprobe=min(probes, len(self.tables.centers)),
-            sel=None if allowed.all() else faiss.IDSelectorBitmap(self.vectors.total, faiss.swig_ptr(bits)))
+            sel=None if allowed.all() else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)))
         number = max(self.record.candidates, 4 * k)
         _, found = self._index.search(self.tables.project(query[None].numpy()), number, params=settings)
         positions = found[0][found[0] >= 0]
