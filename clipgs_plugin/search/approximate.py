@@ -91,6 +91,7 @@ class Approximate:
         kept = np.ones(vectors.total, dtype=bool) if vectors.kept is None else np.isin(
             np.arange(vectors.total), vectors.kept, assume_unique=True)
         self.open = self.covered & kept
+        self._bits = None if self.open.all() else np.packbits(self.open, bitorder='little')
         self.rest = vectors.rows(np.flatnonzero(kept & ~self.covered))  # rows that are searched exactly
         self.tables = _read_tables(folder, vectors.width)
         self._index = _mapped(self.path, self.tables)
@@ -125,16 +126,16 @@ class Approximate:
             chosen: Ascending rows to search; all by default.
         """
         faiss = import_faiss()
-        allowed, probes = self.open, self.record.probes
+        allowed, bits, probes = self.open, self._bits, self.record.probes
         if chosen is not None:
             allowed = np.zeros_like(self.open)
             allowed[self.vectors.positions(chosen)] = True
             allowed &= self.open
+            bits = np.packbits(allowed, bitorder='little')
             probes = int(probes * min(8, len(self.vectors) / max(len(chosen), 1)))
-        bits = np.packbits(allowed, bitorder='little')
         settings = faiss.SearchParametersIVF(
             nprobe=min(probes, len(self.tables.centers)),
-            sel=None if allowed.all() else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)))
+            sel=None if bits is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)))
         number = max(self.record.candidates, 4 * k)
         _, found = self._index.search(self.tables.project(query[None].numpy()), number, params=settings)
         positions = found[0][found[0] >= 0]
