@@ -11,11 +11,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from clipgs_plugin.search import IndexCard, SearchIndex
-from clipgs_plugin.search.rows import table_of
+from clipgs_plugin.search.metadata import base_schema
 from clipgs_plugin.search.writer import write_parts
 from clipgs_plugin.tools.benchmarks.timing import Case
 
@@ -108,12 +109,15 @@ def write(root: Path, what: str, rows: int, width: int, queries: int, threads: i
     rng, world = np.random.default_rng(seed + 1), World(rows, width, centers, seed)
     start, cpu = time.perf_counter(), time.process_time()
 
-    def parts() -> Iterator[tuple[np.ndarray, object]]:
+    def parts() -> Iterator[tuple[np.ndarray, pa.Table]]:
         for first in range(0, rows, STEP):
-            numbers = range(first, min(first + STEP, rows))
-            table = table_of([dict(path=f'/objects/{i:09d}.ply', size=0, mtime_ns=0, gaussians=i, part=i % 10)
-                              for i in numbers], 'synthetic')
-            yield world.draw(len(numbers), rng).numpy(), table
+            numbers = np.arange(first, min(first + STEP, rows))
+            zeros = pa.array(np.zeros_like(numbers))
+            values = dict(path=pa.array([f'/objects/{i:09d}.ply' for i in numbers]), size=zeros, mtime_ns=zeros,
+                          gaussians=pa.array(numbers))
+            columns = {field.name: values.get(field.name, pa.nulls(len(numbers), field.type))
+                       for field in base_schema()}
+            yield world.draw(len(numbers), rng).numpy(), pa.table({**columns, 'part': pa.array(numbers % 10)})
 
     with Memory() as memory:
         write_parts(root / 'index', IndexCard('synthetic', width), parts())
