@@ -64,6 +64,7 @@ class Tables:
         quantizer.this.disown()
         faiss.copy_array_to_vector(self.codebooks.astype(np.float32).ravel(), index.pq.centroids)
         index.is_trained = True
+        index.parallel_mode = 1  # threads share the lists of a query
         return index
 
 

@@ -24,13 +24,13 @@ MAX_LISTS = 4096
 SAMPLE = 40           # vectors a list in training
 AXES_SAMPLE = 16_384  # vectors that the principal axes are of
 DIMENSIONS = 128      # principal axes
-CODE_BYTES = 64       # of a vector
+CODE_BYTES = 32       # of a vector
 CODE_SAMPLE = 64      # vectors an entry of a codebook in training
 ITERATIONS = 10       # of k-means
 QUERIES, K = 100, 10  # of the measurement of recall
-PROBES = (4, 8, 16, 32, 64, 128, 256, 512)
+PROBES = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 CANDIDATES = 200
-TARGET = 0.97         # recall at 10
+TARGET = 0.95         # recall at 10
 
 
 def build_approximate(folder: str | PathLike, seed: int = 0,
@@ -67,7 +67,7 @@ def build_approximate(folder: str | PathLike, seed: int = 0,
 def _coded(vectors: Vectors, seed: int, progress: Callable[[int, int], None]):
     """Return the tables, trained on a sample, and the index of faiss with the codes of all rows."""
     import faiss
-    lists = min(MAX_LISTS, 2 ** round(math.log2(math.sqrt(len(vectors)))))
+    lists = min(MAX_LISTS, 2 ** round(math.log2(2 * math.sqrt(len(vectors)))))
     sample = vectors.take(sample_rows(vectors, max(SAMPLE * lists, AXES_SAMPLE), seed))
     shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(sample)))
     few = sample[shuffled[:AXES_SAMPLE]]
