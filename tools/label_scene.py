@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 TABLE, LABELLED, COLOURED, SCORES = 'scene.objects.parquet', 'scene.labelled.ply', 'scene.coloured.ply', 'scores.npz'
 WAYS = ('labels', 'clusters', 'spheres')
 UP_SAMPLE = 100_000  # Gaussians that --up auto judges by
-BATCH = 16
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -50,10 +50,10 @@ def make_parser() -> argparse.ArgumentParser:
                        help='.npz or .safetensors of named embeddings, which need no teacher')
     texts.add_argument('--query', metavar='TEXT', help='text to rank the objects by')
     args.add_argument('--templates', default='plain', metavar='NAME', help='prompts of --classes (%(default)s)')
-    args.add_argument('--split', choices=WAYS, help='way to find the objects (labels if the scene has any, else clusters)')
+    args.add_argument('--split', choices=WAYS, help='way to find the objects (labels if there are any, else clusters)')
     args.add_argument('--labels', metavar='SOURCE',
-                      help='property of the .ply, .npy of one number a Gaussian, classifier.pth of gaussian-grouping, or '
-                           'cluster_lang.npz of OpenGaussian (what is found in the scene and beside it)')
+                      help='property of the .ply, .npy of one number a Gaussian, classifier.pth of gaussian-grouping, '
+                           'or cluster_lang.npz of OpenGaussian (what is found in the scene and beside it)')
     args.add_argument('--background', type=int, default=0, metavar='ID',
                       help='label of what is no object, besides negative ones (%(default)s)')
     args.add_argument('--min-gaussians', type=int, default=200, help='least Gaussians of an object (%(default)s)')
@@ -143,13 +143,13 @@ def main(argv: list[str] | None = None) -> int:
     clipgs = load_inferencer(args.model, args.checkpoint, args.device, args.download)
     clipgs.require_embeddings()
     targets = text_embeddings(clipgs, args)
-    objects, way = split(cloud, args, clipgs)
-    print(f'{len(objects)} objects by {way}; {int((objects.labels < 0).sum()):,} Gaussians of no object', file=sys.stderr)
+    objects, way = split(cloud, args, clipgs, targets)
+    print(f'{len(objects)} objects by {way}; {int((objects.labels < 0).sum()):,} Gaussians of no object',
+          file=sys.stderr)
     if not len(objects):
         raise ValueError(f'{args.scene}: no object of at least {args.min_gaussians} Gaussians by {way}; lower '
                          '--min-gaussians, choose another --split, or check --up')
-    with progress_bar() as bar:
-        embeddings = embed(clipgs, cloud, objects, args, bar)
+    embeddings = embed(clipgs, cloud, objects.members, args, 'embedding')
     texts = score(clipgs, embeddings, targets)
     args.out.mkdir(parents=True, exist_ok=True)
     with folder_lock(args.out):
@@ -184,7 +184,8 @@ def text_embeddings(clipgs: CLIPGSInferencer, args: argparse.Namespace) -> tuple
         return None if args.query is None else ((args.query,), clipgs.embed_text(args.query))
 
 
-def split(cloud: GaussianCloud, args: argparse.Namespace, clipgs: CLIPGSInferencer) -> tuple[SceneObjects, str]:
+def split(cloud: GaussianCloud, args: argparse.Namespace, clipgs: CLIPGSInferencer,
+          targets: tuple[tuple[str, ...], Tensor] | None) -> tuple[SceneObjects, str]:
     """Find the objects, and return them with a word on how."""
     import torch
 
@@ -198,6 +199,12 @@ def split(cloud: GaussianCloud, args: argparse.Namespace, clipgs: CLIPGSInferenc
     if source is not None:
         labels = scenes.split_by_labels(cloud, scenes.read_labels(args.scene, source), args.background, str(source))
         way = f'labels ({source})'
+    elif args.split == 'spheres':
+        def best_cosine(members: Sequence[Tensor]) -> Tensor:
+            return (embed(clipgs, cloud, members, args, 'spheres') @ targets[1].T).amax(1).clamp_min(0)
+        labels = scenes.split_by_spheres(cloud, args.up, min_gaussians=args.min_gaussians,
+                                         score=None if targets is None else best_cosine)
+        way = 'spheres'
     else:
         labels = scenes.split_by_clusters(cloud, args.up, color=args.color, min_gaussians=args.min_gaussians)
         way = 'clusters'
@@ -209,16 +216,16 @@ def split(cloud: GaussianCloud, args: argparse.Namespace, clipgs: CLIPGSInferenc
     return objects.storable(), way
 
 
-def embed(clipgs: CLIPGSInferencer, cloud: GaussianCloud, objects: SceneObjects, args: argparse.Namespace, bar) -> Tensor:
+def embed(clipgs: CLIPGSInferencer, cloud: GaussianCloud, members: Sequence[Tensor], args: argparse.Namespace,
+          task: str) -> Tensor:
     """Embed each object, turned so that y is up, (M, E)."""
     import torch
 
     from clipgs_plugin.ops import axis_change
     turn, rows = axis_change(args.up, 'y'), []
-    starts = range(0, len(objects), BATCH)
-    for start in bar.track(starts, description='embedding'):
-        clouds = [cloud[members].transform(turn) for members in objects.members[start:start + BATCH]]
-        rows.append(clipgs.embed_gaussians(clouds, BATCH, turns=args.turns))
+    with progress_bar() as bar:
+        for inside in bar.track(members, description=task):
+            rows.append(clipgs.embed_gaussians(cloud[inside].transform(turn), turns=args.turns))
     return torch.cat(rows)
 
 
@@ -258,13 +265,13 @@ def write_all(cloud: GaussianCloud, columns: dict[str, ndarray], objects: SceneO
     if texts:
         least = -1.0 if texts.kind == 'cosine' else 0.0
         extra['score'] = objects.spread(texts.scores.max(1).values, least).numpy().astype(np.float32)
-        write_npz(out / SCORES, dict(objects=objects.ids.numpy(), texts=np.array(texts.names), kind=np.array(texts.kind),
-                                     scores=texts.scores.numpy().astype(np.float32)))
+        write_npz(out / SCORES, dict(objects=objects.ids.numpy(), texts=np.array(texts.names),
+                                     kind=np.array(texts.kind), scores=texts.scores.numpy().astype(np.float32)))
     write_gaussians(cloud, out / LABELLED, columns=extra)
     write_gaussians(colored(cloud, objects), out / COLOURED)
     notes = dict(scene=str(args.scene.absolute()), gaussians=len(cloud), way=way, up=args.up, model=args.model,
-                 checkpoint=args.checkpoint or '', teacher=clipgs.teacher_name, texts=list(texts.names) if texts else [],
-                 turns=args.turns)
+                 checkpoint=args.checkpoint or '', teacher=clipgs.teacher_name, turns=args.turns,
+                 texts=list(texts.names) if texts else [])
     write_table(out / TABLE, rows, embeddings.to(torch.float32), notes)
     return rows
 

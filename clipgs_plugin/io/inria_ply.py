@@ -124,8 +124,8 @@ def _widened(table: np.ndarray, columns: Mapping[str, np.ndarray], path: Path) -
     """Return a structured array with further columns."""
     for name, values in columns.items():
         if name in table.dtype.names or values.shape != table.shape or values.dtype.newbyteorder('<') not in _TYPES:
-            raise ValueError(f'{path}: a further property {name!r} of {values.dtype} and shape {values.shape}, expected '
-                             f'numbers of 8 to 32 bits or float64 of shape {table.shape} and a name of its own')
+            raise ValueError(f'{path}: a further property {name!r} of {values.dtype} and shape {values.shape}, '
+                             f'expected numbers of at most 32 bits or float64, {table.shape}, and a new name')
     wide = np.empty(len(table), [*table.dtype.descr, *((name, values.dtype.newbyteorder('<'))
                                                        for name, values in columns.items())])
     for name in table.dtype.names:

@@ -9,6 +9,7 @@ from clipgs_plugin.scenes.floor import find_floor
 from clipgs_plugin.scenes.label_files import LabelSource, find_labels, read_labels
 from clipgs_plugin.scenes.labels import split_by_labels
 from clipgs_plugin.scenes.objects import MIN_GAUSSIANS, SceneObjects
+from clipgs_plugin.scenes.spheres import split_by_spheres
 
 __all__ = ['MIN_GAUSSIANS', 'LabelSource', 'SceneObjects', 'colored', 'distinct_colors', 'find_floor', 'find_labels',
-           'read_labels', 'split_by_clusters', 'split_by_labels']
+           'read_labels', 'split_by_clusters', 'split_by_labels', 'split_by_spheres']

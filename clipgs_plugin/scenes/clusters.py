@@ -1,6 +1,9 @@
 """Objects by clusters in space and colour."""
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from numpy import ndarray
@@ -11,9 +14,31 @@ from clipgs_plugin.scenes.floor import find_floor
 from clipgs_plugin.scenes.objects import MIN_GAUSSIANS, NONE
 from clipgs_plugin.structures import GaussianCloud
 
-_SAMPLE = 20_000   # Gaussians whose neighbours tell the spacing
-_NEIGHBOURS = 8    # whose distance is the spacing
-_QUANTILE = 0.9    # of the Gaussians that the spacing holds for
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
+
+LEVELS = 2        # of cells, each with twice the side of the one before
+_SAMPLE = 20_000  # Gaussians whose neighbours tell the spacing of a scene
+_MEMBERS = 100    # likewise of a group
+_NEIGHBOURS = 8   # whose distance is the spacing
+_QUANTILE = 0.9   # of the Gaussians of a scene that its spacing holds for
+
+
+@dataclass(frozen=True)
+class ClusterRule:
+    """Conditions on the clusters of a scene; see :func:`split_by_clusters`."""
+
+    min_opacity: float = 0.1
+    cell: float = 1.5
+    min_neighbours: int = 3
+    color: float = 0.0
+    min_gaussians: int = MIN_GAUSSIANS
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.min_opacity < 1 and self.cell > 0 and self.color >= 0 and self.min_neighbours >= 1
+                and self.min_gaussians >= 1):
+            raise ValueError(f'{self}: expected an opacity below 1, a colour difference of 0 or more, and positive '
+                             'numbers')
 
 
 def split_by_clusters(
@@ -21,7 +46,7 @@ def split_by_clusters(
     up: str = 'y',
     floor: bool = True,
     min_opacity: float = 0.1,
-    cell: float = 1.0,
+    cell: float = 1.5,
     min_neighbours: int = 3,
     color: float = 0.0,
     min_gaussians: int = MIN_GAUSSIANS,
@@ -30,8 +55,10 @@ def split_by_clusters(
 
     Space is divided into cells with a side of ``cell`` spacings. The spacing is the distance to the eighth neighbour
     that 90 % of the opaque Gaussians have. Neighbouring cells of at least ``min_neighbours`` opaque Gaussians each are
-    connected, so that faint or few floaters do not bridge objects. The other Gaussians off the floor join the largest
-    group beside their cell.
+    connected, so that faint or few floaters do not bridge objects. A group whose median spacing is larger than the
+    cells is floaters, or a fragment of an object of fewer Gaussians: it waits for cells of twice the side.
+    These connect what is left and add it to the group that it touches most, but never connect two groups. The other
+    Gaussians off the floor join the largest group beside their cell.
 
     Args:
         cloud: Scene in any unit.
@@ -50,49 +77,94 @@ def split_by_clusters(
     Raises:
         ValueError: An option is out of range.
     """
-    if not (0 <= min_opacity < 1 and cell > 0 and color >= 0 and min_neighbours >= 1 and min_gaussians >= 1):
-        raise ValueError(f'min_opacity={min_opacity}, cell={cell}, color={color}, min_neighbours={min_neighbours}, '
-                         f'min_gaussians={min_gaussians}: expected an opacity below 1, and positive numbers')
+    from scipy.spatial import cKDTree
+    rule = ClusterRule(min_opacity, cell, min_neighbours, color, min_gaussians)
     labels = np.full(len(cloud), NONE, np.int64)
     off = ~find_floor(cloud, up).numpy() if floor else np.ones(len(cloud), bool)
-    opaque = (cloud.opacities > min_opacity).numpy()
-    points = cloud.means.double().numpy()
-    space = spacing(points[off & opaque])
-    if space > 0:
-        grid = Cells(points[off], cell * space)
-        dense = np.bincount(grid.cell[opaque[off]], minlength=len(grid)) >= min_neighbours
-        colors = grid.mean(cloud.rgb.numpy()[off]) if color else None
-        labels[off] = grown(grid, groups(grid, dense, color, colors))[grid.cell]
+    opaque = (cloud.opacities > min_opacity).numpy()[off]
+    points, colors = cloud.means.double().numpy()[off], cloud.rgb.numpy()[off]
+    if opaque.sum() > 1:
+        tree = cKDTree(points[opaque], balanced_tree=False, compact_nodes=False)
+        side = cell * float(np.quantile(spacings(tree, points[opaque], _SAMPLE), _QUANTILE))
+        found = np.full(len(points), NONE, np.int64)
+        for level in range(LEVELS if side > 0 else 0):
+            found = add_groups(found, points, colors, opaque, tree, side * 2 ** level, rule)
+        labels[off] = found
     return torch.from_numpy(ranked(labels, min_gaussians))
 
 
-def spacing(points: ndarray) -> float:
-    """Return the distance to the eighth neighbour that 90 % of points (N, 3) have; 0 for less than two points."""
-    from scipy.spatial import cKDTree
-    if len(points) < 2:
-        return 0.0
-    sample = points[np.random.default_rng(0).permutation(len(points))[:_SAMPLE]]
-    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
-    distances, _ = tree.query(sample, [min(_NEIGHBOURS, len(points) - 1) + 1])
-    return float(np.quantile(distances, _QUANTILE))
+def spacings(tree: cKDTree, points: ndarray, count: int) -> ndarray:
+    """Return the distances of up to ``count`` points, drawn from (N, 3), to their eighth neighbours in a tree."""
+    drawn = points[np.random.default_rng(0).permutation(len(points))[:count]]
+    return tree.query(drawn, [min(_NEIGHBOURS + 1, tree.n)])[0][:, 0]
 
 
-def groups(
+def add_groups(
+    labels: ndarray,   # (N,) int64, -1 for none
+    points: ndarray,   # (N, 3) float64
+    colors: ndarray,   # (N, 3)
+    opaque: ndarray,   # (N,) bool
+    tree: cKDTree,     # of the opaque points
+    side: float,       # of the cells
+    rule: ClusterRule,
+) -> ndarray:          # (N,) int64
+    """Add the groups that cells of one size connect to the groups that are there."""
+    grid, free = Cells(points, side), labels == NONE
+    dense = np.bincount(grid.cell[opaque & free], minlength=len(grid)) >= rule.min_neighbours
+    group = connected(grid, dense, grid.mean(colors) if rule.color else None, rule.color)
+    there = np.full(len(grid), NONE, np.int64)
+    there[grid.cell[~free]] = labels[~free]
+    beside = touched(grid, group, there)
+    member = np.where(free, group[grid.cell], NONE)
+    counts = np.bincount(member[member != NONE], minlength=len(beside))
+    order = np.argsort(member, kind='stable')
+    starts = np.searchsorted(member[order], np.arange(len(beside)))
+    least = np.where(beside == NONE, rule.min_gaussians, rule.min_gaussians / 4)
+    numbers, following = np.full(len(beside) + 1, NONE, np.int64), labels.max(initial=NONE) + 1  # -1 is the last
+    for number in np.flatnonzero(counts >= least):
+        members = order[starts[number]:starts[number] + counts[number]]
+        if np.median(spacings(tree, points[members[opaque[members]]], _MEMBERS)) <= side:
+            numbers[number] = following if beside[number] == NONE else beside[number]
+            following += 1
+    added = numbers[group]  # (C,)
+    joins = free & ((group == NONE) | (added != NONE))[grid.cell]
+    result = labels.copy()
+    result[joins] = grown(grid, added)[grid.cell[joins]]
+    return result
+
+
+def connected(
     grid: Cells,
-    dense: ndarray,          # (C,) bool
-    color: float = 0.0,
+    dense: ndarray,                 # (C,) bool
     colors: ndarray | None = None,  # (C, 3)
-) -> ndarray:                # (C,) int64
-    """Number the connected groups of dense cells; -1 for the other cells."""
+    limit: float = 0.0,             # of the difference of colours
+) -> ndarray:                       # (C,) int64
+    """Number the connected groups of dense cells from 0; -1 for the other cells."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
     first, second = grid.neighbours
     linked = dense[first] & dense[second]
-    if color:
-        linked &= ((colors[first] - colors[second]) ** 2).sum(1) <= color ** 2
+    if colors is not None:
+        linked &= ((colors[first] - colors[second]) ** 2).sum(1) <= limit ** 2
     first, second = first[linked], second[linked]
     graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(grid), len(grid)))
-    return np.where(dense, connected_components(graph, directed=False)[1], NONE).astype(np.int64)
+    group = np.full(len(grid), NONE, np.int64)
+    if dense.any():
+        group[dense] = np.unique(connected_components(graph, directed=False)[1][dense], return_inverse=True)[1]
+    return group
+
+
+def touched(grid: Cells, group: ndarray, there: ndarray) -> ndarray:
+    """Return which of the groups there, by cells (C,), shares most cells or faces with each new group, or -1."""
+    first, second = grid.neighbours
+    everyone = np.arange(len(grid))
+    first, second = np.concatenate([first, second, everyone]), np.concatenate([second, first, everyone])
+    beside = (group[first] != NONE) & (there[second] != NONE)
+    numbers = np.full(group.max(initial=NONE) + 1, NONE, np.int64)
+    pairs, counts = np.unique(np.stack([group[first[beside]], there[second[beside]]]), axis=1, return_counts=True)
+    order = np.argsort(counts, kind='stable')  # the last one written shares most
+    numbers[pairs[0, order]] = pairs[1, order]
+    return numbers
 
 
 def grown(grid: Cells, group: ndarray) -> ndarray:

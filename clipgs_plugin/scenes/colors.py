@@ -12,7 +12,7 @@ from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.structures.gaussian_cloud import SH_C0
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
-_LEVELS = ((0.75, 0.95), (0.95, 0.70), (0.45, 1.00))  # saturation and value, in turn
+_LEVELS = ((0.75, 0.95), (0.95, 0.65), (0.45, 1.00), (0.60, 0.80))  # saturation and value, in turn
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
 _REST = 0.35  # brightness of what is no object
 

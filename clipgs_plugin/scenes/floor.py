@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from clipgs_plugin.datasets.transforms.floaters import EXTENT_QUANTILE
@@ -43,8 +44,8 @@ def find_floor(
     Args:
         cloud: Scene in any unit.
         up: Up axis.
-        thickness: Largest distance of a Gaussian of the floor, in extents (radii around the median that hold 90 % of the
-            Gaussians).
+        thickness: Largest distance of a Gaussian of the floor, in extents (radii around the median that hold 90 % of
+            the Gaussians).
         min_share: Least share of the occupied cells on the floor.
         max_tilt: Largest angle of the normal to the up axis, in degrees.
         reach: Least area of the floor, in areas of the rest seen from above.
@@ -65,21 +66,14 @@ def find_floor(
     if seen.sum() < 4:
         return nothing
     most = thickness * float(np.quantile(np.linalg.norm(points[seen], axis=1), EXTENT_QUANTILE))
-    if most == 0:
-        return nothing
-    thin = points[seen][Cells(points[seen], most).first]
-    found = fit_plane(thin, axis_vector(up).numpy(), most, math.cos(math.radians(max_tilt)))
+    found = _largest_plane(points[seen], axis_vector(up).numpy(), most, math.cos(math.radians(max_tilt)), min_share)
     if found is None:
         return nothing
     normal, offset = found
-    level = thin @ normal - offset
-    low, high = (level < -most).mean(), (level > most).mean()
-    if 1 - low - high < min_share or low > MAX_BELOW * (low + high):
-        return nothing
     heights = points @ normal - offset
     near = heights[seen & (abs(heights) <= most)]
     limit = min(most, DEVIATIONS * 1.4826 * float(np.median(abs(near - np.median(near)))) + 1e-3 * most)
-    on, above, below = abs(heights) <= limit, heights > limit, heights < -limit
+    on, above = abs(heights) <= limit, heights > limit
     flat = points @ across(normal)
     if (above & seen).sum() < 4 or hull_area(flat[on & seen]) < reach * hull_area(core_of(flat[above & seen])):
         return nothing
@@ -87,4 +81,18 @@ def find_floor(
     contact = flat[above & seen & (heights < (1 + CONTACT) * limit)]
     kept = on.copy()
     kept[on] = within_contacts(flat[on], contact, 2 * limit)
-    return torch.from_numpy((on & ~kept) | below)
+    return torch.from_numpy((on & ~kept) | (heights < -limit))
+
+
+def _largest_plane(points: ndarray, axis: ndarray, thickness: float, min_cosine: float,
+                   min_share: float) -> tuple[ndarray, float] | None:
+    """Return the unit normal and the offset of the plane of the largest area with little below it, or None."""
+    if thickness == 0:
+        return None
+    thin = points[Cells(points, thickness).first]
+    found = fit_plane(thin, axis, thickness, min_cosine)
+    if found is None:
+        return None
+    heights = thin @ found[0] - found[1]
+    low, high = float((heights < -thickness).mean()), float((heights > thickness).mean())
+    return None if 1 - low - high < min_share or low > MAX_BELOW * (low + high) else found

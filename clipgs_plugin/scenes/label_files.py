@@ -45,8 +45,8 @@ class LabelSource:
 def find_labels(scene: Path) -> LabelSource | None:
     """Find the labels of a scene in its file or, for features of a segmentation, beside it; None if there are none.
 
-    A property of ids goes first, then a classifier, then clusters. ``cluster_lang.npz`` lies in the folder of the model,
-    two above that of its ``.ply``.
+    A property of ids goes first, then a classifier, then clusters. ``cluster_lang.npz`` lies in the folder of the
+    model, two above that of its ``.ply``.
 
     Raises:
         ValueError: The scene is a damaged ``.ply``, or has features whose file of classes is absent.
@@ -159,8 +159,8 @@ def _classifier(file: Path) -> tuple[torch.Tensor, torch.Tensor]:
     plain = [isinstance(x, torch.Tensor) and x.layout == torch.strided and not x.is_quantized and not x.is_meta
              and x.is_floating_point() for x in (weight, bias)]
     shapes = [tuple(x.shape) if isinstance(x, torch.Tensor) else None for x in (weight, bias)]
-    if not all(plain) or shapes[0][1:] != (16, 1, 1) or shapes[1] != shapes[0][:1] or not 1 <= shapes[0][0] <= MAX_CLASSES:
-        raise ValueError(f'{file}: holds weight of shape {shapes[0]} and bias of shape {shapes[1]}, expected (C, 16, 1, '
-                         f'1) and (C,) of at most {MAX_CLASSES} classes, the {CLASSIFIER} of gaussian-grouping')
+    if not all(plain) or shapes[0] != (*shapes[1], 16, 1, 1) or not 1 <= shapes[0][0] <= MAX_CLASSES:
+        raise ValueError(f'{file}: holds weight of shape {shapes[0]} and bias of shape {shapes[1]}, expected (C, 16, '
+                         f'1, 1) and (C,) of at most {MAX_CLASSES} classes, the {CLASSIFIER} of gaussian-grouping')
     check_finite({'weight': weight, 'bias': bias}, file)
     return weight.detach().float().reshape(-1, 16), bias.detach().float()

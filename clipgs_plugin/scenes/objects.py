@@ -34,8 +34,8 @@ class SceneObjects:
             raise ValueError(f'ids {self.ids[:10].tolist()}: expected distinct numbers of 0 or greater')
         strange = (self.labels != NONE) & ~torch.isin(self.labels, self.ids)
         if strange.any():
-            raise ValueError(f'{int(strange.sum())} Gaussians have labels such as {int(self.labels[strange][0])}, which '
-                             'are no ids of objects; make the objects with SceneObjects.from_labels')
+            raise ValueError(f'{int(strange.sum())} Gaussians have labels such as {int(self.labels[strange][0])}, '
+                             'which are no ids of objects; make the objects with SceneObjects.from_labels')
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({len(self)} objects of {len(self.labels):,} Gaussians)'
@@ -44,8 +44,8 @@ class SceneObjects:
         return len(self.ids)
 
     @classmethod
-    def from_labels(cls, labels: Tensor, min_gaussians: int = MIN_GAUSSIANS, max_objects: int | None = None,
-                    ) -> SceneObjects:
+    def from_labels(cls, labels: Tensor, min_gaussians: int = MIN_GAUSSIANS,
+                    max_objects: int | None = None) -> SceneObjects:
         """Gather the objects of a split, those of most Gaussians first; Gaussians of the others get the label -1.
 
         Args:

@@ -88,3 +88,10 @@ def recall_and_purity(labels: torch.Tensor, truth: torch.Tensor, least_iou: floa
         pure += int(torch.bincount(inside).max()) if bool((inside > 0).any()) else 0
         total += len(inside)
     return matched / len(truth[truth > 0].unique()), pure / max(total, 1)
+
+
+def random_scene(count: int, sh_degree: int = 1, seed: int = 0) -> GaussianCloud:
+    """Return random Gaussians in a cube."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: torch.from_numpy(rng.standard_normal((count, *shape)).astype(np.float32))  # noqa: E731
+    return GaussianCloud(draw(3), draw(4), draw(3) - 3, draw(), 0.3 * draw((sh_degree + 1) ** 2, 3))
