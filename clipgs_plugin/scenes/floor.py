@@ -60,11 +60,11 @@ def find_floor(
         raise ValueError(f'thickness={thickness}, min_share={min_share}, max_tilt={max_tilt}, reach={reach}: expected '
                          'positive numbers, a share below 1 and degrees below 90')
     nothing = torch.zeros(len(cloud), dtype=torch.bool)
-    points = cloud.means.double().numpy()
-    points = points - np.median(points, axis=0)
     seen = (cloud.opacities > MIN_OPACITY).numpy()
     if seen.sum() < 4:
         return nothing
+    points = cloud.means.double().numpy()
+    points = points - np.median(points, axis=0)
     most = thickness * float(np.quantile(np.linalg.norm(points[seen], axis=1), EXTENT_QUANTILE))
     found = _largest_plane(points[seen], axis_vector(up).numpy(), most, math.cos(math.radians(max_tilt)), min_share)
     if found is None:

@@ -15,8 +15,8 @@ from clipgs_plugin.scenes.objects import MIN_GAUSSIANS, NONE
 from clipgs_plugin.structures import GaussianCloud
 
 SHELL = 1.25      # radius of the surroundings of a sphere, in its radii
-_SAMPLE = 50_000  # Gaussians that tell how alone a sphere stands
-_STEPS = 3        # towards the mean of the Gaussians in a sphere
+_SAMPLE = 20_000  # Gaussians that tell how alone a sphere stands
+_STEPS = 2        # towards the mean of the Gaussians in a sphere
 _LEVEL = 0.05     # difference of values that counts
 
 Score = Callable[[Sequence[Tensor]], Tensor]
