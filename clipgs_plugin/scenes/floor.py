@@ -65,7 +65,7 @@ def find_floor(
         return nothing
     points = cloud.means.double().numpy()
     points = points - np.median(points, axis=0)
-    most = thickness * float(np.quantile(np.linalg.norm(points[seen], axis=1), EXTENT_QUANTILE))
+    most = thickness * extent_of(points[seen])
     found = _largest_plane(points[seen], axis_vector(up).numpy(), most, math.cos(math.radians(max_tilt)), min_share)
     if found is None:
         return nothing
@@ -82,6 +82,11 @@ def find_floor(
     kept = on.copy()
     kept[on] = within_contacts(flat[on], contact, 2 * limit)
     return torch.from_numpy((on & ~kept) | (heights < -limit))
+
+
+def extent_of(points: ndarray) -> float:
+    """Return the radius around the median of points (N, 3) that holds 90 % of them."""
+    return float(np.quantile(np.linalg.norm(points - np.median(points, axis=0), axis=1), EXTENT_QUANTILE))
 
 
 def _largest_plane(points: ndarray, axis: ndarray, thickness: float, min_cosine: float,
