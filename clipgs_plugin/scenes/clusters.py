@@ -29,7 +29,7 @@ class ClusterRule:
     """Conditions on the clusters of a scene; see :func:`split_by_clusters`."""
 
     min_opacity: float = 0.1
-    cell: float = 1.5
+    cell: float = 1.1
     min_neighbours: int = 3
     color: float = 0.0
     min_gaussians: int = MIN_GAUSSIANS
@@ -46,7 +46,7 @@ def split_by_clusters(
     up: str = 'y',
     room: bool = True,
     min_opacity: float = 0.1,
-    cell: float = 1.5,
+    cell: float = 1.1,
     min_neighbours: int = 3,
     color: float = 0.0,
     min_gaussians: int = MIN_GAUSSIANS,

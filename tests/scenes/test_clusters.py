@@ -2,11 +2,12 @@
 import numpy as np
 import pytest
 import torch
-from composed import compose, floaters, joined, random_scene, recall_and_purity, toys
+from composed import compose, floaters, floor, joined, random_scene, recall_and_purity, toys
 from scipy.spatial import cKDTree
 
 from clipgs_plugin.ops import axis_change
-from clipgs_plugin.scenes import find_floor, split_by_clusters, split_by_spheres
+from clipgs_plugin.ops.rotations import y_rotation
+from clipgs_plugin.scenes import find_floor, find_room, find_walls, split_by_clusters, split_by_spheres
 from clipgs_plugin.scenes.cells import Cells
 
 SPLITS = {'clusters': split_by_clusters, 'spheres': split_by_spheres}
@@ -35,6 +36,29 @@ def test_what_is_no_floor_stays(scene):
     assert not find_floor(random_scene(3)).any() and not find_floor(random_scene(0)).any()
     with pytest.raises(ValueError, match='thickness=0'):
         find_floor(cloud, thickness=0)
+
+
+def test_walls_are_found_by_their_line_from_above(scene):
+    cloud, truth = scene
+    assert not find_walls(cloud, find_floor(cloud)).any()
+    rng = np.random.default_rng(0)
+    turn = y_rotation(0.4)
+    half = float(cloud.means[truth == 0, 0].abs().max())
+    walls = []
+    for axis in (0, 2):  # two walls, one of which an object nearly touches
+        wall = floor(2 * half, 5000, rng)
+        points = wall.means[:, [1, 2, 0]] if axis == 0 else wall.means[:, [0, 2, 1]]
+        points = points + torch.tensor([-half if axis == 0 else 0, half, -half if axis == 2 else 0])
+        walls.append(wall.replace(means=points))
+    room = joined([cloud, *walls]).transform(turn)
+    objects = torch.cat([truth, torch.full((10_000,), -1)])
+    found = find_room(room)
+    assert found[objects < 0].float().mean() > 0.95 and found[objects > 0].float().mean() < 0.03
+    labels = split_by_clusters(room)
+    assert recall_and_purity(labels, objects.clamp_min(0))[0] == 1
+    assert not find_walls(room, torch.zeros(len(room), dtype=torch.bool)).any()
+    with pytest.raises(ValueError, match='min_width=0'):
+        find_walls(room, found, min_width=0)
 
 
 @pytest.mark.parametrize('name, purity', [('clusters', 0.9), ('spheres', 0.9)])
