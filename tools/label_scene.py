@@ -132,14 +132,14 @@ class Texts:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     from clipgs_plugin import read_gaussians
-    from clipgs_plugin.io.inria_ply import further_columns
     from clipgs_plugin.io.lock import folder_lock
+    from clipgs_plugin.scenes.label_files import scene_columns
 
     started = time.perf_counter()
     cloud = read_gaussians(args.scene)
     print(f'{args.scene}: {len(cloud):,} Gaussians of SH degree {cloud.sh_degree}', file=sys.stderr)
     args.up = up_axis(cloud, args.up)
-    columns = further_columns(args.scene) if args.scene.suffix.lower() == '.ply' else {}
+    columns = scene_columns(args.scene)
     clipgs = load_inferencer(args.model, args.checkpoint, args.device, args.download)
     clipgs.require_embeddings()
     targets = text_embeddings(clipgs, args)
