@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from clipgs_plugin.io.arrays import npz_keys, read_npy, read_npz
+from clipgs_plugin.io.files import refuse_damage
 from clipgs_plugin.io.formats import format_of_file
 from clipgs_plugin.io.inria_ply import further_columns
 from clipgs_plugin.io.safe_load import check_finite, load_file
@@ -102,6 +103,12 @@ def read_labels(scene: Path, source: LabelSource | str | Path, min_probability: 
 def scene_columns(scene: Path) -> dict[str, np.ndarray]:
     """Read the properties of a scene beyond those of Gaussians, (N,) by name; only a .ply has any."""
     return further_columns(scene) if scene.is_file() and format_of_file(scene).name == 'ply' else {}
+
+
+def valid_rows(scene: Path) -> np.ndarray:
+    """Return the mask of the Gaussians of a file, (N,) bool, that reading with ``clean=True`` keeps."""
+    with refuse_damage(scene, 'splat file'), np.errstate(all='ignore'):
+        return ~format_of_file(scene).read(scene).invalid().numpy()
 
 
 def _clusters(file: Path) -> np.ndarray:
