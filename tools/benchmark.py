@@ -27,6 +27,7 @@ from clipgs_plugin.tools.benchmarks import (
     refits,
     render,
     robustness,
+    scenes,
     search,
     start,
     triplets,
@@ -43,7 +44,7 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
     'points': points.points, 'points-model': points_model.points_model,
     'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters,
-    'refits': refits.refits, 'start': start.start, 'search': search.search}
+    'refits': refits.refits, 'start': start.start, 'search': search.search, 'scene-speed': scenes.scene_speed}
 
 
 def table_of(cases: list[Case]):
