@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -113,9 +114,14 @@ def fitted(name: str, mesh, fitter: str, cache: Path, size: FitSize, seed: int) 
     if fitter in CHANGES:
         base, change = CHANGES[fitter]
         return change(fitted(name, mesh, base, cache, size, seed), seed)
+    return read_gaussians(cached_fit(name, lambda: mesh, fitter, cache, size, seed))
+
+
+def cached_fit(name: str, load: Callable[[], object], fitter: str, cache: Path, size: FitSize, seed: int) -> Path:
+    """Return the file of a fit, which is made from the mesh that ``load`` returns if the folder does not have it."""
     key = hashlib.sha256(to_json(dict(name=name, fitter=fitter, seed=seed, **asdict(size)))).hexdigest()[:12]
     path = cache / f'{name}-{fitter}-{key}.ply'
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_gaussians(FITS[fitter](mesh, size, seed), path)
-    return read_gaussians(path)
+        write_gaussians(FITS[fitter](load(), size, seed), path)
+    return path

@@ -149,7 +149,7 @@ def draw_views(meshes: Sequence[Mesh], azimuth: float, arc: float, settings: Sce
 def seen_surfaces(meshes: Sequence[Mesh], blockers: Blockers, train: Views, total: int,
                   rng: np.random.Generator) -> tuple[list[Surface], list[float]]:
     """Sample the parts of surfaces that cameras see, as a capture would; also return the seen share of each mesh."""
-    areas = np.array([_area(mesh) for mesh in meshes]) * np.array([1, *[DENSITY] * (len(meshes) - 1)])
+    areas = np.array([truth.area(mesh) for mesh in meshes]) * np.array([1, *[DENSITY] * (len(meshes) - 1)])
     counts = np.maximum(16, SPARE * total * areas / areas.sum()).astype(int)
     rotations, shifts = train.viewmats[:, :3, :3].astype(np.float64), train.viewmats[:, :3, 3].astype(np.float64)
     eyes = -np.einsum('vji,vj->vi', rotations, shifts)[::max(1, len(rotations) // CHECKED)]
@@ -169,12 +169,6 @@ def seen_surfaces(meshes: Sequence[Mesh], blockers: Blockers, train: Views, tota
 
 def _part(surface: Surface, kept: ndarray) -> Surface:
     return Surface(surface.positions[kept], surface.normals[kept], surface.colors[kept])
-
-
-def _area(mesh: Mesh) -> float:
-    triangles = np.concatenate([part.triangles for part in mesh.parts]).astype(np.float64)
-    edges = triangles[:, 1:] - triangles[:, :1]
-    return float(np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1).sum() / 2)
 
 
 def describe(placed: Sequence[Placed], seen: Sequence[float], fitted: Fitted, labels: ndarray, agreed: float,
