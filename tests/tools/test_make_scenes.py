@@ -7,7 +7,7 @@ import torch
 from clipgs_plugin import GaussianCloud, write_gaussians
 from clipgs_plugin.generation.scenes import TruthScene
 from clipgs_plugin.tools import make_scenes
-from clipgs_plugin.tools.benchmarks import scene_truth, splat_fits
+from clipgs_plugin.tools.benchmarks import scene_truth
 from clipgs_plugin.tools.benchmarks.scene_truth import Found, Gallery, instance_figures, recognition_figures
 
 TINY = ['--objects', '2', '--gaussians', '500', '--views', '4', '--pixels', '24', '--iterations', '2', '--renderer',
@@ -112,7 +112,7 @@ def test_the_true_labels_find_everything():
 
 
 def test_the_gallery_keeps_its_fits_and_asks_for_the_right_meshes(meshes, tmp_path, monkeypatch):
-    monkeypatch.setitem(splat_fits.FITS, 'surface', lambda mesh, size, seed: cloud_at(float(seed), 5))
+    monkeypatch.setattr(scene_truth, 'fit', lambda mesh, start, settings, size, seed, renderer: cloud_at(seed, 5))
     gallery = Gallery(str(meshes), 'y', str(tmp_path / 'cache'), direction_of_x)
     assert gallery.uids == ['cone_0', 'cone_1', 'cone_2'] and len(list((tmp_path / 'cache').iterdir())) == 3
     assert float(gallery.alone('cone_1', seed=1).means[0, 0]) == 1

@@ -11,9 +11,9 @@ from torch import Tensor
 from clipgs_plugin import GaussianCloud, read_gaussians
 from clipgs_plugin.evaluation import InstanceMatch, cosines, match_instances, ranks
 from clipgs_plugin.tools.benchmarks.figures import Figure, figure
-from clipgs_plugin.tools.benchmarks.splat_fits import FitSize, cached_fit
+from clipgs_plugin.tools.benchmarks.splat_fits import FitSize, cached_fit, fit
 
-ALONE, SIZE = 'surface', FitSize()  # fits of the gallery
+SIZE, ITERATIONS = FitSize(), 100  # of the fits of the gallery
 
 
 def scene_truth(scenes: str = 'work_dirs/scenes', meshes: str = 'gso', up: str = 'z', split: str = 'labels',
@@ -93,11 +93,16 @@ class Gallery:
         if uid not in self._listed:
             raise ValueError(f'{uid} is in a scene and not among the {len(self.uids)} meshes; name the folder that the '
                              'scenes were made of')
-        return read_gaussians(cached_fit(uid, lambda: self._load(uid), ALONE, self._cache, SIZE, seed))
+        return read_gaussians(cached_fit(uid, 'alone', self._cache, SIZE, seed, lambda: self._fit(uid, seed)))
 
-    def _load(self, uid: str):
-        from clipgs_plugin.generation.rendering.surfaces import normalised, turned
-        return normalised(turned(self._source.load(self._listed[uid]), self._source.up))[0]
+    def _fit(self, uid: str, seed: int) -> GaussianCloud:
+        from clipgs_plugin.generation import FitSettings
+        from clipgs_plugin.generation.rendering import choose_renderer
+        from clipgs_plugin.generation.rendering.surfaces import normalised, sample_surface, turned
+        mesh, _, _ = normalised(turned(self._source.load(self._listed[uid]), self._source.up))
+        settings = FitSettings(num_gaussians=SIZE.gaussians, iterations=ITERATIONS, check_every=0)
+        start = sample_surface(mesh, SIZE.gaussians, seed).discs()
+        return fit(mesh, start, settings, SIZE, seed, choose_renderer())
 
     def scores(self, queries: Tensor, uids: Sequence[str]) -> tuple[list[int], list[float]]:
         """Return the rank of the right mesh and the cosine to it, for queries (n, E) of objects by name."""
