@@ -23,8 +23,8 @@ _LAZY = {
     'list_models': 'clipgs_plugin.apis',
     'load_point_cloud_checkpoint': 'clipgs_plugin.models.checkpoints',
 }
-_SUBPACKAGES = ('apis', 'datasets', 'engine', 'evaluation', 'generation', 'models', 'registry', 'toy_world', 'triplets',
-                'visualization')
+_SUBPACKAGES = ('apis', 'datasets', 'engine', 'evaluation', 'generation', 'models', 'registry', 'scenes', 'toy_world',
+                'triplets', 'visualization')
 
 __all__ = [
     'GaussianBatch', 'GaussianCloud', '__version__', 'io', 'ops', 'read_gaussians', 'structures', 'write_gaussians',

@@ -37,7 +37,8 @@ INSTALLED = {
     'make_toy_world': 'clipgs-toy-world', 'make_scenes': 'clipgs-scenes', 'list_backbones': 'clipgs-list-backbones',
     'list_models': 'clipgs-list-models', 'list_datasets': 'clipgs-list-datasets',
     'report': 'clipgs-report', 'run_table': 'clipgs-table', 'few_shot': 'clipgs-few-shot',
-    'share': 'clipgs-share', 'export': 'clipgs-export', 'benchmark': 'clipgs-benchmark'}
+    'share': 'clipgs-share', 'export': 'clipgs-export', 'benchmark': 'clipgs-benchmark',
+    'label_scene': 'clipgs-label-scene'}
 
 
 def as_called(text: str) -> str:
@@ -192,7 +193,7 @@ def add_preparation(args: argparse.ArgumentParser, up: str | None = 'y') -> None
     args.add_argument('--up', default=up, choices=[*AXES, 'auto'],
                       help='up axis of the files, which no format stores; auto estimates it from the geometry, and is '
                            'right for about half of the objects (%(default)s)')
-    args.add_argument('--crop', type=_box, metavar='X0,Y0,Z0,X1,Y1,Z1',
+    args.add_argument('--crop', type=box, metavar='X0,Y0,Z0,X1,Y1,Z1',
                       help='box to crop to, in the frame of the file')
     args.add_argument('--remove-plane', action='store_true', help='remove the table or floor below the object')
     args.add_argument('--largest-cluster', action='store_true', help='drop what is not connected to the object')
@@ -236,7 +237,7 @@ def repeated_preparation(words: tuple[str, ...]) -> argparse.Namespace:
     return found
 
 
-def _box(text: str) -> tuple[float, ...]:
+def box(text: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(word) for word in text.split(','))
     except ValueError as error:

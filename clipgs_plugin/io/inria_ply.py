@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from clipgs_plugin.io import ply, quantise
-from clipgs_plugin.io.files import arrays_from_cloud
+from clipgs_plugin.io.files import arrays_from_cloud, refuse_damage
 from clipgs_plugin.structures import GaussianCloud
 
 _MEANS = ['x', 'y', 'z']
@@ -20,6 +20,7 @@ _OPACITY = ['opacity']
 _SCALES = ['scale_0', 'scale_1', 'scale_2']
 _QUATS = ['rot_0', 'rot_1', 'rot_2', 'rot_3']
 _REST_COUNTS = (0, 9, 24, 45)  # f_rest properties of SH degree 0, 1, 2, 3
+_TYPES = [np.dtype(code) for code in ('<i1', '<u1', '<i2', '<u2', '<i4', '<u4', '<f4', '<f8')]  # of further properties
 
 
 def rest_names(count: int) -> list[str]:
@@ -74,7 +75,27 @@ def from_ply(file: ply.Ply) -> GaussianCloud:
                          opacity_logits=field(_OPACITY).view(count), sh=sh)
 
 
-def write(cloud: GaussianCloud, path: Path, normals: bool = True, comments: Sequence[str] = ()) -> None:
+def further_columns(path: Path) -> dict[str, np.ndarray]:
+    """Read the scalar properties of the Gaussians of an INRIA ``.ply`` that are none of a cloud's, (N,) by name.
+
+    Trainers write ids or features of segmentations there. Their values are not checked.
+
+    Raises:
+        ValueError: The file is damaged, or not a .ply.
+    """
+    with refuse_damage(path, '.ply'):
+        file = ply.open_ply(path)
+        properties = file['vertex'].properties if 'vertex' in file else ()
+        own = {*_MEANS, *_NORMALS, *_DC, *_OPACITY, *_SCALES, *_QUATS, *rest_names(_REST_COUNTS[-1])}
+        names = [name for name in properties if name not in own]
+        if not names:
+            return {}
+        table = file.read()['vertex']
+        return {name: table[name] for name in names}
+
+
+def write(cloud: GaussianCloud, path: Path, normals: bool = True, comments: Sequence[str] = (),
+          columns: Mapping[str, np.ndarray] | None = None) -> None:
     """Write float32 in the property order of the INRIA code.
 
     Args:
@@ -82,10 +103,33 @@ def write(cloud: GaussianCloud, path: Path, normals: bool = True, comments: Sequ
         path: File to write.
         normals: Include zero normals, which only the original viewer requires.
         comments: Lines of the header in ascii, such as ``'SplatRenderMode: mip'``.
+        columns: Further properties by name, (N,) numbers of at most 32 bits or float64.
+
+    Raises:
+        ValueError: A further property has another length, the name of a property of Gaussians, or a type that a .ply
+            does not have.
     """
     raw = arrays_from_cloud(cloud)
     rest = np.ascontiguousarray(raw['sh'][:, 1:].transpose(0, 2, 1)).reshape(len(cloud), -1)
     names = [*_MEANS, *(_NORMALS if normals else []), *_DC, *rest_names(rest.shape[1]), *_OPACITY, *_SCALES, *_QUATS]
     parts = [raw['means'], np.zeros((len(cloud), 3 if normals else 0), np.float32), raw['sh'][:, 0], rest,
              raw['opacity_logits'][:, None], raw['log_scales'], raw['quats']]
-    ply.write(path, {'vertex': ply.structured(np.concatenate(parts, axis=1, dtype='<f4'), names)}, comments)
+    table = ply.structured(np.concatenate(parts, axis=1, dtype='<f4'), names)
+    if columns:
+        table = _widened(table, columns, path)
+    ply.write(path, {'vertex': table}, comments)
+
+
+def _widened(table: np.ndarray, columns: Mapping[str, np.ndarray], path: Path) -> np.ndarray:
+    """Return a structured array with further columns."""
+    for name, values in columns.items():
+        if name in table.dtype.names or values.shape != table.shape or values.dtype.newbyteorder('<') not in _TYPES:
+            raise ValueError(f'{path}: a further property {name!r} of {values.dtype} and shape {values.shape}, '
+                             f'expected numbers of at most 32 bits or float64, {table.shape}, and a new name')
+    wide = np.empty(len(table), [*table.dtype.descr, *((name, values.dtype.newbyteorder('<'))
+                                                       for name, values in columns.items())])
+    for name in table.dtype.names:
+        wide[name] = table[name]
+    for name, values in columns.items():
+        wide[name] = values
+    return wide

@@ -106,7 +106,7 @@ def test_found_objects_are_counted_and_recognised():
 
 
 def test_the_true_labels_find_everything():
-    found = found_of(scene_truth.SPLITS['labels'](None, None, torch.arange(4).repeat_interleave(10)))
+    found = found_of(scene_truth.SPLITS['labels'](None, torch.arange(4).repeat_interleave(10)))
     rows = instance_figures([found.match], 'labels')
     assert [row.mean for row in rows] == [1, 1, 1, 1]
 

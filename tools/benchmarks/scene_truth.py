@@ -32,7 +32,7 @@ def scene_truth(scenes: str = 'work_dirs/scenes', meshes: str = 'gso', up: str =
     found = []
     for folder in folders:
         scene = read_scene(folder)
-        labels = SPLITS[split](folder / 'scene.ply', scene.cloud, scene.labels)
+        labels = SPLITS[split](scene.cloud, scene.labels)
         found.append(Found(scene, labels, match_instances(labels, scene.labels)))
     clipgs = CLIPGSInferencer(model, checkpoint or None)
 
@@ -136,9 +136,15 @@ def recognition_figures(found: Sequence[Found], gallery: Gallery, embed: Callabl
     return sorted(figures, key=lambda row: [f.what for f in figures].index(row.what))
 
 
-def _by_labels(path: Path, cloud: GaussianCloud, truth: Tensor) -> Tensor:
+def _by_labels(cloud: GaussianCloud, truth: Tensor) -> Tensor:
     """Take the true objects."""
     return torch.where(truth > 0, truth, -1)
 
 
-SPLITS: dict[str, Callable[[Path, GaussianCloud, Tensor], Tensor]] = {'labels': _by_labels}
+def _by_clusters(cloud: GaussianCloud, truth: Tensor) -> Tensor:
+    """Split without the truth, as ``tools/label_scene.py`` does."""
+    from clipgs_plugin.scenes import split_by_clusters
+    return split_by_clusters(cloud, up='y')
+
+
+SPLITS: dict[str, Callable[[GaussianCloud, Tensor], Tensor]] = {'labels': _by_labels, 'clusters': _by_clusters}

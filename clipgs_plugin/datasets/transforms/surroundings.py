@@ -86,7 +86,7 @@ class RemovePlane(BaseTransform):
         """Return the mask of Gaussians to remove, (N,); none if there is no support."""
         nothing = np.zeros(len(points), bool)
         thickness = self.thickness * float(np.quantile(np.linalg.norm(points, axis=1), EXTENT_QUANTILE))
-        found = _fit_plane(points, self._axis, thickness, math.cos(math.radians(self.max_tilt)))
+        found = fit_plane(points, self._axis, thickness, math.cos(math.radians(self.max_tilt)))
         if found is None:
             return nothing
         normal, offset = found
@@ -94,12 +94,12 @@ class RemovePlane(BaseTransform):
         on, above, below = abs(heights) <= thickness, heights > thickness, heights < -thickness
         if on.mean() < self.min_share or below.sum() > MAX_BELOW * (above.sum() + below.sum()) or above.sum() < 4:
             return nothing
-        flat = points @ _across(normal)
-        if _hull_area(flat[on]) < self.reach * _hull_area(_core(flat[above])):
+        flat = points @ across(normal)
+        if hull_area(flat[on]) < self.reach * hull_area(core_of(flat[above])):
             return nothing
         contact = flat[above & (heights < (1 + CONTACT) * thickness)]
         kept = on.copy()
-        kept[on] = _within_contacts(flat[on], contact, 2 * thickness)
+        kept[on] = within_contacts(flat[on], contact, 2 * thickness)
         return (on & ~kept) | below
 
 
@@ -154,7 +154,7 @@ def clusters(
     return connected_components(graph, directed=False)[1][cell.reshape(-1)]
 
 
-def _fit_plane(points: ndarray, axis: ndarray, thickness: float, min_cosine: float) -> tuple[ndarray, float] | None:
+def fit_plane(points: ndarray, axis: ndarray, thickness: float, min_cosine: float) -> tuple[ndarray, float] | None:
     """Return the unit normal, along the axis, and the offset of the plane with the most points, or None."""
     rng = np.random.default_rng(0)
     sample = points[np.sort(rng.permutation(len(points))[:SAMPLE])]
@@ -181,18 +181,18 @@ def _fit_plane(points: ndarray, axis: ndarray, thickness: float, min_cosine: flo
     return normal, float(offset)
 
 
-def _across(normal: ndarray) -> ndarray:
+def across(normal: ndarray) -> ndarray:
     """Return two unit vectors perpendicular to a unit vector and to each other, (3, 2)."""
     return np.linalg.svd(normal[None])[2][1:].T
 
 
-def _core(points: ndarray) -> ndarray:
+def core_of(points: ndarray) -> ndarray:
     """Return points (n, 2) without the outermost 2 % along each axis."""
     low, high = np.quantile(points, [0.01, 0.99], axis=0)
     return points[((points >= low) & (points <= high)).all(1)]
 
 
-def _hull_area(points: ndarray) -> float:
+def hull_area(points: ndarray) -> float:
     """Return the area of the convex hull of points (n, 2), 0 if they lie on a line."""
     from scipy.spatial import ConvexHull, QhullError
     try:
@@ -201,7 +201,7 @@ def _hull_area(points: ndarray) -> float:
         return 0.0
 
 
-def _within_contacts(points: ndarray, contact: ndarray, side: float) -> ndarray:
+def within_contacts(points: ndarray, contact: ndarray, side: float) -> ndarray:
     """Return the mask of points (n, 2) inside the convex hull of a connected group of points of contact (m, 2)."""
     from scipy.spatial import Delaunay, QhullError, cKDTree
     inside = np.zeros(len(points), bool)

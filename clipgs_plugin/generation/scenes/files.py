@@ -43,13 +43,7 @@ def write_scene(scene: MadeScene, folder: Path) -> None:
     """Write a scene to a folder; the record comes last, so a folder with a record is complete."""
     from PIL import Image
     folder.mkdir(parents=True, exist_ok=True)
-    inria_ply.write(scene.cloud, folder / SPLAT, normals=False)
-    table = ply.open_ply(folder / SPLAT).read()['vertex']
-    labelled = np.empty(len(table), [*table.dtype.descr, (LABEL, '<i4')])
-    for name in table.dtype.names:
-        labelled[name] = table[name]
-    labelled[LABEL] = scene.labels
-    ply.write(folder / SPLAT, {'vertex': labelled})
+    inria_ply.write(scene.cloud, folder / SPLAT, normals=False, columns={LABEL: scene.labels.astype('<i4')})
     picture = io.BytesIO()
     Image.fromarray(scene.pictures).save(picture, 'png')
     write_whole(folder / PICTURE, [picture.getvalue()])

@@ -10,6 +10,7 @@ from numpy import ndarray
 from clipgs_plugin.generation.objects import Mesh, Surface, Views
 from clipgs_plugin.generation.rendering import render_mesh
 from clipgs_plugin.generation.rendering.surfaces import sample_surface
+from clipgs_plugin.generation.scenes.rays import Blockers
 from clipgs_plugin.ops import render
 from clipgs_plugin.ops.spherical_harmonics import C0
 from clipgs_plugin.structures import GaussianCloud
@@ -17,14 +18,16 @@ from clipgs_plugin.structures import GaussianCloud
 UNSURE = -1        # label of a Gaussian that belongs to no surface for certain
 MAX_DISTANCE = 0.03
 MIN_MARGIN = 0.006
+COVER = 0.02       # distance before a surface within which another mesh covers it
 SAMPLES = 60_000   # points on a unit of area, about 0.004 apart; a sparser surface would lose to a denser one
 
 
 def label_gaussians(means: ndarray, meshes: Sequence[Mesh], seed: int = 0) -> ndarray:
     """Label Gaussians by the nearest of several surfaces.
 
-    A Gaussian is unsure if no surface is within ``MAX_DISTANCE``, or if the nearest two surfaces differ by less than
-    ``MIN_MARGIN``, as where an object touches the floor.
+    A surface does not count where another mesh covers it, as the floor under a plate. A Gaussian is unsure if no
+    surface is within ``MAX_DISTANCE``, or if the nearest two differ by less than ``MIN_MARGIN``, as at the edge of an
+    object on the floor.
 
     Args:
         means: Means of the Gaussians, (N, 3).
@@ -35,10 +38,16 @@ def label_gaussians(means: ndarray, meshes: Sequence[Mesh], seed: int = 0) -> nd
         Indices of meshes, or ``UNSURE``, (N,) int64.
     """
     from scipy.spatial import cKDTree
-    distances = np.empty((len(meshes), len(means)))
+    distances = np.full((len(meshes), len(means)), np.inf)
     for i, mesh in enumerate(meshes):
         surface = sample_surface(mesh, max(1000, int(SAMPLES * area(mesh))), seed)
-        distances[i] = cKDTree(surface.positions).query(means, distance_upper_bound=MAX_DISTANCE + MIN_MARGIN)[0]
+        others = [other for other in meshes if other is not mesh]
+        points = surface.positions
+        if others:
+            cover = COVER * surface.normals
+            points = points[~Blockers(*others).blocked(points - 0.1 * cover, points + cover)]
+        if len(points):
+            distances[i] = cKDTree(points).query(means, distance_upper_bound=MAX_DISTANCE + MIN_MARGIN)[0]
     first, *rest = np.sort(distances, axis=0)
     sure = first <= MAX_DISTANCE
     if rest:

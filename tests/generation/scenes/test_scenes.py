@@ -108,9 +108,15 @@ def test_rooms_have_their_walls_and_textures_differ_by_seed():
 
 def test_gaussians_belong_to_the_nearest_surface_or_to_none_for_certain():
     meshes = [box([-0.6, -0.1, -0.4], [0.4, 0, 0.4]), box([0, 0, 0], [0.2, 0.2, 0.2])]
-    means = np.array([[-0.5, 0.01, 0], [0.1, 0.2, 0.1], [0.1, 0.22, 0.1], [0.1, 0.3, 0.1], [0.1, 0.001, 0.1]])
-    # On the floor, on the box, a little above it, far above it, and between the box and the floor.
+    means = np.array([[-0.5, 0.01, 0], [0.1, 0.2, 0.1], [0.1, 0.22, 0.1], [0.1, 0.3, 0.1], [0.1, 0.001, 0.202]])
+    # On the floor, on the box, a little above it, far above it, and where the side of the box meets the floor.
     assert truth.label_gaussians(means, meshes).tolist() == [0, 1, 1, truth.UNSURE, truth.UNSURE]
+
+
+def test_the_floor_under_a_plate_has_no_gaussians():
+    meshes = [box([-0.4, -0.1, -0.4], [0.4, 0, 0.4]), box([-0.2, 0, -0.2], [0.2, 0.004, 0.2])]
+    means = np.array([[0.05, 0.004, 0.1], [0.05, 0.002, 0.1], [0.35, 0.001, 0.1]])
+    assert truth.label_gaussians(means, meshes).tolist() == [1, 1, 0]
 
 
 def test_labels_agree_with_the_picture_of_the_meshes_and_wrong_ones_do_not():

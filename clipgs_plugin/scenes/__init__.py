@@ -1,0 +1,15 @@
+"""Objects of a splat scene: ways to split it, and what is done with the objects.
+
+A way to split is a function of a :class:`~clipgs_plugin.structures.GaussianCloud` that returns the id of the object of
+each Gaussian, (N,) int64, or -1; :class:`SceneObjects` gathers the objects of enough Gaussians.
+"""
+from clipgs_plugin.scenes.clusters import split_by_clusters
+from clipgs_plugin.scenes.colors import colored, distinct_colors
+from clipgs_plugin.scenes.floor import find_floor
+from clipgs_plugin.scenes.label_files import LabelSource, find_labels, read_labels
+from clipgs_plugin.scenes.labels import split_by_labels
+from clipgs_plugin.scenes.objects import MIN_GAUSSIANS, SceneObjects
+from clipgs_plugin.scenes.spheres import split_by_spheres
+
+__all__ = ['MIN_GAUSSIANS', 'LabelSource', 'SceneObjects', 'colored', 'distinct_colors', 'find_floor', 'find_labels',
+           'read_labels', 'split_by_clusters', 'split_by_labels', 'split_by_spheres']
