@@ -142,9 +142,16 @@ def _by_labels(cloud: GaussianCloud, truth: Tensor) -> Tensor:
 
 
 def _by_clusters(cloud: GaussianCloud, truth: Tensor) -> Tensor:
-    """Split without the truth, as ``tools/label_scene.py`` does."""
+    """Split by clusters, as ``tools/label_scene.py`` does."""
     from clipgs_plugin.scenes import split_by_clusters
     return split_by_clusters(cloud, up='y')
 
 
-SPLITS: dict[str, Callable[[GaussianCloud, Tensor], Tensor]] = {'labels': _by_labels, 'clusters': _by_clusters}
+def _by_spheres(cloud: GaussianCloud, truth: Tensor) -> Tensor:
+    """Split by spheres, as ``tools/label_scene.py`` does."""
+    from clipgs_plugin.scenes import split_by_spheres
+    return split_by_spheres(cloud, up='y')
+
+
+SPLITS: dict[str, Callable[[GaussianCloud, Tensor], Tensor]] = {
+    'labels': _by_labels, 'clusters': _by_clusters, 'spheres': _by_spheres}
