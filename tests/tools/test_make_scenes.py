@@ -1,5 +1,6 @@
 """The program that makes scenes, and the benchmark of the objects found in them."""
 import json
+import math
 
 import pytest
 import torch
@@ -8,7 +9,15 @@ from clipgs_plugin import GaussianCloud, write_gaussians
 from clipgs_plugin.generation.scenes import TruthScene
 from clipgs_plugin.tools import make_scenes
 from clipgs_plugin.tools.benchmarks import scene_truth
-from clipgs_plugin.tools.benchmarks.scene_truth import Found, Gallery, instance_figures, recognition_figures
+from clipgs_plugin.tools.benchmarks.scene_truth import (
+    Found,
+    Gallery,
+    in_place,
+    instance_figures,
+    near,
+    recognition_figures,
+    recolored,
+)
 
 TINY = ['--objects', '2', '--gaussians', '500', '--views', '4', '--pixels', '24', '--iterations', '2', '--renderer',
         'raycast', '--up', 'y']
@@ -58,7 +67,8 @@ def scene_of(labels: torch.Tensor, objects: list[dict]) -> TruthScene:
     return TruthScene(cloud.replace(means=means), labels, objects, {})
 
 
-OBJECTS = [dict(id=i, uid=f'mesh_{i}', yaw_degrees=0.0) for i in (1, 2, 3)]
+OBJECTS = [dict(id=i, uid=f'mesh_{i}', yaw_degrees=0.0, low=[i - 1.0, -1.0, -1.0], high=[i + 1.0, 1.0, 1.0])
+           for i in (1, 2, 3)]
 
 
 def found_of(labels: torch.Tensor) -> Found:
@@ -81,7 +91,8 @@ class Stand(Gallery):
         self.embeddings = direction_of_x([self.alone(uid) for uid in self.uids])
 
     def alone(self, uid, seed=0):
-        return cloud_at(float(uid[-1]), 4)
+        corners = torch.tensor([[0.0, -1, -1], [0, 1, 1], [-1, 0, 0], [1, 0, 0]])
+        return cloud_at(float(uid[-1]), 4).replace(means=corners + torch.tensor([float(uid[-1]), 0, 0]))
 
 
 def test_found_objects_are_counted_and_recognised():
@@ -103,6 +114,23 @@ def test_found_objects_are_counted_and_recognised():
     assert figures['top-1 of those there', 'in the scene, found by clusters'] == 0.5
     assert figures['top-5 of those there', 'in the scene, found by clusters'] == 1
     assert figures['top-1 of all', 'in the scene, found by clusters'] == pytest.approx(1 / 3)
+
+
+def test_an_object_alone_takes_the_place_of_its_box():
+    item = dict(yaw_degrees=90.0, low=[2.0, 0.0, 3.0], high=[3.0, 0.5, 5.0])
+    alone = cloud_at(0, 2).replace(means=torch.tensor([[-0.5, -0.125, 0.25], [0.5, 0.125, -0.25]]))
+    placed = in_place(alone, item)  # a quarter about y takes x to -z and z to x
+    assert torch.allclose(placed.means, torch.tensor([[3.0, 0, 5], [2, 0.5, 3]]), atol=1e-5)
+    assert torch.allclose(placed.log_scales - alone.log_scales, torch.full((2, 3), math.log(2)), atol=1e-5)
+
+
+def test_controls_take_the_visible_part_or_the_colours():
+    alone = cloud_at(0, 3).replace(means=torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]]))
+    shown = cloud_at(0, 2).replace(means=torch.tensor([[0.01, 0, 0], [1.9, 0, 0]]), sh=torch.tensor([[[1.0] * 3],
+                                                                                                    [[2.0] * 3]]))
+    assert near(alone, shown).means[:, 0].tolist() == [0]
+    assert recolored(alone, shown).sh[:, 0, 0].tolist() == [1, 2, 2]
+    assert len(near(alone, shown[:0])) == 3 and recolored(alone, shown[:0]) is alone
 
 
 def test_the_true_labels_find_everything():

@@ -1,6 +1,7 @@
 """Objects found in made scenes: whether they are the true ones, and whether they are recognised."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,12 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clipgs_plugin import GaussianCloud, read_gaussians
+from clipgs_plugin import GaussianCloud, ops, read_gaussians
 from clipgs_plugin.evaluation import InstanceMatch, cosines, match_instances, ranks
 from clipgs_plugin.tools.benchmarks.figures import Figure, figure
 from clipgs_plugin.tools.benchmarks.splat_fits import FitSize, cached_fit, fit
 
 SIZE, ITERATIONS = FitSize(), 100  # of the fits of the gallery
+NEAR = 0.03  # of the same surface in two fits, in units of a scene; objects are 0.3 to 0.5 large
 
 
 def scene_truth(scenes: str = 'work_dirs/scenes', meshes: str = 'gso', up: str = 'z', split: str = 'labels',
@@ -114,12 +116,15 @@ class Gallery:
 def recognition_figures(found: Sequence[Found], gallery: Gallery, embed: Callable[[Sequence[GaussianCloud]], Tensor],
                         split: str) -> list[Figure]:
     """Retrieve the objects of scenes, as found, cut by the truth and from another fit alone."""
-    from clipgs_plugin.ops.rotations import y_rotation
     items = [item for each in found for item in each.scene.objects]
+    cut = [cloud for each in found for cloud in each.true_objects()]
+    alone = [in_place(gallery.alone(item['uid'], seed=1), item) for item in items]
     ways: dict[str, list[GaussianCloud | None]] = {
-        'alone, another fit': [gallery.alone(item['uid'], seed=1).transform(
-            y_rotation(item['yaw_degrees'] * torch.pi / 180).float()) for item in items],
-        'in the scene, cut by truth': [cloud for each in found for cloud in each.true_objects()]}
+        'alone, another fit': alone,
+        'alone, only what the scene shows': [near(*pair) for pair in zip(alone, cut)],
+        'alone, in the colours of the scene': [recolored(*pair) for pair in zip(alone, cut)],
+        'in the scene, in the colours alone': [recolored(*pair) for pair in zip(cut, alone)],
+        'in the scene, cut by truth': cut}
     if split != 'labels':
         ways[f'in the scene, found by {split}'] = [cloud for each in found for cloud in each.found_objects()]
     figures: list[Figure] = []
@@ -134,6 +139,33 @@ def recognition_figures(found: Sequence[Found], gallery: Gallery, embed: Callabl
         if len(there) < len(items):
             figures.append(figure('top-1 of all', way, [r == 1 for r in rank] + [False] * (len(items) - len(there))))
     return sorted(figures, key=lambda row: [f.what for f in figures].index(row.what))
+
+
+def in_place(cloud: GaussianCloud, item: dict) -> GaussianCloud:
+    """Turn, scale and move an object that was fitted alone to its place in a scene, by the boxes of the two."""
+    from clipgs_plugin.ops.rotations import y_rotation
+    turned = cloud.transform(y_rotation(math.radians(item['yaw_degrees'])).float())
+    low, high = turned.means.amin(0), turned.means.amax(0)
+    box = torch.tensor([item['low'], item['high']])
+    factor = float((box[1] - box[0]).max() / (high - low).max())
+    return turned.translate_scale(-(low + high) / 2, factor).translate_scale(box.mean(0), 1.0)
+
+
+def near(cloud: GaussianCloud, shown: GaussianCloud) -> GaussianCloud:
+    """Keep the Gaussians that have one of another cloud within ``NEAR``; all if there are none."""
+    if not len(shown):
+        return cloud
+    _, distances = ops.knn(shown.means[None], cloud.means[None], 1)
+    kept = distances[0, :, 0] <= NEAR ** 2
+    return cloud[kept] if kept.any() else cloud
+
+
+def recolored(cloud: GaussianCloud, source: GaussianCloud) -> GaussianCloud:
+    """Give each Gaussian the colour of the nearest one of another cloud."""
+    if not (len(cloud) and len(source)):
+        return cloud
+    index, _ = ops.knn(source.means[None], cloud.means[None], 1)
+    return cloud.replace(sh=source.sh[index[0, :, 0]])
 
 
 def _by_labels(cloud: GaussianCloud, truth: Tensor) -> Tensor:
