@@ -10,6 +10,7 @@ from clipgs_plugin.scenes.label_files import LabelSource, find_labels, read_labe
 from clipgs_plugin.scenes.labels import split_by_labels
 from clipgs_plugin.scenes.objects import MIN_GAUSSIANS, SceneObjects
 from clipgs_plugin.scenes.spheres import split_by_spheres
+from clipgs_plugin.scenes.walls import find_room, find_walls
 
 __all__ = ['MIN_GAUSSIANS', 'LabelSource', 'SceneObjects', 'colored', 'distinct_colors', 'find_floor', 'find_labels',
-           'read_labels', 'split_by_clusters', 'split_by_labels', 'split_by_spheres']
+           'find_room', 'find_walls', 'read_labels', 'split_by_clusters', 'split_by_labels', 'split_by_spheres']

@@ -10,8 +10,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from clipgs_plugin.scenes.cells import Cells
-from clipgs_plugin.scenes.floor import find_floor
 from clipgs_plugin.scenes.objects import MIN_GAUSSIANS, NONE
+from clipgs_plugin.scenes.walls import find_room
 from clipgs_plugin.structures import GaussianCloud
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class ClusterRule:
     """Conditions on the clusters of a scene; see :func:`split_by_clusters`."""
 
     min_opacity: float = 0.1
-    cell: float = 1.5
+    cell: float = 1.1
     min_neighbours: int = 3
     color: float = 0.0
     min_gaussians: int = MIN_GAUSSIANS
@@ -44,26 +44,26 @@ class ClusterRule:
 def split_by_clusters(
     cloud: GaussianCloud,
     up: str = 'y',
-    floor: bool = True,
+    room: bool = True,
     min_opacity: float = 0.1,
-    cell: float = 1.5,
+    cell: float = 1.1,
     min_neighbours: int = 3,
     color: float = 0.0,
     min_gaussians: int = MIN_GAUSSIANS,
 ) -> Tensor:
-    """Divide a scene into connected groups of Gaussians off the floor.
+    """Divide a scene into connected groups of Gaussians off floor and walls.
 
     Space is divided into cells with a side of ``cell`` spacings. The spacing is the distance to the eighth neighbour
     that 90 % of the opaque Gaussians have. Neighbouring cells of at least ``min_neighbours`` opaque Gaussians each are
     connected, so that faint or few floaters do not bridge objects. A group whose median spacing is larger than the
     cells is floaters, or a fragment of an object of fewer Gaussians: it waits for cells of twice the side.
     These connect what is left and add it to the group that it touches most, but never connect two groups. The other
-    Gaussians off the floor join the largest group beside their cell.
+    Gaussians join the largest group beside their cell.
 
     Args:
         cloud: Scene in any unit.
         up: Up axis, to find the floor.
-        floor: Removal of the floor; without it the up axis has no effect.
+        room: Removal of floor and walls; without it the up axis has no effect.
         min_opacity: Least opacity of a Gaussian that connects.
         cell: Side of the cells, in spacings.
         min_neighbours: Least number of opaque Gaussians of a cell that connects.
@@ -80,7 +80,7 @@ def split_by_clusters(
     from scipy.spatial import cKDTree
     rule = ClusterRule(min_opacity, cell, min_neighbours, color, min_gaussians)
     labels = np.full(len(cloud), NONE, np.int64)
-    off = ~find_floor(cloud, up).numpy() if floor else np.ones(len(cloud), bool)
+    off = ~find_room(cloud, up).numpy() if room else np.ones(len(cloud), bool)
     opaque = (cloud.opacities > min_opacity).numpy()[off]
     points, colors = cloud.means.double().numpy()[off], cloud.rgb.numpy()[off]
     if opaque.sum() > 1:

@@ -60,12 +60,12 @@ def find_floor(
         raise ValueError(f'thickness={thickness}, min_share={min_share}, max_tilt={max_tilt}, reach={reach}: expected '
                          'positive numbers, a share below 1 and degrees below 90')
     nothing = torch.zeros(len(cloud), dtype=torch.bool)
-    points = cloud.means.double().numpy()
-    points = points - np.median(points, axis=0)
     seen = (cloud.opacities > MIN_OPACITY).numpy()
     if seen.sum() < 4:
         return nothing
-    most = thickness * float(np.quantile(np.linalg.norm(points[seen], axis=1), EXTENT_QUANTILE))
+    points = cloud.means.double().numpy()
+    points = points - np.median(points, axis=0)
+    most = thickness * extent_of(points[seen])
     found = _largest_plane(points[seen], axis_vector(up).numpy(), most, math.cos(math.radians(max_tilt)), min_share)
     if found is None:
         return nothing
@@ -82,6 +82,11 @@ def find_floor(
     kept = on.copy()
     kept[on] = within_contacts(flat[on], contact, 2 * limit)
     return torch.from_numpy((on & ~kept) | (heights < -limit))
+
+
+def extent_of(points: ndarray) -> float:
+    """Return the radius around the median of points (N, 3) that holds 90 % of them."""
+    return float(np.quantile(np.linalg.norm(points - np.median(points, axis=0), axis=1), EXTENT_QUANTILE))
 
 
 def _largest_plane(points: ndarray, axis: ndarray, thickness: float, min_cosine: float,

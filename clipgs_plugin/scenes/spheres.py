@@ -8,15 +8,15 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from clipgs_plugin.datasets.transforms.floaters import EXTENT_QUANTILE
 from clipgs_plugin.scenes.cells import Cells
-from clipgs_plugin.scenes.floor import find_floor
+from clipgs_plugin.scenes.floor import extent_of
 from clipgs_plugin.scenes.objects import MIN_GAUSSIANS, NONE
+from clipgs_plugin.scenes.walls import find_room
 from clipgs_plugin.structures import GaussianCloud
 
 SHELL = 1.25      # radius of the surroundings of a sphere, in its radii
-_SAMPLE = 50_000  # Gaussians that tell how alone a sphere stands
-_STEPS = 3        # towards the mean of the Gaussians in a sphere
+_SAMPLE = 20_000  # Gaussians that tell how alone a sphere stands
+_STEPS = 2        # towards the mean of the Gaussians in a sphere
 _LEVEL = 0.05     # difference of values that counts
 
 Score = Callable[[Sequence[Tensor]], Tensor]
@@ -25,7 +25,7 @@ Score = Callable[[Sequence[Tensor]], Tensor]
 def split_by_spheres(
     cloud: GaussianCloud,
     up: str = 'y',
-    floor: bool = True,
+    room: bool = True,
     radii: Sequence[float] = (0.1, 0.15, 0.22, 0.33),
     stride: float = 0.75,
     max_overlap: float = 0.25,
@@ -35,7 +35,7 @@ def split_by_spheres(
     max_spheres: int = 300,
     score: Score | None = None,
 ) -> Tensor:
-    """Choose spheres over the Gaussians off the floor, without a sphere taking much of another.
+    """Choose spheres over the Gaussians off floor and walls, without a sphere taking much of another.
 
     Spheres start at the cells of a grid and move to the mean of what they hold. The value of a sphere is its share of
     the opaque Gaussians within 1.25 radii, times its score if there is a function of scores. Spheres are taken by
@@ -45,7 +45,7 @@ def split_by_spheres(
     Args:
         cloud: Scene in any unit.
         up: Up axis, to find the floor.
-        floor: Removal of the floor; without it the up axis has no effect.
+        room: Removal of floor and walls; without it the up axis has no effect.
         radii: Radii of the spheres, in extents (the radius around the median that holds 90 % of the Gaussians).
         stride: Side of the grid, in radii.
         max_overlap: Largest share of a sphere's Gaussians that spheres of larger value hold.
@@ -67,7 +67,7 @@ def split_by_spheres(
         raise ValueError(f'radii={tuple(radii)}, stride={stride}, max_overlap={max_overlap}, min_alone={min_alone}, '
                          f'min_opacity={min_opacity}, min_gaussians={min_gaussians}, max_spheres={max_spheres}: '
                          'expected positive numbers, and shares of at most 1')
-    off = ~find_floor(cloud, up).numpy() if floor else np.ones(len(cloud), bool)
+    off = ~find_room(cloud, up).numpy() if room else np.ones(len(cloud), bool)
     points, labels = cloud.means.double().numpy(), torch.full((len(cloud),), NONE)
     seen = points[off & (cloud.opacities > min_opacity).numpy()]
     extent = extent_of(seen) if len(seen) > 1 else 0.0
@@ -82,11 +82,6 @@ def split_by_spheres(
     if score is not None and members:
         value = value * score(members).double().numpy()
     return choose(members, np.lexsort((sizes, -np.round(value / _LEVEL))), labels, max_overlap, min_gaussians)
-
-
-def extent_of(points: ndarray) -> float:
-    """Return the radius around the median of points (N, 3) that holds 90 % of them."""
-    return float(np.quantile(np.linalg.norm(points - np.median(points, axis=0), axis=1), EXTENT_QUANTILE))
 
 
 def choose(

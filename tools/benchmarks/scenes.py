@@ -17,7 +17,7 @@ BUDGET_S = 120.0   # of all stages but the spheres, at a million Gaussians
 OBJECT = 10_000    # Gaussians of an object
 FLOOR = 0.2        # share of the floor
 FLOATERS = 0.02    # share of floaters
-STAGES = ('read', 'floor', 'clusters', 'spheres', 'gather', 'coloured', 'write')
+STAGES = ('read', 'room', 'clusters', 'spheres', 'gather', 'coloured', 'write')
 
 
 def scene_speed(gaussians: int = 1_000_000, sh_degrees: str = '0,3', seed: int = 0, threads: int = 2) -> list[Case]:
@@ -78,11 +78,11 @@ def time_stages(path: Path, threads: int) -> tuple[dict[str, tuple[float, float]
         return result
 
     cloud = timed('read', lambda: read_gaussians(path))
-    floor = timed('floor', lambda: scenes.find_floor(cloud))
-    rest = cloud[~floor]
+    room = timed('room', lambda: scenes.find_room(cloud))
+    rest = cloud[~room]
     labels = torch.full((len(cloud),), -1)
-    labels[~floor] = timed('clusters', lambda: scenes.split_by_clusters(rest, floor=False))
-    timed('spheres', lambda: scenes.split_by_spheres(rest, floor=False))
+    labels[~room] = timed('clusters', lambda: scenes.split_by_clusters(rest, room=False))
+    timed('spheres', lambda: scenes.split_by_spheres(rest, room=False))
     objects = scenes.SceneObjects.from_labels(labels)
     timed('gather', lambda: describe_objects(cloud, objects))
 
