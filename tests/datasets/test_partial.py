@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clipgs_plugin import GaussianCloud
-from clipgs_plugin.datasets.transforms import CutGaussians, OccludeGaussians, build_pipeline
+from clipgs_plugin.datasets.transforms import CutGaussians, OccludeGaussians, ShadeGaussians, build_pipeline
 from clipgs_plugin.datasets.transforms.partial import behind_ball, nearest_from
 from clipgs_plugin.engine.table_spec import load_table
 from clipgs_plugin.ops.cameras import sphere_directions
@@ -90,11 +90,34 @@ def test_parts_do_not_depend_on_the_frame_and_repeat_for_a_seed():
         assert torch.equal(first, again) and torch.allclose(4 * first + 1, other, atol=1e-5)
 
 
+def test_light_is_the_gain_where_it_comes_from_everywhere(random_cloud):
+    cloud = random_cloud(50, sh_degree=1)
+    after = applied(ShadeGaussians(1, (1, 1), (0.5, 0.5), 0), cloud)
+    assert torch.allclose(after.rgb, 0.5 * cloud.rgb, atol=1e-6)
+    assert torch.allclose(after.sh[:, 1:], 0.5 * cloud.sh[:, 1:])
+    assert torch.equal(after.means, cloud.means) and torch.equal(after.opacity_logits, cloud.opacity_logits)
+
+
+def test_a_lamp_lights_the_upper_side_of_a_ball_and_leaves_the_lower_dark():
+    points = torch.from_numpy(SPHERE).float()
+    quats = torch.cat([1 + points[:, 2:], -points[:, 1:2], points[:, :1], torch.zeros(2000, 1)], 1)  # z to the point
+    scales = torch.tensor([-3.0, -3, -6]).expand(2000, 3)
+    ball = cloud_at(points).replace(quats=torch.nn.functional.normalize(quats, dim=1), log_scales=scales.contiguous())
+    assert torch.allclose((ball.normals * points).sum(1).abs(), torch.ones(2000), atol=1e-4)
+    for seed in range(5):
+        light = applied(ShadeGaussians(1, (0.2, 0.2), (1, 1), 0), ball, seed).rgb[:, 0] / ball.rgb[:, 0]
+        lamp = torch.nn.functional.normalize((light[:, None] * points).sum(0), dim=0)
+        assert lamp[1] > -0.05 and float(light.max()) == pytest.approx(1, abs=0.01)
+        expected = 0.2 + 0.8 * (points @ lamp).clamp_min(0)
+        assert torch.allclose(light, expected, atol=0.05)
+
+
 @pytest.mark.parametrize('settings', [
     dict(type='CutGaussians', probability=2), dict(type='CutGaussians', share=(0, 0.5)),
     dict(type='CutGaussians', cuts=('ball',)), dict(type='OccludeGaussians', probability=-1),
     dict(type='OccludeGaussians', cameras=(0, 1)), dict(type='OccludeGaussians', spread=200),
-    dict(type='OccludeGaussians', ball=(1, 0.5))])
+    dict(type='OccludeGaussians', ball=(1, 0.5)),
+    dict(type='ShadeGaussians', tint=1), dict(type='ShadeGaussians', gain=(0, 1))])
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ValueError, match='expected'):
         build_pipeline([settings])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clipgs_plugin import GaussianCloud, ops, read_gaussians
 from clipgs_plugin.evaluation import InstanceMatch, cosines, match_instances, ranks
+from clipgs_plugin.structures import SH_C0
 from clipgs_plugin.tools.benchmarks.figures import Figure, figure
 from clipgs_plugin.tools.benchmarks.splat_fits import FitSize, cached_fit, fit
 
@@ -123,6 +124,7 @@ def recognition_figures(found: Sequence[Found], gallery: Gallery, embed: Callabl
         'alone, another fit': alone,
         'alone, only what the scene shows': [near(*pair) for pair in zip(alone, cut)],
         'alone, in the colours of the scene': [recolored(*pair) for pair in zip(alone, cut)],
+        'in the scene, as bright as alone': [as_bright(*pair) for pair in zip(cut, alone)],
         'in the scene, in the colours alone': [recolored(*pair) for pair in zip(cut, alone)],
         'in the scene, cut by truth': cut}
     if split != 'labels':
@@ -166,6 +168,14 @@ def recolored(cloud: GaussianCloud, source: GaussianCloud) -> GaussianCloud:
         return cloud
     index, _ = ops.knn(source.means[None], cloud.means[None], 1)
     return cloud.replace(sh=source.sh[index[0, :, 0]])
+
+
+def as_bright(cloud: GaussianCloud, source: GaussianCloud) -> GaussianCloud:
+    """Multiply all colours by the one gain that gives the mean brightness of another cloud."""
+    if not (len(cloud) and len(source)):
+        return cloud
+    gain = float(source.rgb.mean() / cloud.rgb.mean().clamp_min(1e-3))
+    return cloud.replace(sh=((gain * cloud.rgb - 0.5) / SH_C0)[:, None])
 
 
 def _by_labels(cloud: GaussianCloud, truth: Tensor) -> Tensor:

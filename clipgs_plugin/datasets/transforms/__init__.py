@@ -15,6 +15,7 @@ from clipgs_plugin.datasets.transforms.loading import LoadGaussians, PackGaussia
 from clipgs_plugin.datasets.transforms.partial import CutGaussians, OccludeGaussians
 from clipgs_plugin.datasets.transforms.points import SplatsToPoints
 from clipgs_plugin.datasets.transforms.selection import FilterOpacity, SampleGaussians
+from clipgs_plugin.datasets.transforms.shading import ShadeGaussians
 from clipgs_plugin.datasets.transforms.surroundings import CropGaussians, LargestCluster, RemovePlane
 from clipgs_plugin.datasets.transforms.taming import TameGaussians
 from clipgs_plugin.datasets.transforms.variation import VaryFitter
@@ -22,4 +23,4 @@ from clipgs_plugin.datasets.transforms.variation import VaryFitter
 __all__ = ['BaseTransform', 'ChangeUp', 'CropGaussians', 'CutGaussians', 'DropAttributes', 'DropColor', 'DropFloaters',
            'FilterOpacity', 'JitterGaussians', 'LargestCluster', 'LoadGaussians', 'NormaliseGaussians',
            'OccludeGaussians', 'PackGaussians', 'RemovePlane', 'RotateGaussians', 'SampleGaussians', 'ScaleGaussians',
-           'SplatsToPoints', 'TameGaussians', 'VaryFitter', 'build_pipeline', 'up_matrix']
+           'ShadeGaussians', 'SplatsToPoints', 'TameGaussians', 'VaryFitter', 'build_pipeline', 'up_matrix']
