@@ -41,7 +41,8 @@ class ShadeGaussians(BaseTransform):
         lamp = rng.normal(size=3)
         lamp[1] = abs(lamp[1])
         facing = (cloud.normals @ torch.from_numpy(lamp / np.linalg.norm(lamp)).to(cloud.means)).clamp_min(0)
-        light = gain * (ambient + (1 - ambient) * facing)[:, None] * torch.tensor([1 + warmth, 1, 1 - warmth]).to(cloud.sh)
+        color = torch.tensor([1 + warmth, 1, 1 - warmth]).to(cloud.sh)
+        light = gain * (ambient + (1 - ambient) * facing)[:, None] * color
         sh = cloud.sh * light[:, None]
         sh[:, 0] += (light - 1) * 0.5 / SH_C0  # a colour is 0.5 above its harmonics
         results['gaussians'] = cloud.replace(sh=sh)
