@@ -42,7 +42,8 @@ SCRIPTS = {
     'clipgs-share': ['absent.py', 'absent.pth', 'x'], 'clipgs-export': ['absent.name', 'x.pt2'],
     'clipgs-report': ['absent.dir'], 'clipgs-table': ['absent.table'], 'clipgs-benchmark': ['absent.benchmark'],
     'clipgs-download': ['absent.name'], 'clipgs-few-shot': ['absent.py'],
-    'clipgs-doctor': ['absent.ply', '--model', 'absent.model']}
+    'clipgs-doctor': ['absent.ply', '--model', 'absent.model'],
+    'clipgs-label-scene': ['absent.ply', '-o', 'absent.out']}
 
 
 @pytest.fixture(scope='module')

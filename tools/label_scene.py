@@ -62,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
                       help='largest difference of colours within clusters, in [0, 1]; 0 ignores colours (%(default)s)')
     args.add_argument('--up', default='y', choices=[*AXES, 'auto'],
                       help='up axis of the scene, which no format stores; captures mostly have -y (%(default)s)')
+    args.add_argument('--clean', action='store_true', help='drop invalid Gaussians instead of refusing the scene')
     args.add_argument('--crop', type=box, metavar='X0,Y0,Z0,X1,Y1,Z1', help='box that the objects lie in')
     for name, what in (('cut', 'objects to write alone'), ('remove', 'objects to leave out of the scene')):
         args.add_argument(f'--{name}', nargs=2, action='append', default=[], metavar=('WHICH', 'OUT.ply'),
@@ -90,8 +91,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if options.query is not None and not options.query.strip():
         args.error('--query is empty; name what to look for')
     options.names = [name for word in (options.classes or '').split(',') if (name := word.strip())]
-    if options.classes is not None and not options.names:
-        args.error('--classes names no class')
+    if options.classes is not None and len(set(options.names)) < 2:
+        args.error('--classes names fewer than two classes to choose from; --query TEXT ranks objects by one text')
     for which, out in (*options.cut, *options.remove):
         if not which.strip():
             args.error(f'--cut or --remove names nothing to write to {out}')
@@ -132,18 +133,19 @@ class Texts:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     from clipgs_plugin import read_gaussians
-    from clipgs_plugin.io.inria_ply import further_columns
     from clipgs_plugin.io.lock import folder_lock
+    from clipgs_plugin.scenes.label_files import scene_columns, valid_rows
 
     started = time.perf_counter()
-    cloud = read_gaussians(args.scene)
+    cloud = read_gaussians(args.scene, clean=args.clean)
     print(f'{args.scene}: {len(cloud):,} Gaussians of SH degree {cloud.sh_degree}', file=sys.stderr)
     args.up = up_axis(cloud, args.up)
-    columns = further_columns(args.scene) if args.scene.suffix.lower() == '.ply' else {}
+    kept = valid_rows(args.scene) if args.clean else slice(None)
+    columns = {name: values[kept] for name, values in scene_columns(args.scene).items()}
     clipgs = load_inferencer(args.model, args.checkpoint, args.device, args.download)
     clipgs.require_embeddings()
     targets = text_embeddings(clipgs, args)
-    objects, way = split(cloud, args, clipgs, targets)
+    objects, way = split(cloud, kept, args, clipgs, targets)
     print(f'{len(objects)} objects by {way}; {int((objects.labels < 0).sum()):,} Gaussians of no object',
           file=sys.stderr)
     if not len(objects):
@@ -184,12 +186,16 @@ def text_embeddings(clipgs: CLIPGSInferencer, args: argparse.Namespace) -> tuple
         return None if args.query is None else ((args.query,), clipgs.embed_text(args.query))
 
 
-def split(cloud: GaussianCloud, args: argparse.Namespace, clipgs: CLIPGSInferencer,
+def split(cloud: GaussianCloud, kept: ndarray | slice, args: argparse.Namespace, clipgs: CLIPGSInferencer,
           targets: tuple[tuple[str, ...], Tensor] | None) -> tuple[SceneObjects, str]:
-    """Find the objects, and return them with a word on how."""
+    """Find the objects among the Gaussians that were kept of the file, and return them with a word on how."""
     import torch
 
     from clipgs_plugin import scenes
+    inside = torch.arange(len(cloud))
+    if args.crop:
+        low, high = torch.tensor(args.crop).double().split(3)
+        inside = inside[((cloud.means >= low) & (cloud.means <= high)).all(1)]
     source = args.labels
     if source is None and args.split in (None, 'labels'):
         source = scenes.find_labels(args.scene)
@@ -197,21 +203,23 @@ def split(cloud: GaussianCloud, args: argparse.Namespace, clipgs: CLIPGSInferenc
         raise ValueError(f'{args.scene}: no labels in it or beside it; name them with --labels, or choose --split '
                          'clusters')
     if source is not None:
-        labels = scenes.split_by_labels(cloud, scenes.read_labels(args.scene, source), args.background, str(source))
+        found = scenes.read_labels(args.scene, source)
+        if args.clean and found.shape[:1] == kept.shape:  # else they belong to another scene, or to the valid ones
+            found = found[kept]
+        found = scenes.split_by_labels(cloud, found, args.background, str(source))[inside]
         way = f'labels ({source})'
     elif args.split == 'spheres':
         def best_cosine(members: Sequence[Tensor]) -> Tensor:
-            return (embed(clipgs, cloud, members, args, 'spheres') @ targets[1].T).amax(1).clamp_min(0)
-        labels = scenes.split_by_spheres(cloud, args.up, min_gaussians=args.min_gaussians,
-                                         score=None if targets is None else best_cosine)
+            rows = embed(clipgs, cloud, [inside[each] for each in members], args, 'spheres')
+            return (rows @ targets[1].T).amax(1).clamp_min(0)
+        found = scenes.split_by_spheres(cloud[inside], args.up, min_gaussians=args.min_gaussians,
+                                        score=None if targets is None else best_cosine)
         way = 'spheres'
     else:
-        labels = scenes.split_by_clusters(cloud, args.up, color=args.color, min_gaussians=args.min_gaussians)
+        found = scenes.split_by_clusters(cloud[inside], args.up, color=args.color, min_gaussians=args.min_gaussians)
         way = 'clusters'
-    if args.crop:
-        means = cloud.means.double()
-        inside = ((means >= torch.tensor(args.crop[:3]).double()) & (means <= torch.tensor(args.crop[3:]).double()))
-        labels = torch.where(inside.all(1), labels, -1)
+    labels = torch.full((len(cloud),), -1)
+    labels[inside] = found
     objects = scenes.SceneObjects.from_labels(labels, args.min_gaussians, args.max_objects)
     return objects.storable(), way
 

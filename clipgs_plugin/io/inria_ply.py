@@ -78,7 +78,7 @@ def from_ply(file: ply.Ply) -> GaussianCloud:
 def further_columns(path: Path) -> dict[str, np.ndarray]:
     """Read the scalar properties of the Gaussians of an INRIA ``.ply`` that are none of a cloud's, (N,) by name.
 
-    Trainers write ids or features of segmentations there. Their values are not checked.
+    Trainers write ids or features of segmentations there. Their values are not checked. A compressed .ply has none.
 
     Raises:
         ValueError: The file is damaged, or not a .ply.
@@ -88,7 +88,7 @@ def further_columns(path: Path) -> dict[str, np.ndarray]:
         properties = file['vertex'].properties if 'vertex' in file else ()
         own = {*_MEANS, *_NORMALS, *_DC, *_OPACITY, *_SCALES, *_QUATS, *rest_names(_REST_COUNTS[-1])}
         names = [name for name in properties if name not in own]
-        if not names:
+        if not names or not {*_MEANS, *_SCALES} <= set(properties):  # a compressed .ply packs its Gaussians
             return {}
         table = file.read()['vertex']
         return {name: table[name] for name in names}

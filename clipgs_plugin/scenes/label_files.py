@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from clipgs_plugin.io.arrays import npz_keys, read_npy, read_npz
+from clipgs_plugin.io.files import refuse_damage
 from clipgs_plugin.io.formats import format_of_file
 from clipgs_plugin.io.inria_ply import further_columns
 from clipgs_plugin.io.safe_load import check_finite, load_file
@@ -51,7 +52,7 @@ def find_labels(scene: Path) -> LabelSource | None:
     Raises:
         ValueError: The scene is a damaged ``.ply``, or has features whose file of classes is absent.
     """
-    columns = _columns(scene)
+    columns = scene_columns(scene)
     found = next((name for name in PROPERTIES if name in columns), None)
     if found:
         return LabelSource(None, found)
@@ -86,7 +87,7 @@ def read_labels(scene: Path, source: LabelSource | str | Path, min_probability: 
     file = source.file if isinstance(source, LabelSource) else Path(source)
     name = source.name if isinstance(source, LabelSource) else str(source)
     if file is None or not file.is_file():
-        columns = _columns(scene)
+        columns = scene_columns(scene)
         if name in columns:
             return np.asarray(columns[name])
         raise FileNotFoundError(f'{scene}: labels {name!r} are neither a file nor a property of the scene, which has '
@@ -99,8 +100,15 @@ def read_labels(scene: Path, source: LabelSource | str | Path, min_probability: 
     return _classified(scene, file, min_probability)
 
 
-def _columns(scene: Path) -> dict[str, np.ndarray]:
+def scene_columns(scene: Path) -> dict[str, np.ndarray]:
+    """Read the properties of a scene beyond those of Gaussians, (N,) by name; only a .ply has any."""
     return further_columns(scene) if scene.is_file() and format_of_file(scene).name == 'ply' else {}
+
+
+def valid_rows(scene: Path) -> np.ndarray:
+    """Return the mask of the Gaussians of a file, (N,) bool, that reading with ``clean=True`` keeps."""
+    with refuse_damage(scene, 'splat file'), np.errstate(all='ignore'):
+        return ~format_of_file(scene).read(scene).invalid().numpy()
 
 
 def _clusters(file: Path) -> np.ndarray:
@@ -127,7 +135,7 @@ def _clusters(file: Path) -> np.ndarray:
 
 def _classified(scene: Path, file: Path, min_probability: float) -> np.ndarray:
     """Return the most probable class of each Gaussian, (N,) int64."""
-    columns = _columns(scene)
+    columns = scene_columns(scene)
     missing = [name for name in _FEATURES if name not in columns]
     if missing:
         raise ValueError(f'{scene}: lacks {missing[0]}{" and others" * (len(missing) > 1)} of the features that the '

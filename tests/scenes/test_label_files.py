@@ -7,6 +7,7 @@ from composed import random_scene
 from clipgs_plugin import read_gaussians, write_gaussians
 from clipgs_plugin.io.inria_ply import further_columns
 from clipgs_plugin.scenes import LabelSource, find_labels, read_labels, split_by_labels
+from clipgs_plugin.scenes.label_files import scene_columns
 
 COUNT = 500
 IDS = np.arange(COUNT) % 7
@@ -164,6 +165,12 @@ def test_a_name_that_is_neither_property_nor_file_lists_what_there_is(write):
     assert np.array_equal(read_labels(path, 'part'), IDS)
     with pytest.raises(FileNotFoundError, match=r"labels 'parts' are neither a file nor a property .*which has part"):
         read_labels(path, 'parts')
+
+
+def test_scenes_of_other_formats_have_no_properties(tmp_path):
+    for name in ('a.compressed.ply', 'b.spz', 'c.splat'):
+        write_gaussians(random_scene(COUNT), tmp_path / name)
+        assert scene_columns(tmp_path / name) == {} and find_labels(tmp_path / name) is None
 
 
 @pytest.mark.parametrize('columns', [dict(x=np.zeros(500)), dict(y2=np.zeros(499)), dict(z2=np.zeros(500, np.int64))])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from clipgs_plugin import CLIPGSInferencer, read_gaussians, scenes, write_gaussians
+from clipgs_plugin.io import inria_ply
 from clipgs_plugin.io.inria_ply import further_columns
 from clipgs_plugin.ops import axis_change
 from clipgs_plugin.scenes.table import read_table
@@ -119,6 +120,37 @@ def test_spheres_are_scored_by_the_texts(scene, tmp_path, capsys, monkeypatch):
     assert found['way'] == 'spheres' and len({row['label'] for row in found['objects']} & set(NAMES)) >= 4
 
 
+def test_invalid_gaussians_are_dropped_with_their_labels(scene, tmp_path, capsys):
+    broken, array = tmp_path / 'broken.ply', tmp_path / 'labels.npy'
+    cloud, truth = read_gaussians(scene / 'known.ply'), further_columns(scene / 'known.ply')['object']
+    bad = np.flatnonzero(truth == 3)[:50]
+    means = cloud.means.clone()
+    means[bad] = torch.nan
+    inria_ply.write(cloud.replace(means=means), broken, columns={'object': truth})
+    np.save(array, truth)
+    with pytest.raises(ValueError, match='NaN or infinite in 50 of'):
+        label_scene.main([str(broken), '-o', str(tmp_path / 'o')])
+    for source in ('object', array):
+        found = run(capsys, broken, '--clean', '--labels', source, '-o', tmp_path / 'out')
+        counts = {row['object']: row['gaussians'] for row in found['objects']}
+        assert counts == dict.fromkeys(range(1, 7), 1000) | {3: 950}
+    np.save(array, truth[:-1])
+    with pytest.raises(ValueError, match='expected one number for each of'):
+        label_scene.main([str(broken), '--clean', '--labels', str(array), '-o', str(tmp_path / 'new')])
+    assert np.array_equal(further_columns(tmp_path / 'out' / 'scene.labelled.ply')['object'], np.delete(truth, bad))
+
+
+def test_only_objects_in_the_crop_are_found(scene, tmp_path, capsys):
+    truth = further_columns(scene / 'known.ply')['object']
+    means = read_gaussians(scene / 'known.ply').means[torch.from_numpy(truth == 2)]
+    box = torch.cat([means.amin(0) - 0.02, means.amax(0) + 0.02]).tolist()
+    crop = ['--crop', ','.join(map(str, box))]
+    for way in ('labels', 'clusters'):
+        found = run(capsys, scene / 'known.ply', '--split', way, '-o', tmp_path / way, *crop)
+        row, = found['objects']
+        assert abs(row['gaussians'] - 1000) < 100
+
+
 def test_the_table_has_a_row_an_object(scene, tmp_path, capsys):
     assert label_scene.main([str(scene / 'known.ply'), '--classes', 'car,mug', '-o', str(tmp_path / 'out')]) == 0
     captured = capsys.readouterr()
@@ -148,7 +180,7 @@ def test_labels_of_another_scene_are_refused(scene, tmp_path):
 
 
 @pytest.mark.parametrize('options, message', [
-    (['--min-gaussians', '0'], 'min-gaussians 0'), (['--classes', ' , '], 'names no class'),
+    (['--min-gaussians', '0'], 'min-gaussians 0'), (['--classes', 'a, ,a'], 'fewer than two classes'),
     (['--query', ' '], '--query is empty'), (['--split', 'clusters', '--labels', 'object'], 'is for --split labels'),
     (['--cut', '1', 'out.txt'], 'expected the name of a splat file'), (['--cut', '1', 'there.ply'], 'there.ply exists'),
     (['--cut', ' ', 'out.ply'], 'names nothing'), (['--classes', 'a', '--query', 'b'], 'not allowed with'),
