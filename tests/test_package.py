@@ -36,6 +36,7 @@ SCRIPTS = {
     'clipgs-convert': ['absent.ply', 'x.ply'],
     'clipgs-convert-checkpoint': ['absent.pth', 'x.safetensors'], 'clipgs-triplets': ['absent.dir', 'x'],
     'clipgs-inspect': ['absent.dir'], 'clipgs-features': ['absent.dir'],
+    'clipgs-scenes': ['x', '--meshes', 'absent.dir'],
     'clipgs-toy-world': ['x', '--size', 'absent.px'], 'clipgs-list-backbones': ['absent.name'],
     'clipgs-list-models': ['absent.name'], 'clipgs-list-datasets': ['absent.name'],
     'clipgs-share': ['absent.py', 'absent.pth', 'x'], 'clipgs-export': ['absent.name', 'x.pt2'],

@@ -35,7 +35,7 @@ INSTALLED = {
     'classify': 'clipgs-classify', 'doctor': 'clipgs-doctor', 'download': 'clipgs-download',
     'convert_gaussians': 'clipgs-convert', 'convert_checkpoint': 'clipgs-convert-checkpoint',
     'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',
-    'make_toy_world': 'clipgs-toy-world', 'list_backbones': 'clipgs-list-backbones',
+    'make_toy_world': 'clipgs-toy-world', 'make_scenes': 'clipgs-scenes', 'list_backbones': 'clipgs-list-backbones',
     'list_models': 'clipgs-list-models', 'list_datasets': 'clipgs-list-datasets',
     'report': 'clipgs-report', 'run_table': 'clipgs-table', 'few_shot': 'clipgs-few-shot',
     'share': 'clipgs-share', 'export': 'clipgs-export', 'benchmark': 'clipgs-benchmark',

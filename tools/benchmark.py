@@ -27,6 +27,7 @@ from clipgs_plugin.tools.benchmarks import (
     refits,
     render,
     robustness,
+    scene_truth,
     scenes,
     search,
     start,
@@ -44,7 +45,8 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
     'points': points.points, 'points-model': points_model.points_model,
     'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters,
-    'refits': refits.refits, 'start': start.start, 'search': search.search, 'scene-speed': scenes.scene_speed}
+    'refits': refits.refits, 'start': start.start, 'search': search.search, 'scene-speed': scenes.scene_speed,
+    'scene-truth': scene_truth.scene_truth}
 
 
 def table_of(cases: list[Case]):

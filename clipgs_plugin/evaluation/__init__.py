@@ -14,6 +14,7 @@ from clipgs_plugin.evaluation.functional import (
     teacher_zero_shot,
     topk_accuracy,
 )
+from clipgs_plugin.evaluation.instances import InstanceMatch, match_instances
 from clipgs_plugin.evaluation.prompts import class_embeddings
 from clipgs_plugin.evaluation.ranking import Ranking, rank_gallery, rank_scores, retrieval_ranks
 from clipgs_plugin.evaluation.record import EvaluationRecord
@@ -22,7 +23,8 @@ from clipgs_plugin.evaluation.zero_shot import ZeroShotAccuracy
 
 __all__ = [
     'TEMPLATES', 'ClassEmbeddings', 'ClassificationAccuracy', 'ConfusionMatrix', 'EvaluationRecord',
-    'FewShotAccuracy', 'FewShotScore', 'Ranking', 'RetrievalRecall', 'ZeroShotAccuracy', 'class_embeddings',
-    'confusion_matrix', 'cosines', 'few_shot_score', 'load_templates', 'paired_difference', 'per_class_accuracy',
-    'rank_gallery', 'rank_scores', 'ranks', 'recall_at_k', 'retrieval_ranks', 'teacher_zero_shot', 'topk_accuracy',
+    'FewShotAccuracy', 'FewShotScore', 'InstanceMatch', 'Ranking', 'RetrievalRecall', 'ZeroShotAccuracy',
+    'class_embeddings', 'confusion_matrix', 'cosines', 'few_shot_score', 'load_templates', 'match_instances',
+    'paired_difference', 'per_class_accuracy', 'rank_gallery', 'rank_scores', 'ranks', 'recall_at_k',
+    'retrieval_ranks', 'teacher_zero_shot', 'topk_accuracy',
 ]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,14 +80,14 @@ CHANGES = {'saturated': ('surface', saturated), 'strays': ('volume', with_strays
 FITTERS = (*FITS, *CHANGES)
 
 
-def fit(mesh, start: GaussianCloud, settings, size: FitSize, seed: int) -> GaussianCloud:
+def fit(mesh, start: GaussianCloud, settings, size: FitSize, seed: int, renderer: str = 'raycast') -> GaussianCloud:
     """Fit Gaussians to renders of a mesh."""
     from clipgs_plugin.generation import ViewRule
     from clipgs_plugin.generation.fitting import fit_many
     from clipgs_plugin.generation.objects import Views
     from clipgs_plugin.generation.rendering import render_mesh
     rule = ViewRule(num_views=size.views, num_test=2, size=size.pixels)
-    train, test = (Views(render_mesh(mesh, cameras, rule.intrinsics(), rule.size, rule.size, renderer='raycast'),
+    train, test = (Views(render_mesh(mesh, cameras, rule.intrinsics(), rule.size, rule.size, renderer=renderer),
                          cameras, np.repeat(rule.intrinsics()[None], len(cameras), axis=0))
                    for cameras in (rule.train_cameras(), rule.test_cameras()))
     return fit_many([start], [train], [test], rule.background, settings, [seed])[0].cloud
@@ -113,9 +114,15 @@ def fitted(name: str, mesh, fitter: str, cache: Path, size: FitSize, seed: int) 
     if fitter in CHANGES:
         base, change = CHANGES[fitter]
         return change(fitted(name, mesh, base, cache, size, seed), seed)
+    return read_gaussians(cached_fit(name, fitter, cache, size, seed, lambda: FITS[fitter](mesh, size, seed)))
+
+
+def cached_fit(name: str, fitter: str, cache: Path, size: FitSize, seed: int,
+               make: Callable[[], GaussianCloud]) -> Path:
+    """Return the file of a fit, which ``make`` returns if the folder does not have it."""
     key = hashlib.sha256(to_json(dict(name=name, fitter=fitter, seed=seed, **asdict(size)))).hexdigest()[:12]
     path = cache / f'{name}-{fitter}-{key}.ply'
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_gaussians(FITS[fitter](mesh, size, seed), path)
-    return read_gaussians(path)
+        write_gaussians(make(), path)
+    return path

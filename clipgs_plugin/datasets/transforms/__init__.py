@@ -12,13 +12,15 @@ from clipgs_plugin.datasets.transforms.geometry import (
     up_matrix,
 )
 from clipgs_plugin.datasets.transforms.loading import LoadGaussians, PackGaussians
+from clipgs_plugin.datasets.transforms.partial import CutGaussians, OccludeGaussians
 from clipgs_plugin.datasets.transforms.points import SplatsToPoints
 from clipgs_plugin.datasets.transforms.selection import FilterOpacity, SampleGaussians
+from clipgs_plugin.datasets.transforms.shading import ShadeGaussians
 from clipgs_plugin.datasets.transforms.surroundings import CropGaussians, LargestCluster, RemovePlane
 from clipgs_plugin.datasets.transforms.taming import TameGaussians
 from clipgs_plugin.datasets.transforms.variation import VaryFitter
 
-__all__ = ['BaseTransform', 'ChangeUp', 'CropGaussians', 'DropAttributes', 'DropColor', 'DropFloaters', 'FilterOpacity',
-           'JitterGaussians', 'LargestCluster', 'LoadGaussians', 'NormaliseGaussians', 'PackGaussians', 'RemovePlane',
-           'RotateGaussians', 'SampleGaussians', 'ScaleGaussians', 'SplatsToPoints', 'TameGaussians', 'VaryFitter',
-           'build_pipeline', 'up_matrix']
+__all__ = ['BaseTransform', 'ChangeUp', 'CropGaussians', 'CutGaussians', 'DropAttributes', 'DropColor', 'DropFloaters',
+           'FilterOpacity', 'JitterGaussians', 'LargestCluster', 'LoadGaussians', 'NormaliseGaussians',
+           'OccludeGaussians', 'PackGaussians', 'RemovePlane', 'RotateGaussians', 'SampleGaussians', 'ScaleGaussians',
+           'ShadeGaussians', 'SplatsToPoints', 'TameGaussians', 'VaryFitter', 'build_pipeline', 'up_matrix']
