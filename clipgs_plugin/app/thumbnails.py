@@ -1,0 +1,104 @@
+"""Thumbnails: views of an object all around it, side by side in one picture that is rendered once."""
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from clipgs_plugin.app.objects import IndexedObjects
+from clipgs_plugin.io.files import write_whole
+from clipgs_plugin.ops.cameras import intrinsics
+from clipgs_plugin.ops.rendering import render
+from clipgs_plugin.structures import GaussianCloud
+from clipgs_plugin.visualization.turntable import orbit_cameras
+
+VIEWS, SIZE = 12, 128   # views of a strip, and pixels of each
+ERRORS = (ValueError, OSError, MemoryError)
+_FOV = 40.0
+_FORM = 1               # raised when strips change, so that older ones are not taken
+
+
+def strip(cloud: GaussianCloud) -> bytes:
+    """Render an object from a ring of cameras; return a WebP with transparency, VIEWS * SIZE wide.
+
+    Args:
+        cloud: Object with y up.
+    """
+    viewmats, radius = orbit_cameras(cloud, VIEWS, fov_degrees=_FOV)
+    cameras = intrinsics(_FOV, SIZE, SIZE).expand(VIEWS, 3, 3)
+    with torch.no_grad():
+        colors, alphas = render(cloud, viewmats, cameras, SIZE, SIZE, near=0.01 * radius)
+    alphas = alphas[..., None].clamp(0, 1)
+    colors = (colors / alphas.clamp(min=1 / 255)).clamp(0, 1)
+    pixels = (torch.cat([colors, alphas], dim=-1) * 255).round().byte().numpy()  # (V, S, S, 4)
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(list(pixels), axis=1)).save(buffer, 'WEBP', quality=75, alpha_quality=70, method=2)
+    return buffer.getvalue()
+
+
+class Thumbnails:
+    """Strips of the objects of an index, cached in a folder.
+
+    The name of a strip follows from path, size, time and up axis of its object, so a changed file is drawn anew, and
+    an interrupted run continues. Any number of threads and processes may draw at the same time.
+
+    Args:
+        folder: Cache, which is made if it does not exist.
+        objects: Objects of the index.
+    """
+
+    def __init__(self, folder: Path, objects: IndexedObjects) -> None:
+        self.folder, self.objects = folder, objects
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, row: int) -> Path:
+        """Return the place of an object's strip, whether or not it is drawn.
+
+        Raises:
+            OSError, ValueError: See :meth:`IndexedObjects.file`.
+        """
+        file = self.objects.file(row)
+        found = file.stat()
+        key = f'{_FORM}|{VIEWS}|{SIZE}|{self.objects.ups[row]}|{found.st_size}|{found.st_mtime_ns}|{file.absolute()}'
+        digest = hashlib.sha256(os.fsencode(key)).hexdigest()
+        return self.folder / digest[:2] / f'{digest[2:32]}.webp'
+
+    def draw(self, row: int) -> Path:
+        """Return the strip of an object, rendered unless it is there.
+
+        Raises:
+            OSError, ValueError: The object cannot be read, or the cache not written.
+        """
+        path = self.path(row)
+        if not path.is_file():
+            content = strip(self.objects.cloud(row))
+            path.parent.mkdir(exist_ok=True)
+            write_whole(path, [content])
+        return path
+
+    def draw_all(self, rows: Iterable[int], workers: int, done: Callable[[int, Exception | None], None]) -> None:
+        """Draw strips in threads; the kernels release the interpreter's lock.
+
+        Args:
+            rows: Objects.
+            workers: Number of threads.
+            done: Called after each object, with the error of one that cannot be drawn.
+        """
+        with ThreadPoolExecutor(workers) as pool:
+            waiting = {pool.submit(self.draw, row): row for row in rows}
+            try:
+                for future in as_completed(waiting):
+                    error = future.exception()
+                    if error is not None and not isinstance(error, ERRORS):
+                        raise error
+                    done(waiting.pop(future), error)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
