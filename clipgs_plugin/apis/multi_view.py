@@ -1,7 +1,6 @@
 """Models named ``views:TEACHER``: rendered views in a CLIP model."""
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 
@@ -9,11 +8,11 @@ from mmengine.config import Config
 from torch import nn
 
 from clipgs_plugin.apis.configs import get_config
+from clipgs_plugin.models.teachers.sources import VIEWS as PREFIX
 from clipgs_plugin.models.teachers.sources import resolve_source
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.registry.catalogue import load_catalogue
 
-PREFIX = 'views:'
 CONFIG = 'views_vit-b-32-openai_0e_splats'
 # The teacher of the toy world knows pictures on light grey.
 CONFIGS = {'toy-clip': 'views_toy-clip_0e_toy-world'}
@@ -79,16 +78,3 @@ def build_multi_view(name: str, cfg: Config, checkpoint: str | Path | None = Non
     model = MODELS.build(cfg.model)
     model.cfg, model.name = cfg, name
     return model
-
-
-def model_of_features(teacher: str) -> str:
-    """Return the model that embeds queries into the space of a teacher's cached features.
-
-    Args:
-        teacher: Name of the features, which is a name of a teacher, or its architecture and tag joined by a dash.
-    """
-    import open_clip
-    for model, tag in open_clip.list_pretrained():
-        if re.sub(r'[^\w.-]', '-', f'{model}-{tag}') == teacher:
-            return f'{PREFIX}{model}@{tag}'
-    return f'{PREFIX}{teacher}'

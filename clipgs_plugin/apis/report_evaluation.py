@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
-from clipgs_plugin.apis.search_index import SearchIndex
 from clipgs_plugin.datasets import collate_gaussians
 from clipgs_plugin.evaluation import (
     ConfusionMatrix,
@@ -22,6 +21,7 @@ from clipgs_plugin.evaluation import (
     topk_accuracy,
 )
 from clipgs_plugin.io import read_gaussians
+from clipgs_plugin.search import SearchIndex
 from clipgs_plugin.visualization.embedding_map import EmbeddingMap, has_umap, project
 from clipgs_plugin.visualization.report import GalleryRow, Picture
 from clipgs_plugin.visualization.turntable import turntable

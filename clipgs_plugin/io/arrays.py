@@ -38,6 +38,27 @@ def read_npy(path: Path) -> ndarray:
         raise _refusal(f'{path}: not a .npy file of numbers', error) from error
 
 
+def npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Read the shape, the dtype and the offset of the numbers of an ``.npy`` file in C order.
+
+    Raises:
+        ValueError: The file is damaged, pickled, in Fortran order, or of another size than its header promises.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open('rb') as file:
+            shape = _check_header(file, size)
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            _, fortran, dtype = read(file)
+            if fortran or file.tell() + math.prod(shape) * dtype.itemsize != size:
+                raise ValueError(f'its header promises {shape} in {"Fortran" if fortran else "C"} order, and '
+                                 f'{size - file.tell()} bytes follow')
+            return shape, dtype, file.tell()
+    except _DAMAGED as error:
+        raise _refusal(f'{path}: not a .npy file of numbers', error) from error
+
+
 def parse_npy(data: bytes, name: str) -> ndarray:
     """Read the array of an ``.npy`` from its content, such as that of a member of an archive.
 

@@ -10,8 +10,9 @@ from torch.nn.functional import normalize
 
 from clipgs_plugin import CLIPGSInferencer, get_model, read_gaussians, write_gaussians
 from clipgs_plugin.apis import SearchIndex
-from clipgs_plugin.apis.multi_view import model_of_features, multi_view_config
+from clipgs_plugin.apis.multi_view import multi_view_config
 from clipgs_plugin.models import MultiViewCLIP
+from clipgs_plugin.models.teachers.sources import model_of_features
 from clipgs_plugin.ops import axis_change
 from clipgs_plugin.tools import cache_features, embed, search
 from clipgs_plugin.tools import test as test_program

@@ -16,6 +16,7 @@ from clipgs_plugin.io.safe_load import check_archive, check_finite, why_refused
 from clipgs_plugin.models.teachers.towers import build_tower, keep_tower, load_tower
 from clipgs_plugin.registry.catalogue import load_catalogue
 
+VIEWS = 'views:'  # before the name of a teacher, the model of rendered views in it
 PREPROCESS_KEYS = ('mean', 'std', 'interpolation', 'resize_mode')
 
 
@@ -33,6 +34,19 @@ class Source:
     def trained(self) -> bool:
         """True if it has weights; names with a prefix bring their own."""
         return self.tag is not None or self.file is not None or ':' in self.model
+
+
+def model_of_features(teacher: str) -> str:
+    """Return the model that embeds queries into the space of a teacher's cached features.
+
+    Args:
+        teacher: Name of the features, which is a name of a teacher, or its architecture and tag joined by a dash.
+    """
+    import open_clip
+    for model, tag in open_clip.list_pretrained():
+        if re.sub(r'[^\w.-]', '-', f'{model}-{tag}') == teacher:
+            return f'{VIEWS}{model}@{tag}'
+    return f'{VIEWS}{teacher}'
 
 
 def resolve_source(model: str, pretrained: str | Path | None) -> Source:

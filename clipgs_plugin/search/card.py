@@ -1,0 +1,97 @@
+"""Card of an index: the model that made its vectors, and its shards."""
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from clipgs_plugin.io.checked_json import read_json
+from clipgs_plugin.search.layout import CARD, REMEDY
+
+FORMAT, VERSION = 'clipgs_plugin index', 1
+_SCHEMA = dict(format=str, version=int, model=str, width=int, checkpoint=str, checkpoint_sha256=str, options=[str],
+               teacher=str, shards=[dict(rows=int, sha256=str)])
+MAX_WIDTH = 1 << 16
+
+
+@dataclass(frozen=True)
+class IndexCard:
+    """Origin of the vectors of an index, without which a query cannot be compared with them.
+
+    Raises:
+        ValueError: The width is out of range.
+    """
+
+    model: str                     # name or config for CLIPGSInferencer, which embeds queries
+    width: int                     # numbers of an embedding
+    checkpoint: str = ''
+    checkpoint_sha256: str = ''    # of the weights; empty where they are not known
+    options: tuple[str, ...] = ()  # of tools/embed.py, which prepared the objects, like '--up=-y'
+    teacher: str = ''              # CLIP model that embeds texts and images
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.width <= MAX_WIDTH:
+            raise ValueError(f'embeddings of {self.width} numbers, expected 1 to {MAX_WIDTH}')
+
+    def refuse_other(self, other: IndexCard, folder: str | Path) -> None:
+        """Refuse to join vectors of two origins.
+
+        Args:
+            other: Card of vectors that are to join those of this card.
+            folder: Folder of the index, for the message.
+
+        Raises:
+            ValueError: The model, the weights, the width or the options differ.
+        """
+        for name, what in (('model', 'model'), ('checkpoint_sha256', 'weights (SHA-256)'), ('width', 'width'),
+                           ('options', 'options')):
+            mine, others = getattr(self, name), getattr(other, name)
+            if mine != others:
+                raise ValueError(f'{folder} was made with {what} {_words(mine)}, not {_words(others)}; the vectors '
+                                 'cannot be compared, write another index')
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A pair of files of an index."""
+
+    rows: int
+    sha256: str  # of the file of vectors
+
+
+def _words(value: object) -> str:
+    return repr(' '.join(value) if isinstance(value, tuple) else value)
+
+
+def write_card(card: IndexCard, shards: Sequence[Shard]) -> bytes:
+    """Return the content of ``index.json``."""
+    return json.dumps({'format': FORMAT, 'version': VERSION, **asdict(card), 'shards': [asdict(s) for s in shards]},
+                      indent=1).encode()
+
+
+def read_card(folder: Path) -> tuple[IndexCard, tuple[Shard, ...]]:
+    """Read ``index.json`` of an index.
+
+    Raises:
+        FileNotFoundError: The folder does not have it.
+        ValueError: It is damaged, of another program, or of a newer version.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise FileNotFoundError(f'{folder} is not an index: {CARD} does not exist in it; make one with tools/embed.py '
+                                f'FILES -o {folder}')
+    head = read_json(path, schema=dict)
+    if head.get('format') != FORMAT:
+        raise ValueError(f'{path} is not the card of an index of this library; name a folder that tools/embed.py wrote')
+    if head.get('version') != VERSION:
+        raise ValueError(f'{path} has version {str(head.get("version"))[:20]}, this library reads {VERSION}; update it')
+    content = read_json(path, schema=_SCHEMA)
+    if any(shard['rows'] < 1 for shard in content['shards']):
+        raise ValueError(f'{path}: a shard without rows; {REMEDY}')
+    try:
+        card = IndexCard(**{field.name: content[field.name] for field in fields(IndexCard) if field.name != 'options'},
+                         options=tuple(content['options']))
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}; {REMEDY}') from error
+    return card, tuple(Shard(shard['rows'], shard['sha256']) for shard in content['shards'])

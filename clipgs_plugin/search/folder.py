@@ -1,0 +1,60 @@
+"""Opening of an index in a folder."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from clipgs_plugin.io.arrays import read_npy
+from clipgs_plugin.search.card import IndexCard, Shard, read_card
+from clipgs_plugin.search.layout import REMEDY, REMOVED, metadata_name, vectors_name
+from clipgs_plugin.search.metadata import ShardMetadata, TableMetadata
+from clipgs_plugin.search.vectors import Vectors, map_vectors
+
+IN_MEMORY = 1_000_000  # rows whose metadata are read at once
+
+
+def open_folder(folder: Path) -> tuple[IndexCard, Vectors, TableMetadata | ShardMetadata]:
+    """Map the vectors of an index into memory, and read its metadata, or open that of more than a million rows.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is damaged, or does not agree with the card.
+    """
+    card, shards = read_card(folder)
+    refuse_missing(folder, shards)
+    blocks = [map_vectors(folder / vectors_name(i), shard.rows, card.width) for i, shard in enumerate(shards)]
+    vectors = Vectors(blocks, card.width, read_removed(folder, sum(shard.rows for shard in shards)), str(folder))
+    paths = [folder / metadata_name(i) for i in range(len(shards))]
+    metadata = ShardMetadata(paths, [shard.rows for shard in shards], vectors.kept)
+    return card, vectors, TableMetadata(metadata.table()) if vectors.total <= IN_MEMORY else metadata
+
+
+def refuse_missing(folder: Path, shards: tuple[Shard, ...]) -> None:
+    """Check that the files of every shard exist.
+
+    Raises:
+        FileNotFoundError: One does not.
+    """
+    for i in range(len(shards)):
+        for name in (vectors_name(i), metadata_name(i)):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f'{folder / name} does not exist, one of {len(shards)} shards of the index; '
+                                        f'{REMEDY}')
+
+
+def read_removed(folder: Path, total: int) -> np.ndarray:
+    """Read the positions of rows that are superseded or gone, ascending.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = folder / REMOVED
+    if not path.is_file():
+        return np.empty(0, np.int64)
+    removed = read_npy(path)
+    if removed.dtype != np.int64 or removed.ndim != 1 or (len(removed) and (
+            removed[0] < 0 or removed[-1] >= total or (np.diff(removed) <= 0).any())):
+        raise ValueError(f'{path} holds {removed.shape} of {removed.dtype}, expected ascending int64 positions below '
+                         f'{total}; {REMEDY}')
+    return removed

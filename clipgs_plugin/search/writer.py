@@ -1,0 +1,257 @@
+"""Writer of an index in a folder, which appends, replaces and drops rows."""
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipgs_plugin.io.lock import LOCK, folder_lock
+from clipgs_plugin.search.card import IndexCard, Shard, read_card, write_card
+from clipgs_plugin.search.commit import commit, finish, is_pending
+from clipgs_plugin.search.folder import open_folder
+from clipgs_plugin.search.layout import CARD, PENDING, REMOVED, is_index, metadata_name, vectors_name
+from clipgs_plugin.search.metadata import GROUP_ROWS, base_schema
+from clipgs_plugin.search.rows import joined, joined_schema, table_of
+
+ROWS_PER_SHARD = 8192
+FLUSH_ROWS = 256       # that a kill may lose
+_UNIT = 1e-3           # largest deviation of a length from 1
+
+
+class IndexWriter:
+    """Context that adds rows to an index, which it creates if there is none.
+
+    Rows are written every :data:`FLUSH_ROWS` and at the end, several files at once or none, so that a reader sees one
+    state or the next, and a kill loses no more than the rows since. A second writer is refused while one is at work.
+
+    Example:
+        >>> with IndexWriter('work_dirs/index', IndexCard('clipgs_toy', 64)) as index:
+        ...     for path in index.outdated(files):
+        ...         index.add(path, embed(path), category='chair')
+        ...     index.drop_missing(['splats'])
+
+    Args:
+        folder: Folder of the index; a new or an empty one starts an index.
+        card: Origin of the vectors.
+        rows_per_shard: Most rows of a pair of files.
+
+    Raises:
+        ValueError: The index was made with another model, weights or options, or the folder holds something else.
+    """
+
+    def __init__(self, folder: str | os.PathLike, card: IndexCard, rows_per_shard: int = ROWS_PER_SHARD) -> None:
+        if rows_per_shard < 1:
+            raise ValueError(f'rows_per_shard={rows_per_shard}: expected at least 1')
+        self.folder, self.card, self.rows_per_shard = Path(folder), card, rows_per_shard
+        self._stack = ExitStack()
+
+    def __enter__(self) -> IndexWriter:
+        started = is_index(self.folder) or is_pending(self.folder)
+        if not started and self.folder.is_dir() and set(os.listdir(self.folder)) - {PENDING, LOCK}:
+            raise ValueError(f'{self.folder} holds files and is not an index; name a new or an empty folder')
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stack.enter_context(folder_lock(self.folder))
+            finish(self.folder)
+            self._open()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        with self._stack:
+            self.flush()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def outdated(self, paths: Iterable[str | os.PathLike]) -> list[str]:
+        """Return the files, as absolute paths, that are not in the index or have another size or time than there.
+
+        Raises:
+            FileNotFoundError: A file does not exist.
+        """
+        found = []
+        for path in map(os.path.abspath, paths):
+            known = self._stats[path] = _stat(path)
+            place = self._places.get(path)
+            if place is None or self._known[place] != known:
+                found.append(path)
+        return found
+
+    def add(self, path: str | os.PathLike, embedding: Tensor, **metadata: object) -> None:
+        """Add a row, which takes the place of an earlier one of the same path.
+
+        Args:
+            path: File of the object; its size and time are those of :meth:`outdated`, so that a later change is seen.
+            embedding: Unit vector (E,).
+            metadata: Values of columns: texts, numbers, truth values, or None.
+
+        Raises:
+            ValueError: The embedding has another width or is not a unit vector, or a value is of another type.
+        """
+        path = os.path.abspath(path)
+        if embedding.shape != (self.card.width,) or not abs(float(embedding.norm()) - 1) < _UNIT:
+            raise ValueError(f'{path}: an embedding of shape {tuple(embedding.shape)} and length '
+                             f'{float(embedding.norm()):.4g}, expected a unit vector of {self.card.width}')
+        size, mtime_ns = self._stats.get(path) or _stat(path)
+        row = dict(image_path=path, caption='', path=path, size=size, mtime_ns=mtime_ns) | metadata
+        self._schema = joined_schema(self._schema, table_of([row], path).schema, path)  # before the row is kept
+        self._remove(path)
+        self._places[path] = self._total + len(self._new_rows)
+        self._known[self._places[path]] = (row['size'], row['mtime_ns'])
+        self._new_rows.append(row)
+        self._new_vectors.append(embedding.detach().cpu().numpy().astype(np.float16))
+        if len(self._new_rows) >= FLUSH_ROWS:
+            self.flush()
+
+    def drop_missing(self, inputs: Sequence[str | os.PathLike]) -> list[str]:
+        """Drop the rows of files that lie in folders, or are files, of ``inputs`` and no longer exist.
+
+        Returns:
+            Their paths.
+
+        Raises:
+            FileNotFoundError: A folder does not exist, whose disk may not be mounted.
+        """
+        gone = []
+        for entry in map(os.path.abspath, inputs):
+            if entry not in self._places and not os.path.exists(entry):
+                raise FileNotFoundError(f'{entry} does not exist; the rows of its files are kept until it does')
+            below = os.path.join(entry, '')
+            gone += [path for path in self._places
+                     if (path == entry or path.startswith(below)) and not _exists(path)]
+        for path in gone:
+            self._remove(path)
+        return gone
+
+    def drop(self, paths: Iterable[str | os.PathLike]) -> None:
+        """Drop the rows of paths; those that are not in the index are ignored."""
+        for path in map(os.path.abspath, paths):
+            self._remove(path)
+
+    def flush(self) -> None:
+        """Write what was added and dropped since the last time."""
+        if not self._new_rows and not self._dropped and is_index(self.folder):
+            return
+        shards = list(self._shards)
+        removed = np.union1d(self._removed, np.array(sorted(self._dropped), np.int64))
+
+        def files() -> Iterator[tuple[str, list]]:
+            if self._new_rows:
+                yield from self._grown(shards)
+            if len(removed):
+                yield REMOVED, [_npy(removed)]
+            yield CARD, [write_card(self.card, shards)]
+
+        commit(self.folder, files())
+        self._total += len(self._new_rows)
+        self._shards, self._removed = shards, removed
+        self._dropped, self._new_rows, self._new_vectors = set(), [], []
+
+    def compact(self) -> None:
+        """Write the index without the rows that are superseded or gone, which other programs would read."""
+        self.flush()
+        if not len(self._removed):
+            return
+        _, vectors, metadata = open_folder(self.folder)
+        table, shards = metadata.table(), []
+
+        def files() -> Iterator[tuple[str, list]]:
+            for start in range(0, len(table), self.rows_per_shard):
+                rows = np.arange(start, min(start + self.rows_per_shard, len(table)))
+                stored = torch.cat([block for _, block in vectors.steps(rows)]).half().numpy()
+                yield from _shard(shards, stored, table.slice(start, self.rows_per_shard))
+            yield CARD, [write_card(self.card, shards)]
+
+        left = -(-len(table) // self.rows_per_shard)
+        gone = [name(i) for i in range(left, len(self._shards)) for name in (vectors_name, metadata_name)]
+        commit(self.folder, files(), [*gone, REMOVED])
+        self._open()
+
+    def _open(self) -> None:
+        """Read what the index has."""
+        self._shards: list[Shard] = []
+        self._removed = np.empty(0, np.int64)
+        self._dropped: set[int] = set()              # positions
+        self._new_rows: list[dict] = []
+        self._new_vectors: list[np.ndarray] = []
+        self._schema = base_schema()
+        self._places: dict[str, int] = {}            # position of each path
+        self._known: dict[int, tuple[int, int]] = {}  # size and time by position
+        self._stats: dict[str, tuple[int, int]] = {}  # found by outdated
+        if is_index(self.folder):
+            card, shards = read_card(self.folder)
+            card.refuse_other(self.card, self.folder)
+            _, vectors, metadata = open_folder(self.folder)
+            self._shards = list(shards)
+            if vectors.kept is not None:
+                self._removed = np.setdiff1d(np.arange(vectors.total), vectors.kept, assume_unique=True)
+            columns = metadata.table(['path', 'size', 'mtime_ns'])
+            positions = vectors.positions(np.arange(len(vectors))).tolist()
+            paths, sizes, times = (columns[name].to_pylist() for name in columns.column_names)
+            self._places = dict(zip(paths, positions))
+            self._known = dict(zip(positions, zip(sizes, times)))
+            self._schema = metadata.schema
+        self._total = sum(shard.rows for shard in self._shards)
+
+    def _remove(self, path: str) -> None:
+        place = self._places.pop(path, None)
+        if place is not None:
+            self._dropped.add(place)
+            del self._known[place]
+
+    def _grown(self, shards: list[Shard]) -> Iterator[tuple[str, list]]:
+        """Yield the files of the new rows, the first of which join the last shard, and list their shards."""
+        import pyarrow.parquet as pq
+        vectors, tables = list(self._new_vectors), [table_of(self._new_rows, str(self.folder))]
+        if shards and shards[-1].rows < self.rows_per_shard:
+            last = len(shards) - 1
+            vectors = [*np.load(self.folder / vectors_name(last), allow_pickle=False), *vectors]
+            tables.insert(0, pq.read_table(self.folder / metadata_name(last), partitioning=None))
+            shards.pop()
+        table = joined(tables)
+        for start in range(0, len(table), self.rows_per_shard):
+            part = slice(start, start + self.rows_per_shard)
+            yield from _shard(shards, np.stack(vectors[part]), table.slice(start, self.rows_per_shard))
+
+
+def _shard(shards: list[Shard], vectors: np.ndarray, table) -> Iterator[tuple[str, list]]:
+    """Yield the files of a shard, and append it to the list."""
+    data = _npy(vectors)
+    yield vectors_name(len(shards)), [data]
+    yield metadata_name(len(shards)), [_parquet(table)]
+    shards.append(Shard(len(vectors), hashlib.sha256(data).hexdigest()))
+
+
+def _stat(path: str) -> tuple[int, int]:
+    """Return size and time of a file, zeros for an object within an archive."""
+    if not os.path.exists(path) and _exists(path):
+        return 0, 0
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
+
+
+def _exists(path: str) -> bool:
+    """Return True if a file exists, or the archive that the path leads into."""
+    return os.path.exists(path) or os.path.isfile(os.path.dirname(path))
+
+
+def _npy(array: np.ndarray) -> memoryview:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getbuffer()
+
+
+def _parquet(table):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=GROUP_ROWS, compression='zstd')
+    return memoryview(sink.getvalue())
