@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from clipgs_plugin.io.checked_json import read_json
@@ -80,18 +80,14 @@ class TagFile:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Hold the lock of the file's folder; wait a moment for another process."""
-        with self._mutex:
-            end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + _PATIENCE
+        with self._mutex, ExitStack() as held:
             while True:
-                lock = folder_lock(self.path.parent)
                 try:
-                    lock.__enter__()
+                    held.enter_context(folder_lock(self.path.parent))
                     break
                 except FolderInUse:
                     if time.monotonic() > end:
                         raise
                     time.sleep(0.02)
-            try:
-                yield
-            finally:
-                lock.__exit__(None, None, None)
+            yield
