@@ -13,8 +13,10 @@ from torch import Tensor
 from clipgs_plugin.app.objects import IndexedObjects
 from clipgs_plugin.search import SearchIndex
 
-MOST_VALUES = 60             # distinct texts of a column to choose from
+MOST_VALUES = 400            # distinct texts of a column to choose from
 _HIDDEN = ('path', 'image_path', 'mtime_ns')  # of no use as filters or facts
+_FIRST = ('category', 'caption')
+_LAST = ('gaussians', 'size', 'sh_degree', 'up', 'up_confidence')
 _BLOCK = 65_536              # rows whose vectors are in memory at once
 
 
@@ -39,7 +41,7 @@ class Catalog:
             column = self.table[name]
             if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
                 counts = pc.value_counts(column.drop_null()).to_pylist()
-                if 0 < len(counts) <= MOST_VALUES:
+                if 1 < len(counts) <= MOST_VALUES:
                     counts.sort(key=lambda each: (-each['counts'], each['values']))
                     found.append(dict(name=name, kind='text',
                                       values=[[each['values'], each['counts']] for each in counts]))
@@ -50,8 +52,9 @@ class Catalog:
         return found
 
     def shown(self) -> list[str]:
-        """Return the names of the columns that tell something of an object."""
-        return [name for name in self.table.column_names if name not in _HIDDEN]
+        """Return the names of the columns that tell something of an object; those of the user before the rest."""
+        names = [name for name in self.table.column_names if name not in _HIDDEN]
+        return sorted(names, key=lambda name: (name not in _FIRST, name in _LAST))
 
     def details(self, rows: Sequence[int]) -> list[dict]:
         """Return name and metadata of objects.
@@ -62,7 +65,7 @@ class Catalog:
         self.check(rows)
         taken = self.table.select(self.shown()).take(pa.array(rows, pa.int64())).to_pylist()
         return [dict(row=row, name=self.objects.name(row),
-                     facts={key: _finite(value) for key, value in facts.items() if value is not None})
+                     facts={key: _finite(value) for key, value in facts.items() if value not in (None, '')})
                 for row, facts in zip(rows, taken)]
 
     def records(self, rows: Sequence[int]) -> list[dict]:

@@ -5,8 +5,8 @@ import hmac
 import json
 from http.cookies import CookieError, SimpleCookie
 
-PAGE_POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-               "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+PAGE_POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+               "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 # The client of viser makes its scripts itself; in an opaque origin without network they reach nothing.
 VIEWER_POLICY = ("sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; "
                  "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; connect-src data: blob:; "

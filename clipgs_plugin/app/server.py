@@ -4,7 +4,6 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -17,17 +16,12 @@ from clipgs_plugin.app.guard import VIEWER_POLICY, Guard, TooLarge
 from clipgs_plugin.app.requests import Copying, Details, Find, Listing, Tagging
 from clipgs_plugin.app.selections import KINDS, copy_selection, selection_list
 from clipgs_plugin.app.site import Site
+from clipgs_plugin.app.static_files import SHARED, static_text
 from clipgs_plugin.app.viewer import has_viewer, viewer_page
 from clipgs_plugin.io import format_of_name
 
 STATIC = dict(html='text/html; charset=utf-8', css='text/css; charset=utf-8', js='text/javascript; charset=utf-8')
-SHARED = ('page.css', 'parts.js', 'grid.js', 'panel.js', 'map.js')  # of both pages
 MAX_IMAGE = 32 << 20
-
-
-def static_text(name: str) -> str:
-    """Return a file of the pages."""
-    return files('clipgs_plugin.app').joinpath('static', name).read_text(encoding='utf-8')
 
 
 def make_app(site: Site, port: int, token: str, workers: int = os.cpu_count() or 1) -> Guard:

@@ -5,7 +5,8 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -91,14 +92,18 @@ class Thumbnails:
             workers: Number of threads.
             done: Called after each object, with the error of one that cannot be drawn.
         """
+        waiting = {}
         with ThreadPoolExecutor(workers) as pool:
-            waiting = {pool.submit(self.draw, row): row for row in rows}
             try:
-                for future in as_completed(waiting):
-                    error = future.exception()
-                    if error is not None and not isinstance(error, ERRORS):
-                        raise error
-                    done(waiting.pop(future), error)
+                for row in chain(rows, [None]):
+                    if row is not None:
+                        waiting[pool.submit(self.draw, row)] = row
+                    while len(waiting) > (4 * workers if row is not None else 0):
+                        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                            error = future.exception()
+                            if error is not None and not isinstance(error, ERRORS):
+                                raise error
+                            done(waiting.pop(future), error)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

@@ -105,7 +105,8 @@ class Grid {
   update(cell) {
     const known = cell.named ? null : this.source.describe(cell.row);
     if (known) {
-      cell.name.textContent = cell.root.title = plain(known.name);
+      cell.root.title = plain(known.name);
+      cell.name.textContent = cell.root.title.split('/').pop();
       cell.root.setAttribute('aria-label', plain(known.name));
       cell.named = true;
     } else if (!cell.named) cell.name.textContent = '\u2026';

@@ -119,7 +119,8 @@ async function refresh() {
     const found = await json('api/find', {...state.query, where, tag: state.tag});
     if (number !== state.latest) return;  // a later one is under way
     grid.show([{title: null, rows: found.rows, scores: found.scores}]);
-    map?.highlight(found.rows.length === state.index.count ? null : found.rows);
+    map?.highlight(found.scores ? found.rows.slice(0, 50)
+      : found.rows.length === state.index.count ? null : found.rows);
     const count = found.rows.length.toLocaleString('en'), total = found.total.toLocaleString('en');
     say(state.title ? `${count} of ${total} objects nearest to: ${state.title}` : `${count} objects`);
     $('reset').hidden = !(state.title || where.length || state.tag);
@@ -223,7 +224,7 @@ function listen() {
     $('text').value = $('name').value = '';
     drawFilters();
     drawTags(state.index.tags);
-    search({}, '');
+    return search({}, '');
   });
   $('as-grid').addEventListener('click', () => showMap(false));
   $('as-map').addEventListener('click', () => attempt(() => showMap(true)));
