@@ -88,6 +88,7 @@ def free_port(wanted: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(('127.0.0.1', wanted))
+        listening.listen()
     except OSError as error:
         raise OSError(f'port {wanted} of this machine cannot be used ({error.strerror}); choose another with --port, '
                       'or 0 for any that is free') from error

@@ -1,7 +1,7 @@
 'use strict';
 // A grid of thumbnails that holds elements for the visible objects only.
 
-const CELL = 138, GAP = 10, LABEL = 22, HEADING = 48, MARGIN = 16, AHEAD = 300;  // pixels
+const SMALLEST = 138, GAP = 10, LABEL = 22, HEADING = 48, MARGIN = 16, AHEAD = 300;  // pixels
 
 class Grid {
   // root: element that scrolls. source: {thumbnail(row), describe(row)}, describe returns null until it knows.
@@ -29,7 +29,9 @@ class Grid {
 
   lay() {
     const width = this.root.clientWidth - 2 * MARGIN;
-    this.columns = Math.max(1, Math.floor((width + GAP) / (CELL + GAP)));
+    this.columns = Math.max(1, Math.floor((width + GAP) / (SMALLEST + GAP)));
+    this.side = Math.max(SMALLEST / 2, Math.floor((width + GAP) / this.columns) - GAP);
+    this.height = this.side + LABEL;
     this.lines = [];
     let top = 0, position = 0;
     for (const section of this.sections) {
@@ -41,7 +43,7 @@ class Grid {
         const count = Math.min(this.columns, section.rows.length - start);
         this.lines.push({top, section, start, count, position});
         position += count;
-        top += CELL + LABEL + GAP;
+        top += this.height + GAP;
       }
     }
     this.count = position;
@@ -63,7 +65,7 @@ class Grid {
     let low = 0, high = this.lines.length;
     while (low < high) {  // the first line that is visible
       const middle = (low + high) >> 1;
-      this.lines[middle].top + CELL + LABEL < from ? low = middle + 1 : high = middle;
+      this.lines[middle].top + this.height < from ? low = middle + 1 : high = middle;
     }
     const wanted = new Map();
     for (let i = low; i < this.lines.length && this.lines[i].top < to; i++) wanted.set(i, this.lines[i]);
@@ -92,7 +94,9 @@ class Grid {
       cell = this.free.pop() ?? this.make();
       Object.assign(cell, {line: i, position, row: line.section.rows[line.start + column],
                            score: line.section.scores?.[line.start + column]});
-      cell.root.style.transform = `translate(${MARGIN + column * (CELL + GAP)}px, ${line.top}px)`;
+      cell.root.style.transform = `translate(${MARGIN + column * (this.side + GAP)}px, ${line.top}px)`;
+      cell.root.style.width = `${this.side}px`;
+      cell.root.style.height = `${this.height}px`;
       cell.turntable.show(this.source.thumbnail(cell.row));
       cell.score_.textContent = cell.score === undefined ? '' : cell.score.toFixed(3);
       cell.root.hidden = false;
@@ -125,8 +129,6 @@ class Grid {
                   box: element('input', {type: 'checkbox', tabIndex: -1, ariaLabel: 'select'})};
     cell.root = element('div', {className: 'cell', role: 'button'}, cell.turntable.root, cell.score_, cell.box,
                         cell.name);
-    cell.root.style.width = `${CELL}px`;
-    cell.root.style.height = `${CELL + LABEL}px`;
     cell.root.addEventListener('click', event => {
       this.current = cell.position;
       if (event.target === cell.box || event.shiftKey || event.ctrlKey || event.metaKey)
@@ -165,7 +167,7 @@ class Grid {
     this.current = Math.max(0, Math.min(this.count - 1, position));
     const line = this.lines.find(each => each.position <= this.current && this.current < each.position + each.count);
     if (line) {
-      const above = line.top, below = line.top + CELL + LABEL + GAP - this.root.clientHeight;
+      const above = line.top, below = line.top + this.height + GAP - this.root.clientHeight;
       this.root.scrollTop = Math.min(above, Math.max(below, this.root.scrollTop));
     }
     this.draw();
