@@ -8,8 +8,9 @@ import pytest
 from conftest import ROOT, run_python
 
 # Folders of the library; a module imports from folders before its own, and from its own.
-ORDER = ['version', 'registry', 'ops', 'structures', 'io', 'visualization', 'triplets', 'models', 'datasets',
-         'evaluation', 'search', 'generation', 'apis', 'app', 'engine', 'toy_world', 'geometric', 'tools']
+ORDER = ['version', 'registry', 'ops', 'structures', 'io', 'parallel', 'visualization', 'triplets', 'models',
+         'datasets', 'evaluation', 'search', 'generation', 'apis', 'app', 'engine', 'toy_world', 'geometric',
+         'tools']
 # Imported by programs only: the factory, the toy world and torch-geometric's side, which stand beside the library.
 APART = ['generation', 'toy_world', 'geometric']
 # A module in a folder that comes earlier: users of GraphGym import it, and nothing else does.

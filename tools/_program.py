@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from clipgs_plugin import CLIPGSInferencer, GaussianCloud
 
+LOG_EVERY = 60.0  # seconds between the lines of pace()
 AXES = ['x', 'y', 'z', '-x', '-y', '-z']
 USER_ERRORS = (ValueError, OSError, ImportError)
 REMEDIES = {
@@ -321,6 +322,13 @@ def progress_bar() -> Progress:
     console = Console(stderr=True)
     return Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                     TextColumn('eta'), TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+
+
+def pace(done: int, left: int, failed: int, seconds: float) -> str:
+    """Describe how far a run is, for logs that show no progress bar."""
+    rate = done / seconds
+    return (f'{done:,} of {done + left:,}, {rate:.2f}/s, {failed:,} failed'
+            + (f', {left / rate / 60:.0f} min left' if rate else ''))
 
 
 def run(main: Callable[[], int]) -> None:

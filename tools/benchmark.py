@@ -26,6 +26,7 @@ from clipgs_plugin.tools.benchmarks import (
     refits,
     render,
     robustness,
+    search,
     start,
     triplets,
     upright,
@@ -40,7 +41,7 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
     'points': points.points, 'points-model': points_model.points_model,
     'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters,
-    'refits': refits.refits, 'start': start.start}
+    'refits': refits.refits, 'start': start.start, 'search': search.search}
 
 
 def table_of(cases: list[Case]):

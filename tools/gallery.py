@@ -11,11 +11,11 @@ from clipgs_plugin.tools._program import FILES, one_line, parser, progress_bar, 
 def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, FILES, 'python tools/embed.py work_dirs/files -o work_dirs/embeddings.npz',
                   'python tools/gallery.py work_dirs/embeddings.npz -o work_dirs/gallery')
-    args.add_argument('index', type=Path, help='index written by tools/embed.py')
+    args.add_argument('index', type=Path, help='index written by tools/embed.py, a folder or an .npz')
     args.add_argument('-o', '--out', type=Path, default=Path('page'),
                       help='folder to write; only a gallery is ever replaced (%(default)s)')
-    args.add_argument('--where', nargs='+', default=[], metavar='CONDITION',
-                      help='objects to show, such as category=chair "gaussians>=5000" (all)')
+    args.add_argument('--where', action='append', default=[], metavar='CONDITION',
+                      help="objects to show, such as 'category=chair' or 'gaussians>=5000'; all of several hold")
     args.add_argument('--group', metavar='COLUMN',
                       help='column to group by, beside clusters (category if there is one)')
     args.add_argument('--clusters', type=int, help='number of clusters (the square root of half of the objects)')

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipgs_plugin.tools._program import AXES, FILES, parser, progress_bar, run
+from clipgs_plugin.tools._program import AXES, FILES, LOG_EVERY, pace, parser, progress_bar, run
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from clipgs_plugin.generation import Execution, Progress
 
-LOG_EVERY = 60.0  # seconds
 PRESETS = ('draft', 'default', 'paper')
 ELSEWHERE = '''with a GPU:
   clipgs-triplets SOURCE OUT --device cuda
@@ -66,8 +65,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _arguments() -> argparse.ArgumentParser:
     from clipgs_plugin.generation import SOURCES
-    from clipgs_plugin.generation.executors import TASKS_PER_GPU
-    from clipgs_plugin.generation.settings import BATCH_SIZES, EXECUTORS, TIME_LIMIT
+    from clipgs_plugin.generation.settings import BATCH_SIZES, TIME_LIMIT
+    from clipgs_plugin.parallel import EXECUTORS
+    from clipgs_plugin.parallel.cluster import TASKS_PER_GPU
     args = parser(f'{__doc__}\n\n{ELSEWHERE}', FILES,
                   'python tools/make_triplets.py work_dirs/files work_dirs/triplets --preset draft')
     args.add_argument('root', metavar='SOURCE', type=Path, help='a folder of objects, a file, or a manifest')
@@ -144,7 +144,7 @@ def _config(name: str) -> Config:
 
 def _execution(options: argparse.Namespace, device_type: str) -> Execution:
     from clipgs_plugin.generation import Execution
-    from clipgs_plugin.generation.executors import TASKS_PER_GPU
+    from clipgs_plugin.parallel.cluster import TASKS_PER_GPU
     workers = options.workers
     if workers is None:
         workers = min(_cores(), TASKS_PER_GPU) if device_type == 'cuda' else _cores()
@@ -188,8 +188,7 @@ def _reporter(bar: ProgressBar) -> Callable[[Progress], None]:
         bar.update(task, completed=done, description=f'triplets {rate:.2f}/s, {progress.failed} failed')
         if bar.disable and now - printed > LOG_EVERY:
             printed = now
-            print(f'{done:,} of {done + progress.left:,}, {rate:.2f}/s, {progress.failed:,} failed, '
-                  f'{progress.left / rate / 60:.0f} min left', file=sys.stderr)
+            print(pace(done, progress.left, progress.failed, now - started), file=sys.stderr)
     return report
 
 

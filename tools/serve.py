@@ -98,7 +98,7 @@ def free_port(wanted: int) -> socket.socket:
 def main(argv: list[str] | None = None) -> int:
     args = parser(__doc__, FILES, 'python tools/embed.py work_dirs/files -o work_dirs/embeddings.npz',
                   'python tools/serve.py work_dirs/embeddings.npz')
-    args.add_argument('index', type=Path, help='index written by tools/embed.py')
+    args.add_argument('index', type=Path, help='index written by tools/embed.py, a folder or an .npz')
     args.add_argument('--port', type=int, default=8737, help='port on this machine, 0 for any (%(default)s)')
     args.add_argument('--page', type=Path, metavar='FOLDER',
                       help='folder of thumbnails and tags (INDEX.page beside the index)')

@@ -6,8 +6,9 @@ from clipgs_plugin.apis.export import export_model
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
 from clipgs_plugin.apis.model_list import list_models
 from clipgs_plugin.apis.models import get_model
+from clipgs_plugin.apis.stream import Embedded, Failed, stream_embeddings
 from clipgs_plugin.apis.teacher import embed_classes
 from clipgs_plugin.search import SearchIndex
 
-__all__ = ['CLIPGSInferencer', 'Diagnosis', 'Finding', 'SearchIndex', 'diagnose', 'embed_classes', 'export_model',
-           'get_config', 'get_model', 'list_configs', 'list_models']
+__all__ = ['CLIPGSInferencer', 'Diagnosis', 'Embedded', 'Failed', 'Finding', 'SearchIndex', 'diagnose', 'embed_classes',
+           'export_model', 'get_config', 'get_model', 'list_configs', 'list_models', 'stream_embeddings']

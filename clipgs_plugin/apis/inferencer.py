@@ -1,7 +1,9 @@
 """Embeddings of splats, texts and images by a trained model, and zero-shot classification."""
 from __future__ import annotations
 
-import math
+import copy
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 
@@ -10,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from clipgs_plugin.apis.models import get_model
+from clipgs_plugin.apis.preparation import Gaussians, prepare_object, turned
+from clipgs_plugin.apis.sharing import is_folder
 from clipgs_plugin.apis.teacher import build_teacher, builds_towers, teacher_name
 from clipgs_plugin.datasets.transforms import build_pipeline
 from clipgs_plugin.evaluation.class_file import ClassEmbeddings
-from clipgs_plugin.io import read_gaussians
 from clipgs_plugin.io.images import ImageLike, read_image
 from clipgs_plugin.models.checkpoints.contract import same_teacher
 from clipgs_plugin.models.gs_classifier import GSClassifier
-from clipgs_plugin.ops.rotations import y_rotation
 from clipgs_plugin.registry import INFERENCERS
 from clipgs_plugin.structures import GaussianBatch, GaussianCloud
 
-Gaussians = GaussianCloud | str | PathLike
+PRECISIONS = 'fp32', 'bf16'
 
 
 @INFERENCERS.register_module()
@@ -47,6 +49,9 @@ class CLIPGSInferencer:
                              'build it with get_model, or set model.cfg to the config it was built from')
         self.name = getattr(self.model, 'name', type(self.model).__name__)
         self.device = torch.device(device)
+        # What builds the model anywhere: name and checkpoint, paths as absolute ones; None for a built model.
+        self.origin = None if isinstance(model, nn.Module) else _absolute(str(model), checkpoint)
+        self.precision = 'fp32'
         self.transform = build_pipeline(self.model.cfg.test_dataloader.dataset.pipeline)
         self._teachers: dict[str, nn.Module] = {}  # by towers
 
@@ -86,8 +91,56 @@ class CLIPGSInferencer:
         Raises:
             ValueError: The object holds NaN, infinite values or zero quaternions.
         """
-        cloud = objects.validate(name) if isinstance(objects, GaussianCloud) else read_gaussians(objects)
-        return self.transform({'gaussians': cloud, 'rng': np.random.default_rng(0), 'index': 0, 'epoch': 0})['inputs']
+        return prepare_object(self.transform, objects, name)
+
+    @torch.inference_mode()
+    def encode(self, clouds: Sequence[GaussianCloud]) -> Tensor:
+        """Embed prepared objects in one forward pass.
+
+        Args:
+            clouds: Objects of :meth:`prepare`.
+
+        Returns:
+            Unit vectors, (n, E), float32 on the CPU. They do not depend on the other objects of the pass.
+        """
+        batch = GaussianBatch.from_clouds(clouds).to(self.device)
+        return nn.functional.normalize(self.model(batch, mode='tensor').float().cpu(), dim=-1)
+
+    def with_precision(self, precision: str) -> CLIPGSInferencer:
+        """Return an inferencer that encodes objects with a precision.
+
+        Args:
+            precision: ``'fp32'``, or ``'bf16'``, which works on a copy of the model.
+
+        Raises:
+            ValueError: The precision is unknown, or the model is a :class:`~clipgs_plugin.models.MultiViewCLIP`,
+                whose teacher has a precision of its own.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(f'precision={precision!r}: expected one of {", ".join(PRECISIONS)}')
+        if precision == self.precision:
+            return self
+        if precision == 'fp32' or not hasattr(self.model, 'encoder'):
+            raise ValueError(f'{self.name} cannot be converted from {self.precision} to {precision}; leave the '
+                             'precision out')
+        other = copy.copy(self)
+        other.model, other.precision = copy.deepcopy(self.model), precision
+        other.model.encoder.bfloat16()
+        return other
+
+    @property
+    def embed_dim(self) -> int:
+        """Number of values of an embedding."""
+        return getattr(self.model, 'encoder', self.model).embed_dim
+
+    def weights_sha256(self) -> str:
+        """Return the SHA-256 of the model's weights by name; that of nothing is empty, for a model without weights."""
+        digest, weights = hashlib.sha256(), self.model.state_dict()
+        for name in sorted(weights):
+            value = weights[name].detach().cpu().contiguous()
+            digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
+            digest.update(value.flatten().view(torch.uint8).numpy())
+        return digest.hexdigest() if weights else ''
 
     @torch.inference_mode()
     def embed_gaussians(self, objects: Gaussians | Sequence[Gaussians], batch_size: int = 16, *,
@@ -106,15 +159,12 @@ class CLIPGSInferencer:
             ValueError: The number of turns is below 1, or the model is a classifier.
         """
         self.require_embeddings()
+        items = _as_list(objects, (GaussianCloud, str, PathLike))
         if turns != 1:
-            items = _as_list(objects, (GaussianCloud, str, PathLike))
             means = [self.embed_turns(item, turns, batch_size).mean(0) for item in items]
             return self._embed(means, torch.stack, batch_size)
-
-        def embed(chunk: Sequence[tuple[int, Gaussians]]) -> Tensor:
-            batch = GaussianBatch.from_clouds([self.prepare(obj, f'object {i}') for i, obj in chunk])
-            return self.model(batch.to(self.device), mode='tensor')
-        return self._embed(list(enumerate(_as_list(objects, (GaussianCloud, str, PathLike)))), embed, batch_size)
+        return self._embed(list(enumerate(items)), lambda chunk: self.encode(
+            [self.prepare(item, f'object {i}') for i, item in chunk]), batch_size)
 
     def require_embeddings(self) -> None:
         """Check that the model embeds.
@@ -128,11 +178,7 @@ class CLIPGSInferencer:
 
     def embed_turns(self, item: Gaussians, turns: int, batch_size: int = 16) -> Tensor:
         """Embed one object after each of ``turns`` equal turns about y, as unit vectors, (turns, E)."""
-        if turns < 1:
-            raise ValueError(f'turns={turns}: expected at least 1')
-        cloud = item if isinstance(item, GaussianCloud) else read_gaussians(item)
-        return self.embed_gaussians([cloud.transform(y_rotation(2 * math.pi * i / turns)) if i else cloud
-                                     for i in range(turns)], batch_size)
+        return self.embed_gaussians(turned(item, turns), batch_size)
 
     @torch.inference_mode()
     def embed_text(self, texts: str | Sequence[str], batch_size: int = 256) -> Tensor:
@@ -240,6 +286,12 @@ class CLIPGSInferencer:
         chunks: Iterator[list] = (items[i:i + batch_size] for i in range(0, len(items), batch_size))
         embeddings = torch.cat([embed(chunk).float().cpu() for chunk in chunks])
         return nn.functional.normalize(embeddings, dim=-1)
+
+
+def _absolute(model: str, checkpoint: str | PathLike | None) -> tuple[str, str | None]:
+    """Return what names a model in any folder."""
+    path = model.endswith('.py') or is_folder(model)
+    return os.path.abspath(model) if path else model, checkpoint and os.path.abspath(checkpoint)
 
 
 def _as_list(items, single: type | tuple[type, ...]) -> list:

@@ -100,12 +100,17 @@ class Catalog:
     def ranked(self, query: Tensor, rows: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows nearest to a unit vector (E,) with their cosines, best first and ties by row.
 
+        All rows of an index with codes are searched by these, which may miss some of the nearest.
+
         Raises:
             ValueError: The query has another width than the index.
         """
         if query.shape != (self.index.card.width,):
             raise ValueError(f'the query has {query.numel()} numbers, the index {self.index.card.width}; was it made '
                              f'with another model than {self.index.model}?')
+        if len(rows) == len(self) and self.index.approximate is not None:
+            matches = self.index.find(query, limit)
+            return np.array([each.row for each in matches]), np.array([each.score for each in matches])
         best_rows, best = np.empty(0, np.int64), torch.empty(0)
         for start in range(0, len(rows), _BLOCK):
             block = rows[start:start + _BLOCK]

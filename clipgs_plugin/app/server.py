@@ -127,8 +127,6 @@ def _add_objects(app: FastAPI, site: Site, workers: int) -> None:
     @app.get('/objects/{row}/file')
     def file(row: int) -> Response:
         path = objects.file(row)
-        if not path.is_file():
-            raise ValueError(f'{path} is a folder; copy it by hand')
         return FileResponse(path, media_type='application/octet-stream', filename=path.name)
 
 

@@ -65,9 +65,9 @@ class Thumbnails:
         Raises:
             OSError, ValueError: See :meth:`IndexedObjects.file`.
         """
-        file = self.objects.file(row)
-        found = file.stat()
-        key = f'{_FORM}|{VIEWS}|{SIZE}|{self.objects.ups[row]}|{found.st_size}|{found.st_mtime_ns}|{file.absolute()}'
+        path = self.objects.paths[row] if self.objects.is_in_shard(row) else str(self.objects.file(row).absolute())
+        found = os.stat(os.path.dirname(path) if self.objects.is_in_shard(row) else path)
+        key = f'{_FORM}|{VIEWS}|{SIZE}|{self.objects.ups[row]}|{found.st_size}|{found.st_mtime_ns}|{path}'
         digest = hashlib.sha256(os.fsencode(key)).hexdigest()
         return self.folder / digest[:2] / f'{digest[2:32]}.webp'
 

@@ -5,8 +5,6 @@ bytes with any number of workers, on one machine or a cluster, interrupted or no
 """
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -19,12 +17,14 @@ import numpy as np
 import torch
 
 from clipgs_plugin.generation.builders import build_model
-from clipgs_plugin.generation.executors import connected, execute
+from clipgs_plugin.generation.executors import execute
 from clipgs_plugin.generation.objects import Listed
 from clipgs_plugin.generation.rendering import choose_renderer
 from clipgs_plugin.generation.settings import BATCH_SIZES, Execution, GenerationSettings, to_builtin
 from clipgs_plugin.generation.sources.base import Source
 from clipgs_plugin.generation.worker import CAMERA_AXES, Outcome, escape_surrogates, make_chunk
+from clipgs_plugin.io.json_lines import JsonLines
+from clipgs_plugin.parallel.cluster import connected
 from clipgs_plugin.registry import TASK_UTILS
 from clipgs_plugin.triplets.codecs import to_json
 from clipgs_plugin.triplets.layout import FAILED, SETTINGS, TIMINGS, part_path
@@ -115,7 +115,7 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
     numbers = range(len(listed))[:limit][execution.shard_index::execution.num_shards]
     cluster = connected(execution.ray_address, gpu) if execution.executor == 'ray' else nullcontext()
     with cluster, _writer(out, source, settings) as writer, \
-            _Log(out / FAILED) as failed, _Log(out / TIMINGS) as timings:
+            JsonLines(out / FAILED) as failed, JsonLines(out / TIMINGS) as timings:
         if retry_failed:
             failed.clear()
         known = {entry['uid'] for entry in failed.entries()}
@@ -128,10 +128,10 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
         with closing(execute(make, chunks, execution, gpu)) as outcomes:
             for outcome in outcomes:
                 if outcome.failure:
-                    failed.add(outcome.failure)
+                    failed.add(to_json(escape_surrogates(outcome.failure)))
                 else:
                     writer.add(outcome.sample)
-                    timings.add(outcome.timing)
+                    timings.add(to_json(escape_surrogates(outcome.timing)))
                 progress.count(outcome)
                 report(progress)
     return progress
@@ -216,34 +216,3 @@ def _describe(source: Source) -> dict:
         elif not name.startswith('_'):
             card[name] = str(value) if isinstance(value, Path) else to_builtin(value)
     return escape_surrogates(card)
-
-
-class _Log:
-    """File with one JSON object a line, open for appending; a last line that a kill cut off is removed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> _Log:
-        self._file = self.path.open('a+b', buffering=0)
-        end = self._file.seek(0, os.SEEK_END)
-        while end:
-            self._file.seek(end - 1)
-            if self._file.read(1) == b'\n':
-                break
-            end -= 1
-        self._file.truncate(end)
-        return self
-
-    def __exit__(self, *exc_info) -> None:
-        self._file.close()
-
-    def entries(self) -> Iterator[dict]:
-        with self.path.open('rb') as file:
-            yield from map(json.loads, file)
-
-    def add(self, entry: dict) -> None:
-        self._file.write(to_json(escape_surrogates(entry)))
-
-    def clear(self) -> None:
-        self._file.truncate(0)

@@ -10,9 +10,9 @@ from clipgs_plugin.generation.fitting import PRESETS, FitSettings
 from clipgs_plugin.generation.rendering import ViewRule
 from clipgs_plugin.generation.rendering.lights import LIGHTS
 from clipgs_plugin.generation.rendering.meshes import RENDERERS
+from clipgs_plugin.parallel import EXECUTORS
 from clipgs_plugin.triplets.codecs import DTYPES
 
-EXECUTORS = 'local', 'ray'
 BATCH_SIZES = dict(cpu=1, cuda=32)
 TIME_LIMIT = 600.0  # seconds
 
@@ -111,7 +111,7 @@ class Execution:
         workers: Processes of executor ``'local'``, with one thread each; 0 works in the calling process.
         executor: ``'local'``, or ``'ray'`` for all CPUs of a Ray cluster. Its nodes must see all files under the same
             paths; paths in the settings must be absolute, since nodes have other working directories.
-        ray_address: Address of the cluster, see :func:`~clipgs_plugin.generation.executors.connected`.
+        ray_address: Address of the cluster, see :func:`~clipgs_plugin.parallel.cluster.connected`.
         batch_size: Number of objects that a worker takes at once and, on CUDA, fits together; None selects 1 on the
             CPU and 32 on CUDA.
         time_limit: Seconds that an object may take to be loaded and rendered, to be fitted (a batch may take that

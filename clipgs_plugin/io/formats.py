@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,8 +87,23 @@ def format_of_name(path: str | os.PathLike) -> Format:
 
 def find_splats(folder: str | os.PathLike, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """Return the files below a folder whose names end in one of the suffixes, in any case, sorted."""
+    return list(map(Path, walk_splats(folder, suffixes))) if os.path.isdir(folder) else []
+
+
+def walk_splats(folder: str | os.PathLike, suffixes: Sequence[str] = SUFFIXES) -> Iterator[str]:
+    """Yield the paths of :func:`find_splats` as they are found, which is quick for millions of files.
+
+    Raises:
+        OSError: A folder does not exist or cannot be read.
+    """
     endings = tuple(suffix.lower() for suffix in suffixes)
-    return sorted(path for path in Path(folder).rglob('*') if path.name.lower().endswith(endings) and path.is_file())
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk_splats(entry.path, suffixes)
+        elif entry.name.lower().endswith(endings) and entry.is_file():
+            yield entry.path
 
 
 def format_of_file(path: str | os.PathLike) -> Format:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Protocol
 
 from clipgs_plugin.io.checked_json import read_json
 from clipgs_plugin.search.layout import CARD, REMEDY
@@ -13,6 +14,13 @@ FORMAT, VERSION = 'clipgs_plugin index', 1
 _SCHEMA = dict(format=str, version=int, model=str, width=int, checkpoint=str, checkpoint_sha256=str, options=[str],
                teacher=str, shards=[dict(rows=int, sha256=str)])
 MAX_WIDTH = 1 << 16
+
+
+class HasWeights(Protocol):
+    """Model that knows the hash of its weights."""
+
+    def weights_sha256(self) -> str:
+        """Return the SHA-256 of the weights."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,21 @@ class IndexCard:
             if mine != others:
                 raise ValueError(f'{folder} was made with {what} {_words(mine)}, not {_words(others)}; the vectors '
                                  'cannot be compared, write another index')
+
+
+    def refuse_other_weights(self, model: HasWeights, folder: str | Path) -> None:
+        """Refuse a model for queries whose weights are not those of the vectors.
+
+        Args:
+            model: Inferencer of the model's name.
+            folder: Folder of the index, for the message.
+
+        Raises:
+            ValueError: The hashes of both are known and differ.
+        """
+        if self.checkpoint_sha256 and model.weights_sha256() != self.checkpoint_sha256:
+            raise ValueError(f'{folder} was made with other weights of {self.model} than those that are found now; '
+                             'embed the files again into another index, or bring the former weights back')
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from clipgs_plugin.io.checked_json import read_json
 from clipgs_plugin.io.files import write_whole
-from clipgs_plugin.io.lock import FolderInUse, folder_lock
-from clipgs_plugin.search.layout import CARD, PENDING, REMOVED, metadata_name, vectors_name
+from clipgs_plugin.io.lock import folder_lock
+from clipgs_plugin.search.layout import CARD, CODES, PENDING, RECORD, REMOVED, TABLES, metadata_name, vectors_name
 
 DECIDED = 'commit.json'
 PATIENCE = 100  # times
@@ -82,7 +82,8 @@ def _is_own(name: str) -> bool:
     """Return True for names that a writer gives, all of which lie in the folder."""
     stem = name.rpartition('_')[2].partition('.')[0]
     number = int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 10 else -1
-    return name in (CARD, REMOVED) or (number >= 0 and name in (vectors_name(number), metadata_name(number)))
+    return name in (CARD, REMOVED, RECORD, TABLES, CODES) or (
+        number >= 0 and name in (vectors_name(number), metadata_name(number)))
 
 
 def read_unchanged(folder: Path, read: Callable[[], T]) -> T:
@@ -96,7 +97,7 @@ def read_unchanged(folder: Path, read: Callable[[], T]) -> T:
     """
     for _ in range(PATIENCE):
         if is_pending(folder):
-            with suppress(FolderInUse, PermissionError), folder_lock(folder):
+            with suppress(OSError), folder_lock(folder):
                 finish(folder)
         before = _card_of(folder)
         try:

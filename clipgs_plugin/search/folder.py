@@ -14,7 +14,7 @@ from clipgs_plugin.search.vectors import Vectors, map_vectors
 IN_MEMORY = 1_000_000  # rows whose metadata are read at once
 
 
-def open_folder(folder: Path) -> tuple[IndexCard, Vectors, TableMetadata | ShardMetadata]:
+def open_folder(folder: Path) -> tuple[IndexCard, tuple[Shard, ...], Vectors, TableMetadata | ShardMetadata]:
     """Map the vectors of an index into memory, and read its metadata, or open that of more than a million rows.
 
     Raises:
@@ -27,7 +27,7 @@ def open_folder(folder: Path) -> tuple[IndexCard, Vectors, TableMetadata | Shard
     vectors = Vectors(blocks, card.width, read_removed(folder, sum(shard.rows for shard in shards)), str(folder))
     paths = [folder / metadata_name(i) for i in range(len(shards))]
     metadata = ShardMetadata(paths, [shard.rows for shard in shards], vectors.kept)
-    return card, vectors, TableMetadata(metadata.table()) if vectors.total <= IN_MEMORY else metadata
+    return card, shards, vectors, TableMetadata(metadata.table()) if vectors.total <= IN_MEMORY else metadata
 
 
 def refuse_missing(folder: Path, shards: tuple[Shard, ...]) -> None:

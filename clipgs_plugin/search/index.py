@@ -1,9 +1,10 @@
 """An index of embeddings and their metadata, in memory or in a folder."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,17 +15,24 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipgs_plugin.search import commit
+from clipgs_plugin.search.approximate import REMEDY as REBUILD
+from clipgs_plugin.search.approximate import Approximate
 from clipgs_plugin.search.card import IndexCard
+from clipgs_plugin.search.duplicates import duplicate_groups
 from clipgs_plugin.search.exact import nearest, unit_query
 from clipgs_plugin.search.filters import Filter, as_filters
 from clipgs_plugin.search.folder import open_folder
-from clipgs_plugin.search.layout import is_index
+from clipgs_plugin.search.layout import RECORD, is_index
 from clipgs_plugin.search.metadata import ShardMetadata, TableMetadata
 from clipgs_plugin.search.npz import UpOpinions, Ups, check_rows, read_index, write_index
 from clipgs_plugin.search.vectors import Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+FEW = 50_000        # rows that meet the conditions, which are searched exactly
+CACHED_COLUMNS = 4  # of conditions
+LEAST_SHARE = 0.9   # of the rows that codes cover, without a warning
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class SearchIndex:
     ) -> None:
         check_rows(embeddings, paths, ups, up_opinions)
         self.card = IndexCard(model, embeddings.shape[1], checkpoint, options=tuple(options))
+        self.folder: Path | None = None
         self._vectors = Vectors([embeddings], embeddings.shape[1])
         # The properties of these names.
         self.__dict__.update(embeddings=embeddings, paths=tuple(paths), ups=tuple(ups), up_opinions=tuple(up_opinions))
@@ -66,7 +75,8 @@ class SearchIndex:
     @classmethod
     def _of_folder(cls, folder: Path) -> SearchIndex:
         self = cls.__new__(cls)
-        self.card, self._vectors, self._metadata = open_folder(folder)
+        self.folder = folder
+        self.card, self._shards, self._vectors, self._metadata = open_folder(folder)
         return self
 
     def __repr__(self) -> str:
@@ -93,11 +103,11 @@ class SearchIndex:
     @cached_property
     def _metadata(self) -> TableMetadata | ShardMetadata:
         import pyarrow as pa
-        columns = dict(path=pa.array(self.paths, pa.string()))
+        columns = dict(path=pa.array([path.encode('utf-8', 'backslashreplace').decode() for path in self.paths]))
         if self.ups:
             axes, confidences = zip(*self.ups)
             columns.update(up=pa.array(axes, pa.string()), up_confidence=pa.array(confidences, pa.float64()))
-        return TableMetadata(pa.table(columns))
+        return TableMetadata(pa.table(columns), self.paths)
 
     @cached_property
     def embeddings(self) -> Tensor:
@@ -151,13 +161,35 @@ class SearchIndex:
             held &= condition.mask(self._column(condition.column)).to_numpy()
         return np.flatnonzero(held)
 
-    def find(self, embedding: Tensor, k: int = 10, where: str | Filter | Sequence[str | Filter] = ()) -> list[Match]:
+    @cached_property
+    def approximate(self) -> Approximate | None:
+        """Codes that ``tools/search.py INDEX --build-approximate`` wrote beside the index, which searches use.
+
+        A warning says if faiss is not installed, or if they cover less than :data:`LEAST_SHARE` of the rows.
+        """
+        if self.folder is None or not (self.folder / RECORD).is_file():
+            return None
+        try:
+            found = Approximate(self.folder, self._shards, self._vectors)
+        except ImportError as error:
+            warnings.warn(f'{error}; {self.folder} is searched exactly', stacklevel=3)
+            return None
+        if found.share < LEAST_SHARE:
+            warnings.warn(f'{self.folder / RECORD} covers {found.share:.0%} of the rows, the others are searched '
+                          f'exactly; {REBUILD}', stacklevel=3)
+        return found
+
+    def find(self, embedding: Tensor, k: int = 10, where: str | Filter | Sequence[str | Filter] = (),
+             exact: bool = False) -> list[Match]:
         """Return the ``k`` objects nearest to a unit vector (E,), best first.
+
+        The cosines are always exact. An index with codes (:attr:`approximate`) may miss some of the nearest.
 
         Args:
             embedding: Query, (E,).
             k: Number of objects, fewer if fewer meet the conditions.
             where: Conditions on the metadata, all of which an object has to meet.
+            exact: Compare with every row.
 
         Raises:
             ValueError: The query has another width, k is not positive, or a condition is wrong.
@@ -165,13 +197,48 @@ class SearchIndex:
         if k < 1:
             raise ValueError(f'k={k}: expected at least 1')
         query = unit_query(embedding, self.card.width, self.model)
-        rows, scores = nearest(self._vectors, query, k, self.rows(where) if where else None)
+        chosen = self.rows(where) if where else None
+        few = chosen is not None and len(chosen) <= FEW
+        rows, scores = (nearest(self._vectors, query, k, chosen) if exact or few or self.approximate is None
+                        else self.approximate.nearest(query, k, chosen))
         return [Match(int(row), metadata['path'], float(score), metadata)
                 for row, score, metadata in zip(rows, scores, self._metadata.take(rows))]
 
     def query(self, embedding: Tensor, k: int = 10) -> list[tuple[str, float]]:
         """Return paths and cosines of the ``k`` objects nearest to a unit vector (E,), best first."""
         return [(match.path, match.score) for match in self.find(embedding, k)]
+
+    def duplicates(self, threshold: float = 0.97, exact: bool = False) -> list[list[int]]:
+        """Return groups of rows that chains of cosines of at least ``threshold`` connect, largest first.
+
+        Without codes (:attr:`approximate`), all pairs of rows are compared.
+
+        Args:
+            threshold: Least cosine of a pair.
+            exact: Compare all pairs in any case.
+        """
+        return duplicate_groups(self._vectors, threshold, None if exact else self.approximate)
+
+    def batches(self, rows: int = 10_000) -> pa.RecordBatchReader:
+        """Return a reader of Arrow batches of all rows, which databases of vectors take.
+
+        Their columns are ``id`` (the row), ``vector`` (float32 of the width) and the metadata.
+
+        Args:
+            rows: Most rows of a batch.
+        """
+        import pyarrow as pa
+        table = self.table
+        kinds = {field.name: field.type for field in table.schema if field.name not in ('id', 'vector')}
+        schema = pa.schema([('id', pa.int64()), ('vector', pa.list_(pa.float32(), self.card.width)), *kinds.items()])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for start in range(0, len(self), rows):
+                chosen = np.arange(start, min(start + rows, len(self)))
+                vectors = pa.FixedSizeListArray.from_arrays(self.vectors(chosen).numpy().ravel(), self.card.width)
+                part = table.select(list(kinds)).slice(start, rows).combine_chunks()
+                yield from pa.table([pa.array(chosen), vectors, *part.columns], schema=schema).to_batches()
+        return pa.RecordBatchReader.from_batches(schema, batches())
 
     def save(self, path: str | PathLike) -> None:
         """Write an ``.npz`` of plain arrays."""
@@ -226,4 +293,8 @@ class SearchIndex:
     def _column(self, name: str) -> pa.ChunkedArray:
         if name not in self._metadata.names:
             raise ValueError(f'{name!r} is no column of the index; it has {", ".join(self._metadata.names)}')
-        return self._metadata.table([name])[name]
+        return self._read_column(name)
+
+    @cached_property
+    def _read_column(self) -> Callable[[str], pa.ChunkedArray]:
+        return lru_cache(CACHED_COLUMNS)(lambda name: self._metadata.table([name])[name])

@@ -5,6 +5,8 @@ from pathlib import Path
 
 CARD = 'index.json'
 REMOVED = 'tombstones.npy'  # positions of rows that are superseded or gone, ascending
+# Codes for approximate search: what they cover, their tables, the codes themselves.
+RECORD, TABLES, CODES = 'approximate.json', 'approximate.npz', 'approximate.codes'
 PENDING = '.pending'        # folder of files that a commit is about to put in place
 REMEDY = 'copy it again, or delete the folder and embed the files once more with tools/embed.py'
 

@@ -19,9 +19,15 @@ CACHED_GROUPS = 256
 
 
 class TableMetadata:
-    """Metadata in memory."""
+    """Metadata in memory.
 
-    def __init__(self, table: pa.Table) -> None:
+    Args:
+        table: Columns.
+        paths: Paths of the rows, where some are not Unicode and stand in the table with escapes.
+    """
+
+    def __init__(self, table: pa.Table, paths: Sequence[str] | None = None) -> None:
+        self._paths = paths
         self.schema, self.names = table.schema, table.column_names
         self._table = table.combine_chunks()
 
@@ -31,7 +37,11 @@ class TableMetadata:
 
     def take(self, rows: np.ndarray) -> list[dict]:
         """Return rows as dicts."""
-        return self._table.take(rows).to_pylist()
+        found = self._table.take(rows).to_pylist()
+        if self._paths is not None:
+            for row, number in zip(found, rows):
+                row['path'] = self._paths[number]
+        return found
 
 
 class ShardMetadata:

@@ -39,6 +39,12 @@ def table_of(rows: Sequence[dict], name: str) -> pa.Table:
     return pa.table({column: values for column, values in columns.items() if not pa.types.is_null(values.type)})
 
 
+def storable(row: dict) -> bool:
+    """Return True if texts are Unicode and integers have 64 bits, which types do not tell."""
+    return all(value.isascii() or value == value.encode('utf-8', 'replace').decode() if isinstance(value, str) else
+               not isinstance(value, int) or -2 ** 63 <= value < 2 ** 63 for value in row.values())
+
+
 def joined_schema(first: pa.Schema, second: pa.Schema, name: str) -> pa.Schema:
     """Return the columns of both, integers beside fractions as fractions.
 

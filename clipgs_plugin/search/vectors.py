@@ -58,14 +58,15 @@ class Vectors:
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f'rows {rows.min()} to {rows.max()}, {self.name} has {len(self)}')
         positions = self.positions(rows)
+        order = np.argsort(positions, kind='stable')
+        ascending = positions[order]
+        cuts = np.searchsorted(ascending, self.starts)
+        picked = [self.blocks[i][torch.from_numpy(ascending[cuts[i]:cuts[i + 1]] - self.starts[i])]
+                  for i in np.flatnonzero(np.diff(cuts)).tolist()]
         found = torch.empty(len(rows), self.width)
-        shards = np.searchsorted(self.starts, positions, 'right') - 1
-        for shard in np.unique(shards):
-            where = np.flatnonzero(shards == shard)
-            inside = torch.from_numpy(positions[where] - self.starts[shard])
-            block = self.blocks[shard]
-            picked = block[inside]
-            found[torch.from_numpy(where)] = picked if block.dtype == torch.float32 else self._unit(picked.float())
+        if picked:
+            stored = torch.cat(picked)
+            found[torch.from_numpy(order)] = stored if stored.dtype == torch.float32 else self._unit(stored.float())
         return found
 
     def steps(self, chosen: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, Tensor]]:

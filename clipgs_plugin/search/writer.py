@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,17 +19,20 @@ from clipgs_plugin.search.commit import commit, finish, is_pending
 from clipgs_plugin.search.folder import open_folder
 from clipgs_plugin.search.layout import CARD, PENDING, REMOVED, is_index, metadata_name, vectors_name
 from clipgs_plugin.search.metadata import GROUP_ROWS, base_schema
-from clipgs_plugin.search.rows import joined, joined_schema, table_of
+from clipgs_plugin.search.rows import joined, joined_schema, storable, table_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROWS_PER_SHARD = 8192
-FLUSH_ROWS = 256       # that a kill may lose
+FLUSH_ROWS = 256
 _UNIT = 1e-3           # largest deviation of a length from 1
 
 
 class IndexWriter:
     """Context that adds rows to an index, which it creates if there is none.
 
-    Rows are written every :data:`FLUSH_ROWS` and at the end, several files at once or none, so that a reader sees one
+    Rows are written every ``flush_rows`` and at the end, several files at once or none, so that a reader sees one
     state or the next, and a kill loses no more than the rows since. A second writer is refused while one is at work.
 
     Example:
@@ -41,15 +45,17 @@ class IndexWriter:
         folder: Folder of the index; a new or an empty one starts an index.
         card: Origin of the vectors.
         rows_per_shard: Most rows of a pair of files.
+        flush_rows: Rows that a kill may lose.
 
     Raises:
         ValueError: The index was made with another model, weights or options, or the folder holds something else.
     """
 
-    def __init__(self, folder: str | os.PathLike, card: IndexCard, rows_per_shard: int = ROWS_PER_SHARD) -> None:
-        if rows_per_shard < 1:
-            raise ValueError(f'rows_per_shard={rows_per_shard}: expected at least 1')
-        self.folder, self.card, self.rows_per_shard = Path(folder), card, rows_per_shard
+    def __init__(self, folder: str | os.PathLike, card: IndexCard, rows_per_shard: int = ROWS_PER_SHARD,
+                 flush_rows: int = FLUSH_ROWS) -> None:
+        if min(rows_per_shard, flush_rows) < 1:
+            raise ValueError(f'rows_per_shard={rows_per_shard}, flush_rows={flush_rows}: expected at least 1')
+        self.folder, self.card, self.rows_per_shard, self.flush_rows = Path(folder), card, rows_per_shard, flush_rows
         self._stack = ExitStack()
 
     def __enter__(self) -> IndexWriter:
@@ -89,9 +95,10 @@ class IndexWriter:
         """Add a row, which takes the place of an earlier one of the same path.
 
         Args:
-            path: File of the object; its size and time are those of :meth:`outdated`, so that a later change is seen.
+            path: File of the object.
             embedding: Unit vector (E,).
-            metadata: Values of columns: texts, numbers, truth values, or None.
+            metadata: Values of columns: texts, numbers, truth values, or None. By default ``size`` and ``mtime_ns``
+                are those that :meth:`outdated` found, so that a later change is seen.
 
         Raises:
             ValueError: The embedding has another width or is not a unit vector, or a value is of another type.
@@ -100,15 +107,19 @@ class IndexWriter:
         if embedding.shape != (self.card.width,) or not abs(float(embedding.norm()) - 1) < _UNIT:
             raise ValueError(f'{path}: an embedding of shape {tuple(embedding.shape)} and length '
                              f'{float(embedding.norm()):.4g}, expected a unit vector of {self.card.width}')
-        size, mtime_ns = self._stats.get(path) or _stat(path)
+        known = 'size' in metadata and 'mtime_ns' in metadata
+        size, mtime_ns = (0, 0) if known else self._stats.get(path) or _stat(path)
         row = dict(image_path=path, caption='', path=path, size=size, mtime_ns=mtime_ns) | metadata
-        self._schema = joined_schema(self._schema, table_of([row], path).schema, path)  # before the row is kept
+        types = tuple((name, type(value)) for name, value in row.items())
+        if types not in self._types or not storable(row):  # wrong values are refused before the row is kept
+            self._schema = joined_schema(self._schema, table_of([row], path).schema, path)
+            self._types.add(types)
         self._remove(path)
         self._places[path] = self._total + len(self._new_rows)
         self._known[self._places[path]] = (row['size'], row['mtime_ns'])
         self._new_rows.append(row)
         self._new_vectors.append(embedding.detach().cpu().numpy().astype(np.float16))
-        if len(self._new_rows) >= FLUSH_ROWS:
+        if len(self._new_rows) >= self.flush_rows:
             self.flush()
 
     def drop_missing(self, inputs: Sequence[str | os.PathLike]) -> list[str]:
@@ -160,19 +171,18 @@ class IndexWriter:
         self.flush()
         if not len(self._removed):
             return
-        _, vectors, metadata = open_folder(self.folder)
-        table, shards = metadata.table(), []
+        _, _, vectors, metadata = open_folder(self.folder)
+        table = metadata.table()
 
-        def files() -> Iterator[tuple[str, list]]:
+        def parts() -> Iterator[tuple[np.ndarray, pa.Table]]:
             for start in range(0, len(table), self.rows_per_shard):
                 rows = np.arange(start, min(start + self.rows_per_shard, len(table)))
                 stored = torch.cat([block for _, block in vectors.steps(rows)]).half().numpy()
-                yield from _shard(shards, stored, table.slice(start, self.rows_per_shard))
-            yield CARD, [write_card(self.card, shards)]
+                yield stored, table.slice(start, self.rows_per_shard)
 
         left = -(-len(table) // self.rows_per_shard)
         gone = [name(i) for i in range(left, len(self._shards)) for name in (vectors_name, metadata_name)]
-        commit(self.folder, files(), [*gone, REMOVED])
+        commit(self.folder, _all_files(self.card, parts()), [*gone, REMOVED])
         self._open()
 
     def _open(self) -> None:
@@ -183,13 +193,13 @@ class IndexWriter:
         self._new_rows: list[dict] = []
         self._new_vectors: list[np.ndarray] = []
         self._schema = base_schema()
+        self._types: set[tuple] = set()              # of the values of rows that the schema has room for
         self._places: dict[str, int] = {}            # position of each path
         self._known: dict[int, tuple[int, int]] = {}  # size and time by position
         self._stats: dict[str, tuple[int, int]] = {}  # found by outdated
         if is_index(self.folder):
-            card, shards = read_card(self.folder)
-            card.refuse_other(self.card, self.folder)
-            _, vectors, metadata = open_folder(self.folder)
+            read_card(self.folder)[0].refuse_other(self.card, self.folder)
+            _, shards, vectors, metadata = open_folder(self.folder)
             self._shards = list(shards)
             if vectors.kept is not None:
                 self._removed = np.setdiff1d(np.arange(vectors.total), vectors.kept, assume_unique=True)
@@ -220,6 +230,32 @@ class IndexWriter:
         for start in range(0, len(table), self.rows_per_shard):
             part = slice(start, start + self.rows_per_shard)
             yield from _shard(shards, np.stack(vectors[part]), table.slice(start, self.rows_per_shard))
+
+
+def write_parts(folder: str | os.PathLike, card: IndexCard,
+                parts: Iterable[tuple[np.ndarray, pa.Table]]) -> None:
+    """Write a new index of any size from parts that are made as they are written, one a shard.
+
+    Args:
+        folder: Folder that is new or empty.
+        card: Origin of the vectors.
+        parts: Unit vectors (rows, E) and their metadata, with the columns that every index has.
+
+    Raises:
+        ValueError: The folder holds something.
+    """
+    with IndexWriter(folder, card) as index:
+        if len(index):
+            raise ValueError(f'{folder} is an index already; name a new folder')
+        commit(index.folder, _all_files(card, ((vectors.astype(np.float16), table) for vectors, table in parts)))
+
+
+def _all_files(card: IndexCard, parts: Iterable[tuple[np.ndarray, pa.Table]]) -> Iterator[tuple[str, list]]:
+    """Yield the files of shards from the first one on, and the card."""
+    shards = []
+    for vectors, table in parts:
+        yield from _shard(shards, vectors, table)
+    yield CARD, [write_card(card, shards)]
 
 
 def _shard(shards: list[Shard], vectors: np.ndarray, table) -> Iterator[tuple[str, list]]:

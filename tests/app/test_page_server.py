@@ -21,6 +21,8 @@ from clipgs_plugin.app.guard import MAX_BODY
 from clipgs_plugin.app.server import make_app
 from clipgs_plugin.app.thumbnails import SIZE, VIEWS, strip
 from clipgs_plugin.search import SearchIndex
+from clipgs_plugin.toy_world.writing import write_world
+from clipgs_plugin.triplets import ShardReader
 
 NAMES = [*(f'chair/{i}.ply' for i in range(6)), *HOSTILE]
 HOST = f'http://127.0.0.1:{PORT}'
@@ -251,3 +253,14 @@ def test_a_large_cloud_is_drawn_by_its_largest(monkeypatch):
 def test_strips_turn_with_the_object():
     cloud = page_site.blob(0.5, 1)
     assert strip(cloud)[:4] == b'RIFF'
+
+
+def test_objects_of_a_triplet_dataset_are_drawn_from_its_shards(tmp_path):
+    write_world(tmp_path / 'toys', 3, 1, 1, num_views=2, size=16, num_gaussians=64, workers=1)
+    reader = ShardReader(tmp_path / 'toys')
+    paths = [str(tmp_path / 'toys' / 'shards' / '00000.tar' / f'{uid}.gaussians.safetensors') for uid in reader.uids]
+    site = make_site(tmp_path, SearchIndex(vectors(6), (*paths, paths[0].replace('toy-', 'no-')), 'toy'))
+    assert torch.equal(site.catalog.objects.cloud(2).means, reader.read_gaussians(2).means)
+    outcomes = {}
+    site.thumbnails.draw_all(range(6), 2, lambda row, error: outcomes.__setitem__(row, error))
+    assert [row for row, error in outcomes.items() if error] == [5]

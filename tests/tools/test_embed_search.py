@@ -105,7 +105,7 @@ def test_what_cannot_be_asked_is_said(toys, tmp_path):
         search.main([str(index), '--image', str(tmp_path / 'a.txt')])
     with pytest.raises(IsADirectoryError, match='is a folder'):
         search.main([str(tmp_path), '--text', 'a chair'])
-    with pytest.raises(IsADirectoryError, match='is a folder'):
+    with pytest.raises(ValueError, match='holds files and is not an index'):
         embed.main([str(toys), '-o', str(tmp_path)])
 
 
@@ -149,10 +149,11 @@ def test_a_run_that_is_killed_leaves_the_index_of_the_files_before(toys, tmp_pat
     code = f"""
 import os, signal
 from clipgs_plugin.tools import embed
-embed.SAVE_EVERY, read = 2, embed.prepared
+from clipgs_plugin.tools import _index_output
+_index_output.SAVE_EVERY, read = 2, embed.prepared
 embed.prepared = lambda path, *options: (
     os.kill(os.getpid(), signal.SIGKILL) if str(path) == {files[4]!r} else read(path, *options))
-embed.main([{str(toys)!r}, '-o', 'e.npz'])
+embed.main([{str(toys)!r}, '-o', 'e.npz', '--batch-size', '2'])
 """
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr

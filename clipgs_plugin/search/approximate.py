@@ -1,0 +1,236 @@
+"""Candidates of a search in a large index: lists of short codes beside it, by faiss.
+
+Vectors are rotated onto their principal axes, assigned to the nearest of many centres, and their difference from it is
+a product-quantised code (Jegou et al., "Product quantization for nearest neighbor search", 2011). A search reads the
+codes of the centres nearest to the query. The files hold plain numbers and are checked before faiss sees them.
+"""
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from clipgs_plugin.io.arrays import read_npz_of
+from clipgs_plugin.io.checked_json import read_json
+from clipgs_plugin.search.card import Shard
+from clipgs_plugin.search.exact import nearest, rank
+from clipgs_plugin.search.layout import CODES, RECORD, TABLES
+from clipgs_plugin.search.vectors import Vectors
+
+REMEDY = 'build it again with tools/search.py INDEX --build-approximate'
+EXTRA = 'approximate search needs faiss: pip install "clipgs_plugin[search]"'
+MAX_PROBES = 4096
+_ARRAYS = dict(axes=('f', 2), mean=('f', 1), centers=('f', 2), codebooks=('f', 3), sizes=('i', 1))
+_RECORD = dict(version=int, shards=[dict(rows=int, sha256=str)], probes=int, candidates=int, recall=float)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a file of codes covers, and how it is searched."""
+
+    shards: tuple[Shard, ...]  # of the index when it was built
+    probes: int                # lists that are read
+    candidates: int            # rows whose vectors are compared exactly
+    recall: float              # at 10 against exact search, of rows and mixes of rows, when it was built
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Numbers that make a code of a vector."""
+
+    axes: np.ndarray       # (d, E) principal axes
+    mean: np.ndarray       # (E,)
+    centers: np.ndarray    # (L, d)
+    codebooks: np.ndarray  # (M, 256, d/M)
+    sizes: np.ndarray      # (L,) codes of each list
+
+    def project(self, vectors: np.ndarray) -> np.ndarray:
+        """Rotate vectors (n, E) onto the principal axes, (n, d)."""
+        return np.ascontiguousarray((vectors - self.mean) @ self.axes.T, np.float32)
+
+    def empty(self):
+        """Return the index of faiss without any codes."""
+        faiss = import_faiss()
+        d, m = self.centers.shape[1], len(self.codebooks)
+        quantizer = faiss.IndexFlatL2(d)
+        quantizer.add(self.centers)
+        index = faiss.IndexIVFPQ(quantizer, d, len(self.centers), m, 8)
+        index.own_fields = True
+        quantizer.this.disown()
+        faiss.copy_array_to_vector(self.codebooks.astype(np.float32).ravel(), index.pq.centroids)
+        index.is_trained = True
+        return index
+
+
+class Approximate:
+    """Codes of an index, mapped into memory.
+
+    Args:
+        folder: Folder of the index.
+        shards: Its shards.
+        vectors: Its vectors.
+
+    Raises:
+        ImportError: faiss is not installed.
+        ValueError: A file is damaged.
+    """
+
+    def __init__(self, folder: Path, shards: tuple[Shard, ...], vectors: Vectors) -> None:
+        self.record, self.vectors, self.path = read_record(folder), vectors, folder / CODES
+        same = np.array([before == now for before, now in zip(self.record.shards, shards)]
+                        + [False] * (len(shards) - len(self.record.shards)), dtype=bool)[:len(shards)]
+        lengths = [shard.rows for shard in shards]
+        moved = np.cumsum([0, *lengths])[:-1] != np.cumsum([0, *(s.rows for s in self.record.shards),
+                                                           *lengths[len(self.record.shards):]])[:len(shards)]
+        self.covered = np.repeat(same & ~moved, lengths)  # of positions
+        kept = np.ones(vectors.total, dtype=bool) if vectors.kept is None else np.isin(
+            np.arange(vectors.total), vectors.kept, assume_unique=True)
+        self.open = self.covered & kept
+        self.rest = vectors.rows(np.flatnonzero(kept & ~self.covered))  # rows that are searched exactly
+        self.tables = _read_tables(folder, vectors.width)
+        self._index = _mapped(self.path, self.tables)
+
+    @property
+    def share(self) -> float:
+        """Part of the rows that it covers."""
+        return float(self.open.sum()) / max(len(self.vectors), 1)
+
+    def nearest(self, query: Tensor, k: int, chosen: np.ndarray | None = None) -> tuple[np.ndarray, Tensor]:
+        """Return rows (m,) and cosines (m,) of the ``k`` nearest vectors, probably, best first.
+
+        Args:
+            query: Unit vector (E,).
+            k: Number of neighbours.
+            chosen: Ascending rows to search; all by default.
+        """
+        found = self.candidates(query, k, chosen)
+        rest = self.rest if chosen is None else np.intersect1d(self.rest, chosen, assume_unique=True)
+        if len(rest):
+            found = np.concatenate([found, nearest(self.vectors, query, k, rest)[0]])
+        wanted = min(k, len(self.vectors) if chosen is None else len(chosen))
+        return rank(self.vectors, query, found, k) if len(found) >= wanted else nearest(
+            self.vectors, query, k, chosen)
+
+    def candidates(self, query: Tensor, k: int, chosen: np.ndarray | None = None) -> np.ndarray:
+        """Return rows that are probably among the ``k`` nearest, which include them with the stated recall.
+
+        Args:
+            query: Unit vector (E,).
+            k: Number of neighbours that are wanted.
+            chosen: Ascending rows to search; all by default.
+        """
+        faiss = import_faiss()
+        allowed, probes = self.open, self.record.probes
+        if chosen is not None:
+            allowed = np.zeros_like(self.open)
+            allowed[self.vectors.positions(chosen)] = True
+            allowed &= self.open
+            probes = int(probes * min(8, len(self.vectors) / max(len(chosen), 1)))
+        bits = np.packbits(allowed, bitorder='little')
+        settings = faiss.SearchParametersIVF(
+            nprobe=min(probes, len(self.tables.centers)),
+            sel=None if allowed.all() else faiss.IDSelectorBitmap(self.vectors.total, faiss.swig_ptr(bits)))
+        number = max(self.record.candidates, 4 * k)
+        _, found = self._index.search(self.tables.project(query[None].numpy()), number, params=settings)
+        positions = found[0][found[0] >= 0]
+        if len(positions) and (positions.max() >= self.vectors.total or not allowed[positions].all()):
+            raise ValueError(f'{self.path} names rows that do not exist; it is damaged, {REMEDY}')
+        return self.vectors.rows(np.unique(positions))
+
+
+def import_faiss():
+    """Import faiss.
+
+    Raises:
+        ImportError: It is not installed; the message names the extra.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(EXTRA) from error
+    return faiss
+
+
+def read_record(folder: Path) -> Record:
+    """Read what the codes of an index cover.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = folder / RECORD
+    content = read_json(path, schema=_RECORD)
+    shards = tuple(Shard(shard['rows'], shard['sha256']) for shard in content['shards'])
+    if content['version'] != 1 or not 1 <= content['probes'] <= MAX_PROBES or not (
+            1 <= content['candidates'] <= 1 << 20) or any(not 0 < shard.rows < 1 << 40 for shard in shards):
+        raise ValueError(f'{path} has numbers out of range; it is damaged or of another version, {REMEDY}')
+    return Record(shards, content['probes'], content['candidates'], content['recall'])
+
+
+def files_of(record: Record, tables: Tables, index) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """Yield the files of codes with their content, for a commit."""
+    buffer = io.BytesIO()
+    np.savez(buffer, axes=tables.axes, mean=tables.mean, centers=tables.centers, codebooks=tables.codebooks,
+             sizes=tables.sizes)
+    yield TABLES, [buffer.getbuffer()]
+    yield CODES, _lists(index, tables.sizes)
+    yield RECORD, [json.dumps({'version': 1, **asdict(record)}).encode()]
+
+
+def _lists(index, sizes: np.ndarray) -> Iterator[bytes]:
+    """Yield the codes and then the positions of each list."""
+    from faiss.contrib.inspect_tools import get_invlist
+    for i, size in enumerate(sizes.tolist()):
+        if size:
+            positions, codes = get_invlist(index.invlists, i)
+            yield codes.tobytes()
+            yield positions.astype('<i8').tobytes()
+
+
+def _read_tables(folder: Path, width: int) -> Tables:
+    """Read the tables and check that they agree with each other and with the file of codes."""
+    path = folder / TABLES
+    arrays = read_npz_of(path, _ARRAYS)
+    axes, mean, centers, codebooks, sizes = found = [arrays[name] for name in _ARRAYS]
+    d, m, lists, held = len(axes), len(codebooks), len(sizes), (folder / CODES).stat().st_size
+    shapes = [(d, width), (width,), (lists, d), (m, 256, d // max(m, 1)), (lists,)]
+    sound = 1 <= d <= width and 1 <= m <= 256 and d % m == 0 and lists and sizes.dtype == np.int64
+    if not sound or [array.shape for array in found] != shapes or sizes.min() < 0 or sizes.max() > held or (
+            sum(sizes.tolist()) * (m + 8) != held):
+        raise ValueError(f'{path} does not agree with {CODES} or the width {width} of the index; {REMEDY}')
+    if not all(np.isfinite(array).all() for array in (axes, mean, centers, codebooks)):
+        raise ValueError(f'{path} holds numbers that are not finite; {REMEDY}')
+    return Tables(*(np.ascontiguousarray(array, np.float32) for array in (axes, mean, centers, codebooks)), sizes)
+
+
+def _mapped(path: Path, tables: Tables):
+    """Return the index of faiss over the file of codes, of which a search reads the lists it needs."""
+    faiss = import_faiss()
+    index = tables.empty()
+    width = len(tables.codebooks)
+    offsets = np.cumsum([0, *(tables.sizes * (width + 8)).tolist()])
+    lists = faiss.OnDiskInvertedLists()
+    lists.nlist, lists.code_size, lists.filename = len(tables.sizes), width, str(path)
+    lists.read_only, lists.totsize = True, int(offsets[-1])
+    lists.lists.clear()
+    for size, offset in zip(tables.sizes.tolist(), offsets.tolist()):
+        entry = faiss.OnDiskOneList()
+        entry.size, entry.capacity, entry.offset = size, size, offset
+        lists.lists.push_back(entry)
+    if lists.totsize:
+        lists.do_mmap()
+    index.replace_invlists(lists, True)
+    lists.this.disown()
+    index.ntotal = int(tables.sizes.sum())
+    return index
+
+
+def sample_rows(vectors: Vectors, number: int, seed: int) -> np.ndarray:
+    """Return up to ``number`` random rows, ascending."""
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.choice(len(vectors), min(number, len(vectors)), replace=False))
+

@@ -1,0 +1,133 @@
+"""Building of the codes for approximate search, with memory for a sample and the codes."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from clipgs_plugin.io.lock import folder_lock
+from clipgs_plugin.search.approximate import Approximate, Record, Tables, files_of, import_faiss, sample_rows
+from clipgs_plugin.search.card import Shard, read_card
+from clipgs_plugin.search.commit import commit, finish
+from clipgs_plugin.search.folder import open_folder
+from clipgs_plugin.search.layout import RECORD
+from clipgs_plugin.search.vectors import Vectors
+
+MIN_ROWS = 4096       # below, the exact search of all rows is as fast
+MAX_LISTS = 4096
+SAMPLE = 40           # vectors a list in training
+DIMENSIONS = 256      # principal axes
+CODE_BYTES = 64       # of a vector
+ITERATIONS = 10       # of k-means
+QUERIES, K = 100, 10  # of the measurement of recall
+PROBES = (4, 8, 16, 32, 64, 128, 256, 512)
+CANDIDATES = 200
+TARGET = 0.97         # recall at 10
+
+
+def build_approximate(folder: str | PathLike, seed: int = 0,
+                      progress: Callable[[int, int], None] = lambda done, total: None) -> Record:
+    """Build the codes of an index beside it, and choose how many lists a search reads by measuring the recall.
+
+    Args:
+        folder: Folder of the index.
+        seed: Seed of the sample and of the queries.
+        progress: Function of the rows that are coded and all rows.
+
+    Raises:
+        ImportError: faiss is not installed.
+        FolderInUse: Another process writes the index.
+        ValueError: The index has too few rows.
+    """
+    folder = Path(folder)
+    import_faiss()
+    read_card(folder)
+    with folder_lock(folder):
+        finish(folder)
+        _, shards, vectors, _ = open_folder(folder)
+        if len(vectors) < MIN_ROWS:
+            raise ValueError(f'{folder} has {len(vectors)} rows, which are searched exactly in no time; approximate '
+                             f'search is for {MIN_ROWS} and more')
+        tables, index = _coded(vectors, seed, progress)
+        commit(folder, files_of(Record(shards, 1, CANDIDATES, 0.), tables, index))
+        del index
+        record = _tuned(folder, shards, vectors, seed)
+        commit(folder, [file for file in files_of(record, tables, None) if file[0] == RECORD])
+    return record
+
+
+def _coded(vectors: Vectors, seed: int, progress: Callable[[int, int], None]):
+    """Return the tables, trained on a sample, and the index of faiss with the codes of all rows."""
+    import faiss
+    lists = min(MAX_LISTS, 2 ** round(math.log2(2 * math.sqrt(len(vectors)))))
+    rows = sample_rows(vectors, SAMPLE * lists, seed)
+    sample = vectors.take(rows).numpy()
+    mean = sample.mean(0)
+    _, axes = np.linalg.eigh(np.cov(sample - mean, rowvar=False).reshape(len(mean), len(mean)))
+    d = min(DIMENSIONS, vectors.width // 4 * 4 or vectors.width)
+    axes = np.ascontiguousarray(axes[:, ::-1].T[:d], np.float32)
+    codes = min(CODE_BYTES, max(d // 2, 1))
+    while d % codes:
+        codes -= 1
+    trained = faiss.IndexIVFPQ(faiss.IndexFlatL2(d), d, lists, codes, 8)
+    trained.cp.niter, trained.cp.seed = ITERATIONS, seed + 1
+    trained.cp.min_points_per_centroid = trained.pq.cp.min_points_per_centroid = 1  # no warnings on standard output
+    # Early axes vary most: they are dealt to the codes in turn, so that each has its share.
+    axes = axes.reshape(d // codes, codes, -1).transpose(1, 0, 2).reshape(d, -1)
+    untrained = Tables(axes, mean, np.empty((0, d)), np.empty((codes, 256, d // codes)), np.empty(0, np.int64))
+    trained.train(untrained.project(sample))
+    done = 0
+    for rows, block in vectors.steps():
+        trained.add_with_ids(untrained.project(block.numpy()), vectors.positions(rows))
+        done += len(rows)
+        progress(done, len(vectors))
+    sizes = np.array([trained.invlists.list_size(i) for i in range(lists)], np.int64)
+    centers = trained.quantizer.reconstruct_n(0, lists)
+    codebooks = faiss.vector_to_array(trained.pq.centroids).reshape(codes, 256, d // codes)
+    return Tables(axes, mean.astype(np.float32), centers, codebooks, sizes), trained
+
+
+def _tuned(folder: Path, shards: tuple[Shard, ...], vectors: Vectors, seed: int) -> Record:
+    """Find the fewest lists with which the recall of queries is the target."""
+    queries, own = _queries(vectors, seed)
+    truth = [set(rows) - {row} for rows, row in zip(nearest_of_many(vectors, queries, K + 1).tolist(), own)]
+    found = Approximate(folder, shards, vectors)
+    for probes in PROBES:
+        found.record = Record(shards, probes, CANDIDATES, 0.)
+        hits = sum(len(exact & set(found.nearest(query, K + 1)[0].tolist())) for query, exact in zip(queries, truth))
+        recall = hits / sum(map(len, truth))
+        if recall >= TARGET or probes >= len(found.tables.centers):
+            break
+    return Record(shards, probes, CANDIDATES, round(recall, 4))
+
+
+def _queries(vectors: Vectors, seed: int) -> tuple[Tensor, list[int]]:
+    """Return queries (q, E) and the row of each to leave out, or -1.
+
+    Half of them are rows of the index. The others are the means of two rows, which lie between clusters, since queries
+    by text and mixes lie farther from the objects than objects from each other.
+    """
+    rows = sample_rows(vectors, QUERIES, seed + 1)
+    found = vectors.take(rows)
+    half = len(found) // 2
+    others = np.random.default_rng(seed + 2).permutation(half)
+    found[half:2 * half] = normalize(found[half:2 * half] + found[:half][others], dim=1)
+    return found, [*rows[:half].tolist(), *[-1] * (len(rows) - half)]
+
+
+def nearest_of_many(vectors: Vectors, queries: Tensor, k: int) -> np.ndarray:
+    """Return the rows (q, k) of the exact nearest vectors of queries (q, E), in one pass."""
+    best = torch.full((len(queries), k), -torch.inf)
+    rows = torch.zeros(len(queries), k, dtype=torch.int64)
+    for numbers, block in vectors.steps():
+        scores = torch.cat([best, queries @ block.T], 1)
+        numbered = torch.cat([rows, torch.from_numpy(numbers).expand(len(queries), -1)], 1)
+        best, order = scores.topk(k)
+        rows = numbered.gather(1, order)
+    return rows.numpy()

@@ -1,0 +1,150 @@
+import json
+import shutil
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from index_files import clustered, write_rows
+
+from clipgs_plugin.search import IndexCard, IndexWriter, SearchIndex, build_approximate
+
+pytest.importorskip('faiss')
+ROWS, WIDTH = 4500, 16
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('approximate') / 'index'
+    write_rows(folder, clustered(ROWS, WIDTH), rows_per_shard=1000)
+    record = build_approximate(folder)
+    assert record.recall >= 0.97 and record.probes < 128
+    return folder
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / 'index')
+    return tmp_path / 'index'
+
+
+def recall(index, where=(), seed=9):
+    hits = []
+    for query in clustered(20, WIDTH, seed=seed):
+        exact = {match.row for match in index.find(query, 10, where, exact=True)}
+        hits.append(len(exact & {match.row for match in index.find(query, 10, where)}) / 10)
+    return np.mean(hits)
+
+
+@pytest.fixture
+def no_exact_search(monkeypatch):
+    """Without the exact search of few rows, which would hide an error of the codes."""
+    monkeypatch.setattr('clipgs_plugin.search.index.FEW', 0)
+
+
+def test_nearly_all_neighbours_are_found_with_their_exact_cosines(folder):
+    index = SearchIndex.load(folder)
+    assert recall(index) >= 0.95
+    query = clustered(1, WIDTH, seed=3)[0]
+    for match in index.find(query):
+        assert match.score == pytest.approx(float(index.vectors([match.row])[0] @ query), abs=1e-6)
+
+
+def test_codes_are_read_in_place_of_all_rows(folder, monkeypatch):
+    index = SearchIndex.load(folder)
+    assert index.approximate.share == 1
+    seen = []
+    take = index._vectors.take
+    monkeypatch.setattr(index._vectors, 'take', lambda rows: (seen.append(len(rows)), take(rows))[1])
+    monkeypatch.setattr(index._vectors, 'steps', None)
+    index.find(clustered(1, WIDTH)[0])
+    assert seen == [200]
+
+
+def test_conditions_hold_for_what_the_codes_find(folder, no_exact_search):
+    index = SearchIndex.load(folder)
+    assert recall(index, 'category=chair') >= 0.95 and recall(index, 'gaussians<1000') >= 0.95
+    found = index.find(clustered(1, WIDTH)[0], 10, ['category=chair', 'gaussians>=4400'])
+    assert {match.metadata['category'] for match in found} == {'chair'}
+    assert min(match.metadata['gaussians'] for match in found) >= 4400 and len(found) == 10
+
+
+def test_rows_that_came_later_are_found_and_gone_ones_are_not(copy):
+    new = clustered(5, WIDTH, seed=11)
+    write_rows(copy, new, first=ROWS, rows_per_shard=1000)  # the first joins the last shard, which had 500 rows
+    gone = SearchIndex.load(copy).find(clustered(1, WIDTH, seed=2)[0])[0].path
+    with IndexWriter(copy, IndexCard('clipgs_toy', WIDTH)) as writer:
+        writer.drop([gone])
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter('always')
+        index = SearchIndex.load(copy)
+        assert index.find(new[4])[0].path == f'/objects/{ROWS + 4}.ply'
+    assert 'approximate.json covers 89% of the rows' in str(notes[0].message)
+    assert '--build-approximate' in str(notes[0].message)
+    assert gone not in [match.path for match in index.find(clustered(1, WIDTH, seed=2)[0], 50)]
+    assert recall(index) >= 0.95
+
+
+@pytest.mark.filterwarnings('ignore:.*covers')
+def test_codes_of_other_rows_are_not_used(copy, monkeypatch):
+    with IndexWriter(copy, IndexCard('clipgs_toy', WIDTH), 1000) as writer:
+        writer.drop([f'/objects/{i:04d}.ply' for i in range(0, 40, 2)])
+        writer.compact()
+    index = SearchIndex.load(copy)
+    assert index.approximate.share == 0
+    query = clustered(1, WIDTH)[0]
+    assert [match.row for match in index.find(query)] == [match.row for match in index.find(query, exact=True)]
+    build_approximate(copy)
+    assert SearchIndex.load(copy).approximate.share == 1
+
+
+def test_without_faiss_the_search_is_exact_and_says_so(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'faiss', None)
+    index = SearchIndex.load(folder)
+    with pytest.warns(UserWarning, match=r'clipgs_plugin\[search\].*searched exactly'):
+        found = index.find(clustered(1, WIDTH)[0])
+    assert found == index.find(clustered(1, WIDTH)[0], exact=True)
+    with pytest.raises(ImportError, match=r'pip install "clipgs_plugin\[search\]"'):
+        build_approximate(folder)
+
+
+def test_small_indexes_are_not_coded(tmp_path):
+    write_rows(tmp_path / 'index', clustered(20, WIDTH))
+    with pytest.raises(ValueError, match='has 20 rows'):
+        build_approximate(tmp_path / 'index')
+
+
+def tables(folder, **changes):
+    with np.load(folder / 'approximate.npz') as arrays:
+        content = dict(arrays)
+    np.savez(folder / 'approximate.npz', **{**content, **changes})
+
+
+def wrong_positions(folder):
+    data = np.fromfile(folder / 'approximate.codes', np.uint8)
+    data[:] = 255
+    data.tofile(folder / 'approximate.codes')
+
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda f: tables(f, sizes=np.full(128, 2 ** 40)), r'approximate\.npz does not agree'),
+    (lambda f: tables(f, sizes=-np.ones(128, np.int64)), 'does not agree'),
+    (lambda f: tables(f, mean=np.zeros(7, np.float32)), 'does not agree'),
+    (lambda f: tables(f, mean=np.full(WIDTH, np.nan, np.float32)), 'not finite'),
+    (lambda f: (f / 'approximate.codes').write_bytes(b'x' * 99), 'does not agree'),
+    (lambda f: (f / 'approximate.json').write_text('{}'), r'approximate\.json: version is missing'),
+    (lambda f: (f / 'approximate.json').write_text(json.dumps(
+        {**json.loads((f / 'approximate.json').read_text()), 'probes': 0})), 'out of range')])
+def test_damaged_codes_are_refused(copy, damage, message):
+    damage(copy)
+    with pytest.raises(ValueError, match=message):
+        SearchIndex.load(copy).find(clustered(1, WIDTH)[0])
+
+
+def test_positions_beyond_the_rows_are_never_read(copy):
+    wrong_positions(copy)
+    index = SearchIndex.load(copy)
+    found = index.find(clustered(1, WIDTH)[0])  # none is left of the codes, so all rows are compared
+    assert [match.row for match in found] == [match.row for match in index.find(clustered(1, WIDTH)[0], exact=True)]
+    assert torch.tensor([match.score for match in found]).isfinite().all()

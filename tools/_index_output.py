@@ -1,0 +1,188 @@
+"""Outputs of tools/embed.py: the folder of an index, which grows, or one file."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clipgs_plugin.io.files import write_whole
+from clipgs_plugin.io.json_lines import JsonLines
+from clipgs_plugin.search import IndexCard, IndexWriter, SearchIndex
+from clipgs_plugin.triplets import ShardReader
+from clipgs_plugin.triplets.codecs import to_json
+from clipgs_plugin.triplets.layout import GAUSSIANS, shard_path
+
+if TYPE_CHECKING:
+    from clipgs_plugin.apis import Embedded, Failed
+
+FAILED = 'failed.jsonl'
+_FAILURE = dict(path=str, size=int, mtime_ns=int, error=str, message=str)
+SAVE_EVERY = 32  # files at least, of one file
+
+
+class FolderOutput:
+    """Context that keeps the folder of an index up to date, with a list of the files that cannot be embedded.
+
+    Args:
+        folder: Folder of the index.
+        card: Origin of the vectors.
+        retry_failed: Whether to take files again that failed before and have not changed.
+        categories: Whether the name of its folder is the category of a file.
+    """
+
+    def __init__(self, folder: Path, card: IndexCard, retry_failed: bool = False, categories: bool = False) -> None:
+        self.index, self.failures = IndexWriter(folder, card), folder / FAILED
+        self._retry_failed, self._categories = retry_failed, categories
+        self._stack, self._log = ExitStack(), JsonLines(self.failures)
+        self._failed: dict[str, dict] = {}  # entries by path
+        self._seen: set[str] = set()        # their paths that exist, which an escaped path does not tell
+        self.unchanged = self.failed_before = 0
+        self.gone: list[str] = []
+
+    def __enter__(self) -> FolderOutput:
+        with ExitStack() as stack:
+            stack.enter_context(self.index)
+            self.index.flush()  # before anything else lies in the folder, which is that of an index from now on
+            self._log.__enter__()
+            stack.push(self._keep_failures)
+            self._failed = {entry['path']: entry for entry in self._log.entries(_FAILURE)}
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._stack.__exit__(*exc_info)
+
+    def _keep_failures(self, *exc_info) -> None:
+        """Write the list anew, without files that are embedded or gone by now."""
+        self._log.__exit__(*exc_info)
+        kept = [to_json(entry) for path, entry in self._failed.items() if path in self._seen or os.path.exists(path)]
+        if kept:
+            write_whole(self.failures, kept)
+        else:
+            self.failures.unlink()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def outdated(self, inputs: Sequence[str | os.PathLike], files: Iterable[str]) -> list[str]:
+        """Drop what is gone and return the files to embed: new and changed ones, without those that failed before."""
+        files = list(files)
+        self.gone = self.index.drop_missing(inputs)
+        outdated = self.index.outdated(files)
+        self.unchanged = len(files) - len(outdated)
+        todo = [path for path in outdated if self._retry_failed or not self._is_known(path)]
+        self.failed_before = len(outdated) - len(todo)
+        return todo
+
+    def add(self, found: Embedded) -> None:
+        """Add an object.
+
+        Raises:
+            ValueError: A value cannot be stored, such as a name that is not Unicode.
+        """
+        columns = {'up_confidence': 1.0, **found.notes}
+        for by, (axis, confidence) in columns.pop('up_opinions', {}).items():
+            columns.update({f'up_{by}': axis, f'up_{by}_confidence': confidence})
+        if self._categories:
+            columns['category'] = os.path.basename(os.path.dirname(found.path))
+        self.index.add(found.path, found.embedding, **columns)
+        self._failed.pop(_escaped(found.path), None)
+
+    def fail(self, failure: Failed) -> None:
+        """List a file that cannot be embedded, and drop the row of its former content."""
+        path = _escaped(failure.path)
+        self._failed[path] = dict(zip(_FAILURE, (path, *_stat(failure.path), failure.error, _escaped(failure.message))))
+        self._seen.add(path)
+        self._log.add(to_json(self._failed[path]))
+        self.index.drop([failure.path])
+
+    def _is_known(self, path: str) -> bool:
+        entry = self._failed.get(escaped := _escaped(path))
+        if entry is None or (entry['size'], entry['mtime_ns']) != _stat(path):
+            return False
+        self._seen.add(escaped)
+        return True
+
+
+class FileOutput:
+    """Context that collects embeddings in memory and writes them as one file, which replaces an earlier one."""
+
+    gone, unchanged, failed_before, failures = (), 0, 0, None
+
+    def __init__(self, path: Path, card: IndexCard) -> None:
+        self.path, self.card = path, card
+        self._found: list[Embedded] = []
+        self._saved = 0
+
+    def __enter__(self) -> FileOutput:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        if len(self._found) > self._saved:
+            self.save()
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def outdated(self, inputs: Sequence[str | os.PathLike], files: Iterable[str]) -> list[str]:
+        """Return all files."""
+        return list(files)
+
+    def add(self, found: Embedded) -> None:
+        """Add an object, and write the file from time to time."""
+        self._found.append(found)
+        if len(self._found) - self._saved >= max(SAVE_EVERY, len(self._found) // 8):
+            self.save()
+
+    def fail(self, failure: Failed) -> None:
+        """Ignore a failure."""
+
+    def save(self) -> None:
+        """Write the file."""
+        notes = [found.notes for found in self._found]
+        ups = tuple((note['up'], note.get('up_confidence', 1.0)) for note in notes)
+        opinions = tuple(tuple(note['up_opinions'].values()) for note in notes if 'up_opinions' in note)
+        SearchIndex(torch.stack([found.embedding for found in self._found]), tuple(each.path for each in self._found),
+                    self.card.model, self.card.checkpoint, ups, self.card.options, opinions).save(self.path)
+        self._saved = len(self._found)
+
+
+def write_features(index: SearchIndex, root: Path, teacher: str, folder: Path) -> None:
+    """Write the index of a triplet dataset into a folder, or add the objects that are new.
+
+    Args:
+        index: Index of :meth:`SearchIndex.from_features`.
+        root: Folder of the dataset, which has categories, splits, captions and the PSNR as ``quality``.
+        teacher: Name of the features.
+        folder: Folder of the index.
+    """
+    reader = ShardReader(root)
+    numbers = {str(shard_path(reader.root.resolve(), int(shard)) / f'{uid}.{GAUSSIANS}'): i
+               for i, (shard, uid) in enumerate(zip(reader.shards, reader.uids))}
+    rows = dict(zip(index.paths, index.embeddings))
+    with IndexWriter(folder, IndexCard(index.model, index.embeddings.shape[1], teacher=teacher)) as writer:
+        for path in writer.outdated(rows):
+            i = numbers[path]
+            quality = None if np.isnan(reader.psnr[i]) else float(reader.psnr[i])
+            writer.add(path, rows[path], category=reader.categories[i], split=reader.splits[i], quality=quality,
+                       caption=next(iter(reader.read_record(i)['captions']), ''))
+
+
+def _stat(path: str) -> tuple[int, int]:
+    """Return size and time of a file, or what no file has."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def _escaped(text: str) -> str:
+    """Write bytes of file names that are not Unicode as escapes, as in ``caf\\udce9``."""
+    return text.encode('utf-8', 'backslashreplace').decode()

@@ -1,0 +1,179 @@
+"""Search in a large index: exact, and approximate with exact comparison of the candidates."""
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipgs_plugin.search import IndexCard, SearchIndex
+from clipgs_plugin.search.rows import table_of
+from clipgs_plugin.search.writer import write_parts
+from clipgs_plugin.tools.benchmarks.timing import Case
+
+K, FILTER = 10, 'part=0'  # the latter holds for a tenth of the rows
+STEP = 8192
+
+
+def search(rows: int = 100_000, width: int = 1024, queries: int = 200, threads: int = 2, folder: str = '',
+           centers: str = '', seed: int = 0) -> list[Case]:
+    """Time queries of an index of synthetic vectors in clusters, and measure recall@10, memory and building.
+
+    A cluster has 100 rows on average. Its centre and its rows vary along axis i with standard deviations of i^-1/2 and
+    0.7 i^-1/2, and all rows share an offset, so that two of different clusters have a cosine of about 0.3. With
+    --centers, the centres are the rows of an .npz of embeddings. Queries are new members of the clusters, and means of
+    two of them; recall is that of the first sixteenth. MB is the memory of the process above that before, without pages
+    of mapped files, which the note has. --folder keeps the index and its codes for further runs.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(folder or temporary)
+        context = multiprocessing.get_context('spawn')  # memory is measured in processes of their own
+        what = f'{rows:,} x {width}'
+        found = []
+        for step in (write, build, ask):
+            with ProcessPoolExecutor(1, mp_context=context) as process:
+                found += process.submit(step, root, what, rows, width, queries, threads, centers, seed).result()
+    return found
+
+
+class World:
+    """Synthetic vectors in clusters."""
+
+    def __init__(self, rows: int, width: int, centers: str, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.spread = np.arange(1, width + 1, dtype=np.float32) ** -0.5
+        offset = rng.standard_normal(width).astype(np.float32)
+        offset *= np.linalg.norm(self.spread) * 0.8 / np.linalg.norm(offset)
+        if centers:
+            with np.load(centers, allow_pickle=False) as arrays:
+                given = arrays['embeddings'].astype(np.float32)
+            given /= np.linalg.norm(given, axis=1, keepdims=True)
+            _, values, axes = np.linalg.svd(given - given.mean(0), full_matrices=False)
+            self.centers, self.axes = given, axes * values[:, None] / len(given) ** 0.5  # rows vary as the centres do
+        else:
+            self.axes = None
+            self.centers = offset + rng.standard_normal((max(rows // 100, 1), width), np.float32) * self.spread
+
+    def draw(self, number: int, rng: np.random.Generator) -> Tensor:
+        """Return unit vectors (number, E) of random clusters."""
+        chosen = self.centers[rng.integers(len(self.centers), size=number)]
+        noise = rng.standard_normal((number, len(self.spread) if self.axes is None else len(self.axes)), np.float32)
+        spread = noise * self.spread if self.axes is None else noise @ self.axes
+        return torch.nn.functional.normalize(torch.from_numpy(chosen + 0.7 * spread), dim=1)
+
+
+class Memory:
+    """Context that watches the memory of this process; ``anonymous`` is its peak growth in MB, ``mapped`` the end's."""
+
+    def __enter__(self) -> Memory:
+        self.before, self.anonymous, self.mapped = memory_of('RssAnon'), 0.0, 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.mapped = memory_of('RssFile')
+
+    def _watch(self) -> None:
+        while True:
+            ended = self._ended.wait(0.02)
+            self.anonymous = max(self.anonymous, memory_of('RssAnon') - self.before)
+            if ended:
+                return
+
+
+def memory_of(kind: str) -> float:
+    """Return memory of this process in MB, 0 where the system does not report it."""
+    path = Path('/proc/self/status')
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f'{kind}:')), 0.0)
+
+
+def write(root: Path, what: str, rows: int, width: int, queries: int, threads: int, centers: str,
+          seed: int) -> list[Case]:
+    """Write the index, unless the folder has it."""
+    if (root / 'index' / 'index.json').is_file():
+        return []
+    rng, world = np.random.default_rng(seed + 1), World(rows, width, centers, seed)
+    start, cpu = time.perf_counter(), time.process_time()
+
+    def parts() -> Iterator[tuple[np.ndarray, object]]:
+        for first in range(0, rows, STEP):
+            numbers = range(first, min(first + STEP, rows))
+            table = table_of([dict(path=f'/objects/{i:09d}.ply', size=0, mtime_ns=0, gaussians=i, part=i % 10)
+                              for i in numbers], 'synthetic')
+            yield world.draw(len(numbers), rng).numpy(), table
+
+    with Memory() as memory:
+        write_parts(root / 'index', IndexCard('synthetic', width), parts())
+    return [Case(f'{what}: writing', '', threads, 1e3 * (time.perf_counter() - start),
+                 1e3 * (time.process_time() - cpu), 'index', memory_mb=memory.anonymous)]
+
+
+def build(root: Path, what: str, rows: int, width: int, queries: int, threads: int, centers: str,
+          seed: int) -> list[Case]:
+    """Build the codes, unless the folder has them."""
+    import faiss
+
+    from clipgs_plugin.search.building import build_approximate
+    if (root / 'index' / 'approximate.json').is_file():
+        return []
+    faiss.omp_set_num_threads(threads)
+    torch.set_num_threads(threads)
+    start, cpu = time.perf_counter(), time.process_time()
+    with Memory() as memory:
+        record = build_approximate(root / 'index', seed)
+    size = sum(path.stat().st_size for path in (root / 'index').glob('approximate.*')) / 2 ** 20
+    return [Case(f'{what}: building', '', threads, 1e3 * (time.perf_counter() - start),
+                 1e3 * (time.process_time() - cpu), 'index', memory_mb=memory.anonymous,
+                 note=f'{record.probes} lists a query, recall@{K} {record.recall:.3f} of its own queries, '
+                      f'{size:.0f} MB of files')]
+
+
+def ask(root: Path, what: str, rows: int, width: int, queries: int, threads: int, centers: str,
+        seed: int) -> list[Case]:
+    """Time queries one by one, exactly and approximately, with and without a condition."""
+    import faiss
+    faiss.omp_set_num_threads(threads)
+    torch.set_num_threads(threads)
+    members = World(rows, width, centers, seed).draw(queries, np.random.default_rng(seed + 2))
+    between = torch.nn.functional.normalize(members + members.roll(1, 0), dim=1)
+    cases = []
+    for name, asked, where in (('query', members, ()), ('query between clusters', between, ()),
+                               (f'query where {FILTER}', members, FILTER)):
+        truth, case = timed(root, f'{what}: {name}', 'exact', asked[:max(10, queries // 16)], where, threads)
+        found, fast = timed(root, f'{what}: {name}', 'approximate', asked, where, threads)
+        hits = [len(set(a) & set(b)) / len(b) for a, b in zip(found, truth)]
+        fast.note = f'recall@{K} {np.mean(hits):.3f} ± {np.std(hits) / len(hits) ** 0.5:.3f}, {fast.note}'
+        fast.times, fast.cpu_times = case.ms / fast.ms, case.cpu_ms / max(fast.cpu_ms, 1e-9)
+        fast.budget_ms = 10 if (rows, width, threads) == (1_000_000, 1024, 2) else None
+        cases += [case, fast]
+    return cases
+
+
+def timed(root: Path, name: str, way: str, asked: Tensor, where, threads: int) -> tuple[list[list[int]], Case]:
+    """Return the rows that queries find, and the median time of one."""
+    with Memory() as memory:
+        index = SearchIndex.load(root / 'index')
+        index.find(asked[0], K, where, exact=way == 'exact')  # opens what it needs
+        found, wall, cpu = [], [], []
+        for query in asked:
+            start, cpu_start = time.perf_counter(), time.process_time()
+            matches = index.find(query, K, where, exact=way == 'exact')
+            wall.append(1e3 * (time.perf_counter() - start))
+            cpu.append(1e3 * (time.process_time() - cpu_start))
+            found.append([match.row for match in matches])
+    note = f'95 % within {np.percentile(wall, 95):.1f} ms, {memory.mapped:.0f} MB mapped, load {os.getloadavg()[0]:.1f}'
+    return found, Case(name, way, threads, float(np.median(wall)), float(np.median(cpu)), 'query',
+                       memory_mb=memory.anonymous, note=note)
