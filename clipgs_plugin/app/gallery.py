@@ -12,7 +12,7 @@ import numpy as np
 from clipgs_plugin.app.catalog import Catalog
 from clipgs_plugin.app.clusters import cluster_names, spherical_kmeans, usual_count
 from clipgs_plugin.app.static_files import SHARED, static_text
-from clipgs_plugin.app.thumbnails import Thumbnails
+from clipgs_plugin.app.thumbnails import Thumbnails, still_of
 from clipgs_plugin.app.viewer import viewer_page
 from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.visualization.embedding_map import project
@@ -81,16 +81,18 @@ def write_gallery(catalog: Catalog, thumbnails: Thumbnails, rows: np.ndarray, ou
         raise ValueError(f'{len(rows):,} objects, expected 1 to {MOST:,}; choose some with --where, or serve the index')
     check_folder(out)
     data = gallery_data(catalog, rows, settings)
-    for folder in ('thumbnails', 'viewers'):
+    for folder in ('thumbnails', 'strips', 'viewers'):
         shutil.rmtree(out / folder, ignore_errors=True)
-    (out / 'thumbnails').mkdir(parents=True)
+    for folder in ('thumbnails', 'strips', *(['viewers'] if settings.viewers else [])):
+        (out / folder).mkdir(parents=True)
     number = {int(row): i for i, row in enumerate(rows)}
 
     def finished(row: int, error: Exception | None) -> None:
         if error is None:
-            shutil.copyfile(thumbnails.path(row), out / 'thumbnails' / f'{number[row]}.webp')
+            drawn = thumbnails.path(row)
+            shutil.copyfile(drawn, out / 'strips' / f'{number[row]}.webp')
+            shutil.copyfile(still_of(drawn), out / 'thumbnails' / f'{number[row]}.webp')
             if settings.viewers:
-                (out / 'viewers').mkdir(exist_ok=True)
                 page = viewer_page(catalog.objects.cloud(row))
                 write_whole(out / 'viewers' / f'{number[row]}.html', [page.encode()])
         done(row, error)

@@ -17,6 +17,7 @@ from clipgs_plugin.app.requests import Copying, Details, Find, Listing, Tagging
 from clipgs_plugin.app.selections import KINDS, copy_selection, selection_list
 from clipgs_plugin.app.site import Site
 from clipgs_plugin.app.static_files import SHARED, static_text
+from clipgs_plugin.app.thumbnails import still_of
 from clipgs_plugin.app.viewer import has_viewer, viewer_page
 from clipgs_plugin.io import format_of_name
 
@@ -112,13 +113,14 @@ def _add_objects(app: FastAPI, site: Site, workers: int) -> None:
         return [dict(each, tags=[tag for tag, found in paths.items() if objects.paths[each['row']] in found])
                 for each in site.catalog.details(request.rows)]
 
-    @app.get('/thumbnails/{row}.webp')
-    async def thumbnail(row: int, request: Request) -> Response:
+    @app.get('/{kind}/{row}.webp')
+    async def thumbnail(kind: Literal['thumbnails', 'strips'], row: int, request: Request) -> Response:
         async with turn:
             if await request.is_disconnected():  # scrolled away meanwhile
                 return Response(status_code=499)
             path = await run_in_threadpool(site.thumbnails.draw, row)
-        return FileResponse(path, media_type='image/webp', headers={'cache-control': 'private, max-age=600'})
+        return FileResponse(path if kind == 'strips' else still_of(path), media_type='image/webp',
+                            headers={'cache-control': 'private, max-age=600'})
 
     @app.get('/objects/{row}/viewer')
     def viewer(row: int, dark: bool = False) -> Response:

@@ -1,4 +1,4 @@
-"""Thumbnails: views of an object all around it, side by side in one picture that is rendered once."""
+"""Thumbnails: a picture of an object, and a strip of views all around it, rendered once."""
 from __future__ import annotations
 
 import hashlib
@@ -23,14 +23,17 @@ from clipgs_plugin.visualization.turntable import orbit_cameras
 VIEWS, SIZE = 12, 128   # views of a strip, and pixels of each
 ERRORS = (ValueError, OSError, MemoryError)
 _FOV = 40.0
-_FORM = 1               # raised when strips change, so that older ones are not taken
+_FORM = 2               # raised when strips change, so that older ones are not taken
 
 
-def strip(cloud: GaussianCloud) -> bytes:
-    """Render an object from a ring of cameras; return a WebP with transparency, VIEWS * SIZE wide.
+def strip(cloud: GaussianCloud) -> Image.Image:
+    """Render an object from a ring of cameras.
 
     Args:
         cloud: Object with y up.
+
+    Returns:
+        Views side by side, VIEWS * SIZE wide, with transparency.
     """
     viewmats, radius = orbit_cameras(cloud, VIEWS, fov_degrees=_FOV)
     cameras = intrinsics(_FOV, SIZE, SIZE).expand(VIEWS, 3, 3)
@@ -39,9 +42,18 @@ def strip(cloud: GaussianCloud) -> bytes:
     alphas = alphas[..., None].clamp(0, 1)
     colors = (colors / alphas.clamp(min=1 / 255)).clamp(0, 1)
     pixels = (torch.cat([colors, alphas], dim=-1) * 255).round().byte().numpy()  # (V, S, S, 4)
+    return Image.fromarray(np.concatenate(list(pixels), axis=1))
+
+
+def _webp(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(list(pixels), axis=1)).save(buffer, 'WEBP', quality=75, alpha_quality=70, method=2)
+    image.save(buffer, 'WEBP', quality=75, alpha_quality=70, method=2)
     return buffer.getvalue()
+
+
+def still_of(strip_path: Path) -> Path:
+    """Return the place of the first view beside a strip, which a browser decodes in a twelfth of the time."""
+    return strip_path.with_name(f'{strip_path.stem}.still.webp')
 
 
 class Thumbnails:
@@ -79,9 +91,10 @@ class Thumbnails:
         """
         path = self.path(row)
         if not path.is_file():
-            content = strip(self.objects.cloud(row))
+            views = strip(self.objects.cloud(row))
             path.parent.mkdir(exist_ok=True)
-            write_whole(path, [content])
+            write_whole(still_of(path), [_webp(views.crop((0, 0, SIZE, SIZE)))])
+            write_whole(path, [_webp(views)])  # the last, which tells that both are there
         return path
 
     def draw_all(self, rows: Iterable[int], workers: int, done: Callable[[int, Exception | None], None]) -> None:

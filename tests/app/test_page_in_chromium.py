@@ -102,11 +102,17 @@ def test_the_served_page_searches_filters_tags_and_exports(tab, site, address, t
     tab.press('#text', 'Enter')
     says(tab, 'the CLIP model is not here')
 
-    image = cell(tab, NAMES[2]).locator('img')
+    strip = cell(tab, NAMES[2]).locator('.strip')
     box = cell(tab, NAMES[2]).locator('.window').bounding_box()
-    tab.mouse.move(box['x'] + 0.55 * box['width'], box['y'] + 20)
-    assert image.evaluate('image => image.style.transform') == 'translateX(-50%)'
-    assert image.evaluate('image => [image.naturalWidth, image.naturalHeight]') == [12 * 128, 128]
+    for step in range(40):  # the strip is loaded when the pointer comes, and shown when it moves
+        tab.mouse.move(box['x'] + (0.55 + 0.001 * (step % 2)) * box['width'], box['y'] + 20)
+        if strip.is_visible():
+            break
+        tab.wait_for_timeout(50)
+    assert strip.evaluate('image => image.style.transform') == 'translateX(-50%)'
+    assert strip.evaluate('image => [image.naturalWidth, image.naturalHeight]') == [12 * 128, 128]
+    tab.mouse.move(2, 2)
+    assert not strip.is_visible()
 
     tab.locator('.facets button', has_text='<b>odd</b>').click()
     says(tab, 'the CLIP model')  # the text stays and still cannot be embedded

@@ -7,7 +7,8 @@ const selection = new Selection();
 const state = {grouping: data.groupings[0], group: null, near: null};
 
 const source = {
-  thumbnail: row => `thumbnails/${row}.webp`,
+  still: row => `thumbnails/${row}.webp`,
+  strip: row => `strips/${row}.webp`,
   viewer: row => data.viewers ? `viewers/${row}.html` : null,
   describe: row => ({name: data.names[row], facts: data.facts[row]}),
   load: async row => source.describe(row),

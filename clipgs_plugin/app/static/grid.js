@@ -4,7 +4,7 @@
 const SMALLEST = 138, GAP = 10, LABEL = 22, HEADING = 48, MARGIN = 16, AHEAD = 300;  // pixels
 
 class Grid {
-  // root: element that scrolls. source: {thumbnail(row), describe(row)}, describe returns null until it knows.
+  // root: element that scrolls. source: {still(row), strip(row), describe(row)}, describe returns null until it knows.
   constructor(root, source, selection, open) {
     Object.assign(this, {root, source, selection, open, sections: [], lines: [], cells: new Map(), free: [],
                          current: 0, waiting: false});
@@ -97,7 +97,7 @@ class Grid {
       cell.root.style.transform = `translate(${MARGIN + column * (this.side + GAP)}px, ${line.top}px)`;
       cell.root.style.width = `${this.side}px`;
       cell.root.style.height = `${this.height}px`;
-      cell.turntable.show(this.source.thumbnail(cell.row));
+      cell.turntable.show(this.source.still(cell.row), this.source.strip(cell.row));
       cell.score_.textContent = cell.score === undefined ? '' : cell.score.toFixed(3);
       cell.root.hidden = false;
       cell.named = false;

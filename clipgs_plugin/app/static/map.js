@@ -4,7 +4,7 @@
 const FEW = 120, PICTURE = 56;  // objects that are drawn as pictures, and their side in pixels
 
 class MapView {
-  // places: {rows, x, y}. colors: row -> CSS colour. source: {thumbnail(row), describe(row)}.
+  // places: {rows, x, y}. colors: row -> CSS colour. source: {still(row), strip(row), describe(row)}.
   constructor(root, places, colors, source, open) {
     Object.assign(this, {root, places, colors, source, open, images: new Map(), drag: null, waiting: false});
     this.canvas = element('canvas');
@@ -32,11 +32,15 @@ class MapView {
     this.soon();
   }
 
+  // Pixels a unit; the size of the page is asked for once a picture, since asking lays the page out.
   get scale() { return 0.92 * Math.min(this.root.clientWidth, this.root.clientHeight) / this.extent * this.zoom; }
 
-  pixel(i) {
-    return [(this.places.x[i] - this.center[0]) * this.scale + this.root.clientWidth / 2,
-            (this.center[1] - this.places.y[i]) * this.scale + this.root.clientHeight / 2];
+  // A function from a number to its place in pixels.
+  projection() {
+    const scale = this.scale, {x, y} = this.places;
+    const left = this.root.clientWidth / 2 - this.center[0] * scale;
+    const top = this.root.clientHeight / 2 + this.center[1] * scale;
+    return i => [x[i] * scale + left, top - y[i] * scale];
   }
 
   soon() {
@@ -52,24 +56,25 @@ class MapView {
     this.canvas.height = height * ratio;
     const pen = this.canvas.getContext('2d');
     pen.scale(ratio, ratio);
-    const visible = [];
+    const pixel = this.projection(), visible = [];
     for (let i = 0; i < this.places.rows.length; i++) {
-      const [x, y] = this.pixel(i);
+      const [x, y] = pixel(i);
       if (x > -PICTURE && y > -PICTURE && x < width + PICTURE && y < height + PICTURE) visible.push([i, x, y]);
     }
-    const pictures = visible.length <= FEW;
+    const pictures = visible.length <= FEW, dots = new Map();  // one path a colour
     for (const [i, x, y] of visible) {
-      const row = this.places.rows[i];
-      pen.globalAlpha = this.shown && !this.shown.has(row) ? 0.12 : 0.9;
+      const row = this.places.rows[i], faint = this.shown !== null && !this.shown.has(row);
       const image = pictures ? this.image(row) : null;
-      if (image) {
-        const side = image.naturalHeight;
-        pen.drawImage(image, 0, 0, side, side, x - PICTURE / 2, y - PICTURE / 2, PICTURE, PICTURE);
-      }
-      pen.fillStyle = this.colors(row);
-      pen.beginPath();
-      pen.arc(x, image ? y + PICTURE / 2 : y, image ? 3 : 3.5, 0, 7);
-      pen.fill();
+      pen.globalAlpha = faint ? 0.12 : 1;
+      if (image) pen.drawImage(image, x - PICTURE / 2, y - PICTURE / 2, PICTURE, PICTURE);
+      const key = (faint ? '-' : '+') + this.colors(row);
+      if (!dots.has(key)) dots.set(key, new Path2D());
+      dots.get(key).rect(x - 2.5, image ? y + PICTURE / 2 : y - 2.5, 5, 5);
+    }
+    for (const [key, path] of dots) {
+      pen.globalAlpha = key[0] === '-' ? 0.12 : 0.9;
+      pen.fillStyle = key.slice(1);
+      pen.fill(path);
     }
   }
 
@@ -79,7 +84,7 @@ class MapView {
       if (this.images.size > 4 * FEW) this.images.clear();
       image = new Image();
       image.onload = () => this.soon();
-      image.src = this.source.thumbnail(row);
+      image.src = this.source.still(row);
       this.images.set(row, image);
     }
     return image.complete && image.naturalWidth ? image : null;
@@ -87,9 +92,10 @@ class MapView {
 
   nearest(event) {
     const box = this.canvas.getBoundingClientRect();
+    const pixel = this.projection();
     let best = -1, least = 20 ** 2;
     for (let i = 0; i < this.places.rows.length; i++) {
-      const [x, y] = this.pixel(i);
+      const [x, y] = pixel(i);
       const distance = (x - event.clientX + box.left) ** 2 + (y - event.clientY + box.top) ** 2;
       if (distance < least) [best, least] = [i, distance];
     }
@@ -123,7 +129,7 @@ class MapView {
     const row = this.nearest(event);
     this.hover.hidden = row === undefined;
     if (row === undefined) return;
-    this.turntable.show(this.source.thumbnail(row));
+    this.turntable.show(this.source.still(row), this.source.strip(row));
     this.name.textContent = plain(this.source.describe(row)?.name ?? '\u2026');
     const box = this.root.getBoundingClientRect();
     this.hover.style.left = `${Math.min(event.clientX - box.left + 14, box.width - 160)}px`;

@@ -2,7 +2,7 @@
 // One object: the splat itself, its facts, and what can be done with it.
 
 class Panel {
-  // source: {thumbnail(row), viewer(row) or null, load(row) -> Promise}. actions: (row, known) -> buttons and editors.
+  // source: {still(row), strip(row), viewer(row) or null, load(row) -> Promise}. actions: (row, known) -> buttons and editors.
   constructor(source, actions, step) {
     Object.assign(this, {source, actions, step, row: null});
     this.turntable = turntable();
@@ -22,7 +22,7 @@ class Panel {
   async show(row) {
     this.row = row;
     this.clear();
-    this.turntable.show(this.source.thumbnail(row));
+    this.turntable.show(this.source.still(row), this.source.strip(row));
     if (!this.dialog.open) this.dialog.showModal();
     const address = this.source.viewer(row);
     if (address) {

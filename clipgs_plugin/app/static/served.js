@@ -35,7 +35,9 @@ class Source {
   wanted = new Set();
   timer = null;
 
-  thumbnail(row) { return `thumbnails/${row}.webp`; }
+  still(row) { return `thumbnails/${row}.webp`; }
+
+  strip(row) { return `strips/${row}.webp`; }
 
   viewer(row) {
     return state.index.viewer ? `objects/${row}/viewer?dark=${matchMedia('(prefers-color-scheme: dark)').matches}`
