@@ -21,7 +21,7 @@ from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.visualization.turntable import orbit_cameras
 
 VIEWS, SIZE = 12, 128   # views of a strip, and pixels of each
-ERRORS = (ValueError, OSError, MemoryError)
+ERRORS = (ValueError, OSError, ImportError, MemoryError)  # of one object, after which the others are drawn
 _FOV = 40.0
 _FORM = 2               # raised when strips change, so that older ones are not taken
 

@@ -1,7 +1,7 @@
 'use strict';
 // A map of embeddings to walk through: drag to move, wheel to come nearer; thumbnails replace dots where few are seen.
 
-const FEW = 120, PICTURE = 56;  // objects that are drawn as pictures, and their side in pixels
+const FEW = 200, PICTURE = 56;  // objects that are drawn as pictures, and their side in pixels
 
 class MapView {
   // places: {rows, x, y}. colors: row -> CSS colour. source: {still(row), strip(row), describe(row)}.
