@@ -9,7 +9,7 @@ from conftest import ROOT, run_python
 
 # Folders of the library; a module imports from folders before its own, and from its own.
 ORDER = ['version', 'registry', 'ops', 'structures', 'io', 'parallel', 'visualization', 'triplets', 'models',
-         'datasets', 'evaluation', 'search', 'scenes', 'generation', 'apis', 'engine', 'toy_world', 'geometric',
+         'datasets', 'evaluation', 'search', 'scenes', 'generation', 'apis', 'app', 'engine', 'toy_world', 'geometric',
          'tools']
 # Imported by programs only: the factory, the toy world and torch-geometric's side, which stand beside the library.
 APART = ['generation', 'toy_world', 'geometric']

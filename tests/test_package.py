@@ -33,6 +33,7 @@ def test_setup_cfg_lists_every_package(root):
 SCRIPTS = {
     'clipgs-train': ['absent.py'], 'clipgs-test': ['absent.py', 'x.pth'], 'clipgs-embed': ['absent.ply'],
     'clipgs-search': ['absent.npz', '--text', 'x'], 'clipgs-classify': ['absent.ply', '--classes', 'mug,car'],
+    'clipgs-serve': ['absent.npz'], 'clipgs-gallery': ['absent.npz'],
     'clipgs-convert': ['absent.ply', 'x.ply'],
     'clipgs-convert-checkpoint': ['absent.pth', 'x.safetensors'], 'clipgs-triplets': ['absent.dir', 'x'],
     'clipgs-inspect': ['absent.dir'], 'clipgs-features': ['absent.dir'],

@@ -32,6 +32,7 @@ REMEDIES = {
 # Names under which the programs are installed.
 INSTALLED = {
     'train': 'clipgs-train', 'test': 'clipgs-test', 'embed': 'clipgs-embed', 'search': 'clipgs-search',
+    'serve': 'clipgs-serve', 'gallery': 'clipgs-gallery',
     'classify': 'clipgs-classify', 'doctor': 'clipgs-doctor', 'download': 'clipgs-download',
     'convert_gaussians': 'clipgs-convert', 'convert_checkpoint': 'clipgs-convert-checkpoint',
     'make_triplets': 'clipgs-triplets', 'inspect_triplets': 'clipgs-inspect', 'cache_features': 'clipgs-features',

@@ -1,0 +1,154 @@
+"""Server of the page, on this machine only."""
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from clipgs_plugin.app.guard import VIEWER_POLICY, Guard, TooLarge
+from clipgs_plugin.app.requests import Copying, Details, Find, Listing, Tagging
+from clipgs_plugin.app.selections import KINDS, copy_selection, selection_list
+from clipgs_plugin.app.site import Site
+from clipgs_plugin.app.static_files import SHARED, static_text
+from clipgs_plugin.app.thumbnails import still_of
+from clipgs_plugin.app.viewer import has_viewer, viewer_page
+from clipgs_plugin.io import format_of_name
+
+STATIC = dict(html='text/html; charset=utf-8', css='text/css; charset=utf-8', js='text/javascript; charset=utf-8')
+MAX_IMAGE = 32 << 20
+
+
+def make_app(site: Site, port: int, token: str, workers: int = os.cpu_count() or 1) -> Guard:
+    """Make the ASGI application of a page.
+
+    Args:
+        site: What it answers from.
+        port: Port it is served at.
+        token: Secret of this run, which opens the page.
+        workers: Thumbnails that are drawn at the same time.
+    """
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    _answer_errors(app)
+    _add_page(app)
+    _add_search(app, site)
+    _add_objects(app, site, workers)
+    _add_selections(app, site)
+    return Guard(app, port, token)
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Answer errors by one sentence."""
+    def handler(status: int):
+        return lambda request, error: JSONResponse({'error': ' '.join(str(error).split())[:500]}, status)
+    for kind, status in ((ValueError, 400), (ImportError, 501), (TooLarge, 413), (OSError, 500),
+                         (FileNotFoundError, 404)):
+        app.add_exception_handler(kind, handler(status))
+    app.add_exception_handler(RequestValidationError, lambda request, error: JSONResponse(
+        {'error': '; '.join(f'{".".join(map(str, each["loc"]))}: {each["msg"]}' for each in error.errors()[:3])}, 422))
+
+
+def _add_page(app: FastAPI) -> None:
+    content = {name: static_text(name) for name in ('index.html', 'served.js', *SHARED)}
+
+    @app.get('/')
+    def page() -> Response:
+        return HTMLResponse(content['index.html'])
+
+    @app.get('/static/{name}')
+    def static(name: str) -> Response:
+        if name not in content:
+            raise FileNotFoundError('no such file of the page')
+        return Response(content[name], media_type=STATIC[name.rpartition('.')[2]])
+
+
+def _add_search(app: FastAPI, site: Site) -> None:
+    @app.get('/api/index')
+    def index() -> dict:
+        tags = {tag: len(site.catalog.rows_of(paths)) for tag, paths in site.tags.read().items()}
+        return dict(count=len(site.catalog), model=site.catalog.index.model, folder=site.catalog.objects.folder,
+                    columns=site.catalog.columns(), tags=tags, viewer=has_viewer(),
+                    exports=None if site.exports is None else str(site.exports))
+
+    @app.post('/api/find')
+    def find(request: Find) -> dict:
+        return site.find(request)
+
+    @app.post('/api/query')
+    async def query(request: Request, kind: Literal['image', 'splat'], name: str) -> dict:
+        suffix = Path(format_of_name(name[-200:]).suffix).name if kind == 'splat' else '.image'
+        if suffix == 'meta.json':
+            raise ValueError('a SOG in several files cannot be uploaded; bundle it as .sog')
+        with tempfile.TemporaryDirectory(prefix='clipgs-') as folder:
+            path = Path(folder, 'query' + suffix)
+            with path.open('wb') as file:
+                async for block in request.stream():
+                    file.write(block)
+                if kind == 'image' and file.tell() > MAX_IMAGE:
+                    raise TooLarge(f'the picture has more than {MAX_IMAGE:,} bytes; scale it down')
+            try:
+                return dict(query=await run_in_threadpool(site.upload, kind, path))
+            except (ValueError, OSError) as error:  # names the temporary file
+                raise ValueError(str(error).replace(str(path), 'the upload')) from error
+
+    @app.get('/api/map')
+    def places() -> dict:
+        rows, x, y = site.places()
+        return dict(rows=rows, x=x, y=y)
+
+
+def _add_objects(app: FastAPI, site: Site, workers: int) -> None:
+    turn, objects = asyncio.Semaphore(workers), site.catalog.objects
+
+    @app.post('/api/details')
+    def details(request: Details) -> list[dict]:
+        tags = site.tags.read()
+        paths = {tag: set(found) for tag, found in tags.items()}
+        return [dict(each, tags=[tag for tag, found in paths.items() if objects.paths[each['row']] in found])
+                for each in site.catalog.details(request.rows)]
+
+    @app.get('/{kind}/{row}.webp')
+    async def thumbnail(kind: Literal['thumbnails', 'strips'], row: int, request: Request) -> Response:
+        async with turn:
+            if await request.is_disconnected():  # scrolled away meanwhile
+                return Response(status_code=499)
+            path = await run_in_threadpool(site.thumbnails.draw, row)
+        return FileResponse(path if kind == 'strips' else still_of(path), media_type='image/webp',
+                            headers={'cache-control': 'private, max-age=600'})
+
+    @app.get('/objects/{row}/viewer')
+    def viewer(row: int, dark: bool = False) -> Response:
+        return HTMLResponse(viewer_page(objects.cloud(row), dark), headers={'content-security-policy': VIEWER_POLICY})
+
+    @app.get('/objects/{row}/file')
+    def file(row: int) -> Response:
+        path = objects.file(row)
+        return FileResponse(path, media_type='application/octet-stream', filename=path.name)
+
+
+def _add_selections(app: FastAPI, site: Site) -> None:
+    objects = site.catalog.objects
+
+    @app.post('/api/tags')
+    def tag(request: Tagging) -> dict:
+        site.catalog.check(request.rows)
+        tags = site.tags.change(request.tag, [objects.paths[row] for row in request.rows], request.on)
+        return {tag: len(site.catalog.rows_of(paths)) for tag, paths in tags.items()}
+
+    @app.post('/api/list')
+    def listing(request: Listing) -> Response:
+        content = selection_list(site.catalog.records(request.rows), request.kind)
+        return Response(content, media_type=KINDS[request.kind])
+
+    @app.post('/api/copy')
+    def copy(request: Copying) -> dict:
+        if site.exports is None:
+            raise ValueError('copying is off; start the program with --exports FOLDER')
+        site.catalog.check(request.rows)
+        return dict(folder=str(copy_selection(objects, request.rows, site.exports, request.folder)))

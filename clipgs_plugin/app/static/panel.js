@@ -1,0 +1,62 @@
+'use strict';
+// One object: the splat itself, its facts, and what can be done with it.
+
+class Panel {
+  // source: {still(row), strip(row), viewer(row) or null, load(row) -> Promise}. actions: (row, known) -> buttons and editors.
+  constructor(source, actions, step) {
+    Object.assign(this, {source, actions, step, row: null});
+    this.turntable = turntable();
+    this.stage = element('div', {className: 'stage'}, this.turntable.root);
+    this.side = element('div', {className: 'side'});
+    this.dialog = element('dialog', {ariaLabel: 'object'}, element('div', {className: 'panel'}, this.stage, this.side));
+    this.dialog.addEventListener('close', () => this.clear());
+    this.dialog.addEventListener('click', event => { if (event.target === this.dialog) this.dialog.close(); });
+    this.dialog.addEventListener('keydown', event => {
+      if (event.target.tagName === 'INPUT' || !['ArrowLeft', 'ArrowRight'].includes(event.key)) return;
+      event.preventDefault();
+      this.step(event.key === 'ArrowLeft' ? -1 : 1);
+    });
+    document.body.append(this.dialog);
+  }
+
+  async show(row) {
+    this.row = row;
+    this.clear();
+    this.turntable.show(this.source.still(row), this.source.strip(row));
+    if (!this.dialog.open) this.dialog.showModal();
+    const address = this.source.viewer(row);
+    if (address) {
+      // An opaque origin: the viewer reads nothing of this page, and has no network.
+      const frame = element('iframe', {title: 'the splat', src: address});
+      frame.setAttribute('sandbox', 'allow-scripts');
+      this.frame = frame;
+      frame.hidden = true;
+      frame.addEventListener('load', () => { frame.hidden = false; });
+      this.stage.append(frame);
+    }
+    const known = await this.source.load(row);
+    if (this.row === row) this.tell(known);
+  }
+
+  tell(known) {
+    const facts = Object.entries(known.facts).flatMap(([key, value]) => [
+      element('dt', {}, plain(key).replaceAll('_', ' ')), element('dd', {}, element('bdi', {}, shown(value)))]);
+    this.side.replaceChildren(
+      element('h2', {}, element('bdi', {}, plain(known.name))),
+      element('div', {className: 'buttons'}, button('\u2190', () => this.step(-1), {ariaLabel: 'previous'}),
+              button('\u2192', () => this.step(1), {ariaLabel: 'next'}),
+              button('close', () => this.dialog.close())),
+      ...this.actions(this.row, known), element('dl', {}, ...facts));
+  }
+
+  clear() {
+    this.frame?.remove();
+    this.frame = null;
+    this.side.replaceChildren();
+  }
+}
+
+function shown(value) {
+  return typeof value === 'number' && !Number.isInteger(value) ? String(Number(value.toPrecision(4)))
+    : typeof value === 'number' ? value.toLocaleString('en') : plain(value);
+}

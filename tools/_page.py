@@ -1,0 +1,27 @@
+"""Shared parts of the programs that make pages of an index."""
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def page_folder(index: Path) -> Path:
+    """Return the folder beside an index for its thumbnails and tags."""
+    return index.resolve().with_name(f'{index.resolve().name}.page')
+
+
+def processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def require(*packages: str) -> None:
+    """Check that packages of the extra ``app`` are installed.
+
+    Raises:
+        ImportError: One is not.
+    """
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ImportError(f'the page needs {" and ".join(missing)}; install clipgs_plugin[app]')

@@ -1,0 +1,148 @@
+"""Serve a page that searches an index, on this machine only."""
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipgs_plugin.tools._downloads import add_download
+from clipgs_plugin.tools._page import page_folder, processors, require
+from clipgs_plugin.tools._program import (
+    FILES,
+    check_up_cue,
+    load_inferencer,
+    parser,
+    prepared,
+    repeated_preparation,
+    run,
+    teacher_for,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clipgs_plugin.app.thumbnails import Thumbnails
+    from clipgs_plugin.search import SearchIndex
+
+
+class IndexEmbedder:
+    """Queries embedded by the model of an index, which is loaded at the first one.
+
+    Args:
+        index: Index, with the options that prepared its objects.
+        device: Device to compute on.
+        download: Download the weights of a published model if they are not found.
+    """
+
+    def __init__(self, index: SearchIndex, device: str, download: bool) -> None:
+        self.index, self.device, self.download, self._clipgs = index, device, download, None
+        self.options = repeated_preparation(index.options)
+
+    @property
+    def clipgs(self):
+        """Model with its teacher."""
+        if self._clipgs is None:
+            self._clipgs = load_inferencer(self.index.model, self.index.checkpoint or None, self.device, self.download)
+        return self._clipgs
+
+    def text(self, text: str) -> Tensor:
+        """Embed a text, (E,)."""
+        with teacher_for(self.clipgs, 'texts', 'search with a splat or "more like this", which need none'):
+            return self.clipgs.embed_text(text)[0]
+
+    def image(self, path: Path) -> Tensor:
+        """Embed a picture, (E,)."""
+        with teacher_for(self.clipgs, 'pictures', 'search with a splat or "more like this", which need none'):
+            return self.clipgs.embed_images(path)[0]
+
+    def splat(self, path: Path) -> Tensor:
+        """Embed a splat prepared as the objects of the index, (E,)."""
+        cloud, _ = prepared(path, self.options, self.clipgs)
+        return self.clipgs.embed_gaussians(cloud, turns=self.options.turns)[0]
+
+
+def draw_in_background(thumbnails: Thumbnails, count: int, workers: int) -> None:
+    """Draw the thumbnails that are not there, while the page is already used."""
+    def work() -> None:
+        failed = 0
+
+        def done(row: int, error: Exception | None) -> None:
+            nonlocal failed
+            failed += error is not None
+        thumbnails.draw_all(range(count), workers, done)
+        print(f'thumbnails of {count - failed:,} objects are drawn'
+              + (f', {failed:,} cannot be' if failed else ''), file=sys.stderr)
+    threading.Thread(target=work, daemon=True).start()
+
+
+def free_port(wanted: int) -> socket.socket:
+    """Listen at a port of this machine; 0 takes any that is free.
+
+    Raises:
+        OSError: The port is in use.
+    """
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(('127.0.0.1', wanted))
+        listening.listen()
+    except OSError as error:
+        raise OSError(f'port {wanted} of this machine cannot be used ({error.strerror}); choose another with --port, '
+                      'or 0 for any that is free') from error
+    return listening
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser(__doc__, FILES, 'python tools/embed.py work_dirs/files -o work_dirs/embeddings.npz',
+                  'python tools/serve.py work_dirs/embeddings.npz')
+    args.add_argument('index', type=Path, help='index written by tools/embed.py, a folder or an .npz')
+    args.add_argument('--port', type=int, default=8737, help='port on this machine, 0 for any (%(default)s)')
+    args.add_argument('--page', type=Path, metavar='FOLDER',
+                      help='folder of thumbnails and tags (INDEX.page beside the index)')
+    args.add_argument('--exports', type=Path, metavar='FOLDER',
+                      help='folder in which selections may be copied; without it the page writes lists only')
+    args.add_argument('--workers', type=int, default=processors(), help='threads that draw thumbnails (%(default)s)')
+    args.add_argument('--device', default='cpu', help='device to embed queries on (%(default)s)')
+    add_download(args)
+    options = args.parse_args(argv)
+    if options.workers < 1 or not 0 <= options.port < 65536:
+        args.error('--workers is at least 1, and --port is 0 to 65535')
+
+    require('fastapi', 'uvicorn')
+    import uvicorn
+
+    from clipgs_plugin.app.catalog import Catalog
+    from clipgs_plugin.app.server import make_app
+    from clipgs_plugin.app.site import Site
+    from clipgs_plugin.app.tags import TagFile
+    from clipgs_plugin.app.thumbnails import Thumbnails
+    from clipgs_plugin.search import SearchIndex
+
+    catalog = Catalog(SearchIndex.load(options.index))
+    folder = options.page or page_folder(options.index)
+    thumbnails = Thumbnails(folder / 'thumbnails', catalog.objects)
+    embedder = IndexEmbedder(catalog.index, options.device, options.download)
+    check_up_cue(args, embedder.options)
+    site = Site(catalog, thumbnails, TagFile(folder / 'tags.json'), embedder, options.exports)
+    token = secrets.token_urlsafe(18)
+    with free_port(options.port) as listening:
+        port = listening.getsockname()[1]
+        print(f'{len(catalog):,} objects of {options.index} at http://127.0.0.1:{port}/?token={token} (Ctrl-C ends)',
+              flush=True)
+        draw_in_background(thumbnails, len(catalog), options.workers)
+        app = make_app(site, port, token, options.workers)
+        uvicorn.Server(uvicorn.Config(app, log_level='warning', access_log=False, server_header=False)
+                       ).run(sockets=[listening])
+    return 0
+
+
+def cli() -> None:
+    """Run as the installed program ``clipgs-serve``."""
+    run(main)
+
+
+if __name__ == '__main__':
+    cli()
