@@ -138,7 +138,7 @@ def _make_camera(where: str, model: str, size: tuple[int, int], values: Sequence
 
 def _viewmat(model: Path, pose: _Pose) -> ndarray:
     """Convert a pose to a matrix (4, 4), world to camera."""
-    quat, translation = torch.tensor(pose.quat, dtype=torch.float64), torch.tensor(pose.translation, dtype=torch.float64)
+    quat, translation = (torch.tensor(values, dtype=torch.float64) for values in (pose.quat, pose.translation))
     if not (quat.isfinite().all() and translation.isfinite().all() and quat.norm() > 1e-6):
         raise ValueError(f'{model}: the camera of {pose.name} has quaternion {list(pose.quat)} and translation '
                          f'{list(pose.translation)}, expected finite numbers and a quaternion that is not zero')
