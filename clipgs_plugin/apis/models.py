@@ -14,6 +14,7 @@ from clipgs_plugin.apis.multi_view import build_multi_view, is_multi_view, multi
 from clipgs_plugin.apis.published import is_published_name, load_published, published_config
 from clipgs_plugin.apis.sharing import is_shared
 from clipgs_plugin.models.checkpoints.reading import read_classes
+from clipgs_plugin.models.gs_classifier import GSClassifier
 from clipgs_plugin.models.pretrained import load_pretrained, load_weights, pretrained_config
 from clipgs_plugin.registry import MODELS
 from clipgs_plugin.registry.catalogue import load_catalogue
@@ -83,6 +84,13 @@ def get_model_config(name: str | Path, options: dict | None = None) -> Config:
         return cfg
     entry = load_catalogue('models').get(str(name))
     return get_config(name if entry is None else entry['config'], options)
+
+
+def is_classifier(cfg: Config) -> bool:
+    """Check whether the model of a config is a :class:`~clipgs_plugin.models.GSClassifier`."""
+    kind = cfg.get('model', {}).get('type')
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(kind, type) and issubclass(kind, GSClassifier)
 
 
 def _resolve(name_or_config: str | Path | Config) -> tuple[str, Config, Path | None]:

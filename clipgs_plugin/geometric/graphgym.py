@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from torch_geometric import seed_everything
+from torch_geometric.graphgym.checkpoint import get_ckpt_dir
 from torch_geometric.graphgym.config import cfg, dump_cfg, load_cfg, set_cfg, set_out_dir, set_run_dir
 from torch_geometric.graphgym.loader import create_loader
 from torch_geometric.graphgym.logger import set_printing
@@ -44,7 +46,8 @@ def run(yaml: str | Path, opts: Sequence[str] = ()) -> dict[str, dict]:
         FileNotFoundError: There is no such config.
         FileExistsError: The output folder is not empty; ``train.auto_resume True`` writes into it nevertheless.
         ModuleNotFoundError: ``clipgs.trainer: lightning`` without Lightning.
-        ValueError: Unknown ``clipgs.trainer``.
+        ValueError: Unknown ``clipgs.trainer``, or ``train.auto_resume`` with checkpoints of Lightning, which GraphGym
+            writes and does not read.
     """
     path = _find(yaml)
     set_cfg(cfg)  # again: GraphGym reads the groups when it is imported
@@ -58,6 +61,7 @@ def run(yaml: str | Path, opts: Sequence[str] = ()) -> dict[str, dict]:
     set_out_dir(cfg.out_dir, str(path))
     dump_cfg(cfg)
     set_run_dir(cfg.out_dir)
+    _check_resumable()
     with _own_logging():
         seed_everything(cfg.seed)
         auto_select_device()  # create_model does not know 'auto'
@@ -68,17 +72,20 @@ def run(yaml: str | Path, opts: Sequence[str] = ()) -> dict[str, dict]:
 
 def _train() -> None:
     """Make data and model by the config, and train and test."""
-    if cfg.clipgs.trainer == 'lightning':
+    lightning = cfg.clipgs.trainer == 'lightning'
+    if lightning:
         from torch_geometric.graphgym.train import GraphGymDataModule, train
-        data = GraphGymDataModule()
-        model = create_model()
-        cfg.params = params_count(model)
-        train(model, data)
+    data = GraphGymDataModule() if lightning else create_loader()
+    seed_everything(cfg.seed)  # again: the first run on a folder makes the dataset, which draws random numbers
+    model = create_model()
+    cfg.params = params_count(model)
+    if lightning:
+        # Without the check before training, whose few batches GraphGym logs as an epoch, and at the epochs of the plain
+        # loop, the last one among them: GraphGym does not pass eval_period on.
+        train(model, data, trainer_config=dict(
+            num_sanity_val_steps=0, check_val_every_n_epoch=math.gcd(cfg.train.eval_period, cfg.optim.max_epoch)))
     else:
-        loaders = create_loader()
-        model = create_model()
-        cfg.params = params_count(model)
-        train_plain(model, loaders)
+        train_plain(model, data)
 
 
 @contextmanager
@@ -116,3 +123,15 @@ def _check_trainer() -> None:
     if cfg.clipgs.trainer == 'lightning' and not any(map(find_spec, LIGHTNING)):
         raise ModuleNotFoundError('clipgs.trainer: lightning needs Lightning: pip install lightning; '
                                   'clipgs.trainer: plain works without it')
+
+
+def _check_resumable() -> None:
+    if not cfg.train.auto_resume:
+        return
+    if cfg.clipgs.trainer == 'lightning':
+        raise ValueError('train.auto_resume has no effect on clipgs.trainer: lightning, which would train from the '
+                         'start and append to the statistics; choose another out_dir, or clipgs.trainer: plain')
+    foreign = sorted(path for path in Path(get_ckpt_dir()).glob('*.ckpt') if not path.stem.isdecimal())
+    if foreign:
+        raise ValueError(f'{foreign[0]} is a checkpoint of Lightning, from which clipgs.trainer: plain cannot go on; '
+                         'choose another out_dir')

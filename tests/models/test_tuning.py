@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 import torch
+from conftest import random_cloud as cloud
 from mmengine.model import BaseModule
 from torch import nn
 
@@ -11,7 +12,10 @@ from clipgs_plugin import GaussianBatch
 from clipgs_plugin.models import GSEncoder, GSTokenizer, PointBERT, PointMAE, Tokens, Uni3D
 from clipgs_plugin.models.backbones import OpenShapePPAT, ReCon, ReConPlusPlus
 from clipgs_plugin.models.backbones.blocks import Attention, Mlp
+from clipgs_plugin.models.backbones.dgcnn import DGCNN
 from clipgs_plugin.models.backbones.lora import LoRALinear, add_lora, merge_lora
+from clipgs_plugin.models.backbones.pointnet2 import PointNet2
+from clipgs_plugin.models.backbones.serialized_transformer import SerializedTransformer
 from clipgs_plugin.models.gs_encoder import parts_in
 
 WIDTH = 24
@@ -28,10 +32,13 @@ ADAPTED = {
     'OpenShape': lambda: OpenShapePPAT(1, WIDTH, 1),
     'ReCon': lambda: ReCon(WIDTH, 2, 4),
     'ReCon++': lambda: ReConPlusPlus('s', 1),
+    'SerializedTransformer': lambda: SerializedTransformer((8, 12), (1, 2), (2, 3), window=8, cells=(4,)),
 }
 
 
 def embed(backbone, dtype=torch.float64):
+    if backbone.input == 'gaussians':
+        return backbone(GaussianBatch.from_clouds([cloud(30, seed=0), cloud(20, seed=1)]))
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)  # noqa: E731
     return backbone(Tokens(draw(2, 7, backbone.in_channels), draw(2, 7, 3), None))
@@ -75,6 +82,20 @@ def test_new_update_changes_nothing(name):
     expected = embed(backbone)
     assert len(add_lora(backbone, rank=3)) >= 4
     torch.testing.assert_close(embed(backbone), expected, atol=1e-10, rtol=0)
+
+
+def test_a_backbone_over_gaussians_trains_in_its_updates_alone():
+    torch.manual_seed(0)
+    frozen = ('patch_encoder', 'blocks', 'norm')
+    model = GSEncoder(None, ADAPTED['SerializedTransformer'](), 5, frozen=frozen, lora=dict(rank=2, targets='attn'))
+    torch.manual_seed(0)
+    plain = GSEncoder(None, ADAPTED['SerializedTransformer'](), 5)
+    batch = GaussianBatch.from_clouds([cloud(30, seed=0), cloud(20, seed=1)])
+    assert torch.equal(model.eval()(batch), plain.eval()(batch))  # bit for bit
+    layers = [name for name in model.parts()['lora'] if name.endswith('lora_b')]
+    assert layers == [f'backbone.blocks.{i}.block.attn.{layer}.lora_b' for i in range(3) for layer in ('qkv', 'proj')]
+    changed = step(randomised(model, but=('weight', 'bias')), batch)
+    assert changed == {*model.parts()['lora'], *model.parts()['projection']}  # batch norms keep their statistics too
 
 
 @pytest.mark.parametrize('name', ADAPTED)
@@ -187,8 +208,10 @@ def test_refused_adaptation_changes_nothing():
         add_lora(built('PointBERT'), targets=('qkv',))
     with pytest.raises(ValueError, match='rank=0'):
         add_lora(built('PointBERT'), rank=0)
-    with pytest.raises(ValueError, match='Statistics takes Gaussians'):
-        add_lora(Statistics())
+    for backbone in (Statistics(), PointNet2(), DGCNN()):
+        with pytest.raises(ValueError, match=f'{type(backbone).__name__} has no attention.*set lora=None'):
+            add_lora(backbone, targets='mlp')
+        assert not any(isinstance(module, LoRALinear) for module in backbone.modules())
     with pytest.raises(ValueError, match=r"LayerNorm has no linear layers for targets=\('attn',\)"):
         add_lora(nn.LayerNorm(4), targets='attn')
     adapted = built('PointBERT')

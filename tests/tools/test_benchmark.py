@@ -249,6 +249,8 @@ def test_views_are_a_row_among_the_backbones(monkeypatch):
     assert [(row.what, row.way, row.ms, row.memory_mb) for row in rows] == [
         ('views:ViT-B-32: embedding', 'fp32', 4.0, 9.0), ('views:ViT-B-32: embedding', 'bf16', 2.0, 9.0)]
     assert rows[1].times == 2
+    several = backbones.backbones(only='pointnet2,DGCNN,serialized', points=300, device='cpu', seconds=0.0)
+    assert [row.what.partition(':')[0] for row in several[::4]] == ['PointNet2', 'DGCNN', 'Serialized']
     with pytest.raises(ValueError, match='DGCNN, Serialized, views:ViT-B-32'):
         backbones.backbones(only='nothing')
 

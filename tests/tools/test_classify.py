@@ -8,6 +8,7 @@ import torch
 from clipgs_plugin import CLIPGSInferencer, get_config, read_gaussians
 from clipgs_plugin.apis import SearchIndex, teacher, upright
 from clipgs_plugin.evaluation import ClassEmbeddings
+from clipgs_plugin.models import GSClassifier
 from clipgs_plugin.tools import classify, embed, search
 from clipgs_plugin.toy_world.writing import export_files
 
@@ -128,7 +129,8 @@ def test_text_is_a_line_a_file_and_bad_files_are_named(toys, saved, tmp_path, ca
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['x.ply'], 'one of the arguments'), (['x.ply', '--classes', ' , '], '--classes names no class'),
+    (['x.ply'], 'clipgs_toy compares objects with names of classes; give one of --classes, '),
+    (['x.ply', '--classes', ' , '], '--classes names no class'),
     (['x.ply', '--classes', 'a', '--top', '0'], '--top 0'), (['x.ply', '--classes', 'a', '--classes-file', 'b'], 'not'),
     (['x.ply', '--classes', 'a', '--up-cue', 'model'], 'is a cue of --up auto and has no effect on --up y'),
     (['--classes', 'a'], 'name splat files to classify'),
@@ -138,6 +140,41 @@ def test_text_is_a_line_a_file_and_bad_files_are_named(toys, saved, tmp_path, ca
 def test_wrong_use_exits_with_two(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         classify.main(arguments)
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.fixture(scope='module')
+def classifier(tmp_path_factory):
+    """A shared classifier with random weights, and its config."""
+    cfg = get_config('classifier_pointbert-nano_50e_modelnet10')
+    model = GSClassifier(**{**{key: value for key, value in cfg.model.items() if key != 'type'}, 'num_classes': 3})
+    model.cfg, model.classes = cfg, ('night stand', 'mug', 'chair')
+    cfg.model.num_classes = 3
+    folder = tmp_path_factory.mktemp('classifier')
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_shared_classifier_knows_its_classes(toys, classifier, capsys, monkeypatch):
+    files = sorted(map(str, toys.iterdir()))
+    expected = CLIPGSInferencer(classifier).classify(files)
+    monkeypatch.setattr(CLIPGSInferencer, '_teacher', None)
+    assert classify.main([*files, '--model', classifier, '--json', '--top', '2']) == 0
+    captured = capsys.readouterr()
+    assert captured.err == f'Classifying 6 files among the 3 classes of {classifier}\n'
+    for line, path, (first, second, _) in zip(captured.out.splitlines(), files, expected, strict=True):
+        assert json.loads(line) == {'path': path, 'up': 'y', 'classes': [
+            {'name': name, 'probability': pytest.approx(value, abs=2e-6)} for name, value in (first, second)]}
+
+
+@pytest.mark.parametrize('arguments, named', [
+    (['--classes', 'a'], '--classes'), (['--classes-file', 'a.txt', '--turns', '2'], '--classes-file, --turns'),
+    (['--templates', 'toy'], '--templates'), (['--up', 'auto', '--up-cue', 'model'], '--up-cue model'),
+    (['--write-class-embeddings', 'a.npz'], '--write-class-embeddings')])
+def test_options_without_effect_on_a_classifier_are_wrong_use(classifier, arguments, named, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        classify.main(['x.ply', '--model', classifier, *arguments])
+    message = f'is a classifier with classes of its own and does not embed; leave out {named}\n'
     assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 

@@ -47,11 +47,13 @@ VIEWS, NUM_VIEWS = 'views:ViT-B-32', 12  # the rival without 3D weights, as its 
 def backbones(only: str = '', points: int = 10_000, groups: int = 512, size: int = 32, batch: int = 1,
               device: str = 'auto', threads: int = 2, seconds: float = 0.5) -> list[Case]:
     """Time encoders of every backbone at a published size, refinement included: embedding, its two halves, and a
-    training step. The last row is the rival without 3D weights: 12 rendered views, one object at a time, random
-    weights. Embedding in bf16 uses weights of that type, training uses autocast. MB is the peak of the tensors
-    on a GPU; on a CPU, the growth of the process beyond a tiny encoder (Linux and macOS). Both count weights."""
-    chosen = [name for name, cfg in BACKBONES.items() if only.lower() in f'{name} {cfg["type"]}'.lower()]
-    chosen += [VIEWS] if only.lower() in VIEWS.lower() else []
+    training step. ``only`` is a part of a name, or several with commas between. The last row is the rival without 3D
+    weights: 12 rendered views, one object at a time, random weights. Embedding in bf16 uses weights of that type,
+    training uses autocast. MB is the peak of the tensors on a GPU; on a CPU, the growth of the process beyond a tiny
+    encoder (Linux and macOS). Both count weights."""
+    words = only.lower().split(',')
+    titles = {**{name: f'{name} {cfg["type"]}' for name, cfg in BACKBONES.items()}, VIEWS: VIEWS}
+    chosen = [name for name, title in titles.items() if any(word in title.lower() for word in words)]
     if not chosen:
         raise ValueError(f'--only {only}: no such backbone; there are {", ".join([*BACKBONES, VIEWS])}')
     found = 'cuda' if torch.cuda.is_available() else 'cpu'

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy import ndarray
 
 from clipgs_plugin.generation.objects import Points
 from clipgs_plugin.generation.sources.lens_distortion import CAMERA_MODELS, UNDISTORT_REMEDY, Lens
 from clipgs_plugin.generation.sources.posed_images import PosedSource, View, find_mask, image_size, scale_camera
+from clipgs_plugin.ops.camera_conventions import viewmats_from_colmap
 from clipgs_plugin.registry import TASK_UTILS
 
 CAMERA_FILES = ('cameras.bin', 'cameras.txt')
@@ -136,17 +138,11 @@ def _make_camera(where: str, model: str, size: tuple[int, int], values: Sequence
 
 def _viewmat(model: Path, pose: _Pose) -> ndarray:
     """Convert a pose to a matrix (4, 4), world to camera."""
-    quat, translation = np.array(pose.quat), np.array(pose.translation)
-    norm = np.linalg.norm(quat)
-    if not (np.isfinite(quat).all() and np.isfinite(translation).all() and norm > 1e-6):
+    quat, translation = (torch.tensor(values, dtype=torch.float64) for values in (pose.quat, pose.translation))
+    if not (quat.isfinite().all() and translation.isfinite().all() and quat.norm() > 1e-6):
         raise ValueError(f'{model}: the camera of {pose.name} has quaternion {list(pose.quat)} and translation '
                          f'{list(pose.translation)}, expected finite numbers and a quaternion that is not zero')
-    w, *axis = quat / norm
-    cross = np.cross(np.eye(3), axis)  # the matrix of axis x .
-    viewmat = np.eye(4)
-    viewmat[:3, :3] += 2 * (w * cross + cross @ cross)
-    viewmat[:3, 3] = translation
-    return viewmat
+    return viewmats_from_colmap(quat, translation).numpy()
 
 
 # Text files

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy import ndarray
 
 from clipgs_plugin.generation.objects import Points
@@ -13,6 +14,7 @@ from clipgs_plugin.generation.sources.lens_distortion import CAMERA_MODELS, UNDI
 from clipgs_plugin.generation.sources.points import read_points
 from clipgs_plugin.generation.sources.posed_images import PosedSource, View, find_mask, image_size, scale_camera
 from clipgs_plugin.io.checked_json import read_json
+from clipgs_plugin.ops.camera_conventions import viewmats_from_nerf
 from clipgs_plugin.registry import TASK_UTILS
 
 CAMERA_FILES = ('transforms.json', 'transforms_train.json', 'transforms_val.json', 'transforms_test.json')
@@ -172,11 +174,8 @@ def _read_viewmat(where: str, frame: dict) -> ndarray:
     if matrix.shape not in ((4, 4), (3, 4)) or not np.isfinite(matrix).all():
         raise ValueError(f"{where}: 'transform_matrix' is {frame['transform_matrix']!r:.100}, expected 4 x 4 "
                          'finite numbers')
-    # A scaled camera sees the same image.
-    axes = matrix[:3, :3] / np.maximum(np.linalg.norm(matrix[:3, :3], axis=0), 1e-12)
-    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3 or np.linalg.det(axes) < 0:
+    viewmat = viewmats_from_nerf(torch.from_numpy(matrix)).numpy()
+    rotation = viewmat[:3, :3]
+    if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
         raise ValueError(f"{where}: 'transform_matrix' shears or mirrors its camera, expected a rotation")
-    viewmat = np.eye(4)
-    viewmat[:3, :3] = np.diag([1.0, -1.0, -1.0]) @ axes.T
-    viewmat[:3, 3] = -viewmat[:3, :3] @ matrix[:3, 3]
     return viewmat

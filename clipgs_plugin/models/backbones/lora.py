@@ -62,7 +62,9 @@ def add_lora(module: nn.Module, rank: int = 8, alpha: float = 16, targets: Seque
     """Replace linear layers by :class:`LoRALinear`; outputs do not change until training.
 
     Args:
-        module: Backbone, adapted in its blocks (the part ``'blocks'`` of its ``parts``), or any module.
+        module: Backbone, adapted in its blocks (the part ``'blocks'`` of its ``parts``), or any module. A backbone over
+            Gaussians needs attention in its blocks: the convolutions of PointNet++ and of graph networks are a few
+            narrow layers, and some read their weights without calling the layer, which would lose the update.
         rank: Rank of each update.
         alpha: Scale of each update, divided by ``rank``.
         targets: Layers of the blocks to adapt: ``'attn'`` for attention layers, ``'mlp'`` for all others.
@@ -72,19 +74,21 @@ def add_lora(module: nn.Module, rank: int = 8, alpha: float = 16, targets: Seque
 
     Raises:
         ValueError: The rank is below 1, a target is unknown, no layer matches, a layer is already adapted, an
-            attention reads the weight of a layer without calling it, or the module is a backbone over Gaussians.
+            attention reads the weight of a layer without calling it, or the module is a backbone over Gaussians
+            without attention.
     """
     targets = (targets,) if isinstance(targets, str) else tuple(targets)
     if not targets or not set(targets) <= set(TARGETS):
         raise ValueError(f'targets={targets}: expected one or more of {TARGETS}')
     if rank < 1:
         raise ValueError(f'rank={rank}: expected 1 or more')
-    if getattr(module, 'input', 'tokens') == 'gaussians':  # its layers are read without calling them
-        raise ValueError(f'{type(module).__name__} takes Gaussians, but low-rank updates need the blocks of a '
-                         'transformer; set lora=None')
     blocks = tuple(getattr(module, 'parts', _EVERYWHERE).get('blocks', ()))
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)
-              and f'{name}.weight'.startswith(blocks) and _target(module, name) in targets}
+    found = {name: _target(module, name) for name, layer in module.named_modules()
+             if isinstance(layer, nn.Linear) and f'{name}.weight'.startswith(blocks)}
+    if getattr(module, 'input', 'tokens') == 'gaussians' and 'attn' not in found.values():
+        raise ValueError(f'{type(module).__name__} has no attention, and low-rank updates need the blocks of a '
+                         'transformer; set lora=None, and choose what is trained with frozen')
+    layers = {name: module.get_submodule(name) for name, target in found.items() if target in targets}
     if not layers:
         raise ValueError(f'{type(module).__name__} has no linear layers for targets={targets} in its blocks')
     for name, layer in layers.items():
