@@ -23,7 +23,7 @@ from clipgs_plugin.search.layout import CODES, RECORD, TABLES
 from clipgs_plugin.search.vectors import Vectors
 
 REMEDY = 'build it again with tools/search.py INDEX --build-approximate'
-EXTRA = 'approximate search needs faiss: pip install "clipgs_plugin[search]"'
+EXTRA = 'approximate search needs faiss: pip install faiss-cpu'
 MAX_PROBES = 4096
 _ARRAYS = dict(axes=('f', 2), mean=('f', 1), centers=('f', 2), codebooks=('f', 3), sizes=('i', 1))
 _RECORD = dict(version=int, shards=[dict(rows=int, sha256=str)], probes=int, candidates=int, recall=float)
