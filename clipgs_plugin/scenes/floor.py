@@ -33,6 +33,7 @@ def find_floor(
     min_share: float = 0.03,
     max_tilt: float = 20.0,
     reach: float = 0.6,
+    walls: Tensor | None = None,  # (N,) bool
 ) -> Tensor:
     """Find the Gaussians of the floor, or of the table, that the objects of a scene stand on, and of what is below.
 
@@ -49,6 +50,7 @@ def find_floor(
         min_share: Least share of the occupied cells on the floor.
         max_tilt: Largest angle of the normal to the up axis, in degrees.
         reach: Least area of the floor, in areas of the rest seen from above.
+        walls: Mask of Gaussians that touch the floor and are no object, whose outline would hold all of it.
 
     Returns:
         Mask of the Gaussians, (N,) bool; none if there is no floor.
@@ -78,7 +80,8 @@ def find_floor(
     if (above & seen).sum() < 4 or hull_area(flat[on & seen]) < reach * hull_area(core_of(flat[above & seen])):
         return nothing
     # Faint Gaussians near the floor are its haze, and connect contacts of all objects.
-    contact = flat[above & seen & (heights < (1 + CONTACT) * limit)]
+    touching = above & seen & (heights < (1 + CONTACT) * limit)
+    contact = flat[touching if walls is None else touching & ~walls.numpy()]
     kept = on.copy()
     kept[on] = within_contacts(flat[on], contact, 2 * limit)
     return torch.from_numpy((on & ~kept) | (heights < -limit))

@@ -29,8 +29,9 @@ def find_walls(
 ) -> Tensor:
     """Find the Gaussians of the walls around a floor, and of what is behind them.
 
-    Seen from above, a wall is a line. RANSAC finds the line of the most occupied cells off the floor. It is a wall if
-    little lies behind it and it runs along the floor without large gaps. Another wall is searched among what is left.
+    Seen from above, a wall is a line. RANSAC finds the line of the most occupied cells off the floor among those that
+    little lies behind. It is a wall if it runs along the floor without large gaps. Another wall is searched among what
+    is left.
     Without a floor there are no walls, because the sides of a single object would look like them.
 
     Args:
@@ -74,7 +75,8 @@ def find_walls(
 def find_room(cloud: GaussianCloud, up: str = 'y') -> Tensor:
     """Find the Gaussians of the floor and the walls, (N,) bool, by :func:`find_floor` and :func:`find_walls`."""
     floor = find_floor(cloud, up)
-    return floor | find_walls(cloud, floor, up)
+    walls = find_walls(cloud, floor, up)
+    return walls | find_floor(cloud, up, walls=walls) if walls.any() else floor
 
 
 def _wall(points: ndarray, ground: ndarray, everything: ndarray, most: float, min_share: float,
@@ -100,7 +102,7 @@ def _wall(points: ndarray, ground: ndarray, everything: ndarray, most: float, mi
 
 
 def _line(points: ndarray, thickness: float) -> tuple[ndarray, float]:
-    """Return the unit normal and the offset of the line with the most of points (n, 2)."""
+    """Return the unit normal and the offset of the line with the most of points (n, 2) and few of them on one side."""
     rng = np.random.default_rng(0)
     sample = points[np.sort(rng.permutation(len(points))[:_SAMPLE])]
     ends = sample[rng.integers(len(sample), size=(_TRIALS, 2))]
@@ -111,8 +113,11 @@ def _line(points: ndarray, thickness: float) -> tuple[ndarray, float]:
         return np.array([1.0, 0.0]), float(sample[0, 0])
     normals = np.stack([-steps[:, 1], steps[:, 0]], axis=1)
     offsets = (ends[:, 0] * normals).sum(1)
-    votes = [int((abs(sample @ normal - offset) <= thickness).sum()) for normal, offset in zip(normals, offsets)]
-    normal, offset = normals[np.argmax(votes)], float(offsets[np.argmax(votes)])
+    distances = sample @ normals.T - offsets  # (sample, trials)
+    sides = (distances > thickness).sum(0), (distances < -thickness).sum(0)
+    few = np.minimum(*sides) <= MAX_BELOW * np.add(*sides)
+    best = int(np.argmax(np.where(few, len(sample) - np.add(*sides), -1)))
+    normal, offset = normals[best], float(offsets[best])
     for _ in range(3):
         near = points[abs(points @ normal - offset) <= thickness]
         if len(near) >= 2:
