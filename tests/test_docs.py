@@ -14,7 +14,7 @@ from mmengine.config import Config
 from clipgs_plugin import get_config, write_gaussians
 from clipgs_plugin.generation import GenerationSettings
 from clipgs_plugin.registry import METRICS, MODELS
-from clipgs_plugin.tools import make_triplets
+from clipgs_plugin.tools import embed, make_triplets
 from clipgs_plugin.toy_world.writing import export_files
 
 PAGES = ['README.md', 'docs/backbones.md', 'docs/way_of_the_data.md']
@@ -152,6 +152,8 @@ def with_files(page, tmp_path, monkeypatch, random_cloud):
         write_gaussians(random_cloud(2000), name)
     if page == 'docs/pytorch3d.md' and not find_spec('pytorch3d'):
         pytorch3d_stand_in.install(monkeypatch)
+    if page == 'docs/search.md':
+        embed.main(['chair.ply', 'mug.spz', '-o', 'work_dirs/index'])
     if page == 'docs/triplets.md':
         make_triplets.main(['mug.spz', 'data/triplets', '--preset', 'draft', '--workers', '1'])
 
@@ -159,7 +161,7 @@ def with_files(page, tmp_path, monkeypatch, random_cloud):
 # Blocks that need files which do not ship: published weights, captions of a model.
 NEEDS_FILES = ('checkpoints/', 'generation[')
 # Packages of extras, which a page is about.
-EXTRAS = {'docs/torch_geometric.md': ('torch_geometric', 'yacs')}
+EXTRAS = {'docs/torch_geometric.md': ('torch_geometric', 'yacs'), 'docs/search.md': ('lancedb', 'qdrant_client')}
 
 
 @pytest.mark.filterwarnings('ignore')

@@ -64,6 +64,7 @@ class Tables:
         quantizer.this.disown()
         faiss.copy_array_to_vector(self.codebooks.astype(np.float32).ravel(), index.pq.centroids)
         index.is_trained = True
+        index.parallel_mode = 1  # threads share the lists of a query
         return index
 
 
@@ -91,6 +92,7 @@ class Approximate:
         kept = np.ones(vectors.total, dtype=bool) if vectors.kept is None else np.isin(
             np.arange(vectors.total), vectors.kept, assume_unique=True)
         self.open = self.covered & kept
+        self._bits = None if self.open.all() else np.packbits(self.open, bitorder='little')
         self.rest = vectors.rows(np.flatnonzero(kept & ~self.covered))  # rows that are searched exactly
         self.tables = _read_tables(folder, vectors.width)
         self._index = _mapped(self.path, self.tables)
@@ -125,16 +127,16 @@ class Approximate:
             chosen: Ascending rows to search; all by default.
         """
         faiss = import_faiss()
-        allowed, probes = self.open, self.record.probes
+        allowed, bits, probes = self.open, self._bits, self.record.probes
         if chosen is not None:
             allowed = np.zeros_like(self.open)
             allowed[self.vectors.positions(chosen)] = True
             allowed &= self.open
+            bits = np.packbits(allowed, bitorder='little')
             probes = int(probes * min(8, len(self.vectors) / max(len(chosen), 1)))
-        bits = np.packbits(allowed, bitorder='little')
         settings = faiss.SearchParametersIVF(
             nprobe=min(probes, len(self.tables.centers)),
-            sel=None if allowed.all() else faiss.IDSelectorBitmap(self.vectors.total, faiss.swig_ptr(bits)))
+            sel=None if bits is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)))
         number = max(self.record.candidates, 4 * k)
         _, found = self._index.search(self.tables.project(query[None].numpy()), number, params=settings)
         positions = found[0][found[0] >= 0]
@@ -195,12 +197,12 @@ def _read_tables(folder: Path, width: int) -> Tables:
     """Read the tables and check that they agree with each other and with the file of codes."""
     path = folder / TABLES
     arrays = read_npz_of(path, _ARRAYS)
-    axes, mean, centers, codebooks, sizes = (arrays[name] for name in _ARRAYS)
-    d, (m, entries, part) = len(axes), codebooks.shape
-    held = (folder / CODES).stat().st_size
-    if axes.shape != (d, width) or mean.shape != (width,) or centers.shape != (len(sizes), d) or not len(sizes) or (
-            m * part != d or entries != 256 or not 1 <= m <= 256 or sizes.dtype != np.int64 or sizes.min() < 0
-            or sizes.max() > held or sum(sizes.tolist()) * (m + 8) != held):
+    axes, mean, centers, codebooks, sizes = found = [arrays[name] for name in _ARRAYS]
+    d, m, lists, held = len(axes), len(codebooks), len(sizes), (folder / CODES).stat().st_size
+    shapes = [(d, width), (width,), (lists, d), (m, 256, d // max(m, 1)), (lists,)]
+    sound = 1 <= d <= width and 1 <= m <= 256 and d % m == 0 and lists and sizes.dtype == np.int64
+    if not sound or [array.shape for array in found] != shapes or sizes.min() < 0 or sizes.max() > held or (
+            sum(sizes.tolist()) * (m + 8) != held):
         raise ValueError(f'{path} does not agree with {CODES} or the width {width} of the index; {REMEDY}')
     if not all(np.isfinite(array).all() for array in (axes, mean, centers, codebooks)):
         raise ValueError(f'{path} holds numbers that are not finite; {REMEDY}')

@@ -22,13 +22,15 @@ from clipgs_plugin.search.vectors import Vectors
 MIN_ROWS = 4096       # below, the exact search of all rows is as fast
 MAX_LISTS = 4096
 SAMPLE = 40           # vectors a list in training
-DIMENSIONS = 256      # principal axes
-CODE_BYTES = 64       # of a vector
+AXES_SAMPLE = 16_384  # vectors that the principal axes are of
+DIMENSIONS = 128      # principal axes
+CODE_BYTES = 32       # of a vector
+CODE_SAMPLE = 64      # vectors an entry of a codebook in training
 ITERATIONS = 10       # of k-means
 QUERIES, K = 100, 10  # of the measurement of recall
-PROBES = (4, 8, 16, 32, 64, 128, 256, 512)
+PROBES = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 CANDIDATES = 200
-TARGET = 0.97         # recall at 10
+TARGET = 0.95         # recall at 10
 
 
 def build_approximate(folder: str | PathLike, seed: int = 0,
@@ -66,22 +68,25 @@ def _coded(vectors: Vectors, seed: int, progress: Callable[[int, int], None]):
     """Return the tables, trained on a sample, and the index of faiss with the codes of all rows."""
     import faiss
     lists = min(MAX_LISTS, 2 ** round(math.log2(2 * math.sqrt(len(vectors)))))
-    rows = sample_rows(vectors, SAMPLE * lists, seed)
-    sample = vectors.take(rows).numpy()
-    mean = sample.mean(0)
-    _, axes = np.linalg.eigh(np.cov(sample - mean, rowvar=False).reshape(len(mean), len(mean)))
+    sample = vectors.take(sample_rows(vectors, max(SAMPLE * lists, AXES_SAMPLE), seed))
+    shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(sample)))
+    few = sample[shuffled[:AXES_SAMPLE]]
+    mean = few.mean(0)
+    _, axes = torch.linalg.eigh((few - mean).T @ (few - mean) / len(few))
     d = min(DIMENSIONS, vectors.width // 4 * 4 or vectors.width)
-    axes = np.ascontiguousarray(axes[:, ::-1].T[:d], np.float32)
+    axes, mean = axes.flip(1).T[:d].numpy(), mean.numpy()
     codes = min(CODE_BYTES, max(d // 2, 1))
     while d % codes:
         codes -= 1
     trained = faiss.IndexIVFPQ(faiss.IndexFlatL2(d), d, lists, codes, 8)
     trained.cp.niter, trained.cp.seed = ITERATIONS, seed + 1
+    trained.pq.cp.niter, trained.pq.cp.max_points_per_centroid = ITERATIONS, CODE_SAMPLE
     trained.cp.min_points_per_centroid = trained.pq.cp.min_points_per_centroid = 1  # no warnings on standard output
     # Early axes vary most: they are dealt to the codes in turn, so that each has its share.
-    axes = axes.reshape(d // codes, codes, -1).transpose(1, 0, 2).reshape(d, -1)
+    axes = np.ascontiguousarray(axes.reshape(d // codes, codes, -1).transpose(1, 0, 2).reshape(d, -1))
     untrained = Tables(axes, mean, np.empty((0, d)), np.empty((codes, 256, d // codes)), np.empty(0, np.int64))
-    trained.train(untrained.project(sample))
+    trained.train(untrained.project(sample.numpy()))
+    del sample
     done = 0
     for rows, block in vectors.steps():
         trained.add_with_ids(untrained.project(block.numpy()), vectors.positions(rows))
@@ -90,7 +95,7 @@ def _coded(vectors: Vectors, seed: int, progress: Callable[[int, int], None]):
     sizes = np.array([trained.invlists.list_size(i) for i in range(lists)], np.int64)
     centers = trained.quantizer.reconstruct_n(0, lists)
     codebooks = faiss.vector_to_array(trained.pq.centroids).reshape(codes, 256, d // codes)
-    return Tables(axes, mean.astype(np.float32), centers, codebooks, sizes), trained
+    return Tables(axes, mean, centers, codebooks, sizes), trained
 
 
 def _tuned(folder: Path, shards: tuple[Shard, ...], vectors: Vectors, seed: int) -> Record:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from clipgs_plugin.io.checked_json import read_json
 from clipgs_plugin.io.files import write_whole
-from clipgs_plugin.io.lock import FolderInUse, folder_lock
+from clipgs_plugin.io.lock import folder_lock
 from clipgs_plugin.search.layout import CARD, CODES, PENDING, RECORD, REMOVED, TABLES, metadata_name, vectors_name
 
 DECIDED = 'commit.json'
@@ -97,7 +97,7 @@ def read_unchanged(folder: Path, read: Callable[[], T]) -> T:
     """
     for _ in range(PATIENCE):
         if is_pending(folder):
-            with suppress(FolderInUse, PermissionError), folder_lock(folder):
+            with suppress(OSError), folder_lock(folder):
                 finish(folder)
         before = _card_of(folder)
         try:

@@ -70,6 +70,7 @@ def test_conditions_hold_for_what_the_codes_find(folder, no_exact_search):
     assert min(match.metadata['gaussians'] for match in found) >= 4400 and len(found) == 10
 
 
+@pytest.mark.filterwarnings('ignore:.*covers')
 def test_rows_that_came_later_are_found_and_gone_ones_are_not(copy):
     new = clustered(5, WIDTH, seed=11)
     write_rows(copy, new, first=ROWS, rows_per_shard=1000)  # the first joins the last shard, which had 500 rows

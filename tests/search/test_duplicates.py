@@ -48,11 +48,12 @@ def test_equal_vectors_are_duplicates_at_one(tmp_path):
         SearchIndex(rows, 'abcde', 'm').duplicates(1.5)
 
 
-def test_codes_find_the_groups_of_a_large_index(tmp_path):
+def test_codes_find_the_groups_of_a_large_index(tmp_path, monkeypatch):
     pytest.importorskip('faiss')
     from clipgs_plugin.search import build_approximate
-    rows = clustered(4200, 16)
-    rows[4100:] = normalize(rows[:100] + 1e-3 * rows[100:200], dim=-1)
+    monkeypatch.setattr('clipgs_plugin.search.building.MIN_ROWS', 600)
+    rows = clustered(600, 16)
+    rows[500:] = normalize(rows[:100] + 1e-3 * rows[100:200], dim=-1)
     write_rows(tmp_path / 'index', rows)
     build_approximate(tmp_path / 'index')
     index = SearchIndex.load(tmp_path / 'index')

@@ -1,0 +1,42 @@
+"""The benchmark of search on small indexes, without processes of its own."""
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from clipgs_plugin.search import SearchIndex
+from clipgs_plugin.tools.benchmarks import search
+
+
+def test_building_memory_times_and_recall_are_measured(tmp_path):
+    pytest.importorskip('faiss')
+    arguments = (tmp_path, '4200 x 16', 4200, 16, 20, torch.get_num_threads(), '', 0)
+    writing, = search.write(*arguments)
+    building, = search.build(*arguments)
+    assert writing.ms > 0 and building.ms > 0 and 'recall@10 0.9' in building.note
+    assert search.write(*arguments) == search.build(*arguments) == []  # since the folder has them
+    cases = search.ask(*arguments)
+    assert [(case.what.partition(': ')[2], case.way) for case in cases] == [
+        (name, way) for name in ('query', 'query between clusters', 'query where part=0')
+        for way in ('exact', 'approximate')]
+    for case in cases[1::2]:
+        assert float(re.match(r'recall@10 ([\d.]+) ± ', case.note)[1]) >= 0.9 and case.budget_ms is None
+        assert case.times > 0
+    index = SearchIndex.load(tmp_path / 'index')
+    assert index.table['part'].to_pylist() == [i % 10 for i in range(4200)]
+
+
+def test_vectors_have_the_cosines_that_are_stated():
+    world, rng = search.World(100_000, 1024, '', 0), np.random.default_rng(0)
+    rows = world.draw(400, rng)
+    cosines = (rows @ rows.T)[np.triu_indices(400, 1)]
+    assert float(cosines.median()) == pytest.approx(0.3, abs=0.05)
+
+
+def test_centres_are_those_of_a_file(tmp_path):
+    np.savez(tmp_path / 'e.npz', embeddings=np.eye(4, dtype=np.float32)[:3])
+    world = search.World(100, 4, str(tmp_path / 'e.npz'), 0)
+    assert np.array_equal(world.centers, np.eye(4, dtype=np.float32)[:3])
+    rows = world.draw(50, np.random.default_rng(0))
+    assert torch.allclose(rows.norm(dim=1), torch.ones(50)) and float(rows[:, 3].abs().max()) < 1e-5
