@@ -32,8 +32,8 @@ def search(rows: int = 100_000, width: int = 1024, queries: int = 200, threads: 
     A cluster has 100 rows on average. Its centre and its rows vary along axis i with standard deviations of i^-1/2 and
     0.7 i^-1/2, and all rows share an offset, so that two of different clusters have a cosine of about 0.3. With
     --centers, the centres are the rows of an .npz of embeddings. Queries are new members of the clusters, and means of
-    two of them; with a condition, recall is that of the first ones. MB is the memory of the process above that before, without pages
-    of mapped files, which the note has. --folder keeps the index and its codes for further runs.
+    two of them; with a condition, recall is that of the first ones. MB is the memory of the process above that before,
+    without pages of mapped files, which the note has. --folder keeps the index and its codes for further runs.
     """
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(folder or temporary)
