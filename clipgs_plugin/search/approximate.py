@@ -26,7 +26,8 @@ REMEDY = 'build it again with tools/search.py INDEX --build-approximate'
 EXTRA = 'approximate search needs faiss: pip install faiss-cpu'
 MAX_PROBES = 4096
 _ARRAYS = dict(axes=('f', 2), mean=('f', 1), centers=('f', 2), codebooks=('f', 3), sizes=('i', 1))
-_RECORD = dict(version=int, shards=[dict(rows=int, sha256=str)], probes=int, candidates=int, recall=float)
+_RECORD = dict(version=int, shards=[dict(rows=int, sha256=str)], probes=int, candidates=int, recall=float,
+               recall_between=float)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Record:
     shards: tuple[Shard, ...]  # of the index when it was built
     probes: int                # lists that are read
     candidates: int            # rows whose vectors are compared exactly
-    recall: float              # at 10 against exact search, of rows and mixes of rows, when it was built
+    recall: float              # at 10 against exact search, of rows, when it was built
+    recall_between: float      # likewise, of means of two rows
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def read_record(folder: Path) -> Record:
     if content['version'] != 1 or not 1 <= content['probes'] <= MAX_PROBES or not (
             1 <= content['candidates'] <= 1 << 20) or any(not 0 < shard.rows < 1 << 40 for shard in shards):
         raise ValueError(f'{path} has numbers out of range; it is damaged or of another version, {REMEDY}')
-    return Record(shards, content['probes'], content['candidates'], content['recall'])
+    return Record(shards, content['probes'], content['candidates'], content['recall'], content['recall_between'])
 
 
 def files_of(record: Record, tables: Tables, index) -> Iterator[tuple[str, Iterable[bytes]]]:

@@ -21,7 +21,7 @@ def test_building_memory_times_and_recall_are_measured(tmp_path):
         (name, way) for name in ('query', 'query between clusters', 'query where part=0')
         for way in ('exact', 'approximate')]
     for case in cases[1::2]:
-        assert float(re.match(r'recall@10 ([\d.]+) ± ', case.note)[1]) >= 0.9 and case.budget_ms is None
+        assert float(re.match(r'recall@10 ([\d.]+) ± ', case.note)[1]) >= 0.8 and case.budget_ms is None
         assert case.times > 0
     index = SearchIndex.load(tmp_path / 'index')
     assert index.table['part'].to_pylist() == [i % 10 for i in range(4200)]
