@@ -24,4 +24,4 @@ def require(*packages: str) -> None:
     """
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise ImportError(f'the page needs {" and ".join(missing)}; install clipgs_plugin[app]')
+        raise ImportError(f'the page needs {" and ".join(missing)}, of the extra app; pip install {" ".join(missing)}')

@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
                       help='column to group by, beside clusters (category if there is one)')
     args.add_argument('--clusters', type=int, help='number of clusters (the square root of half of the objects)')
     args.add_argument('--map', choices=['pca', 'umap'], default='pca',
-                      help='layout of the map; umap needs umap-learn, of clipgs_plugin[report] (%(default)s)')
+                      help='layout of the map; umap needs umap-learn, of the extra report (%(default)s)')
     args.add_argument('--splats', action='store_true',
                       help='write the splats themselves, in viewers of about a megabyte an object')
     args.add_argument('--title', help='heading (the name of the index)')

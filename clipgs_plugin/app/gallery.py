@@ -15,7 +15,7 @@ from clipgs_plugin.app.static_files import SHARED, static_text
 from clipgs_plugin.app.thumbnails import Thumbnails, still_of
 from clipgs_plugin.app.viewer import viewer_page
 from clipgs_plugin.io.files import write_whole
-from clipgs_plugin.visualization.embedding_map import project
+from clipgs_plugin.visualization.embedding_map import has_umap, project
 
 MOST = 50_000      # objects, whose names and places a browser keeps in memory
 NEIGHBOURS = 18
@@ -106,6 +106,8 @@ def write_gallery(catalog: Catalog, thumbnails: Thumbnails, rows: np.ndarray, ou
 
 def gallery_data(catalog: Catalog, rows: np.ndarray, settings: GallerySettings) -> dict:
     """Return what the script of a gallery shows; objects are numbered in the order of ``rows``."""
+    if settings.method == 'umap' and not has_umap():
+        raise ImportError('a map by UMAP needs umap-learn, of the extra report; pip install umap-learn')
     vectors = catalog.index.vectors(rows).numpy()
     names = [catalog.objects.name(int(row)) for row in rows]
     records = [record for start in range(0, len(rows), _BLOCK)

@@ -33,7 +33,7 @@ def viewer_page(cloud: GaussianCloud, dark: bool = False) -> str:
         ImportError: viser is not installed.
     """
     if not has_viewer():
-        raise ImportError('the viewer needs viser; install clipgs_plugin[app]')
+        raise ImportError('the viewer needs viser, of the extra app; pip install viser')
     import viser
 
     cloud = _largest(cloud)
