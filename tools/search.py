@@ -91,8 +91,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     kinds = [kind for kind, _, _ in args.parts or ()]
     tasks = bool(kinds) + (args.duplicates is not None) + args.build_approximate
     if tasks != 1:
-        program.error('one of --text, --image and --gaussians (in any number), --duplicates, or --build-approximate is '
-                      'required' if not tasks else 'a query, --duplicates and --build-approximate are one task each')
+        program.error('one of the arguments --text, --image, --gaussians, --duplicates, --build-approximate is required'
+                      if not tasks else 'a query, --duplicates and --build-approximate are one task each')
     if kinds and all(unwanted for _, _, unwanted in args.parts):
         program.error('a query needs a part that is wanted: --text, --image or --gaussians')
     if args.weights is not None and len(args.weights) != len(kinds):
