@@ -95,9 +95,11 @@ def test_a_changed_file_that_cannot_be_read_any_more_leaves_the_index(folder, tm
 
 KILLED = """
 import os, signal, sys
-from clipgs_plugin.search import writer
+from functools import partialmethod
+from clipgs_plugin.search import IndexWriter
 from clipgs_plugin.tools import embed
-writer.FLUSH_ROWS, read = 2, embed.prepared
+IndexWriter.__init__ = partialmethod(IndexWriter.__init__, flush_rows=2)
+read = embed.prepared
 embed.prepared = lambda path, *options: (
     os.kill(os.getpid(), signal.SIGKILL) if path.name.startswith('5') else read(path, *options))
 embed.main([sys.argv[1], '-o', sys.argv[2], '--batch-size', '1'])
