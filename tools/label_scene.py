@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from clipgs_plugin.scenes.table import ObjectRow
 
 TABLE, LABELLED, COLOURED, SCORES = 'scene.objects.parquet', 'scene.labelled.ply', 'scene.coloured.ply', 'scores.npz'
+MARK = '.label_scene'  # in a folder that this program has begun to write, so that a killed run can be repeated
 WAYS = ('labels', 'clusters', 'spheres')
 UP_SAMPLE = 100_000  # Gaussians that --up auto judges by
 
@@ -109,7 +110,7 @@ def check_folder(args: argparse.ArgumentParser, out: Path) -> None:
     from clipgs_plugin.scenes.table import read_table
     if out.exists() and not out.is_dir():
         args.error(f'{out} is a file; -o names a folder')
-    if out.is_dir() and any(path.name != '.lock' for path in out.iterdir()):
+    if out.is_dir() and not (out / MARK).is_file() and any(path.name != '.lock' for path in out.iterdir()):
         try:
             read_table(out / TABLE)
         except (ValueError, OSError):
@@ -259,6 +260,7 @@ def write_all(cloud: GaussianCloud, columns: dict[str, ndarray], objects: SceneO
     from clipgs_plugin.scenes import colored
     from clipgs_plugin.scenes.table import describe_objects, write_table
     out, rows = args.out, []
+    (out / MARK).touch()
     remove_old(out)
     (out / 'objects').mkdir(exist_ok=True)
     digits = max(4, len(str(int(objects.ids.max()))))
@@ -285,14 +287,12 @@ def write_all(cloud: GaussianCloud, columns: dict[str, ndarray], objects: SceneO
 
 
 def remove_old(out: Path) -> None:
-    """Remove what an earlier run wrote."""
-    from clipgs_plugin.scenes.table import read_table
-    if not (out / TABLE).is_file():
-        return
-    rows, _, _ = read_table(out / TABLE)
-    for path in [row.path for row in rows if re.fullmatch(r'objects/\d+\.ply', row.path)] + [
-            LABELLED, COLOURED, SCORES, TABLE]:
-        (out / path).unlink(missing_ok=True)
+    """Remove what an earlier run wrote, also one that was killed."""
+    for path in (out / 'objects').glob('*.ply'):
+        if re.fullmatch(r'\d{4,}', path.stem):
+            path.unlink()
+    for name in (LABELLED, COLOURED, SCORES, TABLE):
+        (out / name).unlink(missing_ok=True)
 
 
 def edit(cloud: GaussianCloud, columns: dict[str, ndarray], objects: SceneObjects, embeddings: Tensor,

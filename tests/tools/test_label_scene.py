@@ -13,6 +13,7 @@ from clipgs_plugin import CLIPGSInferencer, read_gaussians, scenes, write_gaussi
 from clipgs_plugin.io import inria_ply
 from clipgs_plugin.io.inria_ply import further_columns
 from clipgs_plugin.ops import axis_change
+from clipgs_plugin.scenes import table
 from clipgs_plugin.scenes.table import read_table
 from clipgs_plugin.tools import label_scene
 from clipgs_plugin.toy_world import make_object
@@ -112,6 +113,18 @@ def test_a_second_run_replaces_the_first_and_nothing_else(scene, tmp_path, capsy
     found = run(capsys, scene / 'known.ply', '-o', out, '--max-objects', 2, '--crop', '-9,-9,-9,9,9,9')
     assert len(found['objects']) == 2 and all(row['score'] is None for row in found['objects'])
     assert {path.name for path in (out / 'objects').iterdir()} == {'0001.ply', '0002.ply', 'mine.ply'}
+
+
+def test_a_run_that_was_stopped_while_it_wrote_can_be_repeated(scene, tmp_path, capsys, monkeypatch):
+    def stopped(*args):
+        raise KeyboardInterrupt
+    out = tmp_path / 'out'
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(table, 'write_table', stopped)
+        label_scene.main([str(scene / 'known.ply'), '-o', str(out)])
+    assert not (out / label_scene.TABLE).exists() and len(list((out / 'objects').iterdir())) == 6
+    run(capsys, scene / 'known.ply', '-o', out, '--max-objects', 2)
+    assert len(list((out / 'objects').iterdir())) == 2 and (out / label_scene.TABLE).is_file()
 
 
 def test_spheres_are_scored_by_the_texts(scene, tmp_path, capsys, monkeypatch):
