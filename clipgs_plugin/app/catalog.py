@@ -1,4 +1,4 @@
-"""What a page shows of an index: columns to filter by, rows that meet conditions, rows nearest to a query."""
+"""Content of an index for a page: columns to filter by, rows that meet conditions, rows nearest to a query."""
 from __future__ import annotations
 
 import math

@@ -53,7 +53,7 @@ def spherical_kmeans(
 
 
 def usual_count(objects: int) -> int:
-    """Return a number of clusters for so many objects, the square root of half of them."""
+    """Return the default number of clusters, the square root of half of the number of objects."""
     return int(np.clip(round((objects / 2) ** 0.5), 1, min(MOST, max(objects, 1))))
 
 

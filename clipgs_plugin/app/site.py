@@ -32,7 +32,7 @@ class Embedder(Protocol):
 
 @dataclass
 class Site:
-    """What the server answers from.
+    """Sources of the answers of a server.
 
     Args:
         catalog: Rows of the index.

@@ -32,7 +32,7 @@ _RECORD = dict(version=int, shards=[dict(rows=int, sha256=str)], probes=int, can
 
 @dataclass(frozen=True)
 class Record:
-    """What a file of codes covers, and how it is searched."""
+    """Coverage of a file of codes, and settings of its search."""
 
     shards: tuple[Shard, ...]  # of the index when it was built
     probes: int                # lists that are read
