@@ -17,6 +17,8 @@ from clipgs_plugin.engine.experiments import embed_dataset, last_epoch_config
 from clipgs_plugin.engine.launch import check_data, launched
 from clipgs_plugin.engine.table_spec import Pretraining, Row, Table
 from clipgs_plugin.evaluation.linear_probe import linear_probe
+from clipgs_plugin.io.files import sha256_of
+from clipgs_plugin.models.checkpoints.trained import find_weights
 from clipgs_plugin.registry import DATASETS
 
 VERSION = 1  # of what a cell measures; a change of the meaning of its results raises it
@@ -81,6 +83,10 @@ def digest(table: Table, part: Row | Pretraining, seed: int, data: Data) -> str:
         content += [part.trained, table.tests, table.probe]
     else:
         content.append(part.family)
+    init = (cfg['model'].get('encoder') or {}).get('init_cfg') or {}
+    if init.get('type') == 'CLIPGSPretrained':  # the name of a model stays when its weights are trained anew
+        with find_weights(init['checkpoint']).open('rb') as file:
+            content.append(sha256_of(file))
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

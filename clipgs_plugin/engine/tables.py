@@ -98,6 +98,8 @@ def run_cells(
 ) -> None:
     """Run the cells of a table that have no results yet; print a line for each on standard error.
 
+    A cell takes the results of one that has the same settings, in this table or in one whose folder is beside it.
+
     Args:
         runs: Cells and their folder.
         prepare: Function that makes a world of some settings in a folder, or returns at once if it is there.
@@ -109,10 +111,10 @@ def run_cells(
         path = runs.path(row, seed)
         work_dir = path.with_suffix('')
         work_dir.mkdir(parents=True, exist_ok=True)
-        known = path.is_file()
         try:
             with folder_lock(work_dir):
-                cfg = None if path.is_file() else _prepared(runs, row, seed, work_dir, prepare)
+                known = path.is_file() or _taken(path, row)
+                cfg = None if known else _prepared(runs, row, seed, work_dir, prepare)
                 found = resumable(path, partial(cells.run_cell, cfg, runs.table, row))
         except FolderInUse:
             print(f'{row.title}, seed {seed}: another process runs it', file=sys.stderr)
@@ -121,6 +123,17 @@ def run_cells(
                           if name in found['metrics'])
         print(f'{row.title}, seed {seed}: {shown} ({found["seconds"]:.0f} s{", read" if known else ""})',
               file=sys.stderr)
+
+
+def _taken(path: Path, row: Row) -> bool:
+    """Write the results that a row has for the same settings under another title or in a table beside this one."""
+    settings = path.stem.rpartition('-')[2]
+    other = min(path.parents[2].glob(f'*/cells/*-{settings}.json'), default=None)
+    if other is None:
+        return False
+    found = json.loads(other.read_text(encoding='utf-8'))
+    write_whole(path, [json.dumps({**found, 'row': row.title}).encode()])
+    return True
 
 
 def _prepared(runs: Runs, row: Row, seed: int, work_dir: Path, prepare: Callable[[Path, Mapping], object]) -> Config:

@@ -7,8 +7,9 @@ _tokenizer = 'model.encoder.tokenizer'
 rows = [
     dict(title='no refinement', options={f'{_tokenizer}.refine': False}),
     *[dict(title=order, options={f'{_tokenizer}.orders': (order,)}) for order in ('xyz', 'hilbert', 'z')],
+    dict(title='three orders, mean'),
     *[dict(title=f'three orders, {combine}', options={f'{_tokenizer}.combine': combine})
-      for combine in ('mean', 'concat', 'turn')],
+      for combine in ('concat', 'turn')],
 ]
 compare = [('no refinement', 'hilbert'), ('xyz', 'hilbert'), ('z', 'hilbert'), ('hilbert', 'three orders, mean'),
            ('three orders, mean', 'three orders, concat'), ('three orders, mean', 'three orders, turn')]

@@ -9,6 +9,7 @@ _needs = 'Objaverse triplets (docs/triplets.md), the weights of Uni3D and a GPU'
 options = dict(_delete_=True)
 rows = [
     *[dict(title=f'width {width}', options={
+        f'{_encoder}.tokenizer.point_attributes': ('xyz', 'rgb'),
         f'{_encoder}.tokenizer.channels': width, f'{_encoder}.backbone.in_channels': width,
         f'{_encoder}.backbone.embed_dims': width, f'{_encoder}.backbone.num_heads': width // 32,
         'train_cfg.max_epochs': 10})

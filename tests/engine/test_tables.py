@@ -126,6 +126,40 @@ def test_a_pretraining_is_a_setting_of_the_rows_that_start_from_it(tmp_path):
     assert runs(tmp_path, table).path(fresh, 0) == runs(tmp_path, changed).path(fresh, 0)
 
 
+def test_a_cell_takes_the_results_of_the_same_settings_in_a_table_beside_it(tmp_path, made):
+    run_cells(runs(tmp_path), lambda *_: None)
+    other = Table('other', 'Other rows.', (Row('all views'), Row('one', options={'model.image_loss.num_views': 1})),
+                  TWO.metrics, CONFIG, worlds=TWO.worlds)
+    beside = Runs(other, tmp_path / 'beside', 2, worlds=tmp_path / 'worlds')
+    run_cells(beside, lambda *_: None)
+    assert made[4:] == [('one', 0), ('one', 1)]
+    first, second = runs(tmp_path).results()['voting'], beside.results()['all views']
+    assert second == {seed: {**cell, 'row': 'all views'} for seed, cell in first.items()}
+
+
+def test_shipped_tables_share_cells(tmp_path):
+    """Rows that are the same experiment, though tables call them otherwise."""
+    same = {'attributes': 'GS tokenizer, voting', 'voting': 'voting, mean', 'orders': 'three orders, mean',
+            'views': 'K = 5'}
+    settings = set()
+    for name, title in same.items():
+        table = load_table(name)
+        row, = table.select([title])
+        settings.add(runs(tmp_path, table).path(row, 0).stem.rpartition('-')[2])
+    assert len(settings) == 1
+
+
+def test_the_weights_that_a_row_starts_from_are_its_settings(tmp_path):
+    file = tmp_path / 'encoder.safetensors'
+    init = dict(type='CLIPGSPretrained', checkpoint=str(file))
+    table = Table(**{**vars(TWO), 'rows': (Row('further', options={'model.encoder.init_cfg': init}),), 'compare': ()})
+    paths = set()
+    for content in (b'first', b'second', b'first'):
+        file.write_bytes(content)
+        paths.add(runs(tmp_path, table).path(table.rows[0], 0))
+    assert len(paths) == 2
+
+
 @pytest.mark.parametrize('count', [1, 2, 3, 7])
 def test_shards_are_a_partition(tmp_path, made, count):
     for number in range(count):
@@ -175,7 +209,8 @@ def test_an_untrained_row_is_compared_with_every_seed(tmp_path, made):
 
 
 def test_rows_that_need_something_are_named_and_not_run(tmp_path, made):
-    table = Table(**{**vars(TWO), 'rows': (*TWO.rows, Row('giant', needs='a thousand GPUs'))})
+    giant = Row('giant', options={'train_cfg.max_epochs': 900}, needs='a thousand GPUs')
+    table = Table(**{**vars(TWO), 'rows': (*TWO.rows, giant)})
     run_cells(runs(tmp_path, table), lambda *_: None)
     assert len(made) == 4
     assert '| giant | - | - |' in (text := save_summary(runs(tmp_path, table)))
