@@ -69,7 +69,8 @@ def _describe(cfg, data: str) -> dict:
         source = f'{Path(cfg[f"{data}_dataloader"].dataset.root).name}, split {data}'
     else:
         clouds, source = map(read_gaussians, find_splats(Path(data))), Path(data).resolve().name
-    return {'data': source, 'quantiles': attribute_ranges(prepared(cfg, clouds))}
+    split = 'train' if data == 'train' else 'test'  # a model knows what its augmentation makes of objects
+    return {'data': source, 'quantiles': attribute_ranges(prepared(cfg, clouds, split))}
 
 
 def _warn_about_teacher(teacher: dict) -> None:

@@ -31,11 +31,11 @@ def is_folder(name: str | Path) -> bool:
     return Path(name).expanduser().is_dir() and not shipped
 
 
-def prepared(cfg: Config, clouds: Iterable[GaussianCloud]) -> Iterator[GaussianCloud]:
-    """Yield objects as the model of a config receives them."""
-    prepare = build_pipeline(cfg.test_dataloader.dataset.pipeline)
-    for cloud in clouds:
-        yield prepare({'gaussians': cloud, 'rng': np.random.default_rng(0), 'index': 0, 'epoch': 0})['inputs']
+def prepared(cfg: Config, clouds: Iterable[GaussianCloud], split: str = 'test') -> Iterator[GaussianCloud]:
+    """Yield objects as the model of a config receives them; those of split ``'train'`` with its augmentation."""
+    prepare = build_pipeline(cfg[f'{split}_dataloader'].dataset.pipeline)
+    for number, cloud in enumerate(clouds):
+        yield prepare({'gaussians': cloud, 'rng': np.random.default_rng(number), 'index': number, 'epoch': 0})['inputs']
 
 
 def clouds_of_split(cfg: Config, split: str, max_objects: int = MAX_OBJECTS) -> Iterator[GaussianCloud]:

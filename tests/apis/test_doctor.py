@@ -10,6 +10,7 @@ from clipgs_plugin import GaussianCloud, read_gaussians, write_gaussians
 from clipgs_plugin.apis import diagnose
 from clipgs_plugin.apis.doctor_expectations import expectations
 from clipgs_plugin.apis.doctor_findings import CHECKS, GRADES, Finding, check
+from clipgs_plugin.apis.models import get_model_config
 from clipgs_plugin.io import FORMATS
 from clipgs_plugin.ops import axis_change
 from clipgs_plugin.structures import surface_discs
@@ -217,7 +218,7 @@ def test_the_model_of_the_toy_world_does_not_know_a_real_camera(splats):
 
 def test_the_shipped_attributes_cover_objects_measured_again():
     model = expectations('clipgs_toy')
-    for name, levels in measure(20, model.pipeline).items():
+    for name, levels in measure(20, get_model_config('clipgs_toy')).items():
         for level, (low, high) in levels.items():
             trained = model.attributes[name][level]
             assert trained[0] - 1e-3 <= low <= high <= trained[1] + 1e-3, name

@@ -45,7 +45,7 @@ def test_the_folder_states_results_and_quantiles(run, shared):
     about = json.loads((shared / 'config.json').read_text())['card']
     clouds = [random_cloud(60), random_cloud(61, seed=1)]
     assert about == {'license': 'mit', 'metrics': {'zero_shot/top1': 62.5}, 'data': 'train, split train',
-                     'quantiles': attribute_ranges(prepared(get_config(run / 'config.py'), clouds))}
+                     'quantiles': attribute_ranges(prepared(get_config(run / 'config.py'), clouds, 'train'))}
     card = (shared / 'README.md').read_text()
     assert '| `zero_shot/top1` | 62.5 |' in card and 'of any of 2 prepared objects' in card and 'license: mit' in card
     low, high = about['quantiles']['attributes']['opacity']['0.5']

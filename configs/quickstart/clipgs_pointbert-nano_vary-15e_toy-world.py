@@ -1,0 +1,10 @@
+# The quickstart: training objects change as fitters differ, so that the encoder knows splats of other fitters too
+# (configs/ablations/augmentations.py). The tables compare designs without these changes.
+_base_ = ['clipgs_pointbert-nano_15e_toy-world.py']
+
+train_pipeline = [
+    *_base_.load_pipeline,
+    dict(type='clipgs_plugin.VaryFitter', probability=0.5),
+    *_base_.train_pipeline[len(_base_.load_pipeline):],
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
