@@ -16,7 +16,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-CONFIG=clipgs_pointbert-nano_vary-15e_toy-world
+CONFIG=clipgs_pointbert-nano_vary-20e_toy-world
 WORK=work_dirs/quickstart; OBJECTS=(); OPTIONS=()
 FILES=(); MODEL=''; TEXT='a red chair'; UP=''
 

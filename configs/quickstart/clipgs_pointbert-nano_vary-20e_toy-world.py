@@ -4,7 +4,8 @@ _base_ = ['clipgs_pointbert-nano_15e_toy-world.py']
 
 train_pipeline = [
     *_base_.load_pipeline,
-    dict(type='clipgs_plugin.VaryFitter', probability=0.5),
+    dict(type='clipgs_plugin.VaryFitter', probability=0.3),
     *_base_.train_pipeline[len(_base_.load_pipeline):],
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_cfg = dict(max_epochs=20)
