@@ -100,6 +100,23 @@ def test_codes_of_other_rows_are_not_used(copy, monkeypatch):
     assert SearchIndex.load(copy).approximate.share == 1
 
 
+def test_a_read_only_index_answers_and_says_that_it_cannot_be_written(copy, permissions_hold):
+    expected = SearchIndex.load(copy)
+    query = clustered(1, WIDTH, seed=3)[0]
+    answers = expected.find(query), expected.find(query, 5, 'gaussians>=4000'), expected.duplicates(0.9999)
+    for path in (copy, *copy.rglob('*')):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    index = SearchIndex.load(copy)
+    assert (index.find(query), index.find(query, 5, 'gaussians>=4000'), index.duplicates(0.9999)) == answers
+    assert index.approximate.share == 1 and index.batches(1000).read_all().num_rows == ROWS
+    for write in (lambda: build_approximate(copy), lambda: write_rows(copy, clustered(1, WIDTH))):
+        with pytest.raises(PermissionError) as refused:
+            write()
+        assert refused.value.filename == str(copy)
+    for path in (copy, *copy.rglob('*')):
+        path.chmod(0o755)
+
+
 def test_without_faiss_the_search_is_exact_and_says_so(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, 'faiss', None)
     index = SearchIndex.load(folder)
