@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from clipgs_plugin import CLIPGSInferencer
     from clipgs_plugin.search import Match, SearchIndex
 
+MANY = 100_000  # objects of which all pairs take minutes
 UNWANTED = 0.5  # weight of a --not-... beside 1 of the others
 
 
@@ -156,7 +157,13 @@ def show(index: SearchIndex, matches: list[Match], args: argparse.Namespace) -> 
 
 def show_duplicates(index: SearchIndex, args: argparse.Namespace) -> None:
     """Print the groups of near-duplicates."""
-    groups = index.duplicates(args.duplicates, args.exact)
+    if len(index) > MANY and (args.exact or index.approximate is None):
+        print(f'note: all pairs of {len(index):,} objects are compared; codes make it faster and find the same groups, '
+              'build them with --build-approximate', file=sys.stderr)
+    with progress_bar() as bar:
+        task = bar.add_task('comparing', total=None)
+        groups = index.duplicates(args.duplicates, args.exact, lambda done, total: bar.update(
+            task, completed=done, total=total))
     paths = [[index.paths[row] for row in group] for group in groups]
     if args.json:
         print(json.dumps(paths, indent=2))

@@ -208,16 +208,19 @@ class SearchIndex:
         """Return paths and cosines of the ``k`` objects nearest to a unit vector (E,), best first."""
         return [(match.path, match.score) for match in self.find(embedding, k)]
 
-    def duplicates(self, threshold: float = 0.97, exact: bool = False) -> list[list[int]]:
+    def duplicates(self, threshold: float = 0.97, exact: bool = False,
+                   progress: Callable[[int, int], None] = lambda done, total: None) -> list[list[int]]:
         """Return groups of rows that chains of cosines of at least ``threshold`` connect, largest first.
 
-        Without codes (:attr:`approximate`), all pairs of rows are compared.
+        Codes (:attr:`approximate`) tell which rows are too far apart to be compared. The groups are the same.
 
         Args:
             threshold: Least cosine of a pair.
             exact: Compare all pairs in any case.
+            progress: Function of the rows that are done and all rows.
         """
-        return duplicate_groups(self._vectors, threshold, None if exact else self.approximate)
+        tables = None if exact or self.approximate is None else self.approximate.tables
+        return duplicate_groups(self._vectors, threshold, tables, progress)
 
     def batches(self, rows: int = 10_000) -> pa.RecordBatchReader:
         """Return a reader of Arrow batches of all rows, which databases of vectors take.
