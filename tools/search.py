@@ -20,6 +20,7 @@ from clipgs_plugin.tools._program import (
     parser,
     preparation_words,
     prepared,
+    printable,
     progress_bar,
     repeated_preparation,
     run,
@@ -147,11 +148,11 @@ def show(index: SearchIndex, matches: list[Match], args: argparse.Namespace) -> 
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text  # so that brackets in names are not markup
-    query = ', '.join(f'{"not " * unwanted}{value}' for _, value, unwanted in args.parts)
-    table = Table('rank', 'cosine', title=Text(f'{query} ({len(index)} objects, {index.model})'))
+    query = ', '.join(f'{"not " * unwanted}{printable(str(value))}' for _, value, unwanted in args.parts)
+    table = Table('rank', 'cosine', title=Text(f'{query} ({len(index)} objects, {printable(index.model)})'))
     table.add_column('object', overflow='fold')
     for rank, match in enumerate(matches, 1):
-        table.add_row(str(rank), f'{match.score:.3f}', Text(match.path))
+        table.add_row(str(rank), f'{match.score:.3f}', Text(printable(match.path)))
     Console().print(table)
 
 
@@ -169,7 +170,7 @@ def show_duplicates(index: SearchIndex, args: argparse.Namespace) -> None:
         print(json.dumps(paths, indent=2))
         return
     for i, group in enumerate(paths, 1):
-        print(f'group {i} of {len(group)}', *group, sep='\n  ')
+        print(f'group {i} of {len(group)}', *map(printable, group), sep='\n  ')
     print(f'{len(groups)} groups with {sum(map(len, groups))} of {len(index)} objects have pairs of cosine '
           f'{args.duplicates:g} or more', file=sys.stderr)
 

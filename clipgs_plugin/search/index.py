@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FEW = 50_000        # rows that meet the conditions, which are searched exactly
 CACHED_COLUMNS = 4  # of conditions
+SHOWN_COLUMNS = 50  # in an error
 LEAST_SHARE = 0.9   # of the rows that codes cover, without a warning
 
 
@@ -196,7 +197,7 @@ class SearchIndex:
         """
         if k < 1:
             raise ValueError(f'k={k}: expected at least 1')
-        query = unit_query(embedding, self.card.width, self.model)
+        query, k = unit_query(embedding, self.card.width, self.model), min(k, max(len(self), 1))
         chosen = self.rows(where) if where else None
         few = chosen is not None and len(chosen) <= FEW
         rows, scores = (nearest(self._vectors, query, k, chosen) if exact or few or self.approximate is None
@@ -288,14 +289,18 @@ class SearchIndex:
         """
         path = Path(path)
         if not path.is_dir():
-            return cls(*read_index(path))
+            found = cls(*read_index(path))
+            found.card.refuse_foreign_config(path)
+            return found
         if not is_index(path) and not commit.is_pending(path):
             raise IsADirectoryError(f'{path} is a folder without an index; name the index that tools/embed.py wrote')
         return commit.read_unchanged(path, lambda: cls._of_folder(path))
 
     def _column(self, name: str) -> pa.ChunkedArray:
         if name not in self._metadata.names:
-            raise ValueError(f'{name!r} is no column of the index; it has {", ".join(self._metadata.names)}')
+            more = ', ...' * (len(self._metadata.names) > SHOWN_COLUMNS)
+            raise ValueError(f'{name!r} is no column of the index; it has '
+                             f'{", ".join(self._metadata.names[:SHOWN_COLUMNS])}{more}')
         return self._read_column(name)
 
     @cached_property

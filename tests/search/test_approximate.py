@@ -62,6 +62,10 @@ def test_codes_are_read_in_place_of_all_rows(folder, monkeypatch):
     assert seen == [200]
 
 
+def test_more_neighbours_than_rows_are_all_rows(folder):
+    assert len(SearchIndex.load(folder).find(clustered(1, WIDTH)[0], 10 ** 12)) == ROWS
+
+
 def test_conditions_hold_for_what_the_codes_find(folder, no_exact_search):
     index = SearchIndex.load(folder)
     assert recall(index, 'category=chair') >= 0.95 and recall(index, 'gaussians<1000') >= 0.95

@@ -15,7 +15,7 @@ from clipgs_plugin.search import SearchIndex
 from clipgs_plugin.tools.benchmarks.memory import Memory
 from clipgs_plugin.tools.benchmarks.timing import Case
 
-EVERY = 50              # rows, of which the last is nearly the one before
+EVERY = 64              # rows, of which the last is nearly the one before; it divides the rows of a shard
 LEAST = 0.95            # cosine of such a pair
 ALL_PAIRS = 100_000     # rows of which all pairs are compared
 SAMPLE, NEIGHBORS = 200, 50  # of the search row by row
@@ -23,7 +23,7 @@ T = TypeVar('T')
 
 
 def plant(vectors: Tensor, rng: np.random.Generator) -> Tensor:
-    """Make the last of every 50 unit vectors (n, E) nearly that before it, with cosines from 0.95 to 1."""
+    """Make the last of every 64 unit vectors (n, E) nearly that before it, with cosines from 0.95 to 1."""
     last = torch.arange(EVERY - 1, len(vectors), EVERY)
     own = vectors[last - 1]
     other = normalize(vectors[last] - (vectors[last] * own).sum(1, keepdim=True) * own, dim=1)

@@ -38,7 +38,7 @@ def search(rows: int = 100_000, width: int = 1024, queries: int = 200, threads: 
     --centers, the centres are the rows of an .npz of embeddings. Queries are new members of the clusters, and means of
     two of them; with a condition, recall is that of the first ones. MB is the memory of the process above that before,
     without pages of mapped files, which the note has. --folder keeps the index and its codes for further runs.
-    With --duplicates COSINE, one row of 50 is nearly the one before, and the search for such rows is timed as well.
+    With --duplicates COSINE, one row of 64 is nearly the one before, and the search for such rows is timed as well.
     """
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(folder or temporary)
