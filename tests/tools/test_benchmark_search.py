@@ -27,6 +27,11 @@ def test_building_memory_times_and_recall_are_measured(tmp_path):
     assert index.table['part'].to_pylist() == [i % 10 for i in range(4200)]
 
 
+def test_the_memory_of_a_step_is_that_of_its_process():
+    (size,), seconds, peak = search.measured(lambda mb: [np.ones(mb << 17).sum() / 2 ** 17], 300)
+    assert size == 300 and seconds > 0 and 300 < peak < 300 + 8192
+
+
 def test_vectors_have_the_cosines_that_are_stated():
     world, rng = search.World(100_000, 1024, '', 0), np.random.default_rng(0)
     rows = world.draw(400, rng)
