@@ -22,7 +22,7 @@ from clipgs_plugin.search.duplicates import duplicate_groups
 from clipgs_plugin.search.exact import nearest, unit_query
 from clipgs_plugin.search.filters import Filter, as_filters
 from clipgs_plugin.search.folder import open_folder
-from clipgs_plugin.search.layout import RECORD, is_index
+from clipgs_plugin.search.layout import CARD, RECORD, is_index
 from clipgs_plugin.search.metadata import ShardMetadata, TableMetadata
 from clipgs_plugin.search.npz import UpOpinions, Ups, check_rows, read_index, write_index
 from clipgs_plugin.search.vectors import Vectors
@@ -293,7 +293,8 @@ class SearchIndex:
             found.card.refuse_foreign_config(path)
             return found
         if not is_index(path) and not commit.is_pending(path):
-            raise IsADirectoryError(f'{path} is a folder without an index; name the index that tools/embed.py wrote')
+            raise IsADirectoryError(f'{path} is a folder without an index ({CARD}, which tells the model of its '
+                                    'vectors); name the index that tools/embed.py wrote')
         return commit.read_unchanged(path, lambda: cls._of_folder(path))
 
     def _column(self, name: str) -> pa.ChunkedArray:

@@ -56,7 +56,7 @@ class Partition:
             a = self.places[some].float()
             for rows in others.split(STEP):
                 b = self.places[rows].float()
-                halves = torch.addmm(a.square().sum(1, keepdim=True) / 2, a, b.T, alpha=-1) + b.square().sum(1) / 2
+                halves = torch.addmm(b.square().sum(1) / 2, a, b.T, alpha=-1).add_(a.square().sum(1, keepdim=True) / 2)
                 i, j = (halves <= (reach + ROUNDING) ** 2 / 2 + 1e-6).nonzero(as_tuple=True)
                 yield some[i], rows[j]
 
