@@ -2,6 +2,7 @@
 
 A test of real data may not skip while the data is present, and every test starts from the same random seed.
 """
+import ctypes
 import functools
 import multiprocessing
 import os
@@ -145,3 +146,21 @@ def run_python(code: str, cwd: Path | None = None, **env: str) -> str:
                           text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+@pytest.fixture
+def permissions_hold():
+    """Take the right to ignore the permissions of files from this thread, which root has on Linux."""
+    if os.geteuid():
+        yield
+        return
+    capabilities = ctypes.CDLL(None)
+    header, held = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if capabilities.capget(header, held):
+        pytest.skip('root cannot give up its rights here')
+    before = held[0]
+    held[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    assert capabilities.capset(header, held) == 0
+    yield
+    held[0] = before
+    assert capabilities.capset(header, held) == 0

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ from clipgs_plugin.triplets.layout import GAUSSIANS, shard_path
 if TYPE_CHECKING:
     from clipgs_plugin.apis import Embedded, Failed
 
-FAILED = 'failed.jsonl'
+FAILED, UNFINISHED = 'failed.jsonl', '.unfinished'
 _FAILURE = dict(path=str, size=int, mtime_ns=int, error=str, message=str)
 SAVE_EVERY = 32  # files at least, of one file
 
@@ -41,6 +42,8 @@ class FolderOutput:
         self._stack, self._log = ExitStack(), JsonLines(self.failures)
         self._failed: dict[str, dict] = {}  # entries by path
         self._seen: set[str] = set()        # their paths that exist, which an escaped path does not tell
+        self._mark = folder / UNFINISHED
+        self.was_killed = False  # the run before, perhaps by a file that crashed its process
         self.unchanged = self.failed_before = 0
         self.gone: list[str] = []
 
@@ -48,6 +51,9 @@ class FolderOutput:
         with ExitStack() as stack:
             stack.enter_context(self.index)
             self.index.flush()  # before anything else lies in the folder, which is that of an index from now on
+            self.was_killed = self._mark.exists()
+            self._mark.touch()
+            stack.callback(self._mark.unlink, missing_ok=True)
             self._log.__enter__()
             stack.push(self._keep_failures)
             self._failed = {entry['path']: entry for entry in self._log.entries(_FAILURE)}
@@ -77,6 +83,7 @@ class FolderOutput:
         self.unchanged = len(files) - len(outdated)
         todo = [path for path in outdated if self._retry_failed or not self._is_known(path)]
         self.failed_before = len(outdated) - len(todo)
+        self.index.drop(set(outdated).difference(todo))  # rows that a kill kept from being dropped
         return todo
 
     def add(self, found: Embedded) -> None:
@@ -112,7 +119,7 @@ class FolderOutput:
 class FileOutput:
     """Context that collects embeddings in memory and writes them as one file, which replaces an earlier one."""
 
-    gone, unchanged, failed_before, failures = (), 0, 0, None
+    gone, unchanged, failed_before, failures, was_killed = (), 0, 0, None, False
 
     def __init__(self, path: Path, card: IndexCard) -> None:
         self.path, self.card = path, card
@@ -121,7 +128,8 @@ class FileOutput:
 
     def __enter__(self) -> FileOutput:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self
+        with TemporaryFile(dir=self.path.parent):  # refused before hours of work
+            return self
 
     def __exit__(self, *exc_info) -> None:
         if len(self._found) > self._saved:

@@ -11,6 +11,21 @@ def page_folder(index: Path) -> Path:
     return index.resolve().with_name(f'{index.resolve().name}.page')
 
 
+def made_page_folder(index: Path, page: Path | None) -> Path:
+    """Make the folder for the thumbnails and tags of an index, beside it unless it is named.
+
+    Raises:
+        OSError: It cannot be made, as beside an index on a disk that is read-only.
+    """
+    folder = page or page_folder(index)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f'{folder}, the folder of thumbnails and tags, cannot be made ({error.strerror}); name another '
+                      'with --page FOLDER') from error
+    return folder
+
+
 def processors() -> int:
     """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -369,6 +369,11 @@ def one_line(error: Exception) -> str:
     return '; '.join(filter(None, [text, REMEDIES.get(error.errno)]))
 
 
+def printable(text: str) -> str:
+    """Write what a terminal would not show as a character, such as a new line in a file's name, as an escape."""
+    return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
+
+
 def _discard_output() -> None:
     """Drop output that cannot be written, which the interpreter would try to write once more when it exits."""
     try:

@@ -196,9 +196,8 @@ def embed(todo: list[str], names: dict[str, str], args: argparse.Namespace, clip
           out: FolderOutput | FileOutput) -> int:
     """Embed files into an output; return the number that failed."""
     from clipgs_plugin.apis import Failed, stream_embeddings
-    from clipgs_plugin.apis.stream import default_workers
     model = clipgs if args.up_cue == 'model' else None  # prepares objects as well, where it is
-    workers = 0 if model else default_workers(len(todo)) if args.workers is None else args.workers
+    workers = 0 if model else args.workers if args.workers is not None else usual_workers(todo, out)
     outcomes = stream_embeddings(
         clipgs, todo, partial(read, options=args, clipgs=model), batch_size=args.batch_size, turns=args.turns,
         workers=workers, engine=args.engine, time_limit=args.time_limit or None, ray_address=args.ray_address)
@@ -220,6 +219,17 @@ def embed(todo: list[str], names: dict[str, str], args: argparse.Namespace, clip
                 show(found, names[found.path], args.json)
             report(done, failed)
     return failed
+
+
+def usual_workers(todo: list[str], out: FolderOutput | FileOutput) -> int:
+    """Return the number of worker processes, at least one after a run that a file may have crashed."""
+    from clipgs_plugin.apis.stream import default_workers
+    workers = default_workers(len(todo))
+    if workers or not todo or not out.was_killed:
+        return workers
+    print('note: the run before was killed, or crashed on a file; this one reads in another process, so that such a '
+          'file is listed and the others go on', file=sys.stderr)
+    return 1
 
 
 def show(found: Embedded, name: str, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from clipgs_plugin.tools._page import page_folder, processors, require
+from clipgs_plugin.tools._page import made_page_folder, processors, require
 from clipgs_plugin.tools._program import FILES, one_line, parser, progress_bar, run
 
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     group = options.group or ('category' if 'category' in catalog.shown() else None)
     settings = GallerySettings(options.title or options.index.name, group, options.clusters, options.map,
                                options.splats)
-    thumbnails = Thumbnails((options.page or page_folder(options.index)) / 'thumbnails', catalog.objects)
+    thumbnails = Thumbnails(made_page_folder(options.index, options.page) / 'thumbnails', catalog.objects)
     failed = 0
     print(f'Drawing {len(rows):,} objects of {options.index} with {options.workers} threads', file=sys.stderr)
     with progress_bar() as bar:

@@ -20,6 +20,7 @@ from clipgs_plugin.tools._program import (
     parser,
     preparation_words,
     prepared,
+    printable,
     progress_bar,
     repeated_preparation,
     run,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from clipgs_plugin import CLIPGSInferencer
     from clipgs_plugin.search import Match, SearchIndex
 
+MANY = 100_000  # objects of which all pairs take minutes
 UNWANTED = 0.5  # weight of a --not-... beside 1 of the others
 
 
@@ -146,23 +148,29 @@ def show(index: SearchIndex, matches: list[Match], args: argparse.Namespace) -> 
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text  # so that brackets in names are not markup
-    query = ', '.join(f'{"not " * unwanted}{value}' for _, value, unwanted in args.parts)
-    table = Table('rank', 'cosine', title=Text(f'{query} ({len(index)} objects, {index.model})'))
+    query = ', '.join(f'{"not " * unwanted}{printable(str(value))}' for _, value, unwanted in args.parts)
+    table = Table('rank', 'cosine', title=Text(f'{query} ({len(index)} objects, {printable(index.model)})'))
     table.add_column('object', overflow='fold')
     for rank, match in enumerate(matches, 1):
-        table.add_row(str(rank), f'{match.score:.3f}', Text(match.path))
+        table.add_row(str(rank), f'{match.score:.3f}', Text(printable(match.path)))
     Console().print(table)
 
 
 def show_duplicates(index: SearchIndex, args: argparse.Namespace) -> None:
     """Print the groups of near-duplicates."""
-    groups = index.duplicates(args.duplicates, args.exact)
+    if len(index) > MANY and (args.exact or index.approximate is None):
+        print(f'note: all pairs of {len(index):,} objects are compared; codes make it faster and find the same groups, '
+              'build them with --build-approximate', file=sys.stderr)
+    with progress_bar() as bar:
+        task = bar.add_task('comparing', total=None)
+        groups = index.duplicates(args.duplicates, args.exact, lambda done, total: bar.update(
+            task, completed=done, total=total))
     paths = [[index.paths[row] for row in group] for group in groups]
     if args.json:
         print(json.dumps(paths, indent=2))
         return
     for i, group in enumerate(paths, 1):
-        print(f'group {i} of {len(group)}', *group, sep='\n  ')
+        print(f'group {i} of {len(group)}', *map(printable, group), sep='\n  ')
     print(f'{len(groups)} groups with {sum(map(len, groups))} of {len(index)} objects have pairs of cosine '
           f'{args.duplicates:g} or more', file=sys.stderr)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipgs_plugin.tools._downloads import add_download
-from clipgs_plugin.tools._page import page_folder, processors, require
+from clipgs_plugin.tools._page import made_page_folder, processors, require
 from clipgs_plugin.tools._program import (
     FILES,
     check_up_cue,
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.search import SearchIndex
 
     catalog = Catalog(SearchIndex.load(options.index))
-    folder = options.page or page_folder(options.index)
+    folder = made_page_folder(options.index, options.page)
     thumbnails = Thumbnails(folder / 'thumbnails', catalog.objects)
     embedder = IndexEmbedder(catalog.index, options.device, options.download)
     check_up_cue(args, embedder.options)

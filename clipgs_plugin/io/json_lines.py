@@ -49,8 +49,19 @@ class JsonLines:
                 yield read_json(line, f'{self.path}: line {number}', schema)
 
     def add(self, line: bytes) -> None:
-        """Append a line, with its end."""
-        self._file.write(line)
+        """Append a line, with its end.
+
+        Raises:
+            OSError: It cannot be written, and the file is as before.
+        """
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            while line:  # a disk that fills up takes a part of it, and refuses the rest
+                line = line[self._file.write(line):]
+        except OSError as error:
+            self._file.truncate(end)
+            error.filename = str(self.path)
+            raise
 
     def clear(self) -> None:
         """Remove all lines."""

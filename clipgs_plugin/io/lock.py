@@ -55,7 +55,12 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
 def _acquire(path: Path) -> BinaryIO:
     """Open and lock a file, and write the owner into it."""
     while True:
-        file = path.open('a+b')
+        try:
+            file = path.open('a+b')
+        except OSError as error:
+            if not path.exists():  # the folder cannot be written, of which the user knows the name
+                error.filename = str(path.parent)
+            raise
         try:
             _lock(file)
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):

@@ -126,13 +126,13 @@ def _queries(vectors: Vectors, seed: int) -> tuple[Tensor, list[int]]:
     return found, [*rows[:half].tolist(), *[-1] * (len(rows) - half)]
 
 
-def nearest_of_many(vectors: Vectors, queries: Tensor, k: int) -> np.ndarray:
-    """Return the rows (q, k) of the exact nearest vectors of queries (q, E), in one pass."""
+def nearest_of_many(vectors: Vectors, queries: Tensor, k: int, chosen: np.ndarray | None = None) -> Tensor:
+    """Return the rows (q, k) of the exact nearest vectors of queries (q, E), of all or of ``chosen``, in one pass."""
     best = torch.full((len(queries), k), -torch.inf)
     rows = torch.zeros(len(queries), k, dtype=torch.int64)
-    for numbers, block in vectors.steps():
+    for numbers, block in vectors.steps(chosen):
         scores = torch.cat([best, queries @ block.T], 1)
         numbered = torch.cat([rows, torch.from_numpy(numbers).expand(len(queries), -1)], 1)
         best, order = scores.topk(k)
         rows = numbered.gather(1, order)
-    return rows.numpy()
+    return rows

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,7 +14,7 @@ from clipgs_plugin.search.layout import CARD, REMEDY
 FORMAT, VERSION = 'clipgs_plugin index', 1
 _SCHEMA = dict(format=str, version=int, model=str, width=int, checkpoint=str, checkpoint_sha256=str, options=[str],
                teacher=str, shards=[dict(rows=int, sha256=str)])
-MAX_WIDTH = 1 << 16
+MAX_WIDTH, MAX_BYTES = 1 << 16, 1 << 26  # of an embedding, of the card
 
 
 class HasWeights(Protocol):
@@ -59,6 +60,20 @@ class IndexCard:
                 raise ValueError(f'{folder} was made with {what} {_words(mine)}, not {_words(others)}; the vectors '
                                  'cannot be compared, write another index')
 
+    def refuse_foreign_config(self, index: Path) -> None:
+        """Refuse a config that may have come with the index, since a config is Python, which a query runs.
+
+        Args:
+            index: Folder or file of the index.
+
+        Raises:
+            ValueError: The model is the path of a config, and it is relative or leads into the folder.
+        """
+        if self.model.endswith('.py') and not self.model.startswith('clipgs_plugin::') and (
+                not os.path.isabs(self.model) or Path(os.path.realpath(self.model)).is_relative_to(
+                    os.path.realpath(index))):
+            raise ValueError(f'{index} names the config {self.model!r} as its model, a program that may have come with '
+                             'it; embed the files again with a config that lies elsewhere')
 
     def refuse_other_weights(self, model: HasWeights, folder: str | Path) -> None:
         """Refuse a model for queries whose weights are not those of the vectors.
@@ -104,6 +119,8 @@ def read_card(folder: Path) -> tuple[IndexCard, tuple[Shard, ...]]:
     if not path.is_file():
         raise FileNotFoundError(f'{folder} is not an index: {CARD} does not exist in it; make one with tools/embed.py '
                                 f'FILES -o {folder}')
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f'{path} has {path.stat().st_size:,} bytes, expected at most {MAX_BYTES:,}; {REMEDY}')
     head = read_json(path, schema=dict)
     if head.get('format') != FORMAT:
         raise ValueError(f'{path} is not the card of an index of this library; name a folder that tools/embed.py wrote')
@@ -117,4 +134,5 @@ def read_card(folder: Path) -> tuple[IndexCard, tuple[Shard, ...]]:
                          options=tuple(content['options']))
     except ValueError as error:
         raise ValueError(f'{path}: {error}; {REMEDY}') from error
+    card.refuse_foreign_config(folder)
     return card, tuple(Shard(shard['rows'], shard['sha256']) for shard in content['shards'])

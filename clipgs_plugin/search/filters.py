@@ -38,6 +38,8 @@ class Filter:
         """
         import pyarrow as pa
         import pyarrow.compute as pc
+        if column.type in (pa.float16(), pa.uint64()):  # which Arrow does not compare with every number
+            column = column.cast(pa.float64(), safe=False)
         if self.relation == '~':
             if not pa.types.is_string(column.type):
                 raise ValueError(f'{self}: {self.column} holds {column.type}, and ~ is of text; use = or > instead')
@@ -74,7 +76,7 @@ def parse_filter(text: str) -> Filter:
         ValueError: It does not have the form of a condition.
     """
     found = _CONDITION.fullmatch(text)
-    if not found:
+    if not found or text != text.encode('utf-8', 'replace').decode():
         raise ValueError(f'{text[:100]!r} is no condition; expected {FORM}')
     return Filter(*found.groups())
 

@@ -22,7 +22,7 @@ from clipgs_plugin.search.duplicates import duplicate_groups
 from clipgs_plugin.search.exact import nearest, unit_query
 from clipgs_plugin.search.filters import Filter, as_filters
 from clipgs_plugin.search.folder import open_folder
-from clipgs_plugin.search.layout import RECORD, is_index
+from clipgs_plugin.search.layout import CARD, RECORD, is_index
 from clipgs_plugin.search.metadata import ShardMetadata, TableMetadata
 from clipgs_plugin.search.npz import UpOpinions, Ups, check_rows, read_index, write_index
 from clipgs_plugin.search.vectors import Vectors
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FEW = 50_000        # rows that meet the conditions, which are searched exactly
 CACHED_COLUMNS = 4  # of conditions
+SHOWN_COLUMNS = 50  # in an error
 LEAST_SHARE = 0.9   # of the rows that codes cover, without a warning
 
 
@@ -196,7 +197,7 @@ class SearchIndex:
         """
         if k < 1:
             raise ValueError(f'k={k}: expected at least 1')
-        query = unit_query(embedding, self.card.width, self.model)
+        query, k = unit_query(embedding, self.card.width, self.model), min(k, max(len(self), 1))
         chosen = self.rows(where) if where else None
         few = chosen is not None and len(chosen) <= FEW
         rows, scores = (nearest(self._vectors, query, k, chosen) if exact or few or self.approximate is None
@@ -208,16 +209,19 @@ class SearchIndex:
         """Return paths and cosines of the ``k`` objects nearest to a unit vector (E,), best first."""
         return [(match.path, match.score) for match in self.find(embedding, k)]
 
-    def duplicates(self, threshold: float = 0.97, exact: bool = False) -> list[list[int]]:
+    def duplicates(self, threshold: float = 0.97, exact: bool = False,
+                   progress: Callable[[int, int], None] = lambda done, total: None) -> list[list[int]]:
         """Return groups of rows that chains of cosines of at least ``threshold`` connect, largest first.
 
-        Without codes (:attr:`approximate`), all pairs of rows are compared.
+        Codes (:attr:`approximate`) tell which rows are too far apart to be compared. The groups are the same.
 
         Args:
             threshold: Least cosine of a pair.
             exact: Compare all pairs in any case.
+            progress: Function of the rows that are done and all rows.
         """
-        return duplicate_groups(self._vectors, threshold, None if exact else self.approximate)
+        tables = None if exact or self.approximate is None else self.approximate.tables
+        return duplicate_groups(self._vectors, threshold, tables, progress)
 
     def batches(self, rows: int = 10_000) -> pa.RecordBatchReader:
         """Return a reader of Arrow batches of all rows, which databases of vectors take.
@@ -285,14 +289,19 @@ class SearchIndex:
         """
         path = Path(path)
         if not path.is_dir():
-            return cls(*read_index(path))
+            found = cls(*read_index(path))
+            found.card.refuse_foreign_config(path)
+            return found
         if not is_index(path) and not commit.is_pending(path):
-            raise IsADirectoryError(f'{path} is a folder without an index; name the index that tools/embed.py wrote')
+            raise IsADirectoryError(f'{path} is a folder without an index ({CARD}, which tells the model of its '
+                                    'vectors); name the index that tools/embed.py wrote')
         return commit.read_unchanged(path, lambda: cls._of_folder(path))
 
     def _column(self, name: str) -> pa.ChunkedArray:
         if name not in self._metadata.names:
-            raise ValueError(f'{name!r} is no column of the index; it has {", ".join(self._metadata.names)}')
+            more = ', ...' * (len(self._metadata.names) > SHOWN_COLUMNS)
+            raise ValueError(f'{name!r} is no column of the index; it has '
+                             f'{", ".join(self._metadata.names[:SHOWN_COLUMNS])}{more}')
         return self._read_column(name)
 
     @cached_property

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 GROUP_ROWS = 1024      # of a Parquet file, the least that is read for one row
 CACHED_GROUPS = 256
+MAX_COLUMNS = 1000
 
 
 class TableMetadata:
@@ -61,9 +62,9 @@ class ShardMetadata:
         self.paths, self.kept = list(paths), kept
         self.counts, self.starts = list(counts), np.cumsum([0, *counts])
         self._files = [_identity(path) for path in self.paths]
+        schemas = list(map(_checked_schema, self.paths, counts))
         with parsing(self.paths[0].parent if self.paths else 'metadata', REMEDY):
-            self.schema = pa.unify_schemas([base_schema(), *map(_checked_schema, self.paths, counts)],
-                                           promote_options='permissive')
+            self.schema = pa.unify_schemas([base_schema(), *schemas], promote_options='permissive')
         self.names = self.schema.names
         self._group = lru_cache(CACHED_GROUPS)(self._read_group)
 
@@ -77,9 +78,7 @@ class ShardMetadata:
         for shard, path in enumerate(self.paths):
             with parsing(path, REMEDY), pq.ParquetFile(path) as file:
                 held = set(file.schema_arrow.names)
-                table = file.read([name for name in names if name in held])
-                table.validate(full=True)
-                tables.append(table)
+                tables.append(_checked(file.read([name for name in names if name in held])))
             self._refuse_new(shard)
         with parsing(self.paths[0].parent if self.paths else 'metadata', REMEDY):
             joined = pa.concat_tables(tables, promote_options='permissive').select(names).cast(schema)
@@ -99,8 +98,7 @@ class ShardMetadata:
         import pyarrow.parquet as pq
         path = self.paths[shard]
         with parsing(path, REMEDY), pq.ParquetFile(path) as file:
-            table = file.read_row_group(group)
-            table.validate(full=True)
+            table = _checked(file.read_row_group(group))
         self._refuse_new(shard)
         return table
 
@@ -121,6 +119,14 @@ def base_schema() -> pa.Schema:
     return pa.schema([(name, getattr(pa, 'float64' if kind == 'double' else kind)()) for name, kind in COLUMNS.items()])
 
 
+def _checked(table: pa.Table) -> pa.Table:
+    """Check the values of columns: text is Unicode, and every row has a path."""
+    table.validate(full=True)
+    if 'path' in table.column_names and table['path'].null_count:
+        raise ValueError(f'{table["path"].null_count} rows do not have a path')
+    return table
+
+
 def _checked_schema(path: Path, rows: int) -> pa.Schema:
     """Read the columns of a shard after a check of its rows; a few bytes can promise millions."""
     import pyarrow as pa
@@ -130,6 +136,10 @@ def _checked_schema(path: Path, rows: int) -> pa.Schema:
         groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
         if footer.num_rows != rows or groups != [min(GROUP_ROWS, rows - i) for i in range(0, rows, GROUP_ROWS)]:
             raise ValueError(f'it has {footer.num_rows} rows, the vectors have {rows}')
+        names = file.schema_arrow.names
+        if len(names) > MAX_COLUMNS or len(set(names)) < len(names):
+            raise ValueError(f'it has {len(names)} columns of {len(set(names))} names, expected at most {MAX_COLUMNS} '
+                             'columns, each of its own name')
         for name, kind in COLUMNS.items():
             if name not in file.schema_arrow.names or str(file.schema_arrow.field(name).type) != kind:
                 raise ValueError(f'its column {name!r} is absent or not of {kind}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_SHARD = 8192
-FLUSH_ROWS = 256
+FLUSH_ROWS, FLUSH_SECONDS = 256, 30.
 _UNIT = 1e-3           # largest deviation of a length from 1
 
 
 class IndexWriter:
     """Context that adds rows to an index, which it creates if there is none.
 
-    Rows are written every ``flush_rows`` and at the end, several files at once or none, so that a reader sees one
-    state or the next, and a kill loses no more than the rows since. A second writer is refused while one is at work.
+    Rows are written every ``flush_rows``, every half minute and at the end, several files at once or none, so that a
+    reader sees one state or the next, and a kill loses no more than the rows since. A second writer is refused while
+    one is at work.
 
     Example:
         >>> with IndexWriter('work_dirs/index', IndexCard('clipgs_toy', 64)) as index:
@@ -119,7 +121,7 @@ class IndexWriter:
         self._known[self._places[path]] = (row['size'], row['mtime_ns'])
         self._new_rows.append(row)
         self._new_vectors.append(embedding.detach().cpu().numpy().astype(np.float16))
-        if len(self._new_rows) >= self.flush_rows:
+        if len(self._new_rows) >= self.flush_rows or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
     def drop_missing(self, inputs: Sequence[str | os.PathLike]) -> list[str]:
@@ -165,6 +167,7 @@ class IndexWriter:
         self._total += len(self._new_rows)
         self._shards, self._removed = shards, removed
         self._dropped, self._new_rows, self._new_vectors = set(), [], []
+        self._flushed = time.monotonic()
 
     def compact(self) -> None:
         """Write the index without the rows that are superseded or gone, which other programs would read."""
@@ -189,6 +192,7 @@ class IndexWriter:
         """Read what the index has."""
         self._shards: list[Shard] = []
         self._removed = np.empty(0, np.int64)
+        self._flushed = time.monotonic()
         self._dropped: set[int] = set()              # positions
         self._new_rows: list[dict] = []
         self._new_vectors: list[np.ndarray] = []

@@ -62,6 +62,10 @@ def test_codes_are_read_in_place_of_all_rows(folder, monkeypatch):
     assert seen == [200]
 
 
+def test_more_neighbours_than_rows_are_all_rows(folder):
+    assert len(SearchIndex.load(folder).find(clustered(1, WIDTH)[0], 10 ** 12)) == ROWS
+
+
 def test_conditions_hold_for_what_the_codes_find(folder, no_exact_search):
     index = SearchIndex.load(folder)
     assert recall(index, 'category=chair') >= 0.95 and recall(index, 'gaussians<1000') >= 0.95
@@ -98,6 +102,23 @@ def test_codes_of_other_rows_are_not_used(copy, monkeypatch):
     assert [match.row for match in index.find(query)] == [match.row for match in index.find(query, exact=True)]
     build_approximate(copy)
     assert SearchIndex.load(copy).approximate.share == 1
+
+
+def test_a_read_only_index_answers_and_says_that_it_cannot_be_written(copy, permissions_hold):
+    expected = SearchIndex.load(copy)
+    query = clustered(1, WIDTH, seed=3)[0]
+    answers = expected.find(query), expected.find(query, 5, 'gaussians>=4000'), expected.duplicates(0.9999)
+    for path in (copy, *copy.rglob('*')):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    index = SearchIndex.load(copy)
+    assert (index.find(query), index.find(query, 5, 'gaussians>=4000'), index.duplicates(0.9999)) == answers
+    assert index.approximate.share == 1 and index.batches(1000).read_all().num_rows == ROWS
+    for write in (lambda: build_approximate(copy), lambda: write_rows(copy, clustered(1, WIDTH))):
+        with pytest.raises(PermissionError) as refused:
+            write()
+        assert refused.value.filename == str(copy)
+    for path in (copy, *copy.rglob('*')):
+        path.chmod(0o755)
 
 
 def test_without_faiss_the_search_is_exact_and_says_so(folder, monkeypatch):

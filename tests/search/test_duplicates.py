@@ -4,6 +4,7 @@ from index_files import clustered, write_rows
 from torch.nn.functional import normalize
 
 from clipgs_plugin.search import SearchIndex, vectors
+from clipgs_plugin.search.partition import Partition
 
 COPIES = {3: [40, 41], 7: [42], 12: [43]}
 
@@ -48,15 +49,46 @@ def test_equal_vectors_are_duplicates_at_one(tmp_path):
         SearchIndex(rows, 'abcde', 'm').duplicates(1.5)
 
 
-def test_codes_find_the_groups_of_a_large_index(tmp_path, monkeypatch):
+@pytest.fixture(scope='module')
+def coded(tmp_path_factory):
+    """An index with codes, of which a sixth of the rows are nearly others, and which has some rows without codes."""
     pytest.importorskip('faiss')
-    from clipgs_plugin.search import build_approximate
-    monkeypatch.setattr('clipgs_plugin.search.building.MIN_ROWS', 600)
-    rows = clustered(600, 16)
-    rows[500:] = normalize(rows[:100] + 1e-3 * rows[100:200], dim=-1)
-    write_rows(tmp_path / 'index', rows)
-    build_approximate(tmp_path / 'index')
-    index = SearchIndex.load(tmp_path / 'index')
-    exact = {tuple(group) for group in index.duplicates(0.9995, exact=True)}
-    found = {tuple(group) for group in index.duplicates(0.9995)}
-    assert len(exact) >= 90 and len(found & exact) >= 0.97 * len(exact)
+    from clipgs_plugin.search import building
+    folder, rows = tmp_path_factory.mktemp('coded') / 'index', clustered(640, 16)
+    cosines = torch.linspace(0.95, 1, 100)[:, None]
+    away = normalize(rows[200:300] - (rows[200:300] * rows[:100]).sum(1, keepdim=True) * rows[:100], dim=1)
+    rows[500:600] = cosines * rows[:100] + (1 - cosines ** 2).sqrt() * away
+    write_rows(folder, rows[:600])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, 'MIN_ROWS', 600)
+        building.build_approximate(folder)
+    write_rows(folder, rows[600:], first=600)
+    return folder
+
+
+@pytest.mark.filterwarnings('ignore:.*covers')
+@pytest.mark.parametrize('threshold', [0.9, 0.97, 0.995, 1])
+def test_codes_change_nothing_but_the_time(coded, monkeypatch, threshold):
+    monkeypatch.setattr('clipgs_plugin.search.partition.STEP', 48)
+    index = SearchIndex.load(coded)
+    found = index.duplicates(threshold)
+    assert found == index.duplicates(threshold, exact=True) and any({99, 599} <= set(group) for group in found)
+
+
+@pytest.mark.filterwarnings('ignore:.*covers')
+def test_few_pairs_are_compared_and_none_is_missed(coded):
+    index, pairs, reach = SearchIndex.load(coded), 0, 0.0632  # of a cosine of 0.998
+    partition = Partition(index._vectors, index.approximate.tables)
+    near = set()
+    for own, others in partition.near(reach):
+        pairs += len(own) * len(others)
+        near |= {(i, j) for a, b in partition.within(own, others, reach) for i, j in zip(a.tolist(), b.tolist())}
+    assert pairs < 0.1 * 640 ** 2
+    cosines = index.embeddings @ index.embeddings.T
+    assert all((i, j) in near or (j, i) in near for i, j in (cosines >= 0.998).nonzero().tolist())
+
+
+def test_many_copies_of_one_object_are_one_group(monkeypatch):
+    monkeypatch.setattr('clipgs_plugin.search.duplicates.STEP', 64)  # of 180,300 pairs
+    rows = torch.cat([clustered(1).expand(600, 8), torch.eye(8)])
+    assert SearchIndex(rows, tuple(map(str, range(608))), 'm').duplicates(0.999) == [list(range(600))]

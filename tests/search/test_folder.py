@@ -111,6 +111,35 @@ def nested(path):
     pq.write_table(pq.read_table(path).append_column('tags', pa.array([['a']] * 8)), path)
 
 
+def without_path(path):
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index('path'), 'path', pa.array([None] * 8, pa.string())), path)
+
+
+def twice(path):
+    pq.write_table(pq.read_table(path).append_column('gaussians', pa.array([1] * 8)), path)
+
+
+def many(path):
+    table = pq.read_table(path)
+    for i in range(1000):
+        table = table.append_column(f'c{i}', pa.array([1] * 8))
+    pq.write_table(table, path)
+
+
+def own_config(path):
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'model': 'config.py'}))
+
+
+def inner_config(path):
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'model': str(path.with_name('config.py'))}))
+
+
+def huge(path):
+    with path.open('r+') as file:
+        file.truncate(1 << 27)
+
+
 def foreign(path):
     path.write_text('{"index": "faiss"}')
 
@@ -153,6 +182,9 @@ VECTORS, METADATA = 'img_emb/img_emb_00001.npy', 'metadata/metadata_00001.parque
     (METADATA, truncated, 'cannot be read'), (METADATA, os.remove, 'does not exist, one of 4 shards'),
     (METADATA, other_rows, '5 rows, the vectors have 8'), (METADATA, without_column, "'mtime_ns' is absent"),
     (METADATA, other_type, "'gaussians' is absent or not of int64"), (METADATA, nested, "'tags' is list"),
+    (METADATA, without_path, '8 rows do not have a path'), (METADATA, twice, '11 columns of 10 names'),
+    (METADATA, many, '1010 columns of 1010 names'), ('index.json', huge, '134,217,728 bytes, expected at most'),
+    ('index.json', own_config, "config 'config.py'"), ('index.json', inner_config, "config '/.*config.py'"),
     ('index.json', foreign, 'not the card of an index'), ('index.json', newer, 'has version 2'),
     ('index.json', wide, 'expected'), ('index.json', more_rows, '1000000000'),
     ('tombstones.npy', truncated, 'not a .npy file'), ('tombstones.npy', beyond, 'below 30')])
@@ -163,8 +195,8 @@ def test_a_damaged_index_is_refused_with_the_file(folder, tmp_path, name, damage
         SearchIndex.load(tmp_path / 'index').find(clustered(1)[0])
     text = str(refused.value)
     assert str(tmp_path / 'index') in text and '\n' not in text and (
-        name in text or damage in (not_finite, long, wide, more_rows))
-    if damage is not foreign and damage is not newer:
+        name in text or damage in (not_finite, long, wide, more_rows, own_config, inner_config))
+    if damage not in (foreign, newer, own_config, inner_config):
         assert 'tools/embed.py' in text or 'not a .npy' in text
 
 

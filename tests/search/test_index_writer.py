@@ -1,5 +1,6 @@
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -184,4 +185,14 @@ def test_rows_are_written_while_others_are_added(tmp_path):
                 assert len(SearchIndex.load(tmp_path / 'index')) == (i + 1) // 2 * 2
         with pytest.raises(OSError, match='in use'), IndexWriter(tmp_path / 'index', CARD):
             pass
+    assert len(SearchIndex.load(tmp_path / 'index')) == 5
+
+
+def test_rows_of_a_slow_encoder_are_written_every_half_minute(tmp_path, monkeypatch):
+    paths, seconds = files(tmp_path / 'splats', 5), iter([0, 10, 29, 31, 31, 40, 60, 99])
+    monkeypatch.setattr('clipgs_plugin.search.writer.time', SimpleNamespace(monotonic=lambda: next(seconds)))
+    with IndexWriter(tmp_path / 'index', CARD) as index:  # at 0 s
+        for path, embedding, kept in zip(paths, vectors(5), (None, None, 3, 3, 3)):
+            index.add(path, embedding)
+            assert (len(SearchIndex.load(tmp_path / 'index')) if exists(tmp_path / 'index') else None) == kept
     assert len(SearchIndex.load(tmp_path / 'index')) == 5

@@ -116,3 +116,14 @@ def test_options_return_from_the_file_and_older_indexes_have_none(tmp_path):
     np.savez(tmp_path / 'bad.npz', **arrays(options=np.array([1, 2])))
     with pytest.raises(ValueError, match="'options' is int64"):
         SearchIndex.load(tmp_path / 'bad.npz')
+
+
+def test_a_config_beside_a_foreign_index_is_never_its_model(tmp_path):
+    before = index(3)
+    SearchIndex(before.embeddings, before.paths, 'config.py').save(tmp_path / 'e.npz')
+    with pytest.raises(ValueError, match=r"e\.npz names the config 'config\.py'"):
+        SearchIndex.load(tmp_path / 'e.npz')
+
+
+def test_more_neighbours_than_rows_are_all_rows():
+    assert len(index(3).find(index(1).embeddings[0], 10 ** 12)) == 3

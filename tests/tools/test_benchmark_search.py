@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clipgs_plugin.search import SearchIndex
-from clipgs_plugin.tools.benchmarks import search
+from clipgs_plugin.tools.benchmarks import near_duplicates, search
 
 
 def test_building_memory_times_and_recall_are_measured(tmp_path):
@@ -27,6 +27,11 @@ def test_building_memory_times_and_recall_are_measured(tmp_path):
     assert index.table['part'].to_pylist() == [i % 10 for i in range(4200)]
 
 
+def test_the_memory_of_a_step_is_that_of_its_process():
+    (size,), seconds, peak = search.measured(lambda mb: [np.ones(mb << 17).sum() / 2 ** 17], 300)
+    assert size == 300 and seconds > 0 and 300 < peak < 300 + 8192
+
+
 def test_vectors_have_the_cosines_that_are_stated():
     world, rng = search.World(100_000, 1024, '', 0), np.random.default_rng(0)
     rows = world.draw(400, rng)
@@ -40,3 +45,18 @@ def test_centres_are_those_of_a_file(tmp_path):
     assert np.array_equal(world.centers, np.eye(4, dtype=np.float32)[:3])
     rows = world.draw(50, np.random.default_rng(0))
     assert torch.allclose(rows.norm(dim=1), torch.ones(50)) and float(rows[:, 3].abs().max()) < 1e-5
+
+
+def test_planted_pairs_are_found_and_counted(tmp_path):
+    pytest.importorskip('faiss')
+    arguments = (tmp_path, '4200 x 16', 4200, 16, 20, torch.get_num_threads(), '', 0)
+    search.write(*arguments, planted=True)
+    search.build(*arguments)
+    rows, pairs, lists = near_duplicates.near_duplicates(*arguments, cosine=0.97)
+    vectors = SearchIndex.load(tmp_path / 'index').embeddings
+    cosines = (vectors[63::64] * vectors[62::64]).sum(1)
+    assert 0.949 < cosines.min() < 0.965 and 0.99 < cosines.max() < 1.00001
+    planted = int((cosines >= 0.97).sum())
+    assert f'{planted} of {planted} planted pairs, the groups of all pairs' in lists.note
+    assert [case.way for case in (rows, pairs, lists)] == ['faiss, row by row', 'all pairs', 'by lists']
+    assert lists.times > 0 and rows.note == '200 rows, scaled'

@@ -10,9 +10,12 @@ import sys
 import pytest
 import torch
 
+from clipgs_plugin import apis
+from clipgs_plugin.apis import stream_embeddings
 from clipgs_plugin.io.lock import FolderInUse, folder_lock
 from clipgs_plugin.search import SearchIndex, commit
 from clipgs_plugin.tools import embed
+from clipgs_plugin.tools._program import run
 from clipgs_plugin.toy_world.writing import export_files
 
 pytestmark = pytest.mark.filterwarnings('ignore')
@@ -106,14 +109,36 @@ embed.main([sys.argv[1], '-o', sys.argv[2], '--batch-size', '1'])
 """
 
 
-def test_a_killed_run_continues(folder, tmp_path, capsys):
+@pytest.fixture
+def workers(monkeypatch):
+    """Numbers of worker processes that runs ask for; none is started."""
+    asked = []
+    monkeypatch.setattr(apis, 'stream_embeddings', lambda *args, workers, **options: (
+        asked.append(workers), stream_embeddings(*args, workers=0, **options))[1])
+    return asked
+
+
+def test_a_killed_run_continues(folder, tmp_path, capsys, workers):
     index = tmp_path / 'index'
     done = subprocess.run([sys.executable, '-c', KILLED, str(folder), str(index)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(SearchIndex.load(index)) == 4 and len(failures(index)) == 1
     assert embed.main([str(folder), '-o', str(index)]) == 1
     assert 'Embedding 2 files with clipgs_toy' in (shown := capsys.readouterr().err) and '4 unchanged' in shown
-    assert len(SearchIndex.load(index)) == 6
+    assert 'the run before was killed' in shown and len(SearchIndex.load(index)) == 6
+    shutil.copy(folder / 'a' / 'broken.ply', folder / 'b')
+    assert embed.main([str(folder), '-o', str(index)]) == 1
+    assert workers == [1, 0] and 'was killed' not in capsys.readouterr().err  # a file may have crashed the first run
+
+
+def test_a_file_that_failed_in_a_killed_run_does_not_leave_its_former_row(folder, tmp_path):
+    path, index = sorted(folder.glob('a/0*'))[0], tmp_path / 'index'
+    assert embed.main([str(path), '-o', str(index)]) == 0
+    kept = shutil.copytree(index, tmp_path / 'kept')
+    path.write_text('no splat any more')
+    assert embed.main([str(path), '-o', str(index)]) == 1
+    shutil.copy(index / 'failed.jsonl', kept)  # as if the run had been killed before the row was dropped
+    assert embed.main([str(path), '-o', str(kept)]) == 1 and len(SearchIndex.load(kept)) == 0
 
 
 def test_a_full_disk_keeps_what_was_written(folder, tmp_path, monkeypatch):
@@ -127,6 +152,40 @@ def test_a_full_disk_keeps_what_was_written(folder, tmp_path, monkeypatch):
         embed.main([str(folder), '-o', str(index)])
     assert sorted(SearchIndex.load(index).paths) == sorted(some)
     assert embed.main([str(folder), '-o', str(index)]) == 1 and len(SearchIndex.load(index)) == 6
+
+
+@pytest.mark.parametrize('out', ['index', 'e.npz', 'new/index'])
+def test_a_place_that_cannot_be_written_ends_in_a_line_before_any_work(folder, tmp_path, capsys, permissions_hold, out):
+    some, place = [str(path) for path in folder.glob('a/[0-9]*')], tmp_path / 'place'
+    assert embed.main([*some, '-o', str(place / 'index')]) == embed.main([*some, '-o', str(place / 'e.npz')]) == 0
+    before = {path: path.read_bytes() for path in place.rglob('*') if path.is_file()}
+    capsys.readouterr()
+    for path in (place, place / 'index'):
+        path.chmod(0o555)
+    with pytest.raises(SystemExit) as stopped:
+        run(lambda: embed.main([str(folder), '-o', str(place / out)]))
+    shown = capsys.readouterr()
+    assert stopped.value.code == 1 and not shown.out
+    assert shown.err.splitlines()[-1].startswith(f'error: {place}') and shown.err.splitlines()[-1].endswith(
+        ': Permission denied; check its permissions, or name another place')
+    for path in (place, place / 'index'):
+        path.chmod(0o755)
+    assert {path: path.read_bytes() for path in place.rglob('*') if path.is_file()} == before
+
+
+def test_a_full_disk_keeps_the_file_that_was_there(folder, tmp_path, monkeypatch, capsys):
+    out, some = tmp_path / 'e.npz', [str(path) for path in folder.glob('a/[0-9]*')]
+    assert embed.main([*some, '-o', str(out)]) == 0
+    before = out.read_bytes()
+
+    def full(path, parts):
+        raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+    monkeypatch.setattr('clipgs_plugin.io.files.write_whole', full)
+    with pytest.raises(SystemExit) as stopped:
+        run(lambda: embed.main([str(folder), '-o', str(out)]))
+    assert stopped.value.code == 1 and out.read_bytes() == before
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f'error: {out}: No space left on device; free some space and files, or write elsewhere')
 
 
 def test_an_index_of_other_options_or_in_use_is_refused(folder, tmp_path):

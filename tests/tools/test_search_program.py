@@ -57,6 +57,17 @@ def test_near_duplicates_are_shown_in_groups(folder, capsys):
     assert '1 groups with 2 of 5 objects' in shown.err
 
 
+def test_names_of_a_stranger_do_not_reach_the_terminal(tmp_path, folder, capsys):
+    with IndexWriter(tmp_path / 'index', IndexCard('clipgs_toy', WIDTH)) as index:
+        for name in ('a\nb', '\x1b[31mred'):
+            index.add(f'/{name}.ply', torch.eye(1, WIDTH)[0], size=0, mtime_ns=0)
+    assert search.main([str(tmp_path / 'index'), '--duplicates', '1']) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ['  /a\\nb.ply', '  /\\x1b[31mred.ply']
+    assert search.main([str(tmp_path / 'index'), '--text', 'red', '--class-embeddings', str(folder / 'names.npz')]) == 0
+    shown = capsys.readouterr().out
+    assert '/a\\nb.ply' in shown and '\x1b[31mred' not in shown
+
+
 def test_a_query_by_other_weights_than_those_of_the_index_is_refused(tmp_path):
     with IndexWriter(tmp_path / 'index', IndexCard('clipgs_toy', WIDTH, checkpoint_sha256='ab' * 32)) as index:
         index.add('/a.ply', torch.eye(1, WIDTH)[0], size=0, mtime_ns=0)

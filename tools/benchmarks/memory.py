@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -37,3 +39,33 @@ def memory_since(before: float | None, device: str) -> float | None:
     if device != 'cpu':
         return torch.cuda.max_memory_allocated() / 2 ** 20
     return None if before is None else reset_memory(device) - before
+
+
+class Memory:
+    """Context that watches the memory of this process; ``anonymous`` is its peak growth in MB, ``mapped`` the end's."""
+
+    def __enter__(self) -> Memory:
+        self.before, self.anonymous, self.mapped = memory_of('RssAnon'), 0.0, 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.mapped = memory_of('RssFile')
+
+    def _watch(self) -> None:
+        while True:
+            ended = self._ended.wait(0.02)
+            self.anonymous = max(self.anonymous, memory_of('RssAnon') - self.before)
+            if ended:
+                return
+
+
+def memory_of(kind: str) -> float:
+    """Return memory of this process in MB, 0 where the system does not report it."""
+    path = Path('/proc/self/status')
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f'{kind}:')), 0.0)

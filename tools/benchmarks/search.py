@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,17 @@ from clipgs_plugin.search import IndexCard, SearchIndex
 from clipgs_plugin.search.folder import open_folder
 from clipgs_plugin.search.metadata import base_schema
 from clipgs_plugin.search.writer import write_parts
+from clipgs_plugin.tools.benchmarks.memory import Memory
+from clipgs_plugin.tools.benchmarks.near_duplicates import near_duplicates, plant
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 K, FILTER = 10, 'part=0'  # the latter holds for a tenth of the rows
 STEP = 8192
+LARGE = 4 << 30  # bytes of vectors of which one exact query a kind is timed, since each reads them all
 
 
 def search(rows: int = 100_000, width: int = 1024, queries: int = 200, threads: int = 2, folder: str = '',
-           centers: str = '', seed: int = 0) -> list[Case]:
+           centers: str = '', seed: int = 0, duplicates: float = 0.0) -> list[Case]:
     """Time queries of an index of synthetic vectors in clusters, and measure recall@10, memory and building.
 
     A cluster has 100 rows on average. Its centre and its rows vary along axis i with standard deviations of i^-1/2 and
@@ -34,16 +38,33 @@ def search(rows: int = 100_000, width: int = 1024, queries: int = 200, threads: 
     --centers, the centres are the rows of an .npz of embeddings. Queries are new members of the clusters, and means of
     two of them; with a condition, recall is that of the first ones. MB is the memory of the process above that before,
     without pages of mapped files, which the note has. --folder keeps the index and its codes for further runs.
+    With --duplicates COSINE, one row of 64 is nearly the one before, and the search for such rows is timed as well.
     """
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(folder or temporary)
         context = multiprocessing.get_context('spawn')  # memory is measured in processes of their own
         what = f'{rows:,} x {width}'
         found = []
-        for step in (write, build, ask):
+        steps = [partial(write, planted=duplicates > 0), build, ask]
+        if duplicates:
+            steps.append(partial(near_duplicates, cosine=duplicates))
+        for i, step in enumerate(steps, 1):
             with ProcessPoolExecutor(1, mp_context=context) as process:
-                found += process.submit(step, root, what, rows, width, queries, threads, centers, seed).result()
+                cases, seconds, peak = process.submit(
+                    measured, step, root, what, rows, width, queries, threads, centers, seed).result()
+            print(f'step {i} of {len(steps)}: {seconds:.0f} s, at most {peak:.0f} MB of private memory in all',
+                  file=sys.stderr)
+            found += cases
     return found
+
+
+def measured(step: Callable[..., list[Case]], *arguments) -> tuple[list[Case], float, float]:
+    """Return what a step returns, its seconds, and the peak of the memory of this process in MB, without files."""
+    start = time.perf_counter()
+    with Memory() as memory:
+        memory.before = 0.0
+        found = step(*arguments)
+    return found, time.perf_counter() - start, memory.anonymous
 
 
 class World:
@@ -62,7 +83,9 @@ class World:
             self.centers, self.axes = given, axes * values[:, None] / len(given) ** 0.5  # rows vary as the centres do
         else:
             self.axes = None
-            self.centers = offset + rng.standard_normal((max(rows // 100, 1), width), np.float32) * self.spread
+            self.centers = rng.standard_normal((max(rows // 100, 1), width), np.float32)
+            self.centers *= self.spread
+            self.centers += offset
 
     def draw(self, number: int, rng: np.random.Generator) -> Tensor:
         """Return unit vectors (number, E) of random clusters."""
@@ -72,38 +95,8 @@ class World:
         return torch.nn.functional.normalize(torch.from_numpy(chosen + 0.7 * spread), dim=1)
 
 
-class Memory:
-    """Context that watches the memory of this process; ``anonymous`` is its peak growth in MB, ``mapped`` the end's."""
-
-    def __enter__(self) -> Memory:
-        self.before, self.anonymous, self.mapped = memory_of('RssAnon'), 0.0, 0.0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._ended.set()
-        self._thread.join()
-        self.mapped = memory_of('RssFile')
-
-    def _watch(self) -> None:
-        while True:
-            ended = self._ended.wait(0.02)
-            self.anonymous = max(self.anonymous, memory_of('RssAnon') - self.before)
-            if ended:
-                return
-
-
-def memory_of(kind: str) -> float:
-    """Return memory of this process in MB, 0 where the system does not report it."""
-    path = Path('/proc/self/status')
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f'{kind}:')), 0.0)
-
-
-def write(root: Path, what: str, rows: int, width: int, queries: int, threads: int, centers: str,
-          seed: int) -> list[Case]:
+def write(root: Path, what: str, rows: int, width: int, queries: int, threads: int, centers: str, seed: int,
+          planted: bool = False) -> list[Case]:
     """Write the index, unless the folder has it."""
     if (root / 'index' / 'index.json').is_file():
         return []
@@ -118,7 +111,9 @@ def write(root: Path, what: str, rows: int, width: int, queries: int, threads: i
                           gaussians=pa.array(numbers))
             columns = {field.name: values.get(field.name, pa.nulls(len(numbers), field.type))
                        for field in base_schema()}
-            yield world.draw(len(numbers), rng).numpy(), pa.table({**columns, 'part': pa.array(numbers % 10)})
+            columns['part'] = pa.array(numbers % 10)
+            vectors = world.draw(len(numbers), rng)
+            yield (plant(vectors, rng) if planted else vectors).numpy(), pa.table(columns)
 
     with Memory() as memory:
         write_parts(root / 'index', IndexCard('synthetic', width), parts())
@@ -157,18 +152,22 @@ def ask(root: Path, what: str, rows: int, width: int, queries: int, threads: int
     torch.set_num_threads(threads)
     members = World(rows, width, centers, seed).draw(queries, np.random.default_rng(seed + 2))
     between = torch.nn.functional.normalize(members + members.roll(1, 0), dim=1)
-    cases = []
+    few = max(5, queries // 40) if 2 * rows * width < LARGE else 1
+    cases, answers = [], []
     for name, asked, where in (('query', members, ()), ('query between clusters', between, ()),
                                (f'query where {FILTER}', members, FILTER)):
-        truth, case = timed(root, f'{what}: {name}', 'exact', asked[:max(5, queries // 40)], where, threads)
+        _, case = timed(root, f'{what}: {name}', 'exact', asked[:few], where, threads)
         found, fast = timed(root, f'{what}: {name}', 'approximate', asked, where, threads)
-        if not where:  # of all queries, in one pass
-            truth = nearest_of_many(open_folder(root / 'index')[2], asked, K).tolist()
-        hits = [len(set(a) & set(b)) / len(b) for a, b in zip(found, truth)]
-        fast.note = f'recall@{K} {np.mean(hits):.3f} ± {np.std(hits) / len(hits) ** 0.5:.3f}, {fast.note}'
         fast.times, fast.cpu_times = case.ms / fast.ms, case.cpu_ms / max(fast.cpu_ms, 1e-9)
         fast.budget_ms = 10 if (rows, width, threads) == (1_000_000, 1024, 2) else None
         cases += [case, fast]
+        answers.append(found)
+    vectors, chosen = open_folder(root / 'index')[2], SearchIndex.load(root / 'index').rows(FILTER)
+    truth = *nearest_of_many(vectors, torch.cat([members, between]), K).split(queries), nearest_of_many(
+        vectors, members, K, chosen)  # of all queries in two passes
+    for fast, found, exact in zip(cases[1::2], answers, truth):
+        hits = [len(set(a) & set(b)) / len(b) for a, b in zip(found, exact.tolist())]
+        fast.note = f'recall@{K} {np.mean(hits):.3f} ± {np.std(hits) / len(hits) ** 0.5:.3f}, {fast.note}'
     return cases
 
 
@@ -176,7 +175,10 @@ def timed(root: Path, name: str, way: str, asked: Tensor, where, threads: int) -
     """Return the rows that queries find, and the median time of one."""
     with Memory() as memory:
         index = SearchIndex.load(root / 'index')
-        index.find(asked[0], K, where, exact=way == 'exact')  # opens what it needs
+        if len(asked) > 1:
+            index.find(asked[0], K, where, exact=way == 'exact')  # opens what it needs
+        elif where:
+            index.rows(where)
         found, wall, cpu = [], [], []
         for query in asked:
             start, cpu_start = time.perf_counter(), time.process_time()
