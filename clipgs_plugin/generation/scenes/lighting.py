@@ -3,8 +3,8 @@
 Renderers have no lights that stand in the world and cast shadows. Baked colours are seen by each of them alike, and the
 samples of a surface have them too. The price is the resolution: shadows are interpolated between corners.
 
-Light adds up and multiplies in linear light, not in sRGB: half of the light is a shade of 0.73 in sRGB. Colours are sRGB,
-of which a power function is close enough.
+Light adds up and multiplies in linear light, not in sRGB: half of the light is a factor of 0.73 in sRGB. A power
+function is close enough to its curve.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAR = 10.0         # beyond every surface of a scene
 LIFT = 2e-3        # of the starts of rays above their surface, which must not shadow itself
 SKY_RAYS = 8       # to the hemisphere above a point, for the light from everywhere
 LAMP_RAYS = 3      # to the lamp, for soft edges of shadows
-BOUNCE = 0.3       # light from what blocks the sky: surfaces that reflect 40 %, three quarters as bright as the brightest
+BOUNCE = 0.3       # light from what blocks the sky: it reflects 40 % of three quarters of the brightest light
 GAMMA = 2.2        # of sRGB
 MIDDLE = 0.18      # mean of the linear luminance of a picture that the exposure of cameras aims at
 SAMPLES = 4000     # of the surfaces, to expose them
