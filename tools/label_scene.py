@@ -64,6 +64,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_download(args)
     args.add_argument('--turns', type=int, default=1,
                       help='turns about the up axis whose embeddings are averaged (%(default)s)')
+    args.add_argument('--keep-light', action='store_true',
+                      help='embed the colours with the light of the scene in them, which is estimated and removed '
+                           'otherwise; the colours that are written always keep it')
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print one JSON object')
     return args
@@ -78,6 +81,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for name in ('min_gaussians', 'max_objects', 'turns'):
         if getattr(options, name) < 1:
             args.error(f'--{name.replace("_", "-")} {getattr(options, name)}: expected 1 or more')
+    if not 0 <= options.color <= 2:
+        args.error(f'--color {options.color}: expected a difference of colours, 0 or above')
     if options.labels and options.split not in (None, 'labels'):
         args.error(f'--labels is for --split labels, not {options.split}; leave one out')
     if options.query is not None and not options.query.strip():
@@ -94,7 +99,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             args.error(f'{out} exists; name another file, or delete it')
     try:
         check_scene_folder(options.out)
-    except ValueError as error:
+    except (ValueError, PermissionError) as error:
         args.error(str(error))
     return options
 
@@ -112,7 +117,8 @@ def main(argv: list[str] | None = None) -> int:
     clipgs.require_embeddings()
     texts = embed_texts(clipgs, args)
     with progress_bar() as bar:
-        labelled = label_scene(scene, clipgs, texts, split=split_options(args), up=up, turns=args.turns,
+        labelled = label_scene(scene, clipgs, texts, split=split_options(args), up=up,
+                               balance=not args.keep_light, turns=args.turns,
                                track=lambda items, task: bar.track(items, description=task))
         print(f'{len(labelled)} objects by {labelled.way}; {int((labelled.objects.labels < 0).sum()):,} Gaussians of '
               'no object', file=sys.stderr)

@@ -10,7 +10,15 @@ from torch import Tensor
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
 from clipgs_plugin.apis.upright import estimate_up
 from clipgs_plugin.evaluation import ClassEmbeddings
-from clipgs_plugin.scenes import LabelledScene, Scene, SplitOptions, TextScores, embed_objects, find_objects
+from clipgs_plugin.scenes import (
+    LabelledScene,
+    Scene,
+    SplitOptions,
+    TextScores,
+    balance_colors,
+    embed_objects,
+    find_objects,
+)
 from clipgs_plugin.scenes.embedding import BATCH_SIZE, Track, silent
 from clipgs_plugin.search import IndexCard
 from clipgs_plugin.structures import GaussianCloud
@@ -22,7 +30,8 @@ UP_SAMPLE = 100_000  # Gaussians that an estimate of the up axis judges by
 def label_scene(scene: Scene | GaussianCloud | str | os.PathLike, clipgs: CLIPGSInferencer,
                 texts: ClassEmbeddings | Sequence[str] | str | None = None, *,
                 split: SplitOptions = DEFAULT, up: str = 'y', templates: str | Sequence[str] = 'plain',
-                turns: int = 1, batch_size: int = BATCH_SIZE, track: Track = silent) -> LabelledScene:
+                balance: bool = True, turns: int = 1, batch_size: int = BATCH_SIZE,
+                track: Track = silent) -> LabelledScene:
     """Find the objects of a scene, embed them, and compare them with texts.
 
     Args:
@@ -32,6 +41,8 @@ def label_scene(scene: Scene | GaussianCloud | str | os.PathLike, clipgs: CLIPGS
         split: Way to find the objects.
         up: Up axis of the scene, or ``'auto'`` to estimate it.
         templates: Prompts of the names.
+        balance: Whether colours are embedded without the light of the scene, by
+            :func:`~clipgs_plugin.scenes.balance_colors`.
         turns: Number of equal turns about the up axis whose embeddings are averaged.
         batch_size: Number of objects in a forward pass.
         track: Function that shows the progress.
@@ -60,22 +71,25 @@ def label_scene(scene: Scene | GaussianCloud | str | os.PathLike, clipgs: CLIPGS
     elif texts is not None and not isinstance(texts, ClassEmbeddings):
         texts = clipgs.classes(list(dict.fromkeys(texts)), templates)
 
-    def embed(members: Sequence[Tensor], task: str) -> Tensor:
-        return embed_objects(clipgs, scene.cloud, members, up, turns, batch_size, track, task)
+    def embed(cloud: GaussianCloud, members: Sequence[Tensor], task: str) -> Tensor:
+        return embed_objects(clipgs, cloud, members, up, turns, batch_size, track, task)
 
     def best_cosine(members: Sequence[Tensor]) -> Tensor:
-        return (embed(members, 'spheres') @ texts.embeddings.T).amax(1).clamp_min(0)
+        return (embed(scene.cloud, members, 'spheres') @ texts.embeddings.T).amax(1).clamp_min(0)
 
     objects, way = find_objects(scene, split, up, None if texts is None else best_cosine)
     if not len(objects):
+        others = ('check that --background is the label of what is no object' if way.startswith('labels')
+                  else 'choose another --split, or check --up')
         raise ValueError(f'{scene.name}: no object of at least {split.min_gaussians} Gaussians by {way}; lower '
-                         '--min-gaussians, choose another --split, or check --up')
-    embeddings = embed(objects.members, 'embedding')
+                         f'--min-gaussians, {others}')
+    shown = balance_colors(scene.cloud, objects) if balance else scene.cloud
+    embeddings = embed(shown, objects.members, 'embedding')
     scores = None if texts is None else TextScores.of(embeddings, texts, clipgs.model.logit_scale.exp().item())
     model, checkpoint = clipgs.origin or (clipgs.name, '')
     card = IndexCard(model, clipgs.embed_dim, checkpoint or '', clipgs.weights_sha256(),
                      (f'--up={up}', f'--turns={turns}'), clipgs.teacher_name)
-    return LabelledScene(scene, objects, embeddings, scores, way, up, turns, card)
+    return LabelledScene(scene, objects, embeddings, scores, way, up, turns, balance, card)
 
 
 def estimate_scene_up(cloud: GaussianCloud) -> tuple[str, float]:

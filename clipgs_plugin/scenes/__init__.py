@@ -4,6 +4,7 @@ A way to split is a function of a :class:`~clipgs_plugin.structures.GaussianClou
 each Gaussian, (N,) int64, or -1; :class:`SceneObjects` gathers the objects of enough Gaussians. :func:`find_objects`
 takes any of the ways, and :class:`LabelledScene` has what ``clipgs_plugin.apis.label_scene`` finds.
 """
+from clipgs_plugin.scenes.balance import balance_colors
 from clipgs_plugin.scenes.clusters import split_by_clusters
 from clipgs_plugin.scenes.colors import colored, distinct_colors
 from clipgs_plugin.scenes.embedding import embed_objects
@@ -20,6 +21,6 @@ from clipgs_plugin.scenes.spheres import split_by_spheres
 from clipgs_plugin.scenes.walls import find_room, find_walls
 
 __all__ = ['MIN_GAUSSIANS', 'LabelSource', 'LabelledScene', 'Scene', 'SceneObjects', 'SplitOptions', 'TextScores',
-           'check_scene_folder', 'colored', 'distinct_colors', 'embed_objects', 'find_floor', 'find_labels',
-           'find_objects', 'find_room', 'find_walls', 'read_labels', 'split_by_clusters', 'split_by_labels',
-           'split_by_spheres', 'write_scene_folder']
+           'balance_colors', 'check_scene_folder', 'colored', 'distinct_colors', 'embed_objects', 'find_floor',
+           'find_labels', 'find_objects', 'find_room', 'find_walls', 'read_labels', 'split_by_clusters',
+           'split_by_labels', 'split_by_spheres', 'write_scene_folder']

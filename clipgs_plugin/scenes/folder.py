@@ -24,12 +24,16 @@ MARK = '.label_scene'  # in a folder that has begun to be written, so that a kil
 
 
 def check_scene_folder(folder: str | os.PathLike) -> None:
-    """Check that a folder may be written: it is absent or empty, or a labelled scene that may be replaced.
+    """Check that a folder can be written: it is absent or empty, or a labelled scene that may be replaced.
 
     Raises:
+        PermissionError: The system does not let this process write there.
         ValueError: It is a file, or holds something else.
     """
     folder = Path(folder)
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f'{folder}: {there} cannot be written; name another folder')
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'{folder} is a file; name a folder')
     if folder.is_dir() and not (folder / MARK).is_file() and any(path.name != LOCK for path in folder.iterdir()):
@@ -105,5 +109,6 @@ def _notes(labelled: LabelledScene) -> dict:
     card = asdict(labelled.card)
     return dict(scene=str(labelled.scene.path.absolute()) if labelled.scene.path else '',
                 gaussians=len(labelled.scene.cloud), way=labelled.way, up=labelled.up, turns=labelled.turns,
+                balanced=labelled.balanced,
                 **{name: card[name] for name in ('model', 'checkpoint', 'teacher')},
                 texts=list(labelled.texts.names) if labelled.texts else [])

@@ -35,6 +35,7 @@ class LabelledScene:
         way: Description of how the objects were found.
         up: Up axis of the scene.
         turns: Number of turns whose embeddings were averaged.
+        balanced: Whether colours were embedded without the light of the scene.
         card: Origin of the embeddings.
     """
 
@@ -45,6 +46,7 @@ class LabelledScene:
     way: str
     up: str
     turns: int
+    balanced: bool
     card: IndexCard
 
     def __repr__(self) -> str:

@@ -39,6 +39,7 @@ def commit(folder: Path, files: Iterable[tuple[str, Iterable[bytes | memoryview]
     shutil.rmtree(aside, ignore_errors=True)
     try:
         names = []
+        aside.mkdir(parents=True, exist_ok=True)
         for name, parts in files:
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             write_whole(aside / name, parts)

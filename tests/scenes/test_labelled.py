@@ -1,4 +1,6 @@
 """Objects of a scene, found, embedded and labelled in Python."""
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,14 @@ from clipgs_plugin import CLIPGSInferencer, read_gaussians
 from clipgs_plugin.apis import label_scene
 from clipgs_plugin.io.inria_ply import further_columns
 from clipgs_plugin.ops import axis_change
-from clipgs_plugin.scenes import Scene, SplitOptions, embed_objects, find_objects, write_scene_folder
+from clipgs_plugin.scenes import (
+    Scene,
+    SplitOptions,
+    check_scene_folder,
+    embed_objects,
+    find_objects,
+    write_scene_folder,
+)
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.toy_world import make_object
 from clipgs_plugin.toy_world.writing import export_specs
@@ -64,3 +73,10 @@ def test_an_empty_crop_names_the_box_and_the_scene(three):
         find_objects(scene, SplitOptions(labels='object'))
     with pytest.raises(ValueError, match="labels are for the way 'labels', not 'spheres'"):
         SplitOptions('spheres', three[1])
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    check_scene_folder(tmp_path / 'new' / 'out')
+    monkeypatch.setattr(os, 'access', lambda place, mode: False)
+    with pytest.raises(PermissionError, match=f'{tmp_path} cannot be written; name another folder'):
+        check_scene_folder(tmp_path / 'new' / 'out')

@@ -57,7 +57,7 @@ def run(capsys, *arguments) -> dict:
 def test_objects_of_labels_are_named_and_written(scene, tmp_path, capsys, one_model):
     out, cut, rest = tmp_path / 'new' / 'out', tmp_path / 'chair.ply', tmp_path / 'rest.spz'
     found = run(capsys, scene / 'known.ply', '--classes', ','.join(NAMES), '-o', out, '--cut', 'chair', cut,
-                '--remove', '1, 2', rest)
+                '--remove', '1, 2', rest, '--keep-light')
     cloud, truth = read_gaussians(scene / 'known.ply'), further_columns(scene / 'known.ply')['object']
     assert found['way'] == 'labels (property object)' and found['up'] == 'y'
     rows, embeddings, notes = read_table(out / 'scene.objects.parquet')
@@ -213,6 +213,7 @@ def test_labels_of_another_scene_are_refused(scene, tmp_path):
 
 @pytest.mark.parametrize('options, message', [
     (['--min-gaussians', '0'], 'min-gaussians 0'), (['--classes', 'a, ,a'], 'fewer than two classes'),
+    (['--color', 'nan'], '--color nan: expected a difference'),
     (['--query', ' '], '--query is empty'), (['--split', 'clusters', '--labels', 'object'], 'is for --split labels'),
     (['--cut', '1', 'out.txt'], 'expected the name of a splat file'), (['--cut', '1', 'there.ply'], 'there.ply exists'),
     (['--cut', ' ', 'out.ply'], 'names nothing'), (['--classes', 'a', '--query', 'b'], 'not allowed with'),

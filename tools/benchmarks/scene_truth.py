@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +57,13 @@ class Found(NamedTuple):
     def true_objects(self) -> list[GaussianCloud]:
         """Cut the true objects out, in the order of their ids."""
         return [self.scene.cloud[self.scene.labels == item['id']] for item in self.scene.objects]
+
+    def balanced(self, as_found: bool = False) -> Found:
+        """Remove the light of the scene, which is estimated from the true objects or from those that were found."""
+        from clipgs_plugin.scenes import SceneObjects, balance_colors
+        labels = self.labels if as_found else torch.where(self.scene.labels > 0, self.scene.labels, -1)
+        cloud = balance_colors(self.scene.cloud, SceneObjects.from_labels(labels))
+        return self._replace(scene=replace(self.scene, cloud=cloud))
 
     def found_objects(self) -> list[GaussianCloud | None]:
         """Cut the found object out that matches each true one; None where there is none."""
@@ -126,9 +134,12 @@ def recognition_figures(found: Sequence[Found], gallery: Gallery, embed: Callabl
         'alone, in the colours of the scene': [recolored(*pair) for pair in zip(alone, cut)],
         'in the scene, as bright as alone': [as_bright(*pair) for pair in zip(cut, alone)],
         'in the scene, in the colours alone': [recolored(*pair) for pair in zip(cut, alone)],
-        'in the scene, cut by truth': cut}
+        'in the scene, cut by truth': cut,
+        'in the scene, without its light': [cloud for each in found for cloud in each.balanced().true_objects()]}
     if split != 'labels':
-        ways[f'in the scene, found by {split}'] = [cloud for each in found for cloud in each.found_objects()]
+        for name, each in ((f'in the scene, found by {split}', found),
+                           (f'found by {split}, without its light', [each.balanced(True) for each in found])):
+            ways[name] = [cloud for one in each for cloud in one.found_objects()]
     figures: list[Figure] = []
     for way, clouds in ways.items():
         there = [i for i, cloud in enumerate(clouds) if cloud is not None and len(cloud)]
