@@ -16,7 +16,9 @@ from clipgs_plugin.scenes.colors import colored
 from clipgs_plugin.scenes.embedding import Track, silent
 from clipgs_plugin.scenes.labelled import LabelledScene
 from clipgs_plugin.scenes.table import read_table, write_table
-from clipgs_plugin.search import IndexWriter, remove_index
+from clipgs_plugin.search import IndexCard, IndexWriter, empty_index
+from clipgs_plugin.search.commit import is_pending
+from clipgs_plugin.search.layout import is_index
 
 TABLE, LABELLED, COLOURED, SCORES = 'scene.objects.parquet', 'scene.labelled.ply', 'scene.coloured.ply', 'scores.npz'
 OBJECTS, INDEX = 'objects', 'index'
@@ -61,7 +63,7 @@ def write_scene_folder(labelled: LabelledScene, folder: str | os.PathLike, track
     out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out):
         (out / MARK).touch()
-        _remove_old(out)
+        _remove_old(out, labelled.card)
         (out / OBJECTS).mkdir(exist_ok=True)
         for row, members in track(list(zip(labelled.rows, labelled.objects.members)), 'writing'):
             write_gaussians(labelled.scene.cloud[members], out / row.path)
@@ -70,15 +72,15 @@ def write_scene_folder(labelled: LabelledScene, folder: str | os.PathLike, track
         write_table(out / TABLE, labelled.rows, labelled.embeddings.to(torch.float32), _notes(labelled))
 
 
-def _remove_old(out: Path) -> None:
+def _remove_old(out: Path, card: IndexCard) -> None:
     """Remove what an earlier run wrote, also one that was killed."""
     for path in (out / OBJECTS).glob('*.ply'):
         if re.fullmatch(r'\d{4,}', path.stem):
             path.unlink()
     for name in (LABELLED, COLOURED, SCORES, TABLE):
         (out / name).unlink(missing_ok=True)
-    if (out / INDEX).is_dir():
-        remove_index(out / INDEX)
+    if is_index(out / INDEX) or is_pending(out / INDEX):
+        empty_index(out / INDEX, card)
 
 
 def _write_scenes(labelled: LabelledScene, out: Path) -> None:

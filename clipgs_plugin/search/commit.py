@@ -74,20 +74,10 @@ def finish(folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def remove_index(folder: Path) -> None:
-    """Remove the files of an index, and no others.
-
-    Raises:
-        OSError: The system cannot write, or another process writes the index.
-    """
-    with folder_lock(folder):
-        finish(folder)
-        names = [path.relative_to(folder).as_posix() for path in folder.glob('*')]
-        names += [path.relative_to(folder).as_posix() for path in folder.glob('*/*')]
-        commit(folder, (), sorted(filter(_is_own, names), reverse=True))
-        for name in {Path(vectors_name(0)).parent, Path(metadata_name(0)).parent}:
-            with suppress(OSError):  # absent, or it holds something else
-                (folder / name).rmdir()
+def own_files(folder: Path) -> list[str]:
+    """List the files of an index by their names within its folder."""
+    names = [path.relative_to(folder).as_posix() for pattern in ('*', '*/*') for path in folder.glob(pattern)]
+    return sorted(filter(_is_own, names))
 
 
 def is_pending(folder: Path) -> bool:
