@@ -217,7 +217,8 @@ def test_labels_of_another_scene_are_refused(scene, tmp_path):
     (['--query', ' '], '--query is empty'), (['--split', 'clusters', '--labels', 'object'], 'is for --split labels'),
     (['--cut', '1', 'out.txt'], 'expected the name of a splat file'), (['--cut', '1', 'there.ply'], 'there.ply exists'),
     (['--cut', ' ', 'out.ply'], 'names nothing'), (['--classes', 'a', '--query', 'b'], 'not allowed with'),
-    (['-o', 'full'], 'is not empty and was not written by this program'), (['-o', 'there.ply'], 'is a file; name a folder')])
+    (['-o', 'full'], 'is not empty and was not written by this program'),
+    (['-o', 'there.ply'], 'is a file; name a folder')])
 def test_wrong_use_exits_with_two(scene, tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'there.ply').write_text('mine')
