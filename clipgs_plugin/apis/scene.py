@@ -61,15 +61,10 @@ def label_scene(scene: Scene | GaussianCloud | str | os.PathLike, clipgs: CLIPGS
     clipgs.require_embeddings()
     if turns < 1 or batch_size < 1:
         raise ValueError(f'turns={turns}, batch_size={batch_size}: expected at least 1')
-    if isinstance(scene, GaussianCloud):
-        scene = Scene(scene)
-    elif not isinstance(scene, Scene):
-        scene = Scene.read(scene)
+    if not isinstance(scene, Scene):
+        scene = Scene(scene) if isinstance(scene, GaussianCloud) else Scene.read(scene)
     up = estimate_scene_up(scene.cloud)[0] if up == 'auto' else up
-    if isinstance(texts, str):
-        texts = ClassEmbeddings((texts,), clipgs.embed_text(texts), clipgs.teacher_name)
-    elif texts is not None and not isinstance(texts, ClassEmbeddings):
-        texts = clipgs.classes(list(dict.fromkeys(texts)), templates)
+    texts = _embedded(texts, clipgs, templates)
 
     def embed(cloud: GaussianCloud, members: Sequence[Tensor], task: str) -> Tensor:
         return embed_objects(clipgs, cloud, members, up, turns, batch_size, track, task)
@@ -86,10 +81,25 @@ def label_scene(scene: Scene | GaussianCloud | str | os.PathLike, clipgs: CLIPGS
     shown = balance_colors(scene.cloud, objects) if balance else scene.cloud
     embeddings = embed(shown, objects.members, 'embedding')
     scores = None if texts is None else TextScores.of(embeddings, texts, clipgs.model.logit_scale.exp().item())
+    return LabelledScene(scene, objects, embeddings, scores, way, up, turns, balance,
+                         _card(clipgs, up, turns))
+
+
+def _embedded(texts: ClassEmbeddings | Sequence[str] | str | None, clipgs: CLIPGSInferencer,
+              templates: str | Sequence[str]) -> ClassEmbeddings | None:
+    """Embed names of classes, or one text as it is."""
+    if texts is None or isinstance(texts, ClassEmbeddings):
+        return texts
+    if isinstance(texts, str):
+        return ClassEmbeddings((texts,), clipgs.embed_text(texts), clipgs.teacher_name)
+    return clipgs.classes(list(dict.fromkeys(texts)), templates)
+
+
+def _card(clipgs: CLIPGSInferencer, up: str, turns: int) -> IndexCard:
+    """Describe the origin of the embeddings."""
     model, checkpoint = clipgs.origin or (clipgs.name, '')
-    card = IndexCard(model, clipgs.embed_dim, checkpoint or '', clipgs.weights_sha256(),
+    return IndexCard(model, clipgs.embed_dim, checkpoint or '', clipgs.weights_sha256(),
                      (f'--up={up}', f'--turns={turns}'), clipgs.teacher_name)
-    return LabelledScene(scene, objects, embeddings, scores, way, up, turns, balance, card)
 
 
 def estimate_scene_up(cloud: GaussianCloud) -> tuple[str, float]:
