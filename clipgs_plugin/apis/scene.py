@@ -74,7 +74,7 @@ def label_scene(scene: Scene | GaussianCloud | str | os.PathLike, clipgs: CLIPGS
 
     objects, way = find_objects(scene, split, up, None if texts is None else best_cosine)
     if not len(objects):
-        others = ('check that --background is the label of what is no object' if way.startswith('labels')
+        others = ('or check that --background is the label of what is no object' if way.startswith('labels')
                   else 'choose another --split, or check --up')
         raise ValueError(f'{scene.name}: no object of at least {split.min_gaussians} Gaussians by {way}; lower '
                          f'--min-gaussians, {others}')
