@@ -39,6 +39,7 @@ def commit(folder: Path, files: Iterable[tuple[str, Iterable[bytes | memoryview]
     shutil.rmtree(aside, ignore_errors=True)
     try:
         names = []
+        aside.mkdir(parents=True, exist_ok=True)
         for name, parts in files:
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             write_whole(aside / name, parts)
@@ -71,6 +72,12 @@ def finish(folder: Path) -> None:
             with suppress(FileNotFoundError):
                 (folder / name).unlink()
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def own_files(folder: Path) -> list[str]:
+    """List the files of an index by their names within its folder."""
+    names = [path.relative_to(folder).as_posix() for pattern in ('*', '*/*') for path in folder.glob(pattern)]
+    return sorted(filter(_is_own, names))
 
 
 def is_pending(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clipgs_plugin.io.lock import LOCK, folder_lock
 from clipgs_plugin.search.card import IndexCard, Shard, read_card, write_card
-from clipgs_plugin.search.commit import commit, finish, is_pending
+from clipgs_plugin.search.commit import commit, finish, is_pending, own_files
 from clipgs_plugin.search.folder import open_folder
 from clipgs_plugin.search.layout import CARD, PENDING, REMOVED, is_index, metadata_name, vectors_name
 from clipgs_plugin.search.metadata import GROUP_ROWS, base_schema
@@ -234,6 +234,21 @@ class IndexWriter:
         for start in range(0, len(table), self.rows_per_shard):
             part = slice(start, start + self.rows_per_shard)
             yield from _shard(shards, np.stack(vectors[part]), table.slice(start, self.rows_per_shard))
+
+
+def empty_index(folder: str | os.PathLike, card: IndexCard) -> None:
+    """Take all rows out of an index, also of one with another card, which this one replaces.
+
+    Raises:
+        FileNotFoundError: The folder is no index.
+        OSError: The system cannot write, or another process writes the index.
+    """
+    folder = Path(folder)
+    with folder_lock(folder):
+        finish(folder)
+        if not is_index(folder):
+            raise FileNotFoundError(f'{folder} is not an index: {CARD} does not exist in it')
+        commit(folder, [(CARD, [write_card(card, ())])], [name for name in own_files(folder) if name != CARD])
 
 
 def write_parts(folder: str | os.PathLike, card: IndexCard,

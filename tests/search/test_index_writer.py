@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from clipgs_plugin.search import IndexCard, IndexWriter, SearchIndex
+from clipgs_plugin.search import IndexCard, IndexWriter, SearchIndex, empty_index
 
 CARD = IndexCard('clipgs_toy', 8, checkpoint_sha256='ab' * 32, options=('--up=y', '--turns=1'), teacher='toy-clip')
 
@@ -196,3 +196,16 @@ def test_rows_of_a_slow_encoder_are_written_every_half_minute(tmp_path, monkeypa
             index.add(path, embedding)
             assert (len(SearchIndex.load(tmp_path / 'index')) if exists(tmp_path / 'index') else None) == kept
     assert len(SearchIndex.load(tmp_path / 'index')) == 5
+
+
+def test_an_emptied_index_has_the_new_card_and_no_other_file_is_lost(tmp_path):
+    folder, other = tmp_path / 'index', IndexCard('another', 4)
+    write(folder, files(tmp_path / 'splats', 10), vectors(10))
+    (folder / 'img_emb' / 'mine.npy').write_text('mine')
+    empty_index(folder, other)
+    assert len(SearchIndex.load(folder)) == 0 and SearchIndex.load(folder).card == other
+    assert sorted(path.name for path in folder.rglob('*') if path.is_file()) == ['index.json', 'mine.npy']
+    write(folder, files(tmp_path / 'splats', 3), vectors(3, width=4), card=other)
+    assert len(SearchIndex.load(folder)) == 3
+    with pytest.raises(FileNotFoundError, match='is not an index'):
+        empty_index(tmp_path / 'splats', other)

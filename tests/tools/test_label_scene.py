@@ -13,9 +13,10 @@ from clipgs_plugin import CLIPGSInferencer, read_gaussians, scenes, write_gaussi
 from clipgs_plugin.io import inria_ply
 from clipgs_plugin.io.inria_ply import further_columns
 from clipgs_plugin.ops import axis_change
-from clipgs_plugin.scenes import table
+from clipgs_plugin.scenes import finding, folder
 from clipgs_plugin.scenes.table import read_table
-from clipgs_plugin.tools import label_scene
+from clipgs_plugin.search import SearchIndex
+from clipgs_plugin.tools import label_scene, search
 from clipgs_plugin.toy_world import make_object
 from clipgs_plugin.toy_world.writing import export_specs
 
@@ -56,7 +57,7 @@ def run(capsys, *arguments) -> dict:
 def test_objects_of_labels_are_named_and_written(scene, tmp_path, capsys, one_model):
     out, cut, rest = tmp_path / 'new' / 'out', tmp_path / 'chair.ply', tmp_path / 'rest.spz'
     found = run(capsys, scene / 'known.ply', '--classes', ','.join(NAMES), '-o', out, '--cut', 'chair', cut,
-                '--remove', '1, 2', rest)
+                '--remove', '1, 2', rest, '--keep-light')
     cloud, truth = read_gaussians(scene / 'known.ply'), further_columns(scene / 'known.ply')['object']
     assert found['way'] == 'labels (property object)' and found['up'] == 'y'
     rows, embeddings, notes = read_table(out / 'scene.objects.parquet')
@@ -105,6 +106,24 @@ def test_a_query_ranks_the_clusters_of_a_scene_that_lies(scene, tmp_path, capsys
     assert str(np.load(out / 'scores.npz')['kind']) == 'cosine'
 
 
+def test_the_objects_are_an_index_that_the_programs_search(scene, tmp_path, capsys, monkeypatch, one_model):
+    out, index = tmp_path / 'out', tmp_path / 'out' / 'index'
+    run(capsys, scene / 'known.ply', '--classes', ','.join(NAMES), '-o', out)
+    (index / 'mine.txt').write_text('mine')
+    monkeypatch.setattr(search, 'load_inferencer', lambda *args: one_model)
+    assert search.main([str(index), '--text', 'a rocket', '-k', '2', '--json']) == 0
+    first, _ = json.loads(capsys.readouterr().out)
+    assert Path(first['path']) == out / 'objects' / '0004.ply'
+    rows = SearchIndex.load(index)
+    _, embeddings, _ = read_table(out / 'scene.objects.parquet')
+    assert torch.allclose(rows.embeddings, embeddings, atol=2e-3) and rows.options == ('--up=y', '--turns=1')
+    match, = rows.find(embeddings[2], 1, ['category=mug'])
+    assert match.metadata['object'] == 3 and match.metadata['gaussians'] == 1000
+    run(capsys, scene / 'known.ply', '-o', out, '--max-objects', 2, '--turns', 2)  # other vectors, another index
+    rows = SearchIndex.load(index)
+    assert len(rows) == 2 and rows.options[1] == '--turns=2' and (index / 'mine.txt').exists()
+
+
 def test_a_second_run_replaces_the_first_and_nothing_else(scene, tmp_path, capsys):
     out = tmp_path / 'out'
     run(capsys, scene / 'known.ply', '-o', out)
@@ -120,15 +139,15 @@ def test_a_run_that_was_stopped_while_it_wrote_can_be_repeated(scene, tmp_path, 
         raise KeyboardInterrupt
     out = tmp_path / 'out'
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(table, 'write_table', stopped)
+        patch.setattr(folder, 'write_table', stopped)
         label_scene.main([str(scene / 'known.ply'), '-o', str(out)])
-    assert not (out / label_scene.TABLE).exists() and len(list((out / 'objects').iterdir())) == 6
+    assert not (out / folder.TABLE).exists() and len(list((out / 'objects').iterdir())) == 6
     run(capsys, scene / 'known.ply', '-o', out, '--max-objects', 2)
-    assert len(list((out / 'objects').iterdir())) == 2 and (out / label_scene.TABLE).is_file()
+    assert len(list((out / 'objects').iterdir())) == 2 and (out / folder.TABLE).is_file()
 
 
 def test_spheres_are_scored_by_the_texts(scene, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(scenes, 'split_by_spheres', partial(scenes.split_by_spheres, max_spheres=40))
+    monkeypatch.setattr(finding, 'split_by_spheres', partial(scenes.split_by_spheres, max_spheres=40))
     found = run(capsys, scene / 'plain.ply', '--split', 'spheres', '--classes', ','.join(NAMES), '-o', tmp_path / 'out')
     assert found['way'] == 'spheres' and len({row['label'] for row in found['objects']} & set(NAMES)) >= 4
 
@@ -194,10 +213,12 @@ def test_labels_of_another_scene_are_refused(scene, tmp_path):
 
 @pytest.mark.parametrize('options, message', [
     (['--min-gaussians', '0'], 'min-gaussians 0'), (['--classes', 'a, ,a'], 'fewer than two classes'),
+    (['--color', 'nan'], '--color nan: expected a difference'),
     (['--query', ' '], '--query is empty'), (['--split', 'clusters', '--labels', 'object'], 'is for --split labels'),
     (['--cut', '1', 'out.txt'], 'expected the name of a splat file'), (['--cut', '1', 'there.ply'], 'there.ply exists'),
     (['--cut', ' ', 'out.ply'], 'names nothing'), (['--classes', 'a', '--query', 'b'], 'not allowed with'),
-    (['-o', 'full'], 'is not empty and was not written by this program'), (['-o', 'there.ply'], 'names a folder')])
+    (['-o', 'full'], 'is not empty and was not written by this program'),
+    (['-o', 'there.ply'], 'is a file; name a folder')])
 def test_wrong_use_exits_with_two(scene, tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'there.ply').write_text('mine')

@@ -1,12 +1,14 @@
 """The program that makes scenes, and the benchmark of the objects found in them."""
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from clipgs_plugin import GaussianCloud, write_gaussians
 from clipgs_plugin.generation.scenes import TruthScene
+from clipgs_plugin.structures import SH_C0
 from clipgs_plugin.tools import make_scenes
 from clipgs_plugin.tools.benchmarks import scene_truth
 from clipgs_plugin.tools.benchmarks.scene_truth import (
@@ -14,6 +16,7 @@ from clipgs_plugin.tools.benchmarks.scene_truth import (
     Gallery,
     in_place,
     instance_figures,
+    light_figures,
     near,
     recognition_figures,
     recolored,
@@ -131,6 +134,21 @@ def test_controls_take_the_visible_part_or_the_colours():
     assert near(alone, shown).means[:, 0].tolist() == [0]
     assert recolored(alone, shown).sh[:, 0, 0].tolist() == [1, 2, 2]
     assert len(near(alone, shown[:0])) == 3 and recolored(alone, shown[:0]) is alone
+
+
+def test_light_of_half_is_a_stop_and_no_light_is_none(monkeypatch):
+    found = found_of(torch.arange(4).repeat_interleave(10))
+    monkeypatch.setattr(scene_truth, 'in_place', lambda cloud, item: cloud)
+    for half, expected in ((0.5 ** (1 / 2.2), 1), (1.0, 0)):
+        shade = torch.tensor([1.0, half]).repeat(20)[:, None]
+        cloud = found.scene.cloud
+        lit = cloud.replace(sh=((shade * 0.8 - 0.5) / SH_C0)[:, None].expand(-1, 1, 3))
+        bare = cloud_at(0.0, 4).replace(sh=torch.full((4, 1, 3), 0.3 / SH_C0))
+        monkeypatch.setattr(Stand, 'alone', lambda self, uid, seed=0, bare=bare: bare)
+        gallery = Stand.__new__(Stand)
+        alone, there, stops = light_figures([found._replace(scene=replace(found.scene, cloud=lit))], gallery)
+        assert alone.mean == pytest.approx(0.8, abs=1e-4) and there.mean == pytest.approx(0.4 * (1 + half), abs=1e-4)
+        assert stops.mean == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_true_labels_find_everything():

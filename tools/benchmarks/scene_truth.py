@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +13,14 @@ from torch import Tensor
 
 from clipgs_plugin import GaussianCloud, ops, read_gaussians
 from clipgs_plugin.evaluation import InstanceMatch, cosines, match_instances, ranks
+from clipgs_plugin.scenes import SceneObjects, balance_colors
 from clipgs_plugin.structures import SH_C0
 from clipgs_plugin.tools.benchmarks.figures import Figure, figure
 from clipgs_plugin.tools.benchmarks.splat_fits import FitSize, cached_fit, fit
 
 SIZE, ITERATIONS = FitSize(), 100  # of the fits of the gallery
+LUMINANCE = 0.2126, 0.7152, 0.0722
+GAMMA, DARK = 2.2, 0.08  # of sRGB; luminance that is too dark to tell the light on it
 NEAR = 0.03  # of the same surface in two fits, in units of a scene; objects are 0.3 to 0.5 large
 
 
@@ -42,8 +47,9 @@ def scene_truth(scenes: str = 'work_dirs/scenes', meshes: str = 'gso', up: str =
     def embed(clouds: Sequence[GaussianCloud]) -> Tensor:
         return clipgs.embed_gaussians(clouds, turns=turns)
 
-    return [*instance_figures([each.match for each in found], split),
-            *recognition_figures(found, Gallery(meshes, up, cache, embed), embed, split)]
+    gallery = Gallery(meshes, up, cache, embed)
+    return [*instance_figures([each.match for each in found], split), *light_figures(found, gallery),
+            *recognition_figures(found, gallery, embed, split)]
 
 
 class Found(NamedTuple):
@@ -56,6 +62,11 @@ class Found(NamedTuple):
     def true_objects(self) -> list[GaussianCloud]:
         """Cut the true objects out, in the order of their ids."""
         return [self.scene.cloud[self.scene.labels == item['id']] for item in self.scene.objects]
+
+    def balanced(self) -> Found:
+        """Remove the light of the scene, which is estimated from the objects that were found."""
+        cloud = balance_colors(self.scene.cloud, SceneObjects.from_labels(self.labels))
+        return self._replace(scene=replace(self.scene, cloud=cloud))
 
     def found_objects(self) -> list[GaussianCloud | None]:
         """Cut the found object out that matches each true one; None where there is none."""
@@ -72,6 +83,27 @@ def instance_figures(matches: Sequence[InstanceMatch], split: str) -> list[Figur
             figure('found objects that are true', split,
                    [i in m.match[m.is_found()].tolist() for m in matches for i in range(len(m.found_ids))]),
             figure('purity of found objects', split, torch.cat([m.purities for m in matches]).tolist())]
+
+
+def light_figures(found: Sequence[Found], gallery: Gallery) -> list[Figure]:
+    """Describe how bright the objects of scenes are beside themselves alone, and how much the light on them differs."""
+    alone, there, stops = [], [], []
+    for each in found:
+        for item, cut in zip(each.scene.objects, each.true_objects()):
+            same = in_place(gallery.alone(item['uid'], seed=1), item)
+            if not len(cut):
+                continue
+            shown = cut.rgb @ cut.rgb.new_tensor(LUMINANCE)
+            own = recolored(cut, same).rgb @ cut.rgb.new_tensor(LUMINANCE)
+            light = (shown / own)[own > DARK].clamp_min(1e-3)
+            alone.append(float(own.mean()))
+            there.append(float(shown.mean()))
+            if len(light):
+                dark, bright = light.quantile(light.new_tensor([0.1, 0.9])).tolist()
+                stops.append(GAMMA * math.log2(bright / dark))
+    return [figure('luminance of objects, sRGB', 'alone', alone),
+            figure('luminance of objects, sRGB', 'in the scene', there),
+            figure('bright to dark light on an object, stops', 'in the scene', stops)]
 
 
 class Gallery:
@@ -120,15 +152,21 @@ def recognition_figures(found: Sequence[Found], gallery: Gallery, embed: Callabl
     items = [item for each in found for item in each.scene.objects]
     cut = [cloud for each in found for cloud in each.true_objects()]
     alone = [in_place(gallery.alone(item['uid'], seed=1), item) for item in items]
+    bare = [recolored(*pair) for pair in zip(cut, alone)]
     ways: dict[str, list[GaussianCloud | None]] = {
         'alone, another fit': alone,
         'alone, only what the scene shows': [near(*pair) for pair in zip(alone, cut)],
         'alone, in the colours of the scene': [recolored(*pair) for pair in zip(alone, cut)],
         'in the scene, as bright as alone': [as_bright(*pair) for pair in zip(cut, alone)],
-        'in the scene, in the colours alone': [recolored(*pair) for pair in zip(cut, alone)],
-        'in the scene, cut by truth': cut}
+        'in the scene, in the colours alone': bare,
+        'in the scene, cut by truth': cut,
+        'in the scene, without its light': _by_scene(found, cut),
+        'in the scene, without light, object by object': [without_light([cloud])[0] for cloud in cut],
+        'in the colours alone, "light" removed': _by_scene(found, bare)}
     if split != 'labels':
-        ways[f'in the scene, found by {split}'] = [cloud for each in found for cloud in each.found_objects()]
+        for name, each in ((f'in the scene, found by {split}', found),
+                           (f'found by {split}, without its light', [each.balanced() for each in found])):
+            ways[name] = [cloud for one in each for cloud in one.found_objects()]
     figures: list[Figure] = []
     for way, clouds in ways.items():
         there = [i for i, cloud in enumerate(clouds) if cloud is not None and len(cloud)]
@@ -176,6 +214,20 @@ def as_bright(cloud: GaussianCloud, source: GaussianCloud) -> GaussianCloud:
         return cloud
     gain = float(source.rgb.mean() / cloud.rgb.mean().clamp_min(1e-3))
     return cloud.replace(sh=((gain * cloud.rgb - 0.5) / SH_C0)[:, None])
+
+
+def without_light(clouds: Sequence[GaussianCloud]) -> list[GaussianCloud]:
+    """Remove the light of objects of one scene, which is estimated from all of them."""
+    labels = torch.arange(len(clouds)).repeat_interleave(torch.tensor([len(cloud) for cloud in clouds]))
+    fields = zip(*([value for _, value in cloud.fields()] for cloud in clouds))
+    whole = balance_colors(GaussianCloud(*map(torch.cat, fields)), SceneObjects.from_labels(labels, 1))
+    return [whole[labels == i] for i in range(len(clouds))]
+
+
+def _by_scene(found: Sequence[Found], clouds: Sequence[GaussianCloud]) -> list[GaussianCloud]:
+    """Remove the light of the objects of several scenes, one after another."""
+    rest = iter(clouds)
+    return [cloud for each in found for cloud in without_light(list(islice(rest, len(each.scene.objects))))]
 
 
 def _by_labels(cloud: GaussianCloud, truth: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,15 @@ BUDGET_S = 120.0   # of all stages but the spheres, at a million Gaussians
 OBJECT = 10_000    # Gaussians of an object
 FLOOR = 0.2        # share of the floor
 FLOATERS = 0.02    # share of floaters
-STAGES = ('read', 'room', 'clusters', 'spheres', 'gather', 'coloured', 'write')
+EMBEDDED = 32      # objects
+STAGES = ('read', 'room', 'clusters', 'spheres', 'gather', 'balance', 'coloured', 'write')
+EMBEDDING = {'embed one by one': 1, 'embed in batches': 16}
 
 
 def scene_speed(gaussians: int = 1_000_000, sh_degrees: str = '0,3', seed: int = 0, threads: int = 2) -> list[Case]:
-    """Time each stage of tools/label_scene.py but the embedding on scenes of toy objects, which repeat with turns and
-    sizes, a floor and floaters. Memory is the peak of the process that runs all stages, above its imports. The stage
-    'all' is the sum of those that a run by clusters has."""
+    """Time each stage of tools/label_scene.py on scenes of toy objects, which repeat with turns and sizes, a floor and
+    floaters. Memory is the peak of the process that runs all stages but the embedding, above its imports. The stage
+    'all' is the sum of those that a run by clusters has, without the embedding, which is timed for up to 32 objects."""
     cases = []
     for degree in map(int, sh_degrees.split(',')):
         with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +35,7 @@ def scene_speed(gaussians: int = 1_000_000, sh_degrees: str = '0,3', seed: int =
             times, peak, found = in_process(time_stages, path, threads)
         what = f'SH {degree}: {gaussians:,} Gaussians'
         cases += [Case(what, name, threads, *times[name], 'scene', note=found if name == 'clusters' else '')
-                  for name in STAGES]
+                  for name in (*STAGES, *EMBEDDING)]
         total = [sum(times[name][i] for name in STAGES if name != 'spheres') for i in range(2)]
         cases.append(Case(what, 'all', threads, *total, 'scene', memory_mb=peak, note='without spheres and embedding',
                           budget_ms=1e3 * BUDGET_S * gaussians / 1e6))
@@ -66,7 +69,7 @@ def write_scene(path: Path, gaussians: int, sh_degree: int, seed: int) -> None:
 
 def time_stages(path: Path, threads: int) -> tuple[dict[str, tuple[float, float]], float | None, str]:
     """Return wall and CPU milliseconds of each stage, the peak of memory in megabytes, and what was found."""
-    from clipgs_plugin import read_gaussians, scenes, write_gaussians
+    from clipgs_plugin import CLIPGSInferencer, read_gaussians, scenes, write_gaussians
     from clipgs_plugin.scenes.table import describe_objects
     torch.set_num_threads(threads)
     times, base = {}, reset_memory('cpu')
@@ -93,4 +96,9 @@ def time_stages(path: Path, threads: int) -> tuple[dict[str, tuple[float, float]
                         columns={'object': labels.clamp_min(0).numpy().astype(np.int32)})
     timed('write', write)
     timed('coloured', lambda: write_gaussians(scenes.colored(cloud, objects), path.with_name('coloured.ply')))
-    return times, memory_since(base, 'cpu'), f'{len(objects)} objects'
+    timed('balance', lambda: scenes.balance_colors(cloud, objects))
+    peak, clipgs, some = memory_since(base, 'cpu'), CLIPGSInferencer('clipgs_toy'), objects.members[:EMBEDDED]
+    scenes.embed_objects(clipgs, cloud, some[:1])  # compiles what is compiled once
+    for name, size in EMBEDDING.items():
+        timed(name, partial(scenes.embed_objects, clipgs, cloud, some, batch_size=size))
+    return times, peak, f'{len(objects)} objects'

@@ -17,7 +17,7 @@ from clipgs_plugin.generation.rendering import choose_renderer, render_mesh
 from clipgs_plugin.generation.rendering.surfaces import sample_surface, turned
 from clipgs_plugin.generation.scenes import truth
 from clipgs_plugin.generation.scenes.layout import Placed, place
-from clipgs_plugin.generation.scenes.lighting import draw_lamp, lit
+from clipgs_plugin.generation.scenes.lighting import draw_lamp, exposed, lit
 from clipgs_plugin.generation.scenes.rays import Blockers
 from clipgs_plugin.generation.scenes.room import make_room
 from clipgs_plugin.generation.sources import Source
@@ -111,7 +111,7 @@ def make_scene(listed: Sequence[Listed], source: Source, settings: SceneSettings
     azimuth = np.pi / 4 if walls == 2 else 0.0  # the middle of the open sides
     meshes = [make_room(walls, rng), *(each.mesh for each in placed)]
     blockers, lamp = Blockers(*meshes), draw_lamp(rng, azimuth)
-    meshes = [lit(mesh, lamp, blockers, rng) for mesh in meshes]
+    meshes = exposed([lit(mesh, lamp, blockers, rng) for mesh in meshes])
     clock.lap('compose')
     train, test = draw_views(meshes, azimuth, ARCS[walls], settings, rng)
     clock.lap('render')

@@ -11,9 +11,10 @@ from clipgs_plugin.generation.rendering import choose_renderer
 from clipgs_plugin.generation.rendering.surfaces import sample_surface
 from clipgs_plugin.generation.scenes import SceneSettings, make_scene, read_scene, scene_folders, truth, write_scene
 from clipgs_plugin.generation.scenes.layout import GAP, place
-from clipgs_plugin.generation.scenes.lighting import Lamp, brightness
+from clipgs_plugin.generation.scenes.lighting import BOUNCE, Lamp, brightness, exposed, lit
 from clipgs_plugin.generation.scenes.rays import Blockers
 from clipgs_plugin.generation.scenes.room import HALF, make_room
+from clipgs_plugin.generation.scenes.truth import area
 from clipgs_plugin.io import ply, read_gaussians
 from clipgs_plugin.ops import intrinsics, look_at
 
@@ -90,8 +91,25 @@ def test_light_of_points_in_the_open_in_a_shadow_and_turned_away():
     normals = np.array([[0, 1.0, 0], [0, 1, 0], [1, 0, 0]])
     light = brightness(points, normals, lamp, Blockers(lid), np.random.default_rng(0))
     assert np.allclose(light[0], 1)          # open sky, lamp above
-    assert (light[1] < 0.1).all()            # just below the lid
-    assert 0.2 < light[2, 0] <= 0.4          # the lamp at a right angle: ambient only
+    assert (abs(light[1] - BOUNCE) < 0.1).all()  # just below the lid: what surfaces reflect
+    assert BOUNCE < light[2, 0] <= 0.4       # the lamp at a right angle: sky and floor
+
+
+def test_light_multiplies_in_linear_light_and_the_picture_is_exposed_for_middle_grey():
+    plate = box([-1, -0.1, -1], [1, 0, 1], [0.8, 0.4, 0.2, 1])
+    lamp = Lamp(np.array([0, 1.0, 0]), 0.5, np.ones(3), width=0)
+    shaded = lit(plate, lamp, Blockers(plate), np.random.default_rng(0))
+    sides = shaded.parts[0].colors.reshape(-1, 4)
+    facing = plate.parts[0].normals.reshape(-1, 3) @ lamp.towards
+    assert np.allclose(sides[facing > 0.5, :3], 1) and np.allclose(sides[abs(facing) < 0.5, 0], 0.5 ** (1 / 2.2))
+    other = lit(box([2, 0, 0], [3, 1, 1], [0.1, 0.1, 0.1, 1]), lamp, Blockers(plate), np.random.default_rng(0))
+    bright, dark = exposed([shaded, other])
+    areas = [area(bright), area(dark)]
+    means = [float((sample_surface(mesh, 4000, 1).colors ** 2.2 @ [0.2126, 0.7152, 0.0722]).mean())
+             for mesh in (bright, dark)]
+    assert np.average(means, weights=areas) == pytest.approx(0.18, rel=0.02)
+    gains = bright.parts[0].colors / shaded.parts[0].colors
+    assert np.allclose(gains, gains[0, 0]) and gains[0, 0, 3] == 1
 
 
 def test_rooms_have_their_walls_and_textures_differ_by_seed():
