@@ -51,6 +51,12 @@ def _webp(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def pictures(cloud: GaussianCloud) -> tuple[bytes, bytes]:
+    """Return the files of a still and a strip of an object with y up."""
+    views = strip(cloud)
+    return _webp(views.crop((0, 0, SIZE, SIZE))), _webp(views)
+
+
 def still_of(strip_path: Path) -> Path:
     """Return the place of the first view beside a strip, which a browser decodes in a twelfth of the time."""
     return strip_path.with_name(f'{strip_path.stem}.still.webp')
@@ -91,10 +97,10 @@ class Thumbnails:
         """
         path = self.path(row)
         if not path.is_file():
-            views = strip(self.objects.cloud(row))
+            still, views = pictures(self.objects.cloud(row))
             path.parent.mkdir(exist_ok=True)
-            write_whole(still_of(path), [_webp(views.crop((0, 0, SIZE, SIZE)))])
-            write_whole(path, [_webp(views)])  # the last, which tells that both are there
+            write_whole(still_of(path), [still])
+            write_whole(path, [views])  # the last, which tells that both are there
         return path
 
     def draw_all(self, rows: Iterable[int], workers: int, done: Callable[[int, Exception | None], None]) -> None:
