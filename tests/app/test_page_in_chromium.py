@@ -12,11 +12,10 @@ from PIL import Image
 pytest.importorskip('fastapi')
 uvicorn = pytest.importorskip('uvicorn')
 sync_api = pytest.importorskip('playwright.sync_api')
-from page_site import HOSTILE, TOKEN, make_index, make_site, nearest, vectors  # noqa: E402
+from page_site import HOSTILE, TOKEN, app_of, make_index, make_site, nearest, vectors  # noqa: E402
 
 from clipgs_plugin import write_gaussians  # noqa: E402
 from clipgs_plugin.app.gallery import GallerySettings, write_gallery  # noqa: E402
-from clipgs_plugin.app.server import make_app  # noqa: E402
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 NAMES = [*(f'chair/{i}.ply' for i in range(6)), *HOSTILE]
@@ -58,7 +57,7 @@ def address(site, monkeypatch):
         listening.bind(('127.0.0.1', 0))
         listening.listen()
         port = listening.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(make_app(site, port, TOKEN, 2), log_level='error'))
+        server = uvicorn.Server(uvicorn.Config(app_of(site, port), log_level='error'))
         thread = threading.Thread(target=server.run, kwargs=dict(sockets=[listening]))
         thread.start()
         yield f'http://127.0.0.1:{port}'

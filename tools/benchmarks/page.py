@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,7 @@ def page(rows: int = 10_000, steps: int = 150, starts: int = 3, folder: str = ''
 
     The objects have made thumbnails of the usual size. A start ends with the first screen of thumbnails. The wheel
     then scrolls the grid from its top, and zooms into the map and out again, --steps times each. Main thread is the
-    time of the page's callbacks, style, layout and paint in a frame. --folder keeps the pages.
+    wall time of the page's callbacks, style, layout and paint in a frame. --folder keeps the pages.
     """
     from playwright.sync_api import sync_playwright
     executable = find_chromium()
@@ -154,7 +154,7 @@ def of_served(browser: Browser, root: Path, catalog: Catalog, thumbnails: Thumbn
     from clipgs_plugin.app.site import Site
     from clipgs_plugin.app.tags import TagFile
     from clipgs_plugin.tools.serve import IndexEmbedder
-    site = Site(catalog, thumbnails, TagFile(root / 'tags.json'), IndexEmbedder(catalog.index, 'cpu', False))
+    site = Site(catalog, thumbnails, TagFile(root / 'tags.json'), IndexEmbedder(catalog.index.card, 'cpu', False))
     with served(site) as address:
         return in_browser(browser, 'served', f'{address}/?token={TOKEN}', steps, starts)
 
@@ -165,11 +165,13 @@ def served(site) -> Iterator[str]:
     import uvicorn
 
     from clipgs_plugin.app.server import make_app
+    from clipgs_plugin.app.site import Sites
     with socket.socket() as listening:
         listening.bind(('127.0.0.1', 0))
         listening.listen()
         port = listening.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(make_app(site, port, TOKEN), log_level='error'))
+        app = make_app(Sites(lambda: site, lambda: ''), port, TOKEN)
+        server = uvicorn.Server(uvicorn.Config(app, log_level='error'))
         thread = threading.Thread(target=server.run, kwargs=dict(sockets=[listening]))
         thread.start()
         try:
@@ -202,10 +204,10 @@ def in_browser(browser: Browser, name: str, address: str, steps: int, starts: in
 def scroll(tab: Page, name: str, steps: int) -> list[Spread]:
     """Turn the wheel over the grid."""
     tab.mouse.move(900, 500)
-    tab.evaluate(WATCH)
+    cpu = watch(tab)
     for _ in range(steps):
         tab.mouse.wheel(0, 250)
-    return frames(tab, name, 'scrolling')
+    return frames(tab, name, 'scrolling', cpu)
 
 
 def walk(tab: Page, name: str, steps: int) -> list[Spread]:
@@ -213,18 +215,32 @@ def walk(tab: Page, name: str, steps: int) -> list[Spread]:
     tab.click('#as-map')
     tab.locator('#map canvas').wait_for()
     tab.wait_for_function('() => !document.getElementById("message").textContent.endsWith("\\u2026")', timeout=120_000)
-    tab.evaluate(WATCH)
+    cpu = watch(tab)
     for i in range(steps):
         tab.mouse.move(700 + i % 7, 400)
         tab.mouse.wheel(0, -60 if i < steps // 2 else 60)
-    return frames(tab, name, 'map')
+    return frames(tab, name, 'map', cpu)
 
 
-def frames(tab: Page, name: str, what: str) -> list[Spread]:
+def watch(tab: Page) -> Callable[[], float]:
+    """Begin to note frames; return a function that measures the CPU seconds of the main thread since then."""
+    devtools = tab.context.new_cdp_session(tab)
+    devtools.send('Performance.enable', {'timeDomain': 'threadTicks'})
+
+    def cpu() -> float:
+        metrics = devtools.send('Performance.getMetrics')['metrics']
+        return next(each['value'] for each in metrics if each['name'] == 'TaskDuration')
+    before = cpu()
+    tab.evaluate(WATCH)
+    return lambda: cpu() - before
+
+
+def frames(tab: Page, name: str, what: str, cpu: Callable[[], float]) -> list[Spread]:
     """Summarise the frames since they were watched."""
     found = tab.evaluate(READ)
     return [spread(name, f'{what}: between frames', 'ms', np.diff(found['times'])),
-            spread(name, f'{what}: main thread a frame', 'ms', found['work'])]
+            spread(name, f'{what}: main thread a frame', 'ms', found['work']),
+            spread(name, f'{what}: CPU of it a frame, mean', 'ms', [1e3 * cpu() / len(found['times'])])]
 
 
 def spread(name: str, what: str, unit: str, values: Sequence[float] | np.ndarray) -> Spread:

@@ -56,6 +56,32 @@ class Panel {
   }
 }
 
+// A grid whose objects open in a panel, where arrows leaf through them. attempt: runs what may fail.
+function gridWithPanel(source, selection, actions, attempt = work => work()) {
+  const open = (row, position) => {
+    if (position !== undefined) grid.current = position;
+    return attempt(() => panel.show(row));
+  };
+  const grid = new Grid($('grid'), source, selection, position => open(grid.rowAt(position), position));
+  const panel = new Panel(source, actions, step => {
+    const position = Math.max(0, Math.min(grid.count - 1, grid.current + step));
+    if (position === grid.current) return;
+    grid.moveTo(position);
+    attempt(() => panel.show(grid.rowAt(position)));
+  });
+  $('choose-all').addEventListener('click', () => selection.replace(grid.rows));
+  $('choose-none').addEventListener('click', () => selection.replace([]));
+  return {grid, panel, open};
+}
+
+// Show the map in place of the grid, or the grid again.
+function showView(map) {
+  $('map').hidden = !map;
+  $('grid').hidden = map;
+  $('as-map').ariaPressed = String(map);
+  $('as-grid').ariaPressed = String(!map);
+}
+
 function shown(value) {
   return typeof value === 'number' && !Number.isInteger(value) ? String(Number(value.toPrecision(4)))
     : typeof value === 'number' ? value.toLocaleString('en') : plain(value);
