@@ -45,7 +45,10 @@ class Maps:
         with self._mutex:
             if method not in self._known:
                 vectors = self.index.vectors(self.rows).numpy()
-                found = project(vectors)[0] if method == 'pca' else self._by_umap(vectors)
+                if not len(vectors):
+                    found = np.zeros((0, 2), np.float32)
+                else:
+                    found = project(vectors)[0] if method == 'pca' else self._by_umap(vectors)
                 if found is None:
                     return None
                 self._known[method] = found

@@ -56,12 +56,20 @@ def make_app(sites: Sites, port: int, token: str, workers: int = os.cpu_count() 
 def _answer_errors(app: FastAPI) -> None:
     """Answer errors by one sentence."""
     def handler(status: int):
-        return lambda request, error: JSONResponse({'error': ' '.join(str(error).split())[:500]}, status)
+        def answer(request: Request, error: Exception) -> Response:
+            text = ' '.join(str(error).split())[:500]
+            if request.headers.get('sec-fetch-dest') == 'iframe':  # read by a person, in place of a viewer
+                return Response(text, status, {'content-security-policy': VIEWER_POLICY}, 'text/plain; charset=utf-8')
+            return JSONResponse({'error': text}, status)
+        return answer
     for kind, status in ((ValueError, 400), (ImportError, 501), (TooLarge, 413), (Outdated, 409), (OSError, 500),
                          (FileNotFoundError, 404)):
         app.add_exception_handler(kind, handler(status))
-    app.add_exception_handler(RequestValidationError, lambda request, error: JSONResponse(
-        {'error': '; '.join(f'{".".join(map(str, each["loc"]))}: {each["msg"]}' for each in error.errors()[:3])}, 422))
+
+    def answer_invalid(request: Request, error: RequestValidationError) -> Response:
+        parts = [f'{".".join(map(str, each["loc"][1:]))}: {each["msg"]}' for each in error.errors()[:3]]
+        return JSONResponse({'error': '; '.join(parts)}, 422)
+    app.add_exception_handler(RequestValidationError, answer_invalid)
 
 
 def _add_page(app: FastAPI) -> None:

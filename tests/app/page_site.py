@@ -67,10 +67,10 @@ def make_site(folder, index, exports=True):
                 TagFile(folder / 'page' / 'tags.json'), FakeEmbedder(), folder / 'exports' if exports else None)
 
 
-def app_of(site, port=PORT):
-    """Return the application of a site whose index does not change."""
+def app_of(site, port=PORT, stamp=lambda: 'as it is'):
+    """Return the application of a site."""
     from clipgs_plugin.app.server import make_app
-    return make_app(Sites(lambda: site, lambda: 'as it is'), port, TOKEN, workers=2)
+    return make_app(Sites(lambda: site, stamp), port, TOKEN, workers=2)
 
 
 def nearest(index, query, rows=None):

@@ -151,6 +151,10 @@ def test_only_splats_of_the_index_are_given_out(shared, tmp_path):
                         '/objects/1/viewer'):
             answer = client.get(address)
             assert answer.status_code == 400 and 'no splat format' in answer.json()['error']
+        framed = client.get('/objects/1/viewer', headers={'Sec-Fetch-Dest': 'iframe'})
+        assert framed.status_code == 400 and 'no splat format' in framed.text and framed.text[0] != '{'
+        assert framed.headers['content-type'].startswith('text/plain')
+        assert "frame-ancestors 'self'" in framed.headers['content-security-policy']
         answer = client.get('/objects/2/file')
         assert answer.content == (shared[0] / 'splats' / HOSTILE[0]).read_bytes()
         assert quote(HOSTILE[0], safe='') in answer.headers['content-disposition']
@@ -197,6 +201,9 @@ def test_large_bodies_are_refused(client):
 def test_tags_are_stored_by_path_and_filter(client, site):
     assert client.post('/api/tags', json=dict(tag=' fine ', rows=[1, 6], on=True)).json() == dict(fine=2)
     assert client.post('/api/tags', json=dict(tag='fine', rows=[1], on=False)).json() == dict(fine=1)
+    family = '\U0001f468\u200d\U0001f469\u200d\U0001f467'
+    for on, there in ((True, True), (False, False)):
+        assert (family in client.post('/api/tags', json=dict(tag=family, rows=[1], on=on)).json()) is there
     assert find(client, tag='fine')['rows'] == [6] and find(client, tag='fine', like=0)['rows'] == [6]
     assert client.post('/api/details', json=dict(rows=[6])).json()[0]['tags'] == ['fine']
     assert json.loads(site.tags.path.read_text())['tags'] == dict(fine=[site.catalog.objects.paths[6]])
@@ -333,3 +340,13 @@ def test_thumbnails_of_a_folder_that_cannot_be_written_are_read(site, tmp_path):
     other = Thumbnails(tmp_path / 'own', site.catalog.objects, site.thumbnails.folder)
     assert other.draw(3) == drawn and list(other.folder.iterdir()) == []
     assert other.draw(4).is_relative_to(other.folder)
+
+
+@pytest.mark.parametrize('count', [0, 1, 2])
+def test_an_index_of_few_objects_has_a_map_and_columns(tmp_path, count):
+    make_index(tmp_path, NAMES[:count])
+    with TestClient(app_of(make_site(tmp_path, SearchIndex.load(tmp_path / 'index'))), base_url=HOST,
+                    cookies={f'clipgs_{PORT}': TOKEN}, headers={'X-CLIPGS': '1'}) as client:
+        assert client.get('/api/index').json()['count'] == find(client)['total'] == count
+        found = client.get('/api/map').json()
+        assert found['rows'] == list(range(count)) and len(found['x']) == len(found['y']) == count
