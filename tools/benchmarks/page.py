@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,8 @@ def page(rows: int = 10_000, steps: int = 150, starts: int = 3, folder: str = ''
     then scrolls the grid from its top, and zooms into the map and out again, --steps times each. Main thread is the
     wall time of the page's callbacks, style, layout and paint in a frame. --folder keeps the pages.
     """
+    if find_spec('playwright') is None:
+        raise ImportError('the benchmark of pages needs playwright, of the extra dev; pip install playwright')
     from playwright.sync_api import sync_playwright
     executable = find_chromium()
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
