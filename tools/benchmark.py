@@ -22,6 +22,7 @@ from clipgs_plugin.tools.benchmarks import (
     embed_files,
     kernels,
     ops,
+    page,
     points,
     points_model,
     refits,
@@ -38,7 +39,7 @@ from clipgs_plugin.tools.benchmarks import (
 from clipgs_plugin.tools.benchmarks.figures import Figure, table_of_figures
 from clipgs_plugin.tools.benchmarks.timing import Case
 
-Row = Case | Figure | points.PointErrors | points_model.Answers
+Row = Case | Figure | page.Spread | points.PointErrors | points_model.Answers
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
     'embed-files': embed_files.embed_files,
@@ -46,7 +47,7 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'points': points.points, 'points-model': points_model.points_model,
     'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters,
     'refits': refits.refits, 'start': start.start, 'search': search.search, 'scene-speed': scenes.scene_speed,
-    'scene-truth': scene_truth.scene_truth}
+    'scene-truth': scene_truth.scene_truth, 'page': page.page}
 
 
 def table_of(cases: list[Case]):
@@ -81,6 +82,7 @@ LAYOUTS = {
     Case: (table_of, 'ms: least wall time of the repeats; CPU ms: summed over threads, less disturbed by other '
                      'programs; faster: speed-up over the first row'),
     Figure: (table_of_figures, 'standard error: of the mean over objects'),
+    page.Spread: (page.table_of, 'of: frames, starts or folders; the load of the machine is in the first line'),
     points.PointErrors: (points.table_of, 'errors in units of those of a second sampling of the mesh: mean over '
                                           'meshes, ± standard deviation; loss left: share of the chamfer loss of the '
                                           'centres'),

@@ -4,7 +4,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from clipgs_plugin.tools._page import made_page_folder, processors, require
+from clipgs_plugin.tools._page import page_folders, processors, read_catalog, require, thumbnails_of
 from clipgs_plugin.tools._program import FILES, one_line, parser, progress_bar, run
 
 
@@ -32,18 +32,15 @@ def main(argv: list[str] | None = None) -> int:
 
     if options.splats:
         require('viser')
-    from clipgs_plugin.app.catalog import Catalog
     from clipgs_plugin.app.gallery import GallerySettings, check_folder, write_gallery
-    from clipgs_plugin.app.thumbnails import Thumbnails
-    from clipgs_plugin.search import SearchIndex
 
     check_folder(options.out)
-    catalog = Catalog(SearchIndex.load(options.index))
+    catalog = read_catalog(options.index)
     rows = catalog.rows(options.where)
     group = options.group or ('category' if 'category' in catalog.shown() else None)
     settings = GallerySettings(options.title or options.index.name, group, options.clusters, options.map,
                                options.splats)
-    thumbnails = Thumbnails(made_page_folder(options.index, options.page) / 'thumbnails', catalog.objects)
+    thumbnails = thumbnails_of(catalog, page_folders(options.index, options.page))
     failed = 0
     print(f'Drawing {len(rows):,} objects of {options.index} with {options.workers} threads', file=sys.stderr)
     with progress_bar() as bar:

@@ -5,11 +5,12 @@ import secrets
 import socket
 import sys
 import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipgs_plugin.tools._downloads import add_download
-from clipgs_plugin.tools._page import made_page_folder, processors, require
+from clipgs_plugin.tools._page import page_folders, processors, read_catalog, require, tag_file, thumbnails_of
 from clipgs_plugin.tools._program import (
     FILES,
     check_up_cue,
@@ -25,27 +26,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipgs_plugin.app.thumbnails import Thumbnails
-    from clipgs_plugin.search import SearchIndex
+    from clipgs_plugin.search import IndexCard
 
 
 class IndexEmbedder:
     """Queries embedded by the model of an index, which is loaded at the first one.
 
     Args:
-        index: Index, with the options that prepared its objects.
+        card: Origin of the index, with the options that prepared its objects.
         device: Device to compute on.
         download: Download the weights of a published model if they are not found.
     """
 
-    def __init__(self, index: SearchIndex, device: str, download: bool) -> None:
-        self.index, self.device, self.download, self._clipgs = index, device, download, None
-        self.options = repeated_preparation(index.options)
+    def __init__(self, card: IndexCard, device: str, download: bool) -> None:
+        self.card, self.device, self.download, self._clipgs = card, device, download, None
+        self.options = repeated_preparation(card.options)
 
     @property
     def clipgs(self):
-        """Model with its teacher."""
+        """Model with its teacher.
+
+        Raises:
+            ValueError: Its weights are not those of the index.
+        """
         if self._clipgs is None:
-            self._clipgs = load_inferencer(self.index.model, self.index.checkpoint or None, self.device, self.download)
+            clipgs = load_inferencer(self.card.model, self.card.checkpoint or None, self.device, self.download)
+            self.card.refuse_other_weights(clipgs, 'the index')
+            self._clipgs = clipgs
         return self._clipgs
 
     def text(self, text: str) -> Tensor:
@@ -101,7 +108,8 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument('index', type=Path, help='index written by tools/embed.py, a folder or an .npz')
     args.add_argument('--port', type=int, default=8737, help='port on this machine, 0 for any (%(default)s)')
     args.add_argument('--page', type=Path, metavar='FOLDER',
-                      help='folder of thumbnails and tags (INDEX.page beside the index)')
+                      help="folder of thumbnails and tags (INDEX.page beside the index, or in the user's cache if that "
+                           'cannot be written)')
     args.add_argument('--exports', type=Path, metavar='FOLDER',
                       help='folder in which selections may be copied; without it the page writes lists only')
     args.add_argument('--workers', type=int, default=processors(), help='threads that draw thumbnails (%(default)s)')
@@ -114,26 +122,27 @@ def main(argv: list[str] | None = None) -> int:
     require('fastapi', 'uvicorn')
     import uvicorn
 
-    from clipgs_plugin.app.catalog import Catalog
     from clipgs_plugin.app.server import make_app
-    from clipgs_plugin.app.site import Site
+    from clipgs_plugin.app.site import Site, Sites, stamp_of
     from clipgs_plugin.app.tags import TagFile
-    from clipgs_plugin.app.thumbnails import Thumbnails
-    from clipgs_plugin.search import SearchIndex
 
-    catalog = Catalog(SearchIndex.load(options.index))
-    folder = made_page_folder(options.index, options.page)
-    thumbnails = Thumbnails(folder / 'thumbnails', catalog.objects)
-    embedder = IndexEmbedder(catalog.index, options.device, options.download)
-    check_up_cue(args, embedder.options)
-    site = Site(catalog, thumbnails, TagFile(folder / 'tags.json'), embedder, options.exports)
+    embedder_of = lru_cache(1)(lambda card: IndexEmbedder(card, options.device, options.download))
+
+    def read() -> Site:
+        catalog = read_catalog(options.index)
+        folders = page_folders(options.index, options.page)
+        tags, embedder = TagFile(tag_file(folders)), embedder_of(catalog.index.card)
+        return Site(catalog, thumbnails_of(catalog, folders), tags, embedder, options.exports)
+    sites = Sites(read, lambda: stamp_of(options.index))
+    site = sites.at()
+    check_up_cue(args, site.embedder.options)
     token = secrets.token_urlsafe(18)
     with free_port(options.port) as listening:
         port = listening.getsockname()[1]
-        print(f'{len(catalog):,} objects of {options.index} at http://127.0.0.1:{port}/?token={token} (Ctrl-C ends)',
-              flush=True)
-        draw_in_background(thumbnails, len(catalog), options.workers)
-        app = make_app(site, port, token, options.workers)
+        print(f'{len(site.catalog):,} objects of {options.index} at http://127.0.0.1:{port}/?token={token} '
+              '(Ctrl-C ends)', flush=True)
+        draw_in_background(site.thumbnails, len(site.catalog), options.workers)
+        app = make_app(sites, port, token, options.workers)
         uvicorn.Server(uvicorn.Config(app, log_level='warning', access_log=False, server_header=False)
                        ).run(sockets=[listening])
     return 0

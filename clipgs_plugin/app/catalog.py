@@ -25,10 +25,11 @@ class Catalog:
 
     Args:
         index: Index, whose metadata are read into memory.
+        objects: Its objects; None for those of its files as they are.
     """
 
-    def __init__(self, index: SearchIndex) -> None:
-        self.index, self.table, self.objects = index, index.table, IndexedObjects(index)
+    def __init__(self, index: SearchIndex, objects: IndexedObjects | None = None) -> None:
+        self.index, self.table, self.objects = index, index.table, objects or IndexedObjects(index)
         self._rows = {path: row for row, path in enumerate(self.objects.paths)}
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from clipgs_plugin.app.catalog import Catalog
 from clipgs_plugin.app.clusters import cluster_names, spherical_kmeans, usual_count
-from clipgs_plugin.app.static_files import SHARED, static_text
+from clipgs_plugin.app.static_files import DISK_POLICY, SHARED, page_text, static_text
 from clipgs_plugin.app.thumbnails import Thumbnails, still_of
 from clipgs_plugin.app.viewer import viewer_page
 from clipgs_plugin.io.files import write_whole
@@ -89,7 +89,7 @@ def write_gallery(catalog: Catalog, thumbnails: Thumbnails, rows: np.ndarray, ou
 
     def finished(row: int, error: Exception | None) -> None:
         if error is None:
-            drawn = thumbnails.path(row)
+            drawn = thumbnails.draw(row)
             shutil.copyfile(drawn, out / 'strips' / f'{number[row]}.webp')
             shutil.copyfile(still_of(drawn), out / 'thumbnails' / f'{number[row]}.webp')
             if settings.viewers:
@@ -100,7 +100,8 @@ def write_gallery(catalog: Catalog, thumbnails: Thumbnails, rows: np.ndarray, ou
     for name in ('gallery.js', *SHARED):
         write_whole(out / name, [static_text(name).encode()])
     write_whole(out / 'data.js', [_MARK.encode(), json.dumps(data).encode(), b';\n'])
-    write_whole(out / 'index.html', [static_text('gallery.html').encode()])
+    page = page_text('gallery.html', ('data.js', 'gallery.js'), policy=DISK_POLICY)
+    write_whole(out / 'index.html', [page.encode()])
     return out / 'index.html'
 
 

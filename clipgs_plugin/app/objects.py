@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from clipgs_plugin.io import format_of_name, read_gaussians
@@ -23,10 +24,13 @@ class IndexedObjects:
 
     Args:
         index: Embeddings with the paths of their files.
+        prepare: Function that prepares a file's Gaussians, with their up axis, as they were embedded; None turns y up.
+        preparation: Description of what it does beyond that.
     """
 
-    def __init__(self, index: SearchIndex) -> None:
-        self.paths = index.paths
+    def __init__(self, index: SearchIndex, prepare: Callable[[GaussianCloud, str], GaussianCloud] | None = None,
+                 preparation: str = '') -> None:
+        self.paths, self.prepare, self.preparation = index.paths, prepare or _turned, preparation
         self.ups = tuple(axis if axis in AXES else 'y' for axis, _ in index.ups) or ('y',) * len(index)
         folders = {os.path.dirname(path) for path in self.paths}
         alike = len({os.path.isabs(each) for each in folders}) == 1
@@ -60,15 +64,14 @@ class IndexedObjects:
         return path
 
     def cloud(self, row: int) -> GaussianCloud:
-        """Read an object and turn its up axis to y.
+        """Read an object, y up and prepared.
 
         Raises:
             OSError, ValueError: See :meth:`file`, or the object is damaged.
         """
         if self.is_in_shard(row):
             return self._read_shard(Path(self.paths[row]))
-        cloud, up = read_gaussians(self.file(row)), self.ups[row]
-        return cloud if up == 'y' else cloud.transform(axis_change(up))
+        return self.prepare(read_gaussians(self.file(row)), self.ups[row])
 
     def is_in_shard(self, row: int) -> bool:
         """Check whether an object lies in a shard of triplets, by its path ``OUT/shards/00000.tar/UID.gaussians...``.
@@ -98,3 +101,7 @@ class IndexedObjects:
             if uid not in number:
                 raise FileNotFoundError(f'{root} does not have the object {uid}; write the index again')
             return reader.read_gaussians(number[uid])
+
+
+def _turned(cloud: GaussianCloud, up: str) -> GaussianCloud:
+    return cloud if up == 'y' else cloud.transform(axis_change(up))

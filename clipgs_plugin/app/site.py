@@ -1,9 +1,12 @@
 """State of a served page: its index, thumbnails and tags, the model that embeds queries, and recent queries."""
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,12 +15,13 @@ import numpy as np
 from torch import Tensor
 
 from clipgs_plugin.app.catalog import Catalog
+from clipgs_plugin.app.maps import Maps
 from clipgs_plugin.app.requests import Find
 from clipgs_plugin.app.tags import TagFile
 from clipgs_plugin.app.thumbnails import Thumbnails
+from clipgs_plugin.search.layout import CARD, RECORD, REMOVED
 
-KEPT = 64         # queries by upload that are remembered
-MAP_ROWS = 20_000  # objects of a map
+KEPT = 64  # queries by upload that are remembered
 
 
 class Embedder(Protocol):
@@ -49,7 +53,9 @@ class Site:
     exports: Path | None = None
     _queries: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
     _busy: threading.Lock = field(default_factory=threading.Lock)
-    _places: list | None = None
+
+    def __post_init__(self) -> None:
+        self.maps = Maps(self.catalog.index, self.thumbnails.folder.parent)
 
     def find(self, request: Find) -> dict:
         """Return rows and scores of a query, or all rows that meet the conditions.
@@ -77,16 +83,6 @@ class Site:
             self._queries.popitem(last=False)
         return name
 
-    def places(self) -> list:
-        """Return row and place of the objects of a map, by PCA of at most ``MAP_ROWS`` objects."""
-        from clipgs_plugin.visualization.embedding_map import project
-        with self._busy:
-            if self._places is None:
-                rows = spread(len(self.catalog), MAP_ROWS)
-                places, _, _ = project(self.catalog.index.vectors(rows).numpy())
-                self._places = [rows.tolist(), *np.round(places.T, 4).tolist()]
-        return self._places
-
     def _embedding(self, request: Find) -> Tensor:
         if request.like is not None:
             self.catalog.check([request.like])
@@ -99,6 +95,57 @@ class Site:
             return self.embedder.text(request.text)
 
 
-def spread(count: int, most: int) -> np.ndarray:
-    """Return at most ``most`` row numbers at equal distances."""
-    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(np.int64)
+class Outdated(ValueError):
+    """State of an index that is not the present one, in which rows may be other objects."""
+
+
+class Sites:
+    """The site of an index as it was read last.
+
+    Objects are named by their rows, which change with the index. A page therefore names the state that it was made
+    from. The index is read again when a page is opened after it has changed; pages of the former state are refused.
+
+    Args:
+        read: Function that reads the index.
+        stamp: Function that names its present state, such as :func:`stamp_of`.
+
+    Raises:
+        ValueError, OSError: The index cannot be read.
+    """
+
+    def __init__(self, read: Callable[[], Site], stamp: Callable[[], str]) -> None:
+        self._read, self._stamp, self._mutex = read, stamp, threading.Lock()
+        self._state = stamp(), read()  # in this order, so that a change in between is seen later
+
+    def newest(self) -> tuple[str, Site]:
+        """Return name and site of the present state, read again if the index has changed."""
+        with self._mutex:
+            if self.has_changed():
+                self._state = self._stamp(), self._read()
+            return self._state
+
+    def has_changed(self) -> bool:
+        """Check whether the index differs from what was read."""
+        return self._stamp() != self._state[0]
+
+    def at(self, state: str | None = None) -> Site:
+        """Return the site of a state, or the one that was read last.
+
+        Raises:
+            Outdated: It is of another state.
+        """
+        name, site = self._state
+        if state not in (None, name):
+            raise Outdated('the index was read again since this page was opened; load the page again')
+        return site
+
+
+def stamp_of(index: Path) -> str:
+    """Return a name for the state of an index on disk, which a change of its files changes."""
+    digest = hashlib.sha256(os.fsencode(index.resolve()))
+    for path in [index / name for name in (CARD, REMOVED, RECORD)] if index.is_dir() else [index]:
+        if path.exists():
+            found = path.stat()
+            digest.update(f'{path.name} {found.st_size} {found.st_mtime_ns} {found.st_ino} '.encode())
+    return digest.hexdigest()[:16]
+

@@ -15,6 +15,7 @@ from clipgs_plugin.io.lock import FolderInUse, folder_lock
 FORMAT = 1
 MAX_TAGS, MAX_LENGTH, MAX_ENTRIES = 500, 60, 2_000_000
 _MAX_BYTES = 2 ** 29
+_JOINER = '\u200d'  # of emoji
 _PATIENCE = 3.0  # seconds that a write waits for that of another process
 
 
@@ -58,7 +59,7 @@ class TagFile:
             OSError: The file cannot be written.
         """
         tag = tag.strip()
-        if not 0 < len(tag) <= MAX_LENGTH or not tag.isprintable():
+        if not 0 < len(tag) <= MAX_LENGTH or not tag.replace(_JOINER, '').isprintable():
             raise ValueError(f'a tag has 1 to {MAX_LENGTH} printable characters, {tag[:MAX_LENGTH]!r} does not')
         with self._writing():
             tags = self.read()

@@ -51,6 +51,12 @@ def _webp(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def pictures(cloud: GaussianCloud) -> tuple[bytes, bytes]:
+    """Return the files of a still and a strip of an object with y up."""
+    views = strip(cloud)
+    return _webp(views.crop((0, 0, SIZE, SIZE))), _webp(views)
+
+
 def still_of(strip_path: Path) -> Path:
     """Return the place of the first view beside a strip, which a browser decodes in a twelfth of the time."""
     return strip_path.with_name(f'{strip_path.stem}.still.webp')
@@ -59,16 +65,17 @@ def still_of(strip_path: Path) -> Path:
 class Thumbnails:
     """Strips of the objects of an index, cached in a folder.
 
-    The name of a strip follows from path, size, time and up axis of its object, so a changed file is drawn anew, and
-    an interrupted run continues. Any number of threads and processes may draw at the same time.
+    The name of a strip follows from path, size, time, up axis and preparation of its object, so a changed file is
+    drawn anew, and an interrupted run continues. Any number of threads and processes may draw at the same time.
 
     Args:
         folder: Cache, which is made if it does not exist.
         objects: Objects of the index.
+        former: Another cache, which is read only.
     """
 
-    def __init__(self, folder: Path, objects: IndexedObjects) -> None:
-        self.folder, self.objects = folder, objects
+    def __init__(self, folder: Path, objects: IndexedObjects, former: Path | None = None) -> None:
+        self.folder, self.objects, self.former = folder, objects, former
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, row: int) -> Path:
@@ -80,6 +87,7 @@ class Thumbnails:
         path = self.objects.paths[row] if self.objects.is_in_shard(row) else str(self.objects.file(row).absolute())
         found = os.stat(os.path.dirname(path) if self.objects.is_in_shard(row) else path)
         key = f'{_FORM}|{VIEWS}|{SIZE}|{self.objects.ups[row]}|{found.st_size}|{found.st_mtime_ns}|{path}'
+        key += f'|{self.objects.preparation}' if self.objects.preparation else ''
         digest = hashlib.sha256(os.fsencode(key)).hexdigest()
         return self.folder / digest[:2] / f'{digest[2:32]}.webp'
 
@@ -90,11 +98,13 @@ class Thumbnails:
             OSError, ValueError: The object cannot be read, or the cache not written.
         """
         path = self.path(row)
+        if self.former is not None and (former := self.former / path.relative_to(self.folder)).is_file():
+            return former
         if not path.is_file():
-            views = strip(self.objects.cloud(row))
+            still, views = pictures(self.objects.cloud(row))
             path.parent.mkdir(exist_ok=True)
-            write_whole(still_of(path), [_webp(views.crop((0, 0, SIZE, SIZE)))])
-            write_whole(path, [_webp(views)])  # the last, which tells that both are there
+            write_whole(still_of(path), [still])
+            write_whole(path, [views])  # the last, which tells that both are there
         return path
 
     def draw_all(self, rows: Iterable[int], workers: int, done: Callable[[int, Exception | None], None]) -> None:

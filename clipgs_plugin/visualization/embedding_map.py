@@ -14,6 +14,7 @@ from clipgs_plugin.visualization.charts import class_colors
 
 SIZE = 480          # pixels of a map, and units of its SVG
 TILE, COLUMNS = 48, 50  # pixels of a picture of the sheet, and pictures of a row
+LEAST = 8           # vectors that UMAP lays out, which needs neighbours of each
 _STAR = 'M0-6 1.4-1.9 5.7-1.9 2.3.7 3.5 4.9 0 2.4-3.5 4.9-2.3.7-5.7-1.9-1.4-1.9Z'
 
 STYLE = f"""
@@ -97,7 +98,8 @@ def project(vectors: np.ndarray, method: str = 'pca', others: np.ndarray | None 
     """Lay vectors out on a plane.
 
     The axes of ``'pca'`` are those of ``vectors`` alone. Other vectors are centred on their own mean, since texts and
-    objects lie apart in the space of CLIP. ``'umap'`` needs umap-learn and lays out both together.
+    objects lie apart in the space of CLIP. ``'umap'`` needs umap-learn and lays out both together; fewer than
+    ``LEAST`` vectors are laid out by PCA.
 
     Args:
         vectors: Unit vectors, (N, E).
@@ -117,10 +119,11 @@ def project(vectors: np.ndarray, method: str = 'pca', others: np.ndarray | None 
     moved = None if others is None else others - others.mean(0)
     if method == 'umap':
         import umap
-        stacked = centred if moved is None else np.concatenate([centred, moved])
-        found = umap.UMAP(n_neighbors=min(15, len(stacked) - 1), metric='cosine', random_state=0, n_jobs=1
-                          ).fit_transform(stacked)
-        return found[:len(vectors)], None if moved is None else found[len(vectors):], 'UMAP, cosine, 15 neighbours'
+        if len(vectors) >= LEAST:
+            stacked = centred if moved is None else np.concatenate([centred, moved])
+            found = umap.UMAP(n_neighbors=min(15, len(stacked) - 1), metric='cosine', random_state=0, n_jobs=1
+                              ).fit_transform(stacked)
+            return found[:len(vectors)], None if moved is None else found[len(vectors):], 'UMAP, cosine, 15 neighbours'
     _, sizes, axes = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
     axes = np.concatenate([axes, np.zeros_like(axes)])[:2]
     axes *= np.where(axes[range(2), np.abs(axes).argmax(1)] < 0, -1, 1)[:, None]  # the sign of an axis is arbitrary

@@ -5,7 +5,7 @@ from torch.nn.functional import normalize
 
 from clipgs_plugin import GaussianCloud, write_gaussians
 from clipgs_plugin.app.catalog import Catalog
-from clipgs_plugin.app.site import Site
+from clipgs_plugin.app.site import Site, Sites
 from clipgs_plugin.app.tags import TagFile
 from clipgs_plugin.app.thumbnails import Thumbnails
 from clipgs_plugin.search import IndexCard, IndexWriter, SearchIndex
@@ -65,6 +65,12 @@ def make_site(folder, index, exports=True):
     catalog = Catalog(index)
     return Site(catalog, Thumbnails(folder / 'page' / 'thumbnails', catalog.objects),
                 TagFile(folder / 'page' / 'tags.json'), FakeEmbedder(), folder / 'exports' if exports else None)
+
+
+def app_of(site, port=PORT, stamp=lambda: 'as it is'):
+    """Return the application of a site."""
+    from clipgs_plugin.app.server import make_app
+    return make_app(Sites(lambda: site, stamp), port, TOKEN, workers=2)
 
 
 def nearest(index, query, rows=None):

@@ -1,6 +1,7 @@
 """Both pages in a real browser: typed, clicked, and never taken over by a name."""
 import io
 import json
+import os
 import shutil
 import socket
 import threading
@@ -12,11 +13,11 @@ from PIL import Image
 pytest.importorskip('fastapi')
 uvicorn = pytest.importorskip('uvicorn')
 sync_api = pytest.importorskip('playwright.sync_api')
-from page_site import HOSTILE, TOKEN, make_index, make_site, nearest, vectors  # noqa: E402
+from page_site import HOSTILE, TOKEN, app_of, make_index, make_site, nearest, vectors  # noqa: E402
 
 from clipgs_plugin import write_gaussians  # noqa: E402
 from clipgs_plugin.app.gallery import GallerySettings, write_gallery  # noqa: E402
-from clipgs_plugin.app.server import make_app  # noqa: E402
+from clipgs_plugin.app.site import stamp_of  # noqa: E402
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 NAMES = [*(f'chair/{i}.ply' for i in range(6)), *HOSTILE]
@@ -51,14 +52,15 @@ def site(tmp_path):
 
 
 @pytest.fixture
-def address(site, monkeypatch):
+def address(site, tmp_path, monkeypatch):
     """Serve the site; return its address."""
     monkeypatch.setattr('clipgs_plugin.app.server.has_viewer', lambda: False)  # WebGL without a GPU takes long
     with socket.socket() as listening:
         listening.bind(('127.0.0.1', 0))
         listening.listen()
         port = listening.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(make_app(site, port, TOKEN, 2), log_level='error'))
+        app = app_of(site, port, lambda: stamp_of(tmp_path / 'index'))
+        server = uvicorn.Server(uvicorn.Config(app, log_level='error'))
         thread = threading.Thread(target=server.run, kwargs=dict(sockets=[listening]))
         thread.start()
         yield f'http://127.0.0.1:{port}'
@@ -152,6 +154,11 @@ def test_the_served_page_searches_filters_tags_and_exports(tab, site, address, t
 
     cell(tab, HOSTILE[0]).click()
     tab.locator('dialog h2', has_text=HOSTILE[0]).wait_for()
+    assert tab.evaluate('document.activeElement.tagName') == 'DIALOG'
+    tab.locator('dialog button[aria-label=next]').focus()
+    for key, name in (('Enter', HOSTILE[3]), ('ArrowLeft', HOSTILE[0])):
+        tab.keyboard.press(key)  # the focus stays in the dialog
+        tab.locator('dialog h2', has_text=shown(name)).wait_for()
     tab.locator('dialog button', has_text='more like this').click()
     says(tab, f'2 of 2 objects nearest to: like {HOSTILE[0]}')
     tab.click('#reset')
@@ -162,6 +169,14 @@ def test_the_served_page_searches_filters_tags_and_exports(tab, site, address, t
     assert_shown(tab, NAMES[4:5])
     tab.click('#as-map')
     tab.locator('#map canvas').wait_for()
+
+    tab.click('#as-grid')
+    assert not tab.locator('#old').is_visible()
+    os.utime(tmp_path / 'index' / 'index.json', ns=(0, 0))
+    tab.click('#reset')
+    tab.click('#reload')
+    says(tab, '12 objects')
+    assert not tab.locator('#old').is_visible()
 
     assert all(url.startswith((address, 'data:', 'blob:')) for url in tab.asked)
     assert [line for line in tab.wrong if '404' not in line] == []  # the missing CLIP model

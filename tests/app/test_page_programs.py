@@ -6,11 +6,17 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from page_site import make_index
+import torch
+from page_site import WIDTH, blob, make_index, vectors
 
-from clipgs_plugin.tools import gallery, serve
+from clipgs_plugin import write_gaussians
+from clipgs_plugin.app.thumbnails import Thumbnails
+from clipgs_plugin.search import IndexCard, IndexWriter
+from clipgs_plugin.tools import _page, gallery, serve
 
 NAMES = [f'{kind}{i}.ply' for kind in ('mug', 'car') for i in range(3)]
 
@@ -66,3 +72,44 @@ def test_a_port_in_use_is_named(folder):
         other.listen()
         with pytest.raises(OSError, match=f'port {other.getsockname()[1]} of this machine cannot be used'):
             serve.main([str(folder / 'index'), '--port', str(other.getsockname()[1])])
+
+
+def test_a_folder_that_cannot_be_written_is_replaced_by_the_cache(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    assert _page.page_folders(tmp_path / 'index', None) == (tmp_path / 'index.page', None)
+    assert capsys.readouterr().err == '' and list(tmp_path.iterdir()) == []
+    own, former = folders = _page.page_folders(Path('/proc/index'), None)  # not even root writes there
+    assert own.is_relative_to(tmp_path / 'cache') and former is None
+    assert capsys.readouterr().err == (f'note: /proc/index.page cannot be written; thumbnails and tags are kept in '
+                                       f'{own}, or where --page says\n')
+    assert _page.page_folders(Path('/proc/index'), tmp_path / 'mine') == (tmp_path / 'mine', None)
+    (tmp_path / 'tags.json').write_text('{}')
+    assert _page.tag_file(folders._replace(former=tmp_path)).read_text() == '{}'
+    (tmp_path / 'tags.json').write_text('changed')
+    assert _page.tag_file(folders._replace(former=tmp_path)).read_text() == '{}'
+
+
+def test_all_missing_packages_are_named_at_once(monkeypatch):
+    monkeypatch.setattr(_page, 'find_spec', lambda name: None)
+    with pytest.raises(ImportError, match=r'needs fastapi and uvicorn and viser, .* pip install fastapi uvicorn viser'):
+        _page.require('fastapi', 'uvicorn')
+    monkeypatch.setattr(_page, 'find_spec', lambda name: None if name == 'viser' else name)
+    _page.require('fastapi', 'uvicorn')
+    with pytest.raises(ImportError, match='needs viser, of'):
+        _page.require('viser')
+
+
+def test_objects_are_shown_as_they_were_embedded(tmp_path):
+    cloud = blob(0.5)
+    write_gaussians(cloud, tmp_path / 'a.ply')
+    card = IndexCard('toy', WIDTH, options=('--up=z', '--turns=2', '--crop=-9.0,-9.0,0.0,9.0,9.0,9.0'))
+    for name, options in (('cropped', card.options), ('whole', card.options[:2])):
+        with IndexWriter(tmp_path / name, replace(card, options=options)) as writer:
+            writer.add(tmp_path / 'a.ply', vectors(1)[0], gaussians=40, up='z', up_confidence=1.)
+    cropped, whole = (_page.read_catalog(tmp_path / name).objects for name in ('cropped', 'whole'))
+    above = cloud.means[:, 2] >= 0
+    assert 0 < above.sum() < 40
+    assert torch.allclose(cropped.cloud(0).means[:, 1], cloud.means[above, 2], atol=1e-6)
+    assert torch.allclose(whole.cloud(0).means[:, 1], cloud.means[:, 2], atol=1e-6)
+    places = [Thumbnails(tmp_path / 'page', objects).path(0) for objects in (cropped, whole)]
+    assert places[0] != places[1]

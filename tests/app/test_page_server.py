@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import threading
 from urllib.parse import quote
 
 import numpy as np
@@ -14,13 +15,15 @@ pytest.importorskip('fastapi')
 pytest.importorskip('httpx')
 import page_site
 from fastapi.testclient import TestClient
-from page_site import HOSTILE, PORT, TOKEN, make_index, make_site, nearest, vectors
+from page_site import HOSTILE, PORT, TOKEN, app_of, make_index, make_site, nearest, vectors
 
 from clipgs_plugin import write_gaussians
+from clipgs_plugin.app import maps
 from clipgs_plugin.app.guard import MAX_BODY
 from clipgs_plugin.app.server import make_app
-from clipgs_plugin.app.thumbnails import SIZE, VIEWS
-from clipgs_plugin.search import SearchIndex
+from clipgs_plugin.app.site import Sites, stamp_of
+from clipgs_plugin.app.thumbnails import SIZE, VIEWS, Thumbnails
+from clipgs_plugin.search import IndexCard, IndexWriter, SearchIndex
 from clipgs_plugin.toy_world.writing import write_world
 from clipgs_plugin.triplets import ShardReader
 
@@ -42,7 +45,7 @@ def site(shared, tmp_path):
 
 @pytest.fixture
 def client(site):
-    with TestClient(make_app(site, PORT, TOKEN), base_url=HOST, headers={'X-CLIPGS': '1'}) as client:
+    with TestClient(app_of(site), base_url=HOST, headers={'X-CLIPGS': '1'}) as client:
         assert client.get(f'/?token={TOKEN}').status_code == 200
         yield client
 
@@ -55,7 +58,7 @@ def find(client, **body):
 
 def test_queries_rank_as_a_plain_loop_does(client, shared):
     index = shared[1]
-    assert find(client) == dict(rows=list(range(12)), scores=None, total=12)
+    assert find(client) == dict(rows=list(range(12)), scores=None, total=12, changed=False)
     for body, row in ((dict(text='row 2'), 2), (dict(like=7), 7)):
         found = find(client, **body)
         assert found['rows'] == nearest(index, vectors(12)[row]) and found['scores'][0] == pytest.approx(1, abs=2e-3)
@@ -142,12 +145,16 @@ def test_only_splats_of_the_index_are_given_out(shared, tmp_path):
     (tmp_path / 'link.ply').symlink_to(tmp_path / 'secret.txt')
     index = SearchIndex(vectors(3), (str(tmp_path / 'secret.txt'), str(tmp_path / 'link.ply'), shared[1].paths[6]),
                         'toy')
-    app = make_app(make_site(tmp_path, index), PORT, TOKEN)
+    app = app_of(make_site(tmp_path, index))
     with TestClient(app, base_url=HOST, cookies={f'clipgs_{PORT}': TOKEN}) as client:
         for address in ('/objects/0/file', '/objects/1/file', '/thumbnails/0.webp', '/strips/1.webp',
                         '/objects/1/viewer'):
             answer = client.get(address)
             assert answer.status_code == 400 and 'no splat format' in answer.json()['error']
+        framed = client.get('/objects/1/viewer', headers={'Sec-Fetch-Dest': 'iframe'})
+        assert framed.status_code == 400 and 'no splat format' in framed.text and framed.text[0] != '{'
+        assert framed.headers['content-type'].startswith('text/plain')
+        assert "frame-ancestors 'self'" in framed.headers['content-security-policy']
         answer = client.get('/objects/2/file')
         assert answer.content == (shared[0] / 'splats' / HOSTILE[0]).read_bytes()
         assert quote(HOSTILE[0], safe='') in answer.headers['content-disposition']
@@ -170,7 +177,7 @@ def test_requests_of_other_pages_and_users_are_refused(client, headers, status):
 
 
 def test_the_token_opens_the_page_alone(site):
-    with TestClient(make_app(site, PORT, TOKEN), base_url=HOST) as client:
+    with TestClient(app_of(site), base_url=HOST) as client:
         for address in ('/', '/?token=guess', f'/api/index?token={TOKEN}', '/thumbnails/0.webp', '/static/page.css'):
             assert client.get(address).status_code == 401
         cookie = client.get(f'/?token={TOKEN}').headers['set-cookie']
@@ -194,6 +201,9 @@ def test_large_bodies_are_refused(client):
 def test_tags_are_stored_by_path_and_filter(client, site):
     assert client.post('/api/tags', json=dict(tag=' fine ', rows=[1, 6], on=True)).json() == dict(fine=2)
     assert client.post('/api/tags', json=dict(tag='fine', rows=[1], on=False)).json() == dict(fine=1)
+    family = '\U0001f468\u200d\U0001f469\u200d\U0001f467'
+    for on, there in ((True, True), (False, False)):
+        assert (family in client.post('/api/tags', json=dict(tag=family, rows=[1], on=on)).json()) is there
     assert find(client, tag='fine')['rows'] == [6] and find(client, tag='fine', like=0)['rows'] == [6]
     assert client.post('/api/details', json=dict(rows=[6])).json()[0]['tags'] == ['fine']
     assert json.loads(site.tags.path.read_text())['tags'] == dict(fine=[site.catalog.objects.paths[6]])
@@ -264,3 +274,79 @@ def test_objects_of_a_triplet_dataset_are_drawn_from_its_shards(tmp_path):
     outcomes = {}
     site.thumbnails.draw_all(range(6), 2, lambda row, error: outcomes.__setitem__(row, error))
     assert [row for row, error in outcomes.items() if error] == [5]
+
+
+def test_an_index_that_changed_is_read_again_when_a_page_is_opened(tmp_path):
+    make_index(tmp_path, NAMES[:3])
+
+    def write(*names):
+        with IndexWriter(tmp_path / 'index', IndexCard('toy', 8)) as writer:
+            writer.drop([str(tmp_path / 'splats' / NAMES[0])])
+            for name in names:
+                write_gaussians(page_site.blob(0.9), tmp_path / 'splats' / name)
+                writer.add(tmp_path / 'splats' / name, vectors(5)[4], gaussians=40, up='y', up_confidence=1.)
+    sites = Sites(lambda: make_site(tmp_path, SearchIndex.load(tmp_path / 'index')),
+                  lambda: stamp_of(tmp_path / 'index'))
+    with TestClient(make_app(sites, PORT, TOKEN), base_url=HOST, headers={'X-CLIPGS': '1'}) as client:
+        assert client.get(f'/?token={TOKEN}').status_code == 200
+        first = client.get('/api/index').json()
+        old, address = sites.at(), f'/api/find?state={first["state"]}'
+        assert client.post(address, json={}).json()['changed'] is False and first['count'] == 3
+        write('new.ply', 'newer.ply')
+        found = client.post(address, json={}).json()
+        assert found['changed'] is True and found['total'] == 3  # the state of the page is still there
+        second = client.get('/api/index').json()
+        assert second['count'] == 4 and second['state'] != first['state']
+        assert client.get('/api/index').json()['state'] == second['state']
+        for answer in (client.post(address, json={}), client.get(f'/thumbnails/1.webp?state={first["state"]}')):
+            assert answer.status_code == 409 and 'load the page again' in answer.json()['error']
+        found = client.post(f'/api/find?state={second["state"]}', json={}).json()
+        assert (found['total'], found['changed']) == (4, False) and sites.at() is not old
+        assert client.post('/api/details', json=dict(rows=[2])).json()[0]['name'] == 'new.ply'
+
+
+def test_layouts_by_umap_are_computed_aside_and_kept(client, site, monkeypatch):
+    expected = np.random.default_rng(0).standard_normal((12, 2)).astype(np.float32)
+    allowed, calls = threading.Event(), []
+
+    def project(vectors, method='pca'):
+        allowed.wait(20)
+        calls.append(method)
+        return expected, None, ''
+    monkeypatch.setattr(maps, 'project', project)
+    monkeypatch.setattr(maps, 'has_umap', lambda: True)
+    monkeypatch.setattr(maps, 'PATIENCE', 0.05)
+    monkeypatch.setattr(maps.multiprocessing, 'get_context', lambda kind: threading)
+    monkeypatch.setattr(threading, 'Process', threading.Thread, raising=False)
+    assert client.get('/api/map?method=umap').json() is None
+    allowed.set()
+    monkeypatch.setattr(maps, 'PATIENCE', 20)
+    found = client.get('/api/map?method=umap').json()
+    assert np.allclose(np.stack([found['x'], found['y']], 1), expected, atol=1e-4) and calls == ['umap']
+    file, = site.maps.folder.glob('umap-*.npy')
+    again = maps.Maps(site.catalog.index, site.maps.folder)
+    assert np.array_equal(again.places('umap'), expected) and calls == ['umap']
+    np.save(file, expected[:3])
+    with pytest.raises(ValueError, match='expected finite float32'):
+        maps.Maps(site.catalog.index, site.maps.folder).places('umap')
+    file.unlink()
+    monkeypatch.setattr(maps, 'write_umap', lambda vectors, path: None)
+    with pytest.raises(ValueError, match='could not lay out'):
+        maps.Maps(site.catalog.index, site.maps.folder).places('umap')
+
+
+def test_thumbnails_of_a_folder_that_cannot_be_written_are_read(site, tmp_path):
+    drawn = site.thumbnails.draw(3)
+    other = Thumbnails(tmp_path / 'own', site.catalog.objects, site.thumbnails.folder)
+    assert other.draw(3) == drawn and list(other.folder.iterdir()) == []
+    assert other.draw(4).is_relative_to(other.folder)
+
+
+@pytest.mark.parametrize('count', [0, 1, 2])
+def test_an_index_of_few_objects_has_a_map_and_columns(tmp_path, count):
+    make_index(tmp_path, NAMES[:count])
+    with TestClient(app_of(make_site(tmp_path, SearchIndex.load(tmp_path / 'index'))), base_url=HOST,
+                    cookies={f'clipgs_{PORT}': TOKEN}, headers={'X-CLIPGS': '1'}) as client:
+        assert client.get('/api/index').json()['count'] == find(client)['total'] == count
+        found = client.get('/api/map').json()
+        assert found['rows'] == list(range(count)) and len(found['x']) == len(found['y']) == count

@@ -1,5 +1,7 @@
 """Maps of embeddings: their axes, and a page that holds everything itself."""
 import re
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -54,3 +56,9 @@ def test_places_are_scaled_alike_and_up_is_up():
     moved = drawn - drawn[0]
     assert moved[1][0] > 0 == moved[1][1] and moved[2][1] < 0 == moved[2][0]
     assert np.isclose(moved[1][0], -2 * moved[2][1], atol=0.2) and 'fill="#888"' in content
+
+
+def test_few_vectors_are_laid_out_by_pca(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'umap', types.ModuleType('umap'))  # which would fail
+    places, _, note = project(np.eye(3), 'umap')
+    assert np.allclose(places, project(np.eye(3))[0]) and note.startswith('PCA')

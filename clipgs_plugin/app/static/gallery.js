@@ -1,7 +1,6 @@
 'use strict';
 // The page that tools/gallery.py writes: everything is in data.js, and nothing is asked for.
 
-const $ = id => document.getElementById(id);
 const data = window.GALLERY;
 const selection = new Selection();
 const state = {grouping: data.groupings[0], group: null, near: null};
@@ -13,28 +12,15 @@ const source = {
   describe: row => ({name: data.names[row], facts: data.facts[row]}),
   load: async row => source.describe(row),
 };
-const grid = new Grid($('grid'), source, selection, position => open(grid.rowAt(position), position));
-const panel = new Panel(source, actions, step => {
-  const position = Math.max(0, Math.min(grid.count - 1, grid.current + step));
-  if (position !== grid.current) { grid.moveTo(position); panel.show(grid.rowAt(position)); }
-});
+const {grid, panel, open} = gridWithPanel(source, selection, actions);
 let map = null;
 
-function open(row, position) {
-  if (position !== undefined) grid.current = position;
-  panel.show(row);
-}
-
 function actions(row) {
-  const choose = button(selection.rows.has(row) ? 'selected' : 'select', () => {
-    selection.toggle(row);
-    choose.textContent = selection.rows.has(row) ? 'selected' : 'select';
-  });
   return [element('div', {className: 'buttons'}, button('more like this', () => {
     panel.dialog.close();
     state.near = row;
     refresh();
-  }, {className: 'main'}), choose)];
+  }, {className: 'main'}), chooser(selection, row))];
 }
 
 // Colours of equal lightness whose neighbours differ most in hue.
@@ -85,10 +71,8 @@ function drawGroups() {
 }
 
 function showMap(on) {
-  $('map').hidden = $('legend').hidden = !on;
-  $('grid').hidden = on;
-  $('as-map').ariaPressed = String(on);
-  $('as-grid').ariaPressed = String(!on);
+  showView(on);
+  $('legend').hidden = !on;
   if (on && !map) {
     map = new MapView($('map'), {...data.map, rows: data.names.map((_, row) => row)},
                       row => color(state.grouping.of[row]), source, row => open(row));
@@ -108,8 +92,6 @@ $('reset').addEventListener('click', () => {
   drawGroups();
   refresh();
 });
-$('choose-all').addEventListener('click', () => selection.replace(grid.rows));
-$('choose-none').addEventListener('click', () => selection.replace([]));
 $('save').addEventListener('click', () => save([...selection.rows].map(row => `${data.names[row]}\n`).join(''),
                                                'selection.txt', 'text/plain'));
 selection.addEventListener('change', () => {

@@ -33,7 +33,7 @@ class MapView {
   }
 
   // Pixels a unit; the size of the page is asked for once a picture, since asking lays the page out.
-  get scale() { return 0.92 * Math.min(this.root.clientWidth, this.root.clientHeight) / this.extent * this.zoom; }
+  get scale() { return 0.88 * Math.min(this.root.clientWidth, this.root.clientHeight) / this.extent * this.zoom; }
 
   // A function from a number to its place in pixels.
   projection() {

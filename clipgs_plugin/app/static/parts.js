@@ -3,6 +3,8 @@
 
 const VIEWS = 12;  // of a thumbnail's strip
 
+const $ = id => document.getElementById(id);
+
 // Show characters that break lines or turn the direction of reading as one that says so.
 function plain(text) {
   return String(text).replace(/[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, '\ufffd');
@@ -67,6 +69,13 @@ class Selection extends EventTarget {
     this.rows = new Set(rows);
     this.dispatchEvent(new Event('change'));
   }
+}
+
+// A button that selects an object, or takes it from the selection.
+function chooser(selection, row) {
+  const word = () => selection.rows.has(row) ? 'selected' : 'select';
+  const made = button(word(), () => { selection.toggle(row); made.textContent = word(); });
+  return made;
 }
 
 // Offer content as a file.

@@ -1,15 +1,20 @@
 'use strict';
 // The page that tools/serve.py serves: searches, filters, tags and exports by requests to its server.
 
-const $ = id => document.getElementById(id);
 const state = {query: {}, title: '', where: new Map(), conditions: [], tag: null, latest: 0, index: null};
 const selection = new Selection();
 
+// An address with the state of the index that this page was made from, in which its rows have their meaning.
+function at(address) {
+  return state.index ? `${address}${address.includes('?') ? '&' : '?'}state=${state.index.state}` : address;
+}
+
 async function ask(address, body) {
-  const response = await fetch(address, body === undefined ? {} : {
+  const response = await fetch(at(address), body === undefined ? {} : {
     method: 'POST', body: body instanceof File ? body : JSON.stringify(body),
     headers: {'X-CLIPGS': '1', 'Content-Type': body instanceof File ? 'application/octet-stream' : 'application/json'},
-  });
+  }).catch(() => { throw new Error('the program does not answer; start it again and open the address it prints'); });
+  if (response.status === 409) $('old').hidden = false;
   if (!response.ok) {
     const answer = await response.json().catch(() => ({}));
     throw new Error(answer.error ?? `the server answered ${response.status}`);
@@ -35,13 +40,13 @@ class Source {
   wanted = new Set();
   timer = null;
 
-  still(row) { return `thumbnails/${row}.webp`; }
+  still(row) { return at(`thumbnails/${row}.webp`); }
 
-  strip(row) { return `strips/${row}.webp`; }
+  strip(row) { return at(`strips/${row}.webp`); }
 
   viewer(row) {
-    return state.index.viewer ? `objects/${row}/viewer?dark=${matchMedia('(prefers-color-scheme: dark)').matches}`
-      : null;
+    const dark = matchMedia('(prefers-color-scheme: dark)').matches;
+    return state.index.viewer ? at(`objects/${row}/viewer?dark=${dark}`) : null;
   }
 
   describe(row) {
@@ -68,17 +73,8 @@ class Source {
 }
 
 const source = new Source();
-const grid = new Grid($('grid'), source, selection, position => open(grid.rowAt(position), position));
-const panel = new Panel(source, actions, step => {
-  const position = Math.max(0, Math.min(grid.count - 1, grid.current + step));
-  if (position !== grid.current) { grid.moveTo(position); panel.show(grid.rowAt(position)); }
-});
+const {grid, panel, open} = gridWithPanel(source, selection, actions, attempt);
 let map = null;
-
-function open(row, position) {
-  if (position !== undefined) grid.current = position;
-  attempt(() => panel.show(row));
-}
 
 function actions(row, known) {
   const tag = element('input', {placeholder: 'tag', ariaLabel: 'tag of this object', maxLength: 60});
@@ -86,16 +82,12 @@ function actions(row, known) {
     drawTags(await json('api/tags', {tag: name, rows: [row], on}));
     panel.tell(await source.load(row));
   });
-  const choose = button(selection.rows.has(row) ? 'selected' : 'select', () => {
-    selection.toggle(row);
-    choose.textContent = selection.rows.has(row) ? 'selected' : 'select';
-  });
   return [
     element('div', {className: 'buttons'}, button('more like this', () => {
       panel.dialog.close();
       search({like: row}, `like ${known.name}`);
-    }, {className: 'main'}), choose, button('download', () => {
-      element('a', {href: `objects/${row}/file`, download: ''}).click();
+    }, {className: 'main'}), chooser(selection, row), button('download', () => {
+      element('a', {href: at(`objects/${row}/file`), download: ''}).click();
     })),
     element('div', {className: 'chips'}, ...known.tags.map(name => button(`${plain(name)} \u00d7`,
       () => change(name, false), {title: 'remove this tag'}))),
@@ -120,6 +112,7 @@ async function refresh() {
   await attempt(async () => {
     const found = await json('api/find', {...state.query, where, tag: state.tag});
     if (number !== state.latest) return;  // a later one is under way
+    $('old').hidden = !found.changed;
     grid.show([{title: null, rows: found.rows, scores: found.scores}]);
     map?.highlight(found.scores ? found.rows.slice(0, 50)
       : found.rows.length === state.index.count ? null : found.rows);
@@ -190,17 +183,22 @@ function upload(kind, input) {
   });
 }
 
+// Lay out the map, at first or by another method; a long computation answers by null until it is done.
 async function showMap(on) {
-  $('map').hidden = !on;
-  $('grid').hidden = on;
-  $('as-map').ariaPressed = String(on);
-  $('as-grid').ariaPressed = String(!on);
-  if (!on || map) return;
-  say('laying out the map \u2026');
-  const places = await json('api/map');
+  showView(on);
+  $('method').hidden = !on || !state.index.umap;
+  const method = $('method').value;
+  if (!on || map?.method === method) return;
+  say(method === 'umap' ? 'laying out the map by UMAP, which may take minutes \u2026' : 'laying out the map \u2026');
+  let places = null;
+  while (places === null) {
+    places = await json(`api/map?method=${method}`);
+    if ($('method').value !== method) return;
+  }
   const style = getComputedStyle(document.documentElement);
   map = new MapView($('map'), places, row => selection.rows.has(row) ? '#e0752d'
     : style.getPropertyValue('--accent'), source, row => open(row));
+  map.method = method;
   await refresh();
 }
 
@@ -229,10 +227,10 @@ function listen() {
     return search({}, '');
   });
   $('as-grid').addEventListener('click', () => showMap(false));
-  $('as-map').addEventListener('click', () => attempt(() => showMap(true)));
+  for (const [id, event] of [['as-map', 'click'], ['method', 'change']])
+    $(id).addEventListener(event, () => attempt(() => showMap(true)));
+  $('reload').addEventListener('click', () => location.reload());
   selection.addEventListener('change', () => { drawChosen(); map?.soon(); });
-  $('choose-all').addEventListener('click', () => selection.replace(grid.rows));
-  $('choose-none').addEventListener('click', () => selection.replace([]));
   for (const [id, on] of [['tag-on', true], ['tag-off', false]]) $(id).addEventListener('click', () => attempt(
     async () => {
       const rows = [...selection.rows];
