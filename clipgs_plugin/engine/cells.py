@@ -84,7 +84,7 @@ def digest(table: Table, part: Row | Pretraining, seed: int, data: Data) -> str:
     else:
         content.append(part.family)
     init = (cfg['model'].get('encoder') or {}).get('init_cfg') or {}
-    if str(init.get('type')).endswith('CLIPGSPretrained'):  # the name of a model stays when its weights are trained anew
+    if str(init.get('type')).endswith('CLIPGSPretrained'):  # a name stays when its weights are trained anew
         with find_weights(init['checkpoint']).open('rb') as file:
             content.append(sha256_of(file))
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -1,5 +1,5 @@
-# Classification of ModelNet10 with few labels (docs/finetuning.md): points and splats from scratch, and what is tuned of
-# an encoder that knows the toy world. --data-root names the folder of ModelNet10.
+# Classification of ModelNet10 with few labels (docs/finetuning.md): points and splats from scratch, and what is tuned
+# of an encoder that knows the toy world. --data-root names the folder of ModelNet10.
 title = ('ModelNet10, 20 training objects a class and 15 epochs; top-1 in percent on 50 test objects a class. A seed '
          'changes the training objects, their augmentation and the initial weights.')
 config = 'classifier_pointbert-nano_50e_modelnet10'
