@@ -32,8 +32,8 @@ class FolderOutput:
     Args:
         folder: Folder of the index.
         card: Origin of the vectors.
-        retry_failed: Whether to take files again that failed before and have not changed.
-        categories: Whether the name of its folder is the category of a file.
+        retry_failed: True takes files again that failed before and have not changed.
+        categories: True makes the name of its folder the category of a file.
     """
 
     def __init__(self, folder: Path, card: IndexCard, retry_failed: bool = False, categories: bool = False) -> None:

@@ -41,7 +41,7 @@ def label_scene(scene: Scene | GaussianCloud | str | os.PathLike, clipgs: CLIPGS
         split: Way to find the objects.
         up: Up axis of the scene, or ``'auto'`` to estimate it.
         templates: Prompts of the names.
-        balance: Whether colours are embedded without the light of the scene, by
+        balance: True embeds colours without the light of the scene, by
             :func:`~clipgs_plugin.scenes.balance_colors`.
         turns: Number of equal turns about the up axis whose embeddings are averaged.
         batch_size: Number of objects in a forward pass.

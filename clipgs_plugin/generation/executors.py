@@ -25,7 +25,7 @@ def execute(make: Make, chunks: Iterable[Chunk], execution: Execution, gpu: bool
         chunks: Chunks of objects.
         execution: Executor, number of workers and time limit. Executor ``'ray'`` expects that this process is
             :func:`~clipgs_plugin.parallel.cluster.connected` and that the package is installed on all nodes.
-        gpu: Whether objects are fitted on GPUs.
+        gpu: True fits objects on GPUs.
     """
     if execution.executor == 'local' and not execution.workers:
         return in_this_process(make, chunks)

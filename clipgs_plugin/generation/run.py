@@ -92,7 +92,7 @@ def generate(source: Source | Mapping, root: str | Path, out: str | Path, settin
         settings: Settings of the triplets.
         execution: Workers, time limit, and part of the listing; the default is one worker process.
         limit: Number of objects to take from the start of the listing; None takes all.
-        retry_failed: Whether to retry objects that failed in an earlier run.
+        retry_failed: True retries objects that failed in an earlier run.
         report: Function called with the counts at the start and after each object.
 
     Raises:

@@ -24,7 +24,7 @@ def connected(address: str | None, gpu: bool) -> Iterator[None]:
 
     Args:
         address: Address of the cluster; None takes ``RAY_ADDRESS``, or the cluster that runs on this machine.
-        gpu: Whether the cluster must have GPUs.
+        gpu: True requires GPUs of the cluster.
 
     Raises:
         ImportError: Ray is not installed.
@@ -57,7 +57,7 @@ class RayExecutor:
 
     Args:
         make: Function that makes a chunk; it is pickled.
-        gpu: Whether a task takes a share of a GPU.
+        gpu: True gives a task a share of a GPU.
         time_limit: Seconds of a step of an item; None sets no limit.
     """
 

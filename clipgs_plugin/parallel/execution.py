@@ -22,7 +22,7 @@ def make_executor(name: str, make: Make, workers: int = 1, time_limit: float | N
         make: Function that makes a chunk; it is pickled.
         workers: Number of local processes, with one thread each, at least 1.
         time_limit: Seconds of a step of an item; None sets no limit.
-        gpu: Whether the work of a node needs a GPU.
+        gpu: True if the work of a node needs a GPU.
     """
     return RayExecutor(make, gpu, time_limit) if name == 'ray' else ProcessExecutor(make, workers, time_limit)
 

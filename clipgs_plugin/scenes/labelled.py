@@ -35,7 +35,7 @@ class LabelledScene:
         way: Description of how the objects were found.
         up: Up axis of the scene.
         turns: Number of turns whose embeddings were averaged.
-        balanced: Whether colours were embedded without the light of the scene.
+        balanced: True if colours were embedded without the light of the scene.
         card: Origin of the embeddings.
     """
 
