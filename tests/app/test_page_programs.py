@@ -58,14 +58,6 @@ def test_the_server_prints_its_address_and_ends_by_ctrl_c(folder, root):
         assert process.wait(30) == 130 and 'interrupted' in process.stderr.read().splitlines()
 
 
-def test_a_place_that_cannot_be_written_is_named_with_the_way_out(folder, permissions_hold):
-    folder.chmod(0o555)
-    for program in (serve, gallery):
-        with pytest.raises(OSError, match=r'index\.page, the folder of thumbnails.*Permission denied.*--page FOLDER'):
-            program.main([str(folder / 'index')])
-    folder.chmod(0o755)
-
-
 def test_a_port_in_use_is_named(folder):
     with socket.socket() as other:
         other.bind(('127.0.0.1', 0))
