@@ -25,7 +25,7 @@ fail() { echo "error: $1" >&2; exit "${2:-2}"; }
 while [ $# -gt 0 ]; do
     case "$1" in
         --short) WORK=work_dirs/quickstart-short; OBJECTS=(--num-train 120 --num-val 60 --num-test 60)
-                 OPTIONS=(--cfg-options train_cfg.max_epochs=2) ;;
+                 OPTIONS=(--cfg-options train_cfg.max_epochs=2 train_cfg.val_begin=1) ;;
         --model|--text|--up)
             [ $# -gt 1 ] || fail "$1 needs a value; see --help"
             case "$1" in --model) MODEL="$2" ;; --text) TEXT="$2" ;; --up) UP="$2" ;; esac
