@@ -41,7 +41,7 @@ function refresh() {
   grid.show(sections);
   const rows = grid.rows;
   map?.highlight(rows.length === data.names.length ? null : rows);
-  $('message').textContent = `${rows.length.toLocaleString('en')} of ${data.names.length.toLocaleString('en')} objects`;
+  $('message').textContent = `${rows.length.toLocaleString('en')} of ${objects(data.names.length)}`;
   $('reset').hidden = rows.length === data.names.length && state.near === null;
 }
 

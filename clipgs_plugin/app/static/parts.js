@@ -22,6 +22,11 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// The number of objects in words.
+function objects(count) {
+  return `${count.toLocaleString('en')} object${count === 1 ? '' : 's'}`;
+}
+
 function button(text, onclick, properties = {}) {
   return element('button', {type: 'button', onclick, ...properties}, text);
 }

@@ -116,8 +116,8 @@ async function refresh() {
     grid.show([{title: null, rows: found.rows, scores: found.scores}]);
     map?.highlight(found.scores ? found.rows.slice(0, 50)
       : found.rows.length === state.index.count ? null : found.rows);
-    const count = found.rows.length.toLocaleString('en'), total = found.total.toLocaleString('en');
-    say(state.title ? `${count} of ${total} objects nearest to: ${state.title}` : `${count} objects`);
+    const count = found.rows.length, of = `${count.toLocaleString('en')} of ${objects(found.total)}`;
+    say(state.title ? `${of} nearest to: ${state.title}` : objects(count));
     $('reset').hidden = !(state.title || where.length || state.tag);
   });
 }
@@ -236,7 +236,7 @@ function listen() {
       const rows = [...selection.rows];
       drawTags(await json('api/tags', {tag: $('tag').value, rows, on}));
       rows.forEach(row => source.known.delete(row));
-      say(`${on ? 'tagged' : 'untagged'} ${rows.length} objects`);
+      say(`${on ? 'tagged' : 'untagged'} ${objects(rows.length)}`);
     }));
   document.querySelectorAll('[data-kind]').forEach(each => each.addEventListener('click', () => attempt(async () => {
     const {kind} = each.dataset;
