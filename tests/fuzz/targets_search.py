@@ -1,14 +1,15 @@
 """Readers of indexes in folders."""
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from harness import Target
 from torch.nn.functional import normalize
 
-from clipgs_plugin.search import IndexCard, IndexWriter, SearchIndex
+from clipgs_plugin.search import IndexCard, IndexWriter, SearchIndex, build_approximate
 
-WIDTH = 8
+WIDTH, CODED = 8, 4200
 
 
 @cache
@@ -26,6 +27,21 @@ def folder(folder: Path) -> Path:
     return folder / 'index'
 
 
+def coded(folder: Path) -> Path:
+    """Write an index with codes."""
+    rows = normalize(torch.randn(CODED, WIDTH, generator=torch.Generator().manual_seed(0)), dim=1)
+    with IndexWriter(folder / 'index', IndexCard('clipgs_toy', WIDTH)) as index:
+        for i, row in enumerate(rows):
+            index.add(f'/objects/{i}.ply', row, size=0, mtime_ns=0, gaussians=i)
+    build_approximate(folder / 'index')
+    return folder / 'index'
+
+
+def read_coded(folder: Path) -> list:
+    """Ask an index by its codes."""
+    return SearchIndex.load(folder).find(query(), 10)
+
+
 def read(folder: Path) -> list:
     """Read an index and ask it; widths that a card promises are asked for."""
     index = SearchIndex.load(folder)
@@ -38,3 +54,5 @@ def unsound(matches: list) -> str | None:
 
 
 TARGETS = [Target('index-folder', folder, read, unsound)]
+if find_spec('faiss') is not None:  # of the extra search
+    TARGETS.append(Target('index-codes', coded, read_coded, unsound, kept=('*.npy', '*.parquet', 'index.json')))
