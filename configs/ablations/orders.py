@@ -11,5 +11,6 @@ rows = [
     *[dict(title=f'three orders, {combine}', options={f'{_tokenizer}.combine': combine})
       for combine in ('concat', 'turn')],
 ]
-compare = [('no refinement', 'hilbert'), ('xyz', 'hilbert'), ('z', 'hilbert'), ('hilbert', 'three orders, mean'),
-           ('three orders, mean', 'three orders, concat'), ('three orders, mean', 'three orders, turn')]
+compare = [('no refinement', 'hilbert'), ('no refinement', 'three orders, mean'), ('xyz', 'hilbert'), ('z', 'hilbert'),
+           ('hilbert', 'three orders, mean'), ('three orders, mean', 'three orders, concat'),
+           ('three orders, mean', 'three orders, turn')]
