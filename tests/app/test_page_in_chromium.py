@@ -13,11 +13,12 @@ from PIL import Image
 pytest.importorskip('fastapi')
 uvicorn = pytest.importorskip('uvicorn')
 sync_api = pytest.importorskip('playwright.sync_api')
-from page_site import HOSTILE, TOKEN, app_of, make_index, make_site, nearest, vectors  # noqa: E402
+from page_site import HOSTILE, TOKEN, app_of, blob, make_index, make_site, nearest, vectors  # noqa: E402
 
 from clipgs_plugin import write_gaussians  # noqa: E402
 from clipgs_plugin.app.gallery import GallerySettings, write_gallery  # noqa: E402
 from clipgs_plugin.app.site import stamp_of  # noqa: E402
+from clipgs_plugin.app.viewer import viewer_page  # noqa: E402
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 NAMES = [*(f'chair/{i}.ply' for i in range(6)), *HOSTILE]
@@ -28,7 +29,7 @@ def browser():
     if CHROMIUM is None:
         pytest.skip('no Chromium is installed')
     with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--enable-unsafe-swiftshader'])
         yield found
         found.close()
 
@@ -206,3 +207,18 @@ def test_the_gallery_opens_from_disk(tab, site, tmp_path):
         tab.wait_for_timeout(50)
     assert colors > 150  # pictures of twelve greys, which dots would not have
     assert tab.wrong == [] and all(url.startswith(('file:', 'data:')) for url in tab.asked)
+
+
+def test_the_viewer_draws_the_splat_itself(tab, tmp_path):
+    pytest.importorskip('viser')
+    page = tmp_path / 'viewer.html'
+    page.write_text(viewer_page(blob(0.2, 400)))
+    tab.goto(page.as_uri())
+    for _ in range(300):
+        with Image.open(io.BytesIO(tab.screenshot())) as image:
+            inner, outer = image.getpixel((500, 350))[:3], image.getpixel((20, 600))[:3]
+        if max(inner) < 100:
+            break
+        tab.wait_for_timeout(200)
+    assert max(inner) < 100 and min(outer) > 200  # a dark ball before a white ground
+    assert all(url.startswith(('file:', 'data:', 'blob:')) for url in tab.asked)
