@@ -48,7 +48,7 @@ class ShapeSplats(SplatSet):
     """ShapeSplatsV1, ShapeNetCore as splats: ``SYNSET-MODEL.ply``, in older zips ``SYNSET/MODEL/.../point_cloud.ply``.
 
     The published lists ``train.txt`` and ``test.txt``, lines ``SYNSET-MODEL.ply``, lie anywhere below root, such as in
-    ``shapenet_split/``. All of ``test`` are in the published ``train.txt`` too, and ShapeNet has some models in two
+    ``shapenet_split/``. All of ``test`` are in the published ``train.txt`` too, and ShapeNet has some models in several
     synsets. Here ``train`` leaves out the models of ``test``, and ``fit`` and ``val`` have no model in common. ``all``
     needs no list. Classes are those of ShapeNetCore that the set has, by the order of their synsets.
 
