@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -29,7 +30,7 @@ def parse(argv: list[str] | None):
     args.add_argument('checkpoint', nargs='?',
                       help='weights of the config, a model of tools/list_models.py, or "initial" for the weights that '
                       'a training of the config starts from; files of features need none')
-    args.add_argument('--work-dir', type=Path, help='folder of features and folds (./work_dirs/NAME of the config)')
+    args.add_argument('--work-dir', type=Path, help='folder of features and folds (./work_dirs/CONFIG/MODEL)')
     args.add_argument('--folds', type=Path, help='folder of folds that an earlier run wrote, in place of new ones')
     args.add_argument('--protocol', choices=['fixed', 'published'],
                       help='published adds the best result over what the literature chooses on the test set')
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     with redirect_stdout(sys.stderr):  # of what mmengine logs; standard output has the results alone
         cfg = get_config(options.config, options.cfg_options)
     task = checked_task(cfg, options)
-    work_dir = options.work_dir or Path('work_dirs', Path(options.config).stem)
+    work_dir = options.work_dir or default_work_dir(options.config, options.checkpoint)
     work_dir.mkdir(parents=True, exist_ok=True)
     heads = {name: MODELS.build(dict(head)) for name, head in chosen_heads(task.heads, options.only).items()}
     protocol = options.protocol or task.protocol
@@ -70,6 +71,12 @@ def main(argv: list[str] | None = None) -> int:
     print(f'Features and folds are in {work_dir}', file=sys.stderr)
     save_scores(work_dir, options.config, scores)
     return 0
+
+
+def default_work_dir(config: str, checkpoint: str | None) -> Path:
+    """Name a folder by config and model; that of a file has the name of its folder too, and files of features none."""
+    model = '-'.join(Path((checkpoint or '').removesuffix('.pth')).parts[-2:])
+    return Path('work_dirs', Path(config).stem, re.sub(r'[^\w.-]+', '-', model).strip('-.'))
 
 
 def checked_task(cfg: Config, options):

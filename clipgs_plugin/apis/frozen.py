@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from clipgs_plugin.apis.inferencer import CLIPGSInferencer
 from clipgs_plugin.datasets import FrozenFeatures
 from clipgs_plugin.datasets.preparation import prepare_object
+from clipgs_plugin.io.archives import visible_files
 from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.structures import GaussianBatch, GaussianCloud
 
@@ -83,15 +85,21 @@ class _Prepared(Dataset):
 def fingerprint(clipgs: CLIPGSInferencer, dataset: dict) -> str:
     """Return a SHA-256 of the weights, the model's config and pipeline, the dataset's config, and its files.
 
-    Files count by name, size and time of change, below the dataset's ``root``.
+    Files count by name, size and time of change. They are those below the dataset's ``root``, without hidden ones such
+    as the index of archives, and those that its other options name, such as ``labels``.
     """
     digest = hashlib.sha256(clipgs.weights_sha256().encode())
     cfg = clipgs.model.cfg
     for part in (cfg.model, cfg.test_dataloader.dataset.pipeline, dataset):
         digest.update(json.dumps(part, sort_keys=True, default=str).encode())
-    root = Path(dataset['root']) if 'root' in dataset else None
-    for path in sorted(root.rglob('*')) if root is not None else ():
-        if path.is_file():
-            state = path.stat()
-            digest.update(f'{path.relative_to(root)} {state.st_size} {state.st_mtime_ns}'.encode())
+    for path in _files(dataset):
+        state = os.stat(path)
+        digest.update(f'{path} {state.st_size} {state.st_mtime_ns}'.encode())
     return digest.hexdigest()
+
+
+def _files(dataset: dict) -> list[Path]:
+    named = [Path(value).expanduser() for value in dataset.values()
+             if isinstance(value, (str, Path)) and os.path.isfile(os.path.expanduser(value))]
+    root = dataset.get('root')
+    return named + (visible_files(Path(root).expanduser()) if root is not None else [])

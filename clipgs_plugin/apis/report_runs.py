@@ -100,8 +100,11 @@ def _read_few_shot(path: Path) -> Run:
     metrics = {}
     for head, row in content['scores'].items():
         check_types(row, dict, f'{path / FEW_SHOT}: {head}')
-        check_types(list(row.values()), [{'accuracies': [float]}], f'{path / FEW_SHOT}: {head}')
+        check_types(list(row.values()), [{'accuracies': [float], 'published?': {'accuracies': [float]}}],
+                    f'{path / FEW_SHOT}: {head}')
         metrics.update({f'few_shot/{head}, {setting}': score['accuracies'] for setting, score in row.items()})
+        metrics.update({f'few_shot/{head}, published protocol, {setting}': score['published']['accuracies']
+                        for setting, score in row.items() if 'published' in score})
     return Run(path.resolve().name, (path,), metrics, content['config'])
 
 

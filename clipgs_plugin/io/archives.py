@@ -124,7 +124,7 @@ def list_places(root: str | os.PathLike, accept: Callable[[str], object]) -> lis
     if not root.exists():
         raise FileNotFoundError(f'{root} does not exist; name the folder of the set, as it was downloaded')
     base = root if root.is_dir() else root.parent
-    files = _walk(root) if root.is_dir() else [root]
+    files = visible_files(root) if root.is_dir() else [root]
     places, archives = [], {}
     for path in files:
         name = path.relative_to(base).as_posix()
@@ -138,7 +138,8 @@ def list_places(root: str | os.PathLike, accept: Callable[[str], object]) -> lis
     return sorted(places, key=lambda place: place.name)
 
 
-def _walk(root: Path) -> list[Path]:
+def visible_files(root: Path) -> list[Path]:
+    """List the files below a folder, through links, in a fixed order; names that start with a dot are left out."""
     return [Path(folder, name) for folder, below, names in os.walk(root, followlinks=True)
             if not below.sort() for name in sorted(names) if not name.startswith('.')]
 

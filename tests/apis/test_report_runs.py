@@ -57,13 +57,15 @@ def test_rows_of_a_table_and_few_shot_scores_are_runs(tmp_path):
             ('t', 'table.json', dict(title='T', rows=[
                 dict(title='A', seeds=[0, 1], metrics={'zero_shot/top1': [1.0, 3.0]}),
                 dict(title='B', seeds=[0], metrics={'probe/top1': [5.0]})])),
-            ('f', 'few_shot.json', dict(config='few', scores={'probe': {'5way1shot': {'accuracies': [40.0, 60.0]}}}))):
+            ('f', 'few_shot.json', dict(config='few', scores={'probe': {
+                '5way1shot': {'accuracies': [40.0, 60.0], 'published': {'accuracies': [50.0, 70.0]}}}}))):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text(json.dumps(content))
     report = collect_report(tmp_path / 't', tmp_path / 'f')
     assert report.metrics.columns == ('', 'A', 'B', 'f')
     assert report.metrics.rows == [['zero_shot/top1', '2.0 ± 1.4', '-', '-'], ['probe/top1', '-', '5.0', '-'],
-                                   ['few_shot/probe, 5way1shot', '-', '-', '50.0 ± 14.1']]
+                                   ['few_shot/probe, 5way1shot', '-', '-', '50.0 ± 14.1'],
+                                   ['few_shot/probe, published protocol, 5way1shot', '-', '-', '60.0 ± 14.1']]
 
 
 def test_a_run_without_evaluation_has_its_last_validation(tmp_path):

@@ -92,8 +92,26 @@ def test_shapesplats_of_both_layouts_and_their_lists(tmp_path, splat):
     assert len(build('ShapeSplats', root=tmp_path, split='all')) == 3
     assert '1 absent' in repr(train)
     (tmp_path / 'shapenet_split' / 'test.txt').unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks test\.txt.* or choose split='all'"):
-        build('ShapeSplats', root=tmp_path)
+    assert len(build('ShapeSplats', root=tmp_path, split='all')) == 3
+    for split in ('test', 'train'):  # train is without the test objects
+        with pytest.raises(FileNotFoundError, match=r"lacks test\.txt.* or choose split='all'"):
+            build('ShapeSplats', root=tmp_path, split=split)
+
+
+def test_a_model_of_two_synsets_is_two_objects_of_one_part(tmp_path, splat):
+    """The published train list has the test objects in it, and models of two synsets."""
+    models = [f'm{number}' for number in range(30)]
+    names = [f'{synset}-{model}' for model in models for synset in ('03001627', '04379243')]
+    pack(tmp_path / 'splats.zip', {f'shapesplat_ply/{name}.ply': splat for name in names})
+    for split, listed in (('train', names), ('test', names[6:9])):
+        put(tmp_path / 'shapenet_split' / f'{split}.txt', '\n'.join(f'{name}.ply' for name in listed).encode())
+    parts = {split: [entry.uid for entry in build('ShapeSplats', root=tmp_path, split=split).entries]
+             for split in ('all', 'train', 'fit', 'val', 'test')}
+    assert parts['all'] == sorted(names) and parts['test'] == names[6:9]
+    assert parts['train'] == names[:6] + names[10:]  # without the twin of the last test object, too
+    val = [model for model in models if split_of_uid(model) == 'val' and model not in ('m3', 'm4')]
+    assert parts['val'] == [name for name in parts['train'] if name.partition('-')[2] in val] and val
+    assert sorted(parts['fit'] + parts['val']) == sorted(parts['train'])
 
 
 @pytest.fixture
@@ -212,6 +230,19 @@ def test_unigs_objects(tmp_path, lvis, random_cloud):
     test = build('UniGSObjaverse', root=root, labels=lvis / 'openshape.json')
     assert [(item['uid'], item['category']) for item in test] == [(UIDS[2], 'hat, felt'), (UIDS[3], 'mug')]
     assert test.absent == [UIDS[4]]
+
+
+def test_an_object_of_unigs_abo_has_the_class_of_its_folder(tmp_path, random_cloud):
+    cloud = random_cloud(30)
+    (tmp_path / 'COFFEE_TABLE').mkdir()
+    torch.save(unigs_object(cloud, human_prompt=['a low table']), tmp_path / 'COFFEE_TABLE' / 'B07.pkl')
+    paths = ['/home/author/COFFEE_TABLE/B07.pkl', '/home/author/MUG/B08.pkl']
+    (tmp_path / 'file_paths.json').write_text(json.dumps(dict(original=dict(train=[], test=paths, val=[]))))
+    dataset = build('UniGSABO', root=tmp_path, up='y')
+    assert (len(dataset), dataset.classes, dataset.absent) == (1, ['COFFEE TABLE'], ['B08'])
+    item = dataset[0]
+    assert (item['uid'], item['label'], item['captions']) == ('B07', 0, ['a COFFEE TABLE'])
+    assert torch.allclose(item['gaussians'].means, cloud.means, atol=1e-6)
 
 
 def test_unigs_runs_no_code(tmp_path, random_cloud):

@@ -25,11 +25,12 @@ def evaluated(scores, labels, batch=4, **options):
     return evaluator.evaluate(len(labels)), metric.confusion
 
 
-def test_accuracies_are_those_of_a_plain_loop_over_an_incomplete_last_batch():
+@pytest.mark.parametrize('batch', [4, 5], ids=['last of three', 'last of one'])
+def test_accuracies_are_those_of_a_plain_loop_over_an_incomplete_last_batch(batch):
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(11, 4, generator=generator).softmax(-1)
     labels = torch.randint(0, 3, (11,), generator=generator)  # no lamp
-    metrics, confusion = evaluated(scores, labels, topk=(1, 3, 5), per_class=True)
+    metrics, confusion = evaluated(scores, labels, batch, topk=(1, 3, 5), per_class=True)
     counts, top3 = np.zeros((4, 4), int), 0
     for row, label in zip(scores.tolist(), labels.tolist()):
         order = sorted(range(4), key=lambda i: -row[i])

@@ -219,3 +219,16 @@ def test_the_best_of_the_published_choices_is_at_least_the_fixed_one(name):
     assert best == max(scores) >= fixed
     choices = dict(LinearProbe=8, TipAdapter=4001, TipAdapterF=4020, ZeroShotLinear=30, CLIPAdapter=30)
     assert len(scores) - 1 == choices.get(name, 1) and bool(head.leak) == (name in choices)
+
+
+@pytest.mark.parametrize('name', ['CLIPAdapter', 'TipAdapterF', 'ZeroShotLinear'])
+def test_the_best_of_no_epochs_is_that_of_the_start(name):
+    features, labels, text = support((4, 4, 4), spread=1.5)
+
+    def score(logits):
+        return float((logits.argmax(-1) == labels).float().mean())
+    start = score(MODELS.build(dict(type=name, epochs=0)).fit(features, labels, text)(features))
+    best = MODELS.build(dict(type=name, epochs=0)).best_score(features, labels, text, features, score)
+    assert best >= start and (best == start or name == 'TipAdapterF')
+    with pytest.raises(ValueError, match='epochs=-1: expected at least 0'):
+        MODELS.build(dict(type=name, epochs=-1)).fit(features, labels, text)

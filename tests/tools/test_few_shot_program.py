@@ -1,6 +1,7 @@
 """The few-shot program, as a user calls it: from objects by a model, and from files of features."""
 import json
 import statistics
+from pathlib import Path
 
 import pytest
 import torch
@@ -138,13 +139,11 @@ def test_a_shipped_protocol_is_one_command_on_features_in_files(name, expected, 
     g, classes = torch.Generator().manual_seed(0), [f'class {i:02d}' for i in range(52)]
     for part, count in (('support', 26), ('query', 20)):
         labels = torch.arange(52).repeat_interleave(count)
-        labels = labels[labels < (51 if 'objaverse' in name else 52)]
         FrozenFeatures(torch.randn(len(labels), 8, generator=g), labels, [f'{part}{i}' for i in range(len(labels))],
                        classes).save(tmp_path / f'{part}.npz')
-    sets = ['support'] if 'objaverse' in name else ['support', 'query']
     found = json.loads(run(capsys, name, '--work-dir', tmp_path / 'work', '--only', 'prototype', '--json', '--protocol',
                            'published', '--cfg-options', 'few_shot.trials=2',
-                           *(f'few_shot.{part}={tmp_path / part}.npz' for part in sets)))
+                           *(f'few_shot.{part}={tmp_path / part}.npz' for part in ('support', 'query'))))
     assert list(found['prototype']) == expected
     assert all(len(score['accuracies']) == 2 == len(score['published']['accuracies'])
                for score in found['prototype'].values())
@@ -173,6 +172,20 @@ def test_the_published_folds_are_one_command_from_the_weights_before_training(tm
     assert run(capsys, config, 'initial', *only) == json.dumps(found) + '\n'  # the weights depend on the seed alone
     with pytest.raises(ValueError, match='has published folds; leave out --folds'):
         few_shot.main([str(config), 'initial', '--folds', str(tmp_path)])
+
+
+@pytest.mark.parametrize('checkpoint, folder', [
+    ('clipgs_toy', 'clipgs_toy'), ('views:toy-clip', 'views-toy-clip'), ('initial', 'initial'), (None, ''),
+    ('work_dirs/mine/epoch_15.pth', 'mine-epoch_15'), ('/best.pth', 'best'), ('../best.pth', 'best')])
+def test_models_have_folders_of_their_own(checkpoint, folder, tmp_path):
+    assert few_shot.default_work_dir(str(tmp_path / 'few.py'), checkpoint) == Path('work_dirs', 'few', folder)
+
+
+@pytest.mark.parametrize('kind', ['ways', 'probe'])
+def test_objaverse_is_divided_by_its_rule(kind):
+    task = get_config(f'clipgs_uni3d-b_uni3d-init_20e_objaverse-few-shot-{kind}').few_shot
+    assert (task.support.split, task.query.split) == ('train', 'test')
+    assert {**task.support, 'split': 0} == {**task.query, 'split': 0}
 
 
 def test_wrong_use_is_named(features, config, tmp_path):

@@ -3,12 +3,15 @@ import json
 
 import pytest
 
+from clipgs_plugin import get_config
+from clipgs_plugin.datasets.modelnet import SPLITS
 from clipgs_plugin.datasets.public import PublicSet
 from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.registry.catalogue import load_catalogue
 from clipgs_plugin.tools import list_datasets
 
-PUBLIC = {name: entry for name, entry in load_catalogue('datasets').items() if 'folder' in entry}
+FOLDERS = {name: entry for name, entry in load_catalogue('datasets').items() if 'folder' in entry}
+PUBLIC = {name: entry for name, entry in FOLDERS.items() if entry['dataset'] != 'ModelNetGaussians'}
 
 
 @pytest.mark.parametrize('name', PUBLIC)
@@ -17,6 +20,15 @@ def test_the_catalogue_agrees_with_the_class(root, name):
     kind = DATASETS.get(f"clipgs_plugin.{entry['dataset']}")
     assert issubclass(kind, PublicSet) and kind.up == entry['up'] and set(kind.splits) == set(entry['splits'])
     assert {'page', 'licence', 'layout', 'kind'} <= set(entry)
+    assert f'`{entry["dataset"]}`' in (root / 'docs' / 'datasets.md').read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('name', ['modelnet10', 'modelnet40'])
+def test_modelnet_lies_where_its_config_looks(root, name):
+    entry, config = FOLDERS[name], get_config(f'clipgs_plugin::_base_/datasets/{name}.py')
+    assert config.data_root == f"data/{entry['folder']}" and config.up == entry['up']
+    assert config.train_dataloader.dataset.type == f"clipgs_plugin.{entry['dataset']}"
+    assert tuple(entry['splits']) == SPLITS
     assert f'`{entry["dataset"]}`' in (root / 'docs' / 'datasets.md').read_text(encoding='utf-8')
 
 

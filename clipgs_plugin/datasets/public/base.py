@@ -82,7 +82,7 @@ class PublicSet(GaussianDataset):
         listing = self.list_entries()
         if divided:
             listing.entries = [entry for entry in listing.entries
-                               if (split_of_uid(entry.uid) == 'val') == (split == 'val')]
+                               if (split_of_uid(self.shape_of(entry.uid)) == 'val') == (split == 'val')]
         self.absent = listing.absent
         known = list(dict.fromkeys(listing.classes))
         if classes is not None:
@@ -109,6 +109,10 @@ class PublicSet(GaussianDataset):
     def read_captioned(self, entry: Entry) -> tuple[GaussianCloud, Sequence[str]]:
         """Read an object and its own captions, for sets whose captions lie with the object."""
         return self.read(entry), entry.captions
+
+    def shape_of(self, uid: str) -> str:
+        """Return the name of the shape of an object, the same for copies that belong in one part of ``train``."""
+        return uid
 
     def __len__(self) -> int:
         return len(self.entries)

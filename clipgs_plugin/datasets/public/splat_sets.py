@@ -18,12 +18,12 @@ class SplatSet(PublicSet):
         return parse_gaussians(entry.place.read(), entry.place.name)
 
     def find(self, pattern: str) -> list[tuple[Place, dict[str, str]]]:
-        """List the files whose names match a pattern, with its groups; of equal uids the first counts."""
+        """List the files whose names match a pattern, with its groups; of files with equal groups the first counts."""
         match = match_all(pattern)
-        found: dict[str, tuple[Place, dict[str, str]]] = {}
+        found: dict[tuple[str, ...], tuple[Place, dict[str, str]]] = {}
         for place in list_places(self.root, match):
             groups = match(place.name).groupdict()
-            found.setdefault(groups['uid'], (place, groups))
+            found.setdefault(tuple(groups.values()), (place, groups))
         return list(found.values())
 
 
@@ -47,9 +47,10 @@ class ModelNetSplats(SplatSet):
 class ShapeSplats(SplatSet):
     """ShapeSplatsV1, ShapeNetCore as splats: ``SYNSET-MODEL.ply``, in older zips ``SYNSET/MODEL/.../point_cloud.ply``.
 
-    ``train`` and ``test`` are the published lists ``train.txt`` and ``test.txt``, lines ``SYNSET-MODEL.ply``, which lie
-    anywhere below root, such as in ``shapenet_split/``; they name 333 objects more than the set has. ``all`` needs no
-    list. Classes are those of ShapeNetCore that the set has, by the order of their synsets.
+    The published lists ``train.txt`` and ``test.txt``, lines ``SYNSET-MODEL.ply``, lie anywhere below root, such as in
+    ``shapenet_split/``. All of ``test`` are in the published ``train.txt`` too, and ShapeNet has some models in several
+    synsets. Here ``train`` leaves out the models of ``test``, and ``fit`` and ``val`` have no model in common. ``all``
+    needs no list. Classes are those of ShapeNetCore that the set has, by the order of their synsets.
 
     Source: Ma et al., "A Large-Scale Dataset of Gaussian Splats and Their Self-Supervised Pretraining", 2025.
     """
@@ -61,14 +62,20 @@ class ShapeSplats(SplatSet):
         found = {f"{groups['synset']}-{groups['uid']}": (place, groups['synset']) for place, groups in self.find(
             r'(?P<synset>\d{8})[-/](?P<uid>[\w-]+)(?:/(?:[^/]+/)*point_cloud)?\.ply')}
         classes = [SHAPENET.get(synset, synset) for synset in sorted({synset for _, synset in found.values()})]
-        names = list(found) if self.published == 'all' else self._read_list()
+        names = list(found) if self.published == 'all' else self._read_list(self.published)
+        if self.published == 'train':
+            tested = set(map(self.shape_of, self._read_list('test')))
+            names = [name for name in names if self.shape_of(name) not in tested]
         entries = [Entry(name, found[name][0], SHAPENET.get(found[name][1], found[name][1])) for name in names
                    if name in found]
         return Listing(entries, classes, [name for name in names if name not in found])
 
-    def _read_list(self) -> list[str]:
-        lists = sorted(self.root.rglob(f'{self.published}.txt'))
+    def shape_of(self, uid: str) -> str:
+        return uid.partition('-')[2]
+
+    def _read_list(self, split: str) -> list[str]:
+        lists = sorted(self.root.rglob(f'{split}.txt'))
         if not lists:
-            raise FileNotFoundError(f"{self.root}: lacks {self.published}.txt, ShapeSplat's list of the split; put its "
-                                    "folder shapenet_split beside the splats, or choose split='all'")
+            raise FileNotFoundError(f"{self.root}: lacks {split}.txt, ShapeSplat's list of the split; put its folder "
+                                    "shapenet_split beside the splats, or choose split='all'")
         return [line.strip().removesuffix('.ply') for line in lists[0].read_text('utf-8').splitlines() if line.strip()]

@@ -25,14 +25,16 @@ def train_epochs(
         loss: Function of the indices of a batch.
         num_rows: Number of rows.
         optimizer: ``type``, the name of a class in ``torch.optim``, and its arguments.
-        epochs: Number of passes over the rows.
+        epochs: Number of passes over the rows; 0 leaves the parameters as they start.
         batch_size: Number of rows of a step.
         seed: Random seed of the order.
         warmup_lr: Learning rate of the first epoch; None starts with the schedule.
 
     Yields:
-        None, after each epoch.
+        None, after each epoch, or once without epochs.
     """
+    if epochs < 0:
+        raise ValueError(f'epochs={epochs}: expected at least 0')
     settings = dict(optimizer)
     solver = getattr(torch.optim, settings.pop('type'))(parameters, **settings)
     generator = torch.Generator().manual_seed(seed)
@@ -47,4 +49,6 @@ def train_epochs(
                 solver.zero_grad()
                 loss(rows).backward()
             solver.step()
+        yield
+    if epochs == 0:
         yield
