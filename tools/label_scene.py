@@ -74,7 +74,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the options and check what will be written."""
-    from clipgs_plugin.io import SUFFIXES
     from clipgs_plugin.scenes import check_scene_folder
     args = make_parser()
     options = args.parse_args(argv)
@@ -90,6 +89,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options.names = [name for word in (options.classes or '').split(',') if (name := word.strip())]
     if options.classes is not None and len(set(options.names)) < 2:
         args.error('--classes names fewer than two classes to choose from; --query TEXT ranks objects by one text')
+    check_files(args, options)
+    try:
+        check_scene_folder(options.out)
+    except (ValueError, PermissionError) as error:
+        args.error(str(error))
+    return options
+
+
+def check_files(args: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Check that no file is written twice, and none that is read or was there is lost."""
+    from clipgs_plugin.io import SUFFIXES
+    from clipgs_plugin.scenes import is_replaced
+    written = set()
     for which, out in (*options.cut, *options.remove):
         if not which.strip():
             args.error(f'--cut or --remove names nothing to write to {out}')
@@ -97,11 +109,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             args.error(f'{out}: expected the name of a splat file ({", ".join(SUFFIXES)})')
         if Path(out).exists():
             args.error(f'{out} exists; name another file, or delete it')
-    try:
-        check_scene_folder(options.out)
-    except (ValueError, PermissionError) as error:
-        args.error(str(error))
-    return options
+        if Path(out).resolve() in written:
+            args.error(f'{out} is named by two of --cut and --remove; name a file for each')
+        if is_replaced(options.out, out):
+            args.error(f'{out} is among the results that this run writes to {options.out}; name another file')
+        written.add(Path(out).resolve())
+    for path in filter(None, (options.scene, options.labels, options.class_embeddings)):
+        if Path(path).is_file() and is_replaced(options.out, path):
+            args.error(f'{path} is among the results in {options.out}, which this run replaces; name another --out, or '
+                       'copy the file to another place')
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,18 +126,20 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.scenes import Scene, write_scene_folder
 
     started = time.perf_counter()
+    print(f'reading {args.scene}', file=sys.stderr)
     scene = Scene.read(args.scene, args.clean)
     print(f'{args.scene}: {len(scene.cloud):,} Gaussians of SH degree {scene.cloud.sh_degree}', file=sys.stderr)
     up = up_axis(scene, args.up)
     clipgs = load_inferencer(args.model, args.checkpoint, args.device, args.download)
     clipgs.require_embeddings()
     texts = embed_texts(clipgs, args)
+    print('finding the objects', file=sys.stderr)
     with progress_bar() as bar:
         labelled = label_scene(scene, clipgs, texts, split=split_options(args), up=up,
                                balance=not args.keep_light, turns=args.turns,
                                track=lambda items, task: bar.track(items, description=task))
         print(f'{len(labelled)} objects by {labelled.way}; {int((labelled.objects.labels < 0).sum()):,} Gaussians of '
-              'no object', file=sys.stderr)
+              f'no object; writing {args.out}', file=sys.stderr)
         write_scene_folder(labelled, args.out, lambda items, task: bar.track(items, description=task))
     edits = edit(labelled, clipgs, args)
     report(labelled, edits, time.perf_counter() - started, args)

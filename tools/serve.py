@@ -5,6 +5,8 @@ import secrets
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,18 +73,34 @@ class IndexEmbedder:
         return self.clipgs.embed_gaussians(cloud, turns=self.options.turns)[0]
 
 
-def draw_in_background(thumbnails: Thumbnails, count: int, workers: int) -> None:
-    """Draw the thumbnails that are not there, while the page is already used."""
+class Ended(Exception):
+    """End of the page while thumbnails are drawn."""
+
+
+@contextmanager
+def drawing(thumbnails: Thumbnails, count: int, workers: int) -> Iterator[None]:
+    """Draw the thumbnails that are not there, while the page is already used; stop at the end of the context."""
+    ended = threading.Event()
+
     def work() -> None:
         failed = 0
 
         def done(row: int, error: Exception | None) -> None:
             nonlocal failed
+            if ended.is_set():
+                raise Ended
             failed += error is not None
-        thumbnails.draw_all(range(count), workers, done)
-        print(f'thumbnails of {count - failed:,} objects are drawn'
-              + (f', {failed:,} cannot be' if failed else ''), file=sys.stderr)
-    threading.Thread(target=work, daemon=True).start()
+        with suppress(Ended):
+            thumbnails.draw_all(range(count), workers, done)
+            print(f'thumbnails of {count - failed:,} objects are drawn'
+                  + (f', {failed:,} cannot be' if failed else ''), file=sys.stderr)
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()  # since no thread can be started while the interpreter exits
 
 
 def free_port(wanted: int) -> socket.socket:
@@ -135,16 +153,17 @@ def main(argv: list[str] | None = None) -> int:
         return Site(catalog, thumbnails_of(catalog, folders), tags, embedder, options.exports)
     sites = Sites(read, lambda: stamp_of(options.index))
     site = sites.at()
+    site.tags.read()  # so that a damaged file ends the program, which the page could not load
     check_up_cue(args, site.embedder.options)
     token = secrets.token_urlsafe(18)
     with free_port(options.port) as listening:
         port = listening.getsockname()[1]
         print(f'{len(site.catalog):,} objects of {options.index} at http://127.0.0.1:{port}/?token={token} '
               '(Ctrl-C ends)', flush=True)
-        draw_in_background(site.thumbnails, len(site.catalog), options.workers)
         app = make_app(sites, port, token, options.workers)
-        uvicorn.Server(uvicorn.Config(app, log_level='warning', access_log=False, server_header=False)
-                       ).run(sockets=[listening])
+        server = uvicorn.Server(uvicorn.Config(app, log_level='warning', access_log=False, server_header=False))
+        with drawing(site.thumbnails, len(site.catalog), options.workers):
+            server.run(sockets=[listening])
     return 0
 
 

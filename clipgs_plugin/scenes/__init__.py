@@ -15,6 +15,7 @@ from clipgs_plugin.scenes.label_files import LabelSource, find_labels, read_labe
 from clipgs_plugin.scenes.labelled import LabelledScene
 from clipgs_plugin.scenes.labels import split_by_labels
 from clipgs_plugin.scenes.objects import MIN_GAUSSIANS, SceneObjects
+from clipgs_plugin.scenes.replacing import is_replaced
 from clipgs_plugin.scenes.scene import Scene
 from clipgs_plugin.scenes.scores import TextScores
 from clipgs_plugin.scenes.spheres import split_by_spheres
@@ -22,5 +23,5 @@ from clipgs_plugin.scenes.walls import find_room, find_walls
 
 __all__ = ['MIN_GAUSSIANS', 'LabelSource', 'LabelledScene', 'Scene', 'SceneObjects', 'SplitOptions', 'TextScores',
            'balance_colors', 'check_scene_folder', 'colored', 'distinct_colors', 'embed_objects', 'find_floor',
-           'find_labels', 'find_objects', 'find_room', 'find_walls', 'read_labels', 'split_by_clusters',
-           'split_by_labels', 'split_by_spheres', 'write_scene_folder']
+           'find_labels', 'find_objects', 'find_room', 'find_walls', 'is_replaced', 'read_labels',
+           'split_by_clusters', 'split_by_labels', 'split_by_spheres', 'write_scene_folder']

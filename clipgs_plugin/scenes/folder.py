@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,18 +10,13 @@ import torch
 
 from clipgs_plugin.io import write_gaussians
 from clipgs_plugin.io.files import write_npz
-from clipgs_plugin.io.lock import LOCK, folder_lock
+from clipgs_plugin.io.lock import LOCK
 from clipgs_plugin.scenes.colors import colored
 from clipgs_plugin.scenes.embedding import Track, silent
 from clipgs_plugin.scenes.labelled import LabelledScene
+from clipgs_plugin.scenes.replacing import COLOURED, INDEX, LABELLED, MARK, OBJECTS, SCORES, TABLE, replaced_together
 from clipgs_plugin.scenes.table import read_table, write_table
-from clipgs_plugin.search import IndexCard, IndexWriter, empty_index
-from clipgs_plugin.search.commit import is_pending
-from clipgs_plugin.search.layout import is_index
-
-TABLE, LABELLED, COLOURED, SCORES = 'scene.objects.parquet', 'scene.labelled.ply', 'scene.coloured.ply', 'scores.npz'
-OBJECTS, INDEX = 'objects', 'index'
-MARK = '.label_scene'  # in a folder that has begun to be written, so that a killed run can be repeated
+from clipgs_plugin.search import IndexWriter
 
 
 def check_scene_folder(folder: str | os.PathLike) -> None:
@@ -34,8 +28,9 @@ def check_scene_folder(folder: str | os.PathLike) -> None:
     """
     folder = Path(folder)
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f'{folder}: {there} cannot be written; name another folder')
+    for place in (there, folder / OBJECTS, folder / INDEX):
+        if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(f'{folder}: {place} cannot be written; name another folder')
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'{folder} is a file; name a folder')
     if folder.is_dir() and not (folder / MARK).is_file() and any(path.name != LOCK for path in folder.iterdir()):
@@ -49,6 +44,8 @@ def check_scene_folder(folder: str | os.PathLike) -> None:
 def write_scene_folder(labelled: LabelledScene, folder: str | os.PathLike, track: Track = silent) -> None:
     """Write a labelled scene; the files of an earlier one are replaced, and no others.
 
+    They stay until the new ones are complete, also if this fails or is killed.
+
     Args:
         labelled: The scene.
         folder: Folder to write.
@@ -61,32 +58,19 @@ def write_scene_folder(labelled: LabelledScene, folder: str | os.PathLike, track
     out = Path(folder)
     check_scene_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    with folder_lock(out):
-        (out / MARK).touch()
-        _remove_old(out, labelled.card)
-        (out / OBJECTS).mkdir(exist_ok=True)
+    with replaced_together(out) as new:
         for row, members in track(list(zip(labelled.rows, labelled.objects.members)), 'writing'):
-            write_gaussians(labelled.scene.cloud[members], out / row.path)
-        _write_scenes(labelled, out)
-        _write_index(labelled, out)
-        write_table(out / TABLE, labelled.rows, labelled.embeddings.to(torch.float32), _notes(labelled))
-
-
-def _remove_old(out: Path, card: IndexCard) -> None:
-    """Remove what an earlier run wrote, also one that was killed."""
-    for path in (out / OBJECTS).glob('*.ply'):
-        if re.fullmatch(r'\d{4,}', path.stem):
-            path.unlink()
-    for name in (LABELLED, COLOURED, SCORES, TABLE):
-        (out / name).unlink(missing_ok=True)
-    if is_index(out / INDEX) or is_pending(out / INDEX):
-        empty_index(out / INDEX, card)
+            write_gaussians(labelled.scene.cloud[members], new / row.path)
+        _write_scenes(labelled, new)
+        _write_index(labelled, new, out)
+        write_table(new / TABLE, labelled.rows, labelled.embeddings.to(torch.float32), _notes(labelled))
 
 
 def _write_scenes(labelled: LabelledScene, out: Path) -> None:
     """Write the scene with the objects and scores of its Gaussians, and the coloured scene."""
     cloud, objects, texts = labelled.scene.cloud, labelled.objects, labelled.texts
-    extra = {**labelled.scene.columns, 'object': objects.labels.clamp_min(0).numpy().astype(np.int32)}
+    extra = {name: values for name, values in labelled.scene.columns.items() if name != 'score'}  # of an earlier run
+    extra['object'] = objects.labels.clamp_min(0).numpy().astype(np.int32)
     if texts:
         least = -1.0 if texts.kind == 'cosine' else 0.0
         extra['score'] = objects.spread(texts.scores.max(1).values, least).numpy().astype(np.float32)
@@ -96,14 +80,15 @@ def _write_scenes(labelled: LabelledScene, out: Path) -> None:
     write_gaussians(colored(cloud, objects), out / COLOURED)
 
 
-def _write_index(labelled: LabelledScene, out: Path) -> None:
-    """Write an index of the objects for ``tools/search.py`` and ``tools/serve.py``."""
+def _write_index(labelled: LabelledScene, new: Path, out: Path) -> None:
+    """Write an index of the objects, which lie in ``new`` and will be in ``out``."""
     degree = labelled.scene.cloud.sh_degree
-    with IndexWriter(out / INDEX, labelled.card) as index:
+    with IndexWriter(new / INDEX, labelled.card) as index:
         for row, embedding in zip(labelled.rows, labelled.embeddings):
             words = dict(category=row.label, label_score=row.score) if labelled.texts else {}
-            index.add(out / row.path, embedding, gaussians=row.gaussians, sh_degree=degree, up=labelled.up,
-                      up_confidence=1.0, object=row.object, **words)
+            file = (new / row.path).stat()
+            index.add(out / row.path, embedding, size=file.st_size, mtime_ns=file.st_mtime_ns, gaussians=row.gaussians,
+                      sh_degree=degree, up=labelled.up, up_confidence=1.0, object=row.object, **words)
 
 
 def _notes(labelled: LabelledScene) -> dict:

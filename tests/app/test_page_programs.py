@@ -43,19 +43,31 @@ def test_a_gallery_is_written_and_what_cannot_be_drawn_is_named(folder, capsys):
     assert {path.name for path in (folder / 'index.page').iterdir()} == {'thumbnails'}
 
 
-def test_the_server_prints_its_address_and_ends_by_ctrl_c(folder, root):
+def test_the_server_prints_its_address_and_ends_by_ctrl_c_while_it_draws(tmp_path, root):
     pytest.importorskip('uvicorn')
-    command = [sys.executable, str(root / 'tools' / 'serve.py'), str(folder / 'index'), '--port', '0']
+    make_index(tmp_path, [f'{i}.ply' for i in range(300)])
+    command = [sys.executable, str(root / 'tools' / 'serve.py'), str(tmp_path / 'index'), '--port', '0']
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         line = process.stdout.readline()
         address = line.split()[5]
-        assert line.startswith(f'6 objects of {folder}/index at http://127.0.0.1:') and '?token=' in address
+        assert line.startswith(f'300 objects of {tmp_path}/index at http://127.0.0.1:') and '?token=' in address
         with urllib.request.urlopen(address, timeout=20) as page:
             assert b'served.js' in page.read()
         with pytest.raises(urllib.error.HTTPError, match='401'):
             urllib.request.urlopen(address.partition('?')[0], timeout=20)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130 and 'interrupted' in process.stderr.read().splitlines()
+        assert process.wait(30) == 130
+        errors = process.stderr.read()
+        assert 'interrupted' in errors.splitlines() and 'Traceback' not in errors
+        assert 'are drawn' not in errors
+
+
+def test_damaged_tags_end_the_server_by_name(folder):
+    pytest.importorskip('uvicorn')
+    (folder / 'index.page').mkdir()
+    (folder / 'index.page' / 'tags.json').write_text('{')
+    with pytest.raises(ValueError, match=f'{folder}/index.page/tags.json'):
+        serve.main([str(folder / 'index'), '--port', '0'])
 
 
 def test_a_port_in_use_is_named(folder):

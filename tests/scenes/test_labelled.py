@@ -77,6 +77,10 @@ def test_an_empty_crop_names_the_box_and_the_scene(three):
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
     check_scene_folder(tmp_path / 'new' / 'out')
+    (tmp_path / 'old' / 'index').mkdir(parents=True)
+    with monkeypatch.context() as patch, pytest.raises(PermissionError, match='old/index cannot be written'):
+        patch.setattr(os, 'access', lambda place, mode: place.name != 'index')
+        check_scene_folder(tmp_path / 'old')
     monkeypatch.setattr(os, 'access', lambda place, mode: False)
     with pytest.raises(PermissionError, match=f'{tmp_path} cannot be written; name another folder'):
         check_scene_folder(tmp_path / 'new' / 'out')

@@ -134,16 +134,55 @@ def test_a_second_run_replaces_the_first_and_nothing_else(scene, tmp_path, capsy
     assert {path.name for path in (out / 'objects').iterdir()} == {'0001.ply', '0002.ply', 'mine.ply'}
 
 
-def test_a_run_that_was_stopped_while_it_wrote_can_be_repeated(scene, tmp_path, capsys, monkeypatch):
-    def stopped(*args):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize('step', ['_write_scenes', '_write_index', 'write_table'])
+def test_a_run_that_fails_leaves_the_results_and_can_be_repeated(scene, tmp_path, capsys, monkeypatch, step):
+    def files():
+        return {path.relative_to(out): path.read_bytes() for path in out.rglob('*') if path.is_file()}
+
+    def failing(*args):
+        raise OSError('no space is left')
     out = tmp_path / 'out'
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(folder, 'write_table', stopped)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match='no space'):
+        patch.setattr(folder, step, failing)
         label_scene.main([str(scene / 'known.ply'), '-o', str(out)])
-    assert not (out / folder.TABLE).exists() and len(list((out / 'objects').iterdir())) == 6
+    assert {path.name for path in files()} == {'.label_scene'}
+    run(capsys, scene / 'known.ply', '-o', out, '--max-objects', 3)
+    before = files()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match='no space'):
+        patch.setattr(folder, step, failing)
+        label_scene.main([str(scene / 'known.ply'), '-o', str(out), '--max-objects', '2'])
+    assert files() == before and len(before) > 6
     run(capsys, scene / 'known.ply', '-o', out, '--max-objects', 2)
-    assert len(list((out / 'objects').iterdir())) == 2 and (out / folder.TABLE).is_file()
+    assert len(list((out / 'objects').iterdir())) == 2 and len(SearchIndex.load(out / 'index')) == 2
+
+
+def test_results_are_refused_as_input_of_the_run_that_replaces_them(scene, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(capsys, scene / 'known.ply', '-o', 'os')
+    np.save('os/index/labels.npy', np.ones(3))
+    Path('link.ply').symlink_to('os/scene.labelled.ply')
+    for arguments in (['os/objects/0002.ply'], ['os/scene.labelled.ply'], ['link.ply'],
+                      [scene / 'known.ply', '--labels', 'os/index/labels.npy'],
+                      [scene / 'known.ply', '--class-embeddings', 'os/scores.npz']):
+        Path('os/scores.npz').touch()
+        with pytest.raises(SystemExit) as exit_:
+            label_scene.main([*map(str, arguments), '-o', 'os'])
+        assert exit_.value.code == 2
+        assert f'{arguments[-1]} is among the results in os, which this run replaces' in capsys.readouterr().err
+    run(capsys, 'os/scene.labelled.ply', '-o', 'other')
+
+
+def test_scores_of_an_earlier_run_are_not_kept(scene, tmp_path, capsys):
+    run(capsys, scene / 'known.ply', '--classes', 'car,mug', '-o', tmp_path / 'a')
+    run(capsys, tmp_path / 'a' / 'scene.labelled.ply', '-o', tmp_path / 'b')
+    assert set(further_columns(tmp_path / 'b' / 'scene.labelled.ply')) == {'object', 'keep'}
+
+
+def test_the_stages_are_told(scene, tmp_path, capsys):
+    label_scene.main([str(scene / 'known.ply'), '-o', str(tmp_path / 'out')])
+    lines = [line.partition(':')[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines[:3] == [f'reading {scene}/known.ply', f'{scene}/known.ply', 'finding the objects']
+    assert lines[3].endswith(f'writing {tmp_path}/out')
 
 
 def test_spheres_are_scored_by_the_texts(scene, tmp_path, capsys, monkeypatch):
@@ -216,6 +255,9 @@ def test_labels_of_another_scene_are_refused(scene, tmp_path):
     (['--color', 'nan'], '--color nan: expected a difference'),
     (['--query', ' '], '--query is empty'), (['--split', 'clusters', '--labels', 'object'], 'is for --split labels'),
     (['--cut', '1', 'out.txt'], 'expected the name of a splat file'), (['--cut', '1', 'there.ply'], 'there.ply exists'),
+    (['--cut', '1', 'c.ply', '--cut', '2', './c.ply'], 'c.ply is named by two'),
+    (['--cut', '1', 'c.ply', '--remove', '2', 'c.ply'], 'c.ply is named by two'),
+    (['--cut', '1', 'out/objects/0001.ply'], 'is among the results that this run writes to out'),
     (['--cut', ' ', 'out.ply'], 'names nothing'), (['--classes', 'a', '--query', 'b'], 'not allowed with'),
     (['-o', 'full'], 'is not empty and was not written by this program'),
     (['-o', 'there.ply'], 'is a file; name a folder')])
