@@ -71,8 +71,8 @@ class FolderOutput:
         try:
             return {entry['path']: entry for entry in self._log.entries(_FAILURE)}
         except ValueError as error:
-            raise ValueError(f'{error.args[0].removesuffix(f"; {DAMAGED}")}; delete the line, or the file, whose files '
-                             'are tried again then') from error
+            raise ValueError(f'{error.args[0].removesuffix(f"; {DAMAGED}")}; delete the line or the file, and what it '
+                             'lists is tried again') from error
 
     def _keep_failures(self, *exc_info) -> None:
         """Write the list anew, without files that are embedded or gone by now."""

@@ -94,7 +94,7 @@ def test_a_damaged_list_of_failures_is_named_and_kept(folder, tmp_path, capsys):
     path = tmp_path / 'index' / 'failed.jsonl'
     sound = path.read_text()
     path.write_text(f'{sound}no object\n')
-    with pytest.raises(ValueError, match=r'failed\.jsonl: line 2: not valid JSON .*; delete the line') as said:
+    with pytest.raises(ValueError, match=r'failed\.jsonl: line 2: .*JSON .*; delete the line or the file') as said:
         embed.main(command)
     assert path.read_text() == f'{sound}no object\n' and 'download' not in str(said.value)
     path.unlink()
