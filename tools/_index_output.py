@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from clipgs_plugin.io.checked_json import REMEDY as DAMAGED
 from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.io.json_lines import JsonLines
 from clipgs_plugin.search import IndexCard, IndexWriter, SearchIndex
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 FAILED, UNFINISHED = 'failed.jsonl', '.unfinished'
 _FAILURE = dict(path=str, size=int, mtime_ns=int, error=str, message=str)
 SAVE_EVERY = 32  # files at least, of one file
+PART = '.part'   # ending of a file that will replace another
 
 
 class FolderOutput:
@@ -44,24 +47,32 @@ class FolderOutput:
         self._seen: set[str] = set()        # their paths that exist, which an escaped path does not tell
         self._mark = folder / UNFINISHED
         self.was_killed = False  # the run before, perhaps by a file that crashed its process
-        self.unchanged = self.failed_before = 0
+        self.unchanged = self.failed_before = self.filled = 0
         self.gone: list[str] = []
 
     def __enter__(self) -> FolderOutput:
         with ExitStack() as stack:
             stack.enter_context(self.index)
             self.index.flush()  # before anything else lies in the folder, which is that of an index from now on
+            stack.enter_context(self._log)
+            self._failed = self._read_failures()
+            stack.push(self._keep_failures)
             self.was_killed = self._mark.exists()
             self._mark.touch()
             stack.callback(self._mark.unlink, missing_ok=True)
-            self._log.__enter__()
-            stack.push(self._keep_failures)
-            self._failed = {entry['path']: entry for entry in self._log.entries(_FAILURE)}
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc_info) -> None:
         self._stack.__exit__(*exc_info)
+
+    def _read_failures(self) -> dict[str, dict]:
+        """Read the list, by path."""
+        try:
+            return {entry['path']: entry for entry in self._log.entries(_FAILURE)}
+        except ValueError as error:
+            raise ValueError(f'{error.args[0].removesuffix(f"; {DAMAGED}")}; delete the line or the file, and what it '
+                             'lists is tried again') from error
 
     def _keep_failures(self, *exc_info) -> None:
         """Write the list anew, without files that are embedded or gone by now."""
@@ -81,6 +92,8 @@ class FolderOutput:
         self.gone = self.index.drop_missing(inputs)
         outdated = self.index.outdated(files)
         self.unchanged = len(files) - len(outdated)
+        if self._categories:  # of rows that a run without the option has written
+            self.filled = self.index.fill('category', {path: _category(path) for path in set(files) - set(outdated)})
         todo = [path for path in outdated if self._retry_failed or not self._is_known(path)]
         self.failed_before = len(outdated) - len(todo)
         self.index.drop(set(outdated).difference(todo))  # rows that a kill kept from being dropped
@@ -96,7 +109,7 @@ class FolderOutput:
         for by, (axis, confidence) in columns.pop('up_opinions', {}).items():
             columns.update({f'up_{by}': axis, f'up_{by}_confidence': confidence})
         if self._categories:
-            columns['category'] = os.path.basename(os.path.dirname(found.path))
+            columns['category'] = _category(found.path)
         self.index.add(found.path, found.embedding, **columns)
         self._failed.pop(_escaped(found.path), None)
 
@@ -117,12 +130,16 @@ class FolderOutput:
 
 
 class FileOutput:
-    """Context that collects embeddings in memory and writes them as one file, which replaces an earlier one."""
+    """Context that collects embeddings in memory and writes them as one file.
 
-    gone, unchanged, failed_before, failures, was_killed = (), 0, 0, None, False
+    A new file grows. An earlier one is replaced at the end alone; until then, its successor grows in a file beside it.
+    """
+
+    gone, unchanged, filled, failed_before, failures, was_killed = (), 0, 0, 0, None, False
 
     def __init__(self, path: Path, card: IndexCard) -> None:
         self.path, self.card = path, card
+        self._place = part_of(path) if path.exists() else path
         self._found: list[Embedded] = []
         self._saved = 0
 
@@ -131,9 +148,16 @@ class FileOutput:
         with TemporaryFile(dir=self.path.parent):  # refused before hours of work
             return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, kind, *exc_info) -> None:
         if len(self._found) > self._saved:
             self.save()
+        if not self._saved or self._place == self.path:
+            return
+        if kind is None:
+            os.replace(self._place, self.path)
+        else:
+            print(f'note: {self.path} is as before; the {self._saved:,} embeddings of this run are in {self._place}',
+                  file=sys.stderr)
 
     def __len__(self) -> int:
         return len(self._found)
@@ -157,7 +181,7 @@ class FileOutput:
         ups = tuple((note['up'], note.get('up_confidence', 1.0)) for note in notes)
         opinions = tuple(tuple(note['up_opinions'].values()) for note in notes if 'up_opinions' in note)
         SearchIndex(torch.stack([found.embedding for found in self._found]), tuple(each.path for each in self._found),
-                    self.card.model, self.card.checkpoint, ups, self.card.options, opinions).save(self.path)
+                    self.card.model, self.card.checkpoint, ups, self.card.options, opinions).save(self._place)
         self._saved = len(self._found)
 
 
@@ -180,6 +204,16 @@ def write_features(index: SearchIndex, root: Path, teacher: str, folder: Path) -
             quality = None if np.isnan(reader.psnr[i]) else float(reader.psnr[i])
             writer.add(path, rows[path], category=reader.categories[i], split=reader.splits[i], quality=quality,
                        caption=next((each['text'] for each in reader.read_record(i)['captions']), ''))
+
+
+def part_of(path: Path) -> Path:
+    """Return the file that grows while an earlier one is kept."""
+    return path.with_name(path.name + PART)
+
+
+def _category(path: str) -> str:
+    """Return the name of the folder of a file."""
+    return os.path.basename(os.path.dirname(path))
 
 
 def _stat(path: str) -> tuple[int, int]:

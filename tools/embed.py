@@ -109,12 +109,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the options and check the place to write."""
     from clipgs_plugin.io import SUFFIXES
     from clipgs_plugin.search import SearchIndex
+    from clipgs_plugin.tools._index_output import PART, part_of
     args = _options()
     options = args.parse_args(argv)
     check_up_cue(args, options)
     suffixes = '.npz', *SUFFIXES
     if not options.out.is_dir() and (options.out.exists() or options.out.name.lower().endswith(suffixes)):
-        check_output(args, options.out, ('.npz',), 'an index in a file', SearchIndex.load)
+        for path, suffix in ((options.out, '.npz'), (part_of(options.out), PART)):
+            check_output(args, path, (suffix,), 'an index in a file', SearchIndex.load)
     if options.batch_size < 1 or (options.workers or 0) < 0 or options.time_limit < 0:
         args.error('--batch-size is at least 1, --workers and --time-limit are at least 0')
     if options.engine == 'ray' and options.up_cue == 'model':
@@ -131,6 +133,14 @@ def is_file(out: Path) -> bool:
     return out.name.lower().endswith('.npz') and not out.is_dir()
 
 
+def report_index(out: Path, count: int, width: int) -> None:
+    """Print the content of an index, and the way to a fast search if it is large."""
+    from clipgs_plugin.search.approximate import advice
+    print(f'{count:,} embeddings of {width} numbers in {out}', file=sys.stderr)
+    if not is_file(out) and (note := advice(out, count)):
+        print(note, file=sys.stderr)
+
+
 def index_features(args: argparse.Namespace) -> int:
     """Write the index of a triplet dataset from its cached features."""
     from clipgs_plugin.search import SearchIndex
@@ -141,7 +151,7 @@ def index_features(args: argparse.Namespace) -> int:
         index.save(args.out)
     else:
         write_features(index, args.inputs[0], args.features, args.out)
-    print(f'{len(index):,} embeddings of {index.embeddings.shape[1]} numbers in {args.out}', file=sys.stderr)
+    report_index(args.out, len(index), index.embeddings.shape[1])
     return 0
 
 
@@ -166,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
         failed = embed(todo, names, args, clipgs.with_precision(args.precision), out)
         embedded = len(out)
     if embedded:
-        print(f'{embedded:,} embeddings of {clipgs.embed_dim} numbers in {args.out}', file=sys.stderr)
+        report_index(args.out, embedded, clipgs.embed_dim)
     if failed or out.failed_before:
         print(f'{failed + out.failed_before:,} of {len(names):,} files could not be embedded'
               + (f', for the reasons in {out.failures}; --retry-failed tries them again' if out.failures else ''),
@@ -188,7 +198,8 @@ def output(args: argparse.Namespace, clipgs: CLIPGSInferencer) -> FolderOutput |
 
 
 def _left_out(out: FolderOutput | FileOutput) -> str:
-    words = ((out.unchanged, 'unchanged'), (out.failed_before, 'failed before'), (len(out.gone), 'gone and dropped'))
+    words = ((out.unchanged, 'unchanged'), (out.filled, 'of them given a category'),
+             (out.failed_before, 'failed before'), (len(out.gone), 'gone and dropped'))
     return ''.join(f', {count:,} {what}' for count, what in words if count)
 
 

@@ -74,6 +74,9 @@ def make_parser() -> argparse.ArgumentParser:
                       help='show groups of objects that pairs of at least this cosine connect, such as 0.97')
     args.add_argument('--build-approximate', action='store_true',
                       help='write codes beside the index that make the search of a million objects and more fast')
+    args.add_argument('--verify', action='store_true',
+                      help='read the whole index and compare its files with the SHA-256 they were written with; an '
+                           'index of up to 64 MB is compared whenever it is opened')
     args.add_argument('--device', default='cpu', help='device to compute on (%(default)s)')
     args.add_argument('--json', action='store_true', help='print a JSON list')
     return args
@@ -91,10 +94,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     program = make_parser()
     args = program.parse_args(argv)
     kinds = [kind for kind, _, _ in args.parts or ()]
-    tasks = bool(kinds) + (args.duplicates is not None) + args.build_approximate
+    tasks = bool(kinds) + (args.duplicates is not None) + args.build_approximate + args.verify
     if tasks != 1:
-        program.error('one of the arguments --text, --image, --gaussians, --duplicates, --build-approximate is required'
-                      if not tasks else 'a query, --duplicates and --build-approximate are one task each')
+        program.error('one of the arguments --text, --image, --gaussians, --duplicates, --build-approximate, --verify '
+                      'is required' if not tasks else
+                      'a query, --duplicates, --build-approximate and --verify are one task each')
     if kinds and all(unwanted for _, _, unwanted in args.parts):
         program.error('a query needs a part that is wanted: --text, --image or --gaussians')
     if args.weights is not None and len(args.weights) != len(kinds):
@@ -194,7 +198,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     from clipgs_plugin.search import SearchIndex
-    index = SearchIndex.load(args.index)
+    from clipgs_plugin.search.approximate import advice
+    index = SearchIndex.load(args.index, args.verify)
+    if args.verify:
+        print(f'{args.index}: {len(index):,} objects, all files are as they were written')
+        return 0
     if args.duplicates is not None:
         show_duplicates(index, args)
         return 0
@@ -207,6 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise FileNotFoundError(f'{value} does not exist')
     from clipgs_plugin.search.filters import as_filters
     as_filters(args.where)
+    if index.folder and not args.exact and (note := advice(index.folder, len(index))):
+        print(note, file=sys.stderr)
     show(index, index.find(embed_query(index, args), args.k, args.where, args.exact), args)
     return 0
 

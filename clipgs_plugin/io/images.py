@@ -23,6 +23,7 @@ def read_image(image: ImageLike) -> Image.Image:
 
     Raises:
         FileNotFoundError: There is no such file.
+        IsADirectoryError: The path is a folder.
         ValueError: The file is damaged, too large, or no image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -30,6 +31,8 @@ def read_image(image: ImageLike) -> Image.Image:
         return Image.fromarray(image).convert('RGB')
     if isinstance(image, Image.Image):
         return ImageOps.exif_transpose(image).convert('RGB')
+    if Path(image).is_dir():
+        raise IsADirectoryError(f'{image} is a folder, expected an image; name one file in it')
     if not Path(image).is_file():
         raise FileNotFoundError(f'image {image} does not exist')
     try:

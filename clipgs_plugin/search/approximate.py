@@ -25,6 +25,7 @@ from clipgs_plugin.search.vectors import Vectors
 REMEDY = 'build it again with tools/search.py INDEX --build-approximate'
 EXTRA = 'approximate search needs faiss: pip install faiss-cpu'
 MAX_PROBES = 4096
+LARGE = 1_000_000  # rows, of which an exact search takes a second and more
 _ARRAYS = dict(axes=('f', 2), mean=('f', 1), centers=('f', 2), codebooks=('f', 3), sizes=('i', 1))
 _RECORD = dict(version=int, shards=[dict(rows=int, sha256=str)], probes=int, candidates=int, recall=float,
                recall_between=float)
@@ -158,6 +159,14 @@ def import_faiss():
     except ImportError as error:
         raise ImportError(EXTRA) from error
     return faiss
+
+
+def advice(folder: Path, rows: int) -> str | None:
+    """Return a note on an index of many rows that does not have codes, or None."""
+    if rows <= LARGE or (folder / RECORD).is_file():
+        return None
+    return (f'note: {folder} has {rows:,} objects and no codes, so a search compares the query with each of them; make '
+            f'it fast with tools/search.py {folder} --build-approximate')
 
 
 def read_record(folder: Path) -> Record:

@@ -45,14 +45,14 @@ def build_approximate(folder: str | PathLike, seed: int = 0,
     Raises:
         ImportError: faiss is not installed.
         FolderInUse: Another process writes the index.
-        ValueError: The index has too few rows.
+        ValueError: The index has too few rows, or one of its files is not the one that was written.
     """
     folder = Path(folder)
     import_faiss()
     read_card(folder)
     with folder_lock(folder):
         finish(folder)
-        _, shards, vectors, _ = open_folder(folder)
+        _, shards, vectors, _ = open_folder(folder, verify=True)
         if len(vectors) < MIN_ROWS:
             raise ValueError(f'{folder} has {len(vectors)} rows, which are searched exactly in no time; approximate '
                              f'search is for {MIN_ROWS} and more')

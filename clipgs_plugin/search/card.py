@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from clipgs_plugin.search.layout import CARD, REMEDY
 
 FORMAT, VERSION = 'clipgs_plugin index', 1
 _SCHEMA = dict(format=str, version=int, model=str, width=int, checkpoint=str, checkpoint_sha256=str, options=[str],
-               teacher=str, shards=[dict(rows=int, sha256=str)])
+               teacher=str, shards=[{'rows': int, 'sha256': str, 'metadata_sha256?': str}])
 MAX_WIDTH, MAX_BYTES = 1 << 16, 1 << 26  # of an embedding, of the card
 
 
@@ -92,10 +92,11 @@ class IndexCard:
 
 @dataclass(frozen=True)
 class Shard:
-    """A pair of files of an index."""
+    """A pair of files of an index; equal ones have the same vectors."""
 
     rows: int
     sha256: str  # of the file of vectors
+    metadata_sha256: str = field(default='', compare=False)  # likewise; empty in older indexes
 
 
 def _words(value: object) -> str:
@@ -130,9 +131,10 @@ def read_card(folder: Path) -> tuple[IndexCard, tuple[Shard, ...]]:
     if any(shard['rows'] < 1 for shard in content['shards']):
         raise ValueError(f'{path}: a shard without rows; {REMEDY}')
     try:
-        card = IndexCard(**{field.name: content[field.name] for field in fields(IndexCard) if field.name != 'options'},
+        card = IndexCard(**{each.name: content[each.name] for each in fields(IndexCard) if each.name != 'options'},
                          options=tuple(content['options']))
     except ValueError as error:
         raise ValueError(f'{path}: {error}; {REMEDY}') from error
     card.refuse_foreign_config(folder)
-    return card, tuple(Shard(shard['rows'], shard['sha256']) for shard in content['shards'])
+    return card, tuple(Shard(shard['rows'], shard['sha256'], shard.get('metadata_sha256', ''))
+                       for shard in content['shards'])

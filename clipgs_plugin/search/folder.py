@@ -6,16 +6,24 @@ from pathlib import Path
 import numpy as np
 
 from clipgs_plugin.io.arrays import read_npy
+from clipgs_plugin.io.files import sha256_of
 from clipgs_plugin.search.card import IndexCard, Shard, read_card
-from clipgs_plugin.search.layout import REMEDY, REMOVED, metadata_name, vectors_name
+from clipgs_plugin.search.layout import CARD, REMEDY, REMOVED, metadata_name, vectors_name
 from clipgs_plugin.search.metadata import ShardMetadata, TableMetadata
 from clipgs_plugin.search.vectors import Vectors, map_vectors
 
-IN_MEMORY = 1_000_000  # rows whose metadata are read at once
+IN_MEMORY = 1_000_000     # rows whose metadata are read at once
+VERIFIED_BYTES = 1 << 26  # of the files of shards that are compared with their hashes whenever an index is opened
 
 
-def open_folder(folder: Path) -> tuple[IndexCard, tuple[Shard, ...], Vectors, TableMetadata | ShardMetadata]:
+def open_folder(
+    folder: Path, verify: bool = False,
+) -> tuple[IndexCard, tuple[Shard, ...], Vectors, TableMetadata | ShardMetadata]:
     """Map the vectors of an index into memory, and read its metadata, or open that of more than a million rows.
+
+    Args:
+        folder: Folder of the index.
+        verify: True compares the files of shards of any size with their hashes, False those of a small index.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -27,6 +35,9 @@ def open_folder(folder: Path) -> tuple[IndexCard, tuple[Shard, ...], Vectors, Ta
     vectors = Vectors(blocks, card.width, read_removed(folder, sum(shard.rows for shard in shards)), str(folder))
     paths = [folder / metadata_name(i) for i in range(len(shards))]
     metadata = ShardMetadata(paths, [shard.rows for shard in shards], vectors.kept)
+    files = [*paths, *(folder / vectors_name(i) for i in range(len(shards)))]
+    if verify or sum(path.stat().st_size for path in files) <= VERIFIED_BYTES:
+        refuse_others(folder, shards)
     return card, shards, vectors, TableMetadata(metadata.table()) if vectors.total <= IN_MEMORY else metadata
 
 
@@ -41,6 +52,22 @@ def refuse_missing(folder: Path, shards: tuple[Shard, ...]) -> None:
             if not (folder / name).is_file():
                 raise FileNotFoundError(f'{folder / name} does not exist, one of {len(shards)} shards of the index; '
                                         f'{REMEDY}')
+
+
+def refuse_others(folder: Path, shards: tuple[Shard, ...]) -> None:
+    """Check that the files of every shard are those that were written, whose rows belong to each other.
+
+    Raises:
+        ValueError: The hash of one differs.
+    """
+    for i, shard in enumerate(shards):
+        for name, expected in ((vectors_name(i), shard.sha256), (metadata_name(i), shard.metadata_sha256)):
+            if not expected and name == metadata_name(i):
+                continue  # of an earlier version
+            with (folder / name).open('rb') as file:
+                if sha256_of(file) != expected:
+                    raise ValueError(f'{folder / name} is not the file that was written, its SHA-256 is not that of '
+                                     f'{CARD}; {REMEDY}')
 
 
 def read_removed(folder: Path, total: int) -> np.ndarray:

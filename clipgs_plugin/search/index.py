@@ -74,10 +74,10 @@ class SearchIndex:
         self.__dict__.update(embeddings=embeddings, paths=tuple(paths), ups=tuple(ups), up_opinions=tuple(up_opinions))
 
     @classmethod
-    def _of_folder(cls, folder: Path) -> SearchIndex:
+    def _of_folder(cls, folder: Path, verify: bool) -> SearchIndex:
         self = cls.__new__(cls)
         self.folder = folder
-        self.card, self._shards, self._vectors, self._metadata = open_folder(folder)
+        self.card, self._shards, self._vectors, self._metadata = open_folder(folder, verify)
         return self
 
     def __repr__(self) -> str:
@@ -280,8 +280,13 @@ class SearchIndex:
         return cls(pooled, paths, model_of_features(teacher))
 
     @classmethod
-    def load(cls, path: str | PathLike) -> SearchIndex:
+    def load(cls, path: str | PathLike, verify: bool = False) -> SearchIndex:
         """Map the folder of an index, or read an ``.npz`` of :meth:`save`.
+
+        Args:
+            path: Folder or file.
+            verify: Read all files of a folder and compare them with their SHA-256, as is done in any case for one
+                of up to 64 MB.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -295,7 +300,7 @@ class SearchIndex:
         if not is_index(path) and not commit.is_pending(path):
             raise IsADirectoryError(f'{path} is a folder without an index ({CARD}, which tells the model of its '
                                     'vectors); name the index that tools/embed.py wrote')
-        return commit.read_unchanged(path, lambda: cls._of_folder(path))
+        return commit.read_unchanged(path, lambda: cls._of_folder(path, verify))
 
     def _column(self, name: str) -> pa.ChunkedArray:
         if name not in self._metadata.names:

@@ -5,8 +5,10 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +52,8 @@ class IndexWriter:
         flush_rows: Rows that a kill may lose.
 
     Raises:
-        ValueError: The index was made with another model, weights or options, or the folder holds something else.
+        ValueError: The index was made with another model, weights or options, one of its files is not the one that was
+            written, or the folder holds something else.
     """
 
     def __init__(self, folder: str | os.PathLike, card: IndexCard, rows_per_shard: int = ROWS_PER_SHARD,
@@ -149,6 +152,30 @@ class IndexWriter:
         for path in map(os.path.abspath, paths):
             self._remove(path)
 
+    def fill(self, column: str, values: Mapping[str, str]) -> int:
+        """Write what was added, and give rows that have no value in a column theirs; the vectors stay as they are.
+
+        Args:
+            column: Name of the column, which may be new.
+            values: Values by path; other rows are left alone.
+
+        Returns:
+            Number of rows that were given a value.
+
+        Raises:
+            ValueError: The column is not one of texts.
+        """
+        import pyarrow as pa
+        self.flush()
+        schema, shards = joined_schema(self._schema, pa.schema([(column, pa.string())]), str(self.folder)), []
+        counts: list[int] = []
+        files = self._filled(column, values, shards, counts)
+        first = next(files)
+        if sum(counts):
+            commit(self.folder, chain([first], files))
+            self._shards, self._schema = shards, schema
+        return sum(counts)
+
     def flush(self) -> None:
         """Write what was added and dropped since the last time."""
         if not self._new_rows and not self._dropped and is_index(self.folder):
@@ -203,7 +230,7 @@ class IndexWriter:
         self._stats: dict[str, tuple[int, int]] = {}  # found by outdated
         if is_index(self.folder):
             read_card(self.folder)[0].refuse_other(self.card, self.folder)
-            _, shards, vectors, metadata = open_folder(self.folder)
+            _, shards, vectors, metadata = open_folder(self.folder, verify=True)
             self._shards = list(shards)
             if vectors.kept is not None:
                 self._removed = np.setdiff1d(np.arange(vectors.total), vectors.kept, assume_unique=True)
@@ -220,6 +247,31 @@ class IndexWriter:
         if place is not None:
             self._dropped.add(place)
             del self._known[place]
+
+    def _filled(self, column: str, values: Mapping[str, str], shards: list[Shard],
+                counts: list[int]) -> Iterator[tuple[str, list]]:
+        """Yield the metadata of shards that gain values and the card; list all shards and the values of each."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+        start = 0
+        for i, shard in enumerate(self._shards):
+            table = pq.read_table(self.folder / metadata_name(i), partitioning=None)
+            if column not in table.column_names:
+                table = table.append_column(column, pa.nulls(len(table), pa.string()))
+            new = pa.array([values.get(path) if old is None and self._places.get(path) == position else None
+                            for position, path, old in zip(range(start, start + len(table)), table['path'].to_pylist(),
+                                                           table[column].to_pylist())], pa.string())
+            start += len(table)
+            counts.append(len(new) - new.null_count)
+            if counts[-1]:
+                place = table.column_names.index(column)
+                metadata = _parquet(table.set_column(place, column, pc.coalesce(table[column], new)))
+                shard = replace(shard, metadata_sha256=hashlib.sha256(metadata).hexdigest())
+            shards.append(shard)
+            if counts[-1]:
+                yield metadata_name(i), [metadata]
+        yield CARD, [write_card(self.card, shards)]
 
     def _grown(self, shards: list[Shard]) -> Iterator[tuple[str, list]]:
         """Yield the files of the new rows, the first of which join the last shard, and list their shards."""
@@ -279,10 +331,10 @@ def _all_files(card: IndexCard, parts: Iterable[tuple[np.ndarray, pa.Table]]) ->
 
 def _shard(shards: list[Shard], vectors: np.ndarray, table) -> Iterator[tuple[str, list]]:
     """Yield the files of a shard, and append it to the list."""
-    data = _npy(vectors)
+    data, metadata = _npy(vectors), _parquet(table)
     yield vectors_name(len(shards)), [data]
-    yield metadata_name(len(shards)), [_parquet(table)]
-    shards.append(Shard(len(vectors), hashlib.sha256(data).hexdigest()))
+    yield metadata_name(len(shards)), [metadata]
+    shards.append(Shard(len(vectors), hashlib.sha256(data).hexdigest(), hashlib.sha256(metadata).hexdigest()))
 
 
 def _stat(path: str) -> tuple[int, int]:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -170,6 +171,26 @@ def beyond(path):
     np.save(path, np.array([3, 1000]))
 
 
+def signed(damage):
+    """Damage with which the card agrees, as a stranger may write it."""
+    def damaged(path):
+        damage(path)
+        card, key = path.parents[1] / 'index.json', 'metadata_sha256' if path.suffix == '.parquet' else 'sha256'
+        content = json.loads(card.read_text())
+        content['shards'][1][key] = hashlib.sha256(path.read_bytes()).hexdigest()
+        card.write_text(json.dumps(content))
+    return damaged
+
+
+def reversed_rows(path):
+    np.save(path, np.load(path)[::-1].copy())
+
+
+def other_shard(path):
+    shutil.copy(path.with_name(path.name.replace('1', '2')), path)
+
+
+NOT_FINITE, LONG = signed(not_finite), signed(long)
 VECTORS, METADATA = 'img_emb/img_emb_00001.npy', 'metadata/metadata_00001.parquet'
 
 
@@ -178,11 +199,12 @@ VECTORS, METADATA = 'img_emb/img_emb_00001.npy', 'metadata/metadata_00001.parque
     (VECTORS, lambda path: np.save(path, np.zeros((8, 8))), 'float64, expected'),
     (VECTORS, lambda path: np.save(path, np.zeros((8, 9), np.float16)), r'\(8, 9\)'),
     (VECTORS, lambda path: np.save(path, np.zeros((8, 8), np.float16, 'F').T.copy().T), 'Fortran'),
-    (VECTORS, not_finite, 'not finite'), (VECTORS, long, 'not a unit vector'),
+    (VECTORS, NOT_FINITE, 'not finite'), (VECTORS, LONG, 'not a unit vector'),
+    (VECTORS, reversed_rows, 'its SHA-256 is not that of index.json'), (METADATA, other_shard, 'its SHA-256 is not'),
     (METADATA, truncated, 'cannot be read'), (METADATA, os.remove, 'does not exist, one of 4 shards'),
     (METADATA, other_rows, '5 rows, the vectors have 8'), (METADATA, without_column, "'mtime_ns' is absent"),
     (METADATA, other_type, "'gaussians' is absent or not of int64"), (METADATA, nested, "'tags' is list"),
-    (METADATA, without_path, '8 rows do not have a path'), (METADATA, twice, '11 columns of 10 names'),
+    (METADATA, signed(without_path), '8 rows do not have a path'), (METADATA, twice, '11 columns of 10 names'),
     (METADATA, many, '1010 columns of 1010 names'), ('index.json', huge, '134,217,728 bytes, expected at most'),
     ('index.json', own_config, "config 'config.py'"), ('index.json', inner_config, "config '/.*config.py'"),
     ('index.json', foreign, 'not the card of an index'), ('index.json', newer, 'has version 2'),
@@ -195,9 +217,32 @@ def test_a_damaged_index_is_refused_with_the_file(folder, tmp_path, name, damage
         SearchIndex.load(tmp_path / 'index').find(clustered(1)[0])
     text = str(refused.value)
     assert str(tmp_path / 'index') in text and '\n' not in text and (
-        name in text or damage in (not_finite, long, wide, more_rows, own_config, inner_config))
+        name in text or damage in (NOT_FINITE, LONG, wide, more_rows, own_config, inner_config))
     if damage not in (foreign, newer, own_config, inner_config):
         assert 'tools/embed.py' in text or 'not a .npy' in text
+
+
+def test_other_files_of_a_large_index_are_found_on_request_and_before_writing(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr('clipgs_plugin.search.folder.VERIFIED_BYTES', 100)
+    assert len(SearchIndex.load(folder, verify=True)) == 27
+    index = shutil.copytree(folder, tmp_path / 'index')
+    reversed_rows(index / VECTORS)
+    assert len(SearchIndex.load(index)) == 27
+    for open_it in (lambda: SearchIndex.load(index, verify=True), lambda: write_rows(index, clustered(1), first=40)):
+        with pytest.raises(ValueError, match=rf'{VECTORS} is not the file that was written.*; copy it again'):
+            open_it()
+
+
+def test_an_index_without_hashes_of_metadata_is_read_and_continued(folder, tmp_path):
+    index = shutil.copytree(folder, tmp_path / 'index')
+    content = json.loads((index / 'index.json').read_text())
+    for shard in content['shards']:
+        del shard['metadata_sha256']
+    (index / 'index.json').write_text(json.dumps(content))
+    write_rows(index, clustered(1), first=40, rows_per_shard=8)
+    assert len(SearchIndex.load(index, verify=True)) == 28
+    assert ['metadata_sha256' in shard and len(shard['metadata_sha256'])
+            for shard in json.loads((index / 'index.json').read_text())['shards']] == [0, 0, 0, 64]
 
 
 def test_a_query_or_a_column_that_does_not_fit_is_said(folder):

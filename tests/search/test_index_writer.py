@@ -59,6 +59,23 @@ def test_an_index_that_grew_in_parts_is_that_of_one_run(tmp_path):
     assert torch.allclose(one.embeddings, vectors(11), atol=1e-3)
 
 
+def test_rows_without_a_value_are_given_one_and_keep_their_vectors(tmp_path):
+    paths, folder = [f'/objects/{i}.ply' for i in range(10)], tmp_path / 'index'
+    write(folder, paths[:5], vectors(5), size=0, mtime_ns=0)
+    write(folder, paths[5:], vectors(5, 1), size=0, mtime_ns=0, category='known')
+    before = {path.name: path.read_bytes() for path in (folder / 'img_emb').iterdir()}
+    with IndexWriter(folder, CARD, 4) as index:
+        index.drop([paths[0]])
+        assert index.fill('category', dict.fromkeys([*paths[:2], *paths[4:6], '/other.ply'], 'new')) == 2
+        with pytest.raises(ValueError, match="column 'size' is string, in the index it is int64"):
+            index.fill('size', {paths[2]: 'large'})
+        index.add('/last.ply', vectors(1)[0], size=0, mtime_ns=0)
+    found = SearchIndex.load(folder, verify=True)
+    assert found.table['category'].to_pylist() == ['new', None, None, 'new', *['known'] * 5, None]
+    stored = {path.name: path.read_bytes() for path in (folder / 'img_emb').iterdir()}
+    assert stored['img_emb_00002.npy'] != before.pop('img_emb_00002.npy') and before.items() <= stored.items()
+
+
 def test_changed_files_are_embedded_again_and_vanished_ones_dropped(tmp_path):
     paths = files(tmp_path / 'splats', 6)
     write(tmp_path / 'index', paths, vectors(6))

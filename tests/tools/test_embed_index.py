@@ -14,7 +14,7 @@ from clipgs_plugin import apis
 from clipgs_plugin.apis import stream_embeddings
 from clipgs_plugin.io.lock import FolderInUse, folder_lock
 from clipgs_plugin.search import SearchIndex, commit
-from clipgs_plugin.tools import embed
+from clipgs_plugin.tools import embed, search
 from clipgs_plugin.tools._program import run
 from clipgs_plugin.toy_world.writing import export_files
 
@@ -88,6 +88,47 @@ def test_failures_are_tried_again_on_request_and_forgotten_with_their_files(fold
     assert not (index / 'failed.jsonl').exists()
 
 
+def test_a_damaged_list_of_failures_is_named_and_kept(folder, tmp_path, capsys):
+    command = [str(folder), '-o', str(tmp_path / 'index')]
+    assert embed.main(command) == 1
+    path = tmp_path / 'index' / 'failed.jsonl'
+    sound = path.read_text()
+    path.write_text(f'{sound}no object\n')
+    with pytest.raises(ValueError, match=r'failed\.jsonl: line 2: .*JSON .*; delete the line or the file') as said:
+        embed.main(command)
+    assert path.read_text() == f'{sound}no object\n' and 'download' not in str(said.value)
+    path.unlink()
+    assert embed.main(command) == 1 and path.read_text() == sound
+
+
+def test_rows_without_a_category_are_given_one(folder, tmp_path, capsys):
+    index = tmp_path / 'index'
+    command = [str(folder), '-o', str(index)]
+    assert embed.main([str(folder / 'b'), '-o', str(index)]) == 0
+    before = SearchIndex.load(index)
+    sorted(folder.glob('b/*'))[0].unlink()
+    for words in ('2 unchanged, 2 of them given a category, 1 gone', '5 unchanged, 1 failed before'):
+        capsys.readouterr()
+        assert embed.main([*command, '--category-from-folder']) == 1
+        assert words in capsys.readouterr().err
+    found = SearchIndex.load(index, verify=True)
+    assert [(os.path.basename(os.path.dirname(row['path'])), row['gaussians']) for row in found.table.to_pylist()] == [
+        (category, 100) for category in found.table['category'].to_pylist()] and len(found.rows('category=b')) == 2
+    assert torch.equal(found.vectors(found.rows('category=b')), before.vectors([1, 2]))
+
+
+def test_a_large_index_without_codes_is_noted(folder, tmp_path, capsys, monkeypatch):
+    index, path = tmp_path / 'index', str(next(folder.glob('a/[0-9]*')))
+    monkeypatch.setattr('clipgs_plugin.search.approximate.LARGE', 2)
+    assert embed.main([path, '-o', str(index)]) == 0 and 'codes' not in capsys.readouterr().err
+    assert embed.main([str(folder / 'b'), '-o', str(index)]) == 0
+    note = f'note: {index} has 4 objects and no codes, so a search compares the query with each of them; make it fast '
+    assert note in (shown := capsys.readouterr().err) and f'{index} --build-approximate' in shown
+    query = [str(index), '--gaussians', path, '--json']
+    assert search.main(query) == 0 and note in capsys.readouterr().err
+    assert search.main([*query, '--exact']) == 0 and note not in capsys.readouterr().err
+
+
 def test_a_changed_file_that_cannot_be_read_any_more_leaves_the_index(folder, tmp_path):
     path, index = sorted(folder.glob('a/0*'))[0], tmp_path / 'index'
     assert embed.main([*map(str, folder.glob('a/[0-9]*')), '-o', str(index)]) == 0
@@ -100,7 +141,7 @@ KILLED = """
 import os, signal, sys
 from functools import partialmethod
 from clipgs_plugin.search import IndexWriter
-from clipgs_plugin.tools import embed
+from clipgs_plugin.tools import embed, search
 IndexWriter.__init__ = partialmethod(IndexWriter.__init__, flush_rows=2)
 read = embed.prepared
 embed.prepared = lambda path, *options: (
@@ -185,7 +226,7 @@ def test_a_full_disk_keeps_the_file_that_was_there(folder, tmp_path, monkeypatch
         run(lambda: embed.main([str(folder), '-o', str(out)]))
     assert stopped.value.code == 1 and out.read_bytes() == before
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f'error: {out}: No space left on device; free some space and files, or write elsewhere')
+        f'error: {out}.part: No space left on device; free some space and files, or write elsewhere')
 
 
 def test_an_index_of_other_options_or_in_use_is_refused(folder, tmp_path):

@@ -1,5 +1,6 @@
 """The programs that embed and search, as a user calls them."""
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -103,18 +104,21 @@ def test_what_cannot_be_asked_is_said(toys, tmp_path):
     (tmp_path / 'a.txt').write_text('words')
     with pytest.raises(ValueError, match=r'a\.txt is not an image'):
         search.main([str(index), '--image', str(tmp_path / 'a.txt')])
+    with pytest.raises(IsADirectoryError, match=r'is a folder, expected an image; name one file in it'):
+        search.main([str(index), '--image', str(toys)])
     with pytest.raises(IsADirectoryError, match='is a folder'):
         search.main([str(tmp_path), '--text', 'a chair'])
     with pytest.raises(ValueError, match='holds files and is not an index'):
         embed.main([str(toys), '-o', str(tmp_path)])
 
 
-@pytest.mark.parametrize('name', ['chair.ply', 'cloud.npz', 'new.ply', 'text.npz'])
+@pytest.mark.parametrize('name', ['chair.ply', 'cloud.npz', 'new.ply', 'text.npz', 'e.npz'])
 def test_only_an_index_is_ever_replaced(toys, tmp_path, capsys, name):
     good = next(toys.glob('*.ply'))
     (tmp_path / 'chair.ply').write_bytes(good.read_bytes())
     np.savez(tmp_path / 'cloud.npz', points=np.zeros((5, 3)))
     (tmp_path / 'text.npz').write_text('mine')
+    (tmp_path / 'e.npz.part').write_text('mine')
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(SystemExit) as stopped:
         embed.main([str(good), '-o', str(tmp_path / name)])
@@ -144,20 +148,49 @@ def test_an_index_is_searched_from_any_folder(toys, tmp_path, monkeypatch, capsy
     assert found['path'].startswith(f'{tmp_path}/near/toys/') and read_gaussians(found['path'])
 
 
-def test_a_run_that_is_killed_leaves_the_index_of_the_files_before(toys, tmp_path):
-    files = sorted(map(str, toys.iterdir()))
-    code = f"""
-import os, signal
+STOPPED = """
+import os, signal, sys
 from clipgs_plugin.tools import embed
 from clipgs_plugin.tools import _index_output
 _index_output.SAVE_EVERY, read = 2, embed.prepared
 embed.prepared = lambda path, *options: (
-    os.kill(os.getpid(), signal.SIGKILL) if str(path) == {files[4]!r} else read(path, *options))
-embed.main([{str(toys)!r}, '-o', 'e.npz', '--batch-size', '2'])
+    os.kill(os.getpid(), signal.SIGKILL) if str(path) == sys.argv[2] else read(path, *options))
+embed.main([sys.argv[1], '-o', 'e.npz', '--batch-size', '2'])
 """
-    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True)
+
+
+def test_a_run_that_is_killed_leaves_the_index_of_the_files_before(toys, tmp_path):
+    files = sorted(map(str, toys.iterdir()))
+    command = [sys.executable, '-c', STOPPED, str(toys)]
+    done = subprocess.run([*command, files[4]], cwd=tmp_path, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert SearchIndex.load(tmp_path / 'e.npz').paths == tuple(files[:4])
+
+    done = subprocess.run([*command, files[2]], cwd=tmp_path, capture_output=True)  # an index that exists is kept
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert SearchIndex.load(tmp_path / 'e.npz').paths == tuple(files[:4])
+    assert SearchIndex.load(tmp_path / 'e.npz.part').paths == tuple(files[:2])
+    assert embed.main([*files, '-o', str(tmp_path / 'e.npz')]) == 0
+    assert SearchIndex.load(tmp_path / 'e.npz').paths == tuple(files) and os.listdir(tmp_path) == ['e.npz']
+
+
+def test_an_interrupted_run_keeps_the_index_that_was_there(toys, tmp_path, monkeypatch, capsys):
+    out, files = tmp_path / 'e.npz', sorted(map(str, toys.iterdir()))
+    assert embed.main([*files[:2], '-o', str(out)]) == 0
+    read = embed.prepared
+
+    def interrupted(path, *options):
+        if str(path) == files[3]:
+            raise KeyboardInterrupt
+        return read(path, *options)
+    monkeypatch.setattr(embed, 'prepared', interrupted)
+    capsys.readouterr()
+    with pytest.raises(KeyboardInterrupt):
+        embed.main([*files, '-o', str(out), '--batch-size', '1'])
+    count = len(SearchIndex.load(f'{out}.part'))
+    assert SearchIndex.load(out).paths == tuple(files[:2]) and 1 <= count <= 3
+    assert capsys.readouterr().err.endswith(
+        f'note: {out} is as before; the {count} embeddings of this run are in {out}.part\n')
 
 
 @pytest.mark.parametrize('name, advice', [('absent.npz', True), ('absent.ply', False), ('chair.ply', False)])

@@ -1,6 +1,8 @@
 """The search in a folder, as a user calls it."""
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -55,6 +57,16 @@ def test_near_duplicates_are_shown_in_groups(folder, capsys):
     shown = capsys.readouterr()
     assert shown.out.splitlines() == ['group 1 of 2', '  /objects/red.ply', '  /objects/copy.ply']
     assert '1 groups with 2 of 5 objects' in shown.err
+
+
+def test_an_index_is_compared_with_its_hashes_on_request(folder, tmp_path, capsys):
+    index = shutil.copytree(folder / 'index', tmp_path / 'index')
+    assert search.main([str(index), '--verify']) == 0
+    assert capsys.readouterr().out == f'{index}: 5 objects, all files are as they were written\n'
+    path = index / 'img_emb' / 'img_emb_00000.npy'
+    np.save(path, np.load(path)[::-1].copy())
+    with pytest.raises(ValueError, match=r'img_emb_00000\.npy is not the file that was written'):
+        search.main([str(index), '--verify'])
 
 
 def test_names_of_a_stranger_do_not_reach_the_terminal(tmp_path, folder, capsys):
