@@ -29,7 +29,8 @@ def browser():
     if CHROMIUM is None:
         pytest.skip('no Chromium is installed')
     with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--enable-unsafe-swiftshader'])
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=[
+            '--no-sandbox', '--disable-gpu', '--enable-unsafe-swiftshader'])  # the last one for WebGL
         yield found
         found.close()
 
