@@ -12,6 +12,7 @@ from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.triplets import FeatureWriter, ShardReader, ShardWriter
 
 NAMES = ('toy_world', 'objaverse_triplets', 'triplets', 'gaussian_folder', 'public_set')
+POINTS = ('modelnet10', 'modelnet40')  # as discs, without floaters
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -36,7 +37,8 @@ def test_every_pipeline_drops_floaters_before_it_samples_and_normalises(root, na
 
 def test_catalogue_names_configs_that_exist(root):
     catalogue = yaml.safe_load((root / 'registry' / 'catalogue' / 'datasets.yml').read_text(encoding='utf-8'))
-    assert {entry['config'] for entry in catalogue.values()} == {f'_base_/datasets/{name}.py' for name in NAMES}
+    assert {entry['config'] for entry in catalogue.values()} == {
+        f'_base_/datasets/{name}.py' for name in (*NAMES, *POINTS)}
     for name, entry in catalogue.items():
         config = Config.fromfile(root / 'configs' / entry['config'])
         if entry['config'] != '_base_/datasets/public_set.py':  # whose class is a setting
