@@ -44,17 +44,19 @@ def main(argv: list[str] | None = None) -> int:
     options = args.parse_args(argv)
 
     from clipgs_plugin.engine import table_spec, tables
-    table = table_spec.load_table(options.table, options.table_options)
-    runs = tables.Runs(table, options.out or Path('work_dirs', 'tables', table.name), options.seeds,
-                       tuple(options.rows), options.worlds, options.data_root, options.cfg_options,
-                       options.table_options)
-    if not options.show:
-        print(f'{table.title} Files go to {runs.out}', file=sys.stderr)
-        # Logs go to standard error, so that standard output has the table alone.
-        with progress_bar() as bar, redirect_stdout(sys.stderr):
-            tables.run_cells(runs, make_world, options.shard or _slurm_shard(),
-                             lambda cells: bar.track(cells, description='cells'))
-    print(tables.save_summary(runs))
+    # Logs go to standard error, also those of configs being read, so that standard output has the table alone.
+    with redirect_stdout(sys.stderr):
+        table = table_spec.load_table(options.table, options.table_options)
+        runs = tables.Runs(table, options.out or Path('work_dirs', 'tables', table.name), options.seeds,
+                           tuple(options.rows), options.worlds, options.data_root, options.cfg_options,
+                           options.table_options)
+        if not options.show:
+            print(f'{table.title} Files go to {runs.out}')
+            with progress_bar() as bar:
+                tables.run_cells(runs, make_world, options.shard or _slurm_shard(),
+                                 lambda cells: bar.track(cells, description='cells'))
+        summary = tables.save_summary(runs)
+    print(summary)
     return 0
 
 

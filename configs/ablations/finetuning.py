@@ -13,10 +13,15 @@ rows = [
     dict(title='points, from scratch', options={**_plain, f'{_tokenizer}.point_attributes': ('xyz',)}),
     dict(title='all attributes naively, from scratch', options={**_plain, f'{_tokenizer}.point_attributes': 'paper'}),
     dict(title='GS tokenizer, from scratch'),
+    # A point model of equal size that knows the toy world as clipgs_toy does (docs/finetuning.md).
+    dict(title='points, from a point model', needs='a point model trained on the toy world', options={
+        **_plain, 'model.encoder.init_cfg': dict(
+            type='clipgs_plugin.CLIPGSPretrained', checkpoint='work_dirs/points_toy-world/epoch_20.pth')}),
     *[dict(title=f'from clipgs_toy{_what}', config=f'classifier{_part}_pointbert-nano_clipgs-init_50e_modelnet10')
       for _what, _part in {'': '', ', low-rank updates': '-lora', ', head alone': '-head'}.items()],
 ]
 compare = [('points, from scratch', 'GS tokenizer, from scratch'),
            ('all attributes naively, from scratch', 'GS tokenizer, from scratch'),
+           ('points, from a point model', 'from clipgs_toy'),
            ('GS tokenizer, from scratch', 'from clipgs_toy'), ('from clipgs_toy', 'from clipgs_toy, low-rank updates'),
            ('from clipgs_toy', 'from clipgs_toy, head alone')]

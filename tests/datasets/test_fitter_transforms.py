@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from clipgs_plugin import GaussianCloud
-from clipgs_plugin.datasets.transforms import DropAttributes, VaryFitter, build_pipeline
+from clipgs_plugin import GaussianCloud, write_gaussians
+from clipgs_plugin.datasets.transforms import DrawFit, DropAttributes, VaryFitter, build_pipeline
 
 NEVER = dict(size=1.0, thickness=1.0, share=1.0)
 
@@ -100,3 +100,22 @@ def test_transforms_are_built_by_name_and_refuse_values_out_of_range():
                         (lambda: VaryFitter(opacity=(0.9, 0.1)), 'opacity=')):
         with pytest.raises(ValueError, match=word):
             build()
+
+
+def test_another_fit_is_drawn_at_its_rate_where_there_is_one(random_cloud, tmp_path):
+    own, others = random_cloud(5), {name: random_cloud(count) for name, count in (('a', 6), ('b', 7))}
+    for name, cloud in others.items():
+        (tmp_path / name / 'chair').mkdir(parents=True)
+        write_gaussians(cloud, tmp_path / name / 'chair' / 'one.ply')
+    draw = DrawFit([str(tmp_path / name) for name in others], 0.6)
+
+    def drawn(uid: str) -> list[int]:
+        return [len(draw(dict(gaussians=own, category='chair', uid=uid, rng=np.random.default_rng(seed)))['gaussians'])
+                for seed in range(300)]
+    counts = np.bincount(drawn('one'), minlength=8)
+    assert counts.sum() == 300 and np.allclose(counts[[5, 6, 7]] / 300, (0.4, 0.3, 0.3), atol=0.08)
+    assert set(drawn('two')) == {5}
+    with pytest.raises(FileNotFoundError, match='is no folder'):
+        DrawFit(str(tmp_path / 'c'))
+    with pytest.raises(ValueError, match='probability=2'):
+        DrawFit(str(tmp_path), 2)

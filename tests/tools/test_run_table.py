@@ -1,5 +1,8 @@
 """The program behind the tables of the documentation."""
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -101,3 +104,13 @@ def test_a_shard_is_one_of_them():
     with pytest.raises(SystemExit):
         run_table.main(['backbones', '--shard', '2/2'])
     assert run_table._shard('1/2') == (1, 2)
+
+
+def test_standard_output_has_the_table_alone_when_configs_read_the_environment(tmp_path):
+    shown = subprocess.run(
+        [sys.executable, '-m', 'clipgs_plugin.tools.run_table', 'fitters', '--show', '--rows', 'paper', '--out',
+         tmp_path],
+        env={**os.environ, 'CLIPGS_REFITS': str(tmp_path), 'CLIPGS_TOY_WORLD': str(tmp_path)}, capture_output=True,
+        text=True, check=True)
+    assert shown.stdout == (tmp_path / 'table.md').read_text() and shown.stdout.startswith('Test objects as other')
+    assert 'CLIPGS_REFITS' in shown.stderr

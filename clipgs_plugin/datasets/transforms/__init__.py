@@ -12,6 +12,7 @@ from clipgs_plugin.datasets.transforms.geometry import (
     up_matrix,
 )
 from clipgs_plugin.datasets.transforms.loading import LoadGaussians, PackGaussians
+from clipgs_plugin.datasets.transforms.other_fits import DrawFit
 from clipgs_plugin.datasets.transforms.partial import CutGaussians, OccludeGaussians
 from clipgs_plugin.datasets.transforms.points import SplatsToPoints
 from clipgs_plugin.datasets.transforms.selection import FilterOpacity, SampleGaussians
@@ -20,7 +21,7 @@ from clipgs_plugin.datasets.transforms.surroundings import CropGaussians, Larges
 from clipgs_plugin.datasets.transforms.taming import TameGaussians
 from clipgs_plugin.datasets.transforms.variation import VaryFitter
 
-__all__ = ['BaseTransform', 'ChangeUp', 'CropGaussians', 'CutGaussians', 'DropAttributes', 'DropColor', 'DropFloaters',
-           'FilterOpacity', 'JitterGaussians', 'LargestCluster', 'LoadGaussians', 'NormaliseGaussians',
+__all__ = ['BaseTransform', 'ChangeUp', 'CropGaussians', 'CutGaussians', 'DrawFit', 'DropAttributes', 'DropColor',
+           'DropFloaters', 'FilterOpacity', 'JitterGaussians', 'LargestCluster', 'LoadGaussians', 'NormaliseGaussians',
            'OccludeGaussians', 'PackGaussians', 'RemovePlane', 'RotateGaussians', 'SampleGaussians', 'ScaleGaussians',
            'ShadeGaussians', 'SplatsToPoints', 'TameGaussians', 'VaryFitter', 'build_pipeline', 'up_matrix']
