@@ -9,6 +9,7 @@ from os import PathLike
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from torch import Tensor, nn
 
 from clipgs_plugin.apis.models import get_model
@@ -31,8 +32,8 @@ class CLIPGSInferencer:
     """Embed splats, texts and images into one space.
 
     Args:
-        model: Name of :func:`clipgs_plugin.list_models`, path of a config, or a built model with a ``cfg``.
-        checkpoint: Path of the weights, for names without weights.
+        model: Name of :func:`clipgs_plugin.list_models`, path of a config, config, or built model with a ``cfg``.
+        checkpoint: Path of the weights, for configs and for names without weights.
         device: Device to compute on.
 
     Example:
@@ -41,7 +42,7 @@ class CLIPGSInferencer:
         [('chair', 0.97), ('table', 0.02), ('mug', 0.01)]
     """
 
-    def __init__(self, model: str | PathLike | nn.Module, checkpoint: str | PathLike | None = None,
+    def __init__(self, model: str | PathLike | Config | nn.Module, checkpoint: str | PathLike | None = None,
                  device: str | torch.device = 'cpu') -> None:
         self.model = model if isinstance(model, nn.Module) else get_model(model, checkpoint, device)
         if not hasattr(self.model, 'cfg'):
@@ -49,8 +50,8 @@ class CLIPGSInferencer:
                              'build it with get_model, or set model.cfg to the config it was built from')
         self.name = getattr(self.model, 'name', type(self.model).__name__)
         self.device = torch.device(device)
-        # What builds the model anywhere: name and checkpoint, paths as absolute ones; None for a built model.
-        self.origin = None if isinstance(model, nn.Module) else _absolute(str(model), checkpoint)
+        # What builds the model anywhere: name and checkpoint, paths as absolute ones; None for what has no name.
+        self.origin = _absolute(str(model), checkpoint) if isinstance(model, (str, PathLike)) else None
         self.precision = 'fp32'
         self.transform = build_pipeline(self.model.cfg.test_dataloader.dataset.pipeline)
         self._teachers: dict[str, nn.Module] = {}  # by towers

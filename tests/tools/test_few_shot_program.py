@@ -7,7 +7,7 @@ import pytest
 import torch
 from fold_files import write_folds
 
-from clipgs_plugin import get_config, write_gaussians
+from clipgs_plugin import get_config, get_model, write_gaussians
 from clipgs_plugin.apis import frozen
 from clipgs_plugin.apis.report_runs import read_runs
 from clipgs_plugin.datasets import FrozenFeatures, load_episodes
@@ -71,6 +71,14 @@ def test_a_table_comes_from_objects_and_is_resumed_from_their_features(config, t
     row = next(line for line in lines if line.startswith('| prototype |'))
     assert f'{score["mean"]:.1f} ± {score["std"]:.1f}' in row
     assert score['mean'] == pytest.approx(accuracy_by_hand(work_dir, '2way1shot'))
+
+
+def test_a_checkpoint_of_a_training_is_the_model_of_the_config(config, tmp_path, capsys):
+    checkpoint = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict=get_model('clipgs_toy').state_dict()), checkpoint)
+    own, shipped = (run(capsys, config, model, '--only', 'prototype', '--work-dir', tmp_path / name)
+                    for name, model in (('own', checkpoint), ('shipped', 'clipgs_toy')))
+    assert own == shipped
 
 
 def accuracy_by_hand(work_dir, setting):
