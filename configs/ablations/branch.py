@@ -8,14 +8,12 @@ _tokenizer = 'model.encoder.tokenizer'
 _seen = {'positions and colours only': ('xyz', 'rgb'), 'without rotation': ('xyz', 'rgb', 'opacity', 'scale'),
          'without scale': ('xyz', 'rgb', 'opacity', 'rotation'), 'without opacity': ('xyz', 'rgb', 'scale', 'rotation')}
 _wider = {f'{_tokenizer}.refine_widths': (32, 64, 128)}
-_widest = {f'{_tokenizer}.refine_widths': (64, 128, 256)}
 _shape = {f'{_tokenizer}.attributes': 'shape'}
 rows = [
     dict(title='no branch', options={f'{_tokenizer}.refine': False}),
     dict(title='the paper\'s attributes'),
     *[dict(title=title, options={f'{_tokenizer}.attributes': names}) for title, names in _seen.items()],
     dict(title='wider', options=_wider),
-    dict(title='widest', options=_widest),
     dict(title='mean in place of maximum', options={f'{_tokenizer}.pooling': 'mean'}),
     # Of the tokenizer's layers, the gate alone is a Linear.
     dict(title='gate open at the start', options={
