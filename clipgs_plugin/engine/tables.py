@@ -68,9 +68,9 @@ class Runs:
         """Return the folder of a world."""
         return str(self.worlds / cells.described(world))
 
-    def cells(self) -> list[tuple[Row, int]]:
-        """List rows and seeds, seed after seed, so that an interrupted table has all rows."""
-        rows = self.table.select(self.rows)
+    def cells(self, rows: Iterable[Row] | None = None) -> list[tuple[Row, int]]:
+        """List rows and seeds, seed after seed, so that an interrupted table has all rows; by default those to run."""
+        rows = self.table.select(self.rows) if rows is None else rows
         return [(row, seed) for seed in range(self.seeds) for row in rows
                 if row.trained or self.table.repeats or seed == 0]
 
@@ -81,10 +81,15 @@ class Runs:
         return self.out / 'cells' / cells.file_name(row, seed, self._settings[row.title, seed])
 
     def results(self) -> dict[str, dict[int, dict]]:
-        """Read the results that are there, by title and seed."""
+        """Read the results that are there, by title and seed, also of rows that run only if they are named."""
         found: dict[str, dict[int, dict]] = {}
-        for row, seed in self.cells():
-            path = self.path(row, seed)
+        for row, seed in self.cells(None if self.rows else self.table.rows):
+            try:
+                path = self.path(row, seed)
+            except FileNotFoundError:  # of the weights that decide its settings
+                if not row.needs:
+                    raise
+                continue
             if path.is_file():
                 found.setdefault(row.title, {})[seed] = json.loads(path.read_text(encoding='utf-8'))
         return found

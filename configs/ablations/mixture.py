@@ -4,8 +4,8 @@ _base_ = ['fitters.py']
 
 title = ('Training on objects of one fitter, or of several; zero-shot top-1 in percent, 10 epochs on 1,200 toy '
          'objects, test objects of unseen looks.')
-_root = '{{$CLIPGS_TRAIN_REFITS:work_dirs/refits_train}}'
-_surface, _volume = f'{_root}/surface', f'{_root}/volume'
+_made = '{{$CLIPGS_TRAIN_REFITS:work_dirs/refits_train}}'
+_surface, _volume = f'{_made}/surface', f'{_made}/volume'
 _mixed = dict(type='clipgs_plugin.DrawFit', roots=[_surface], probability=0.5)
 _steps = {
     '': [],

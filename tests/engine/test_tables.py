@@ -217,7 +217,7 @@ def test_rows_that_need_something_are_named_and_not_run(tmp_path, made):
     assert '| giant | - | - |' in (text := save_summary(runs(tmp_path, table)))
     assert 'Not run: giant needs a thousand GPUs.' in text
     run_cells(runs(tmp_path, table, seeds=1, rows=('giant',)), lambda *_: None)
-    assert made[4:] == [('giant', 0)]
+    assert made[4:] == [('giant', 0)] and '| giant | 1 |' in save_summary(runs(tmp_path, table))
 
 
 def test_objects_are_resampled_only_if_all_cells_have_the_same():
