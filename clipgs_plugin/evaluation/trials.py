@@ -23,16 +23,23 @@ class KeptTrials:
     Args:
         path: The file, which is created if there is none.
 
+    Attributes:
+        done: Trials by their key.
+
     Raises:
         ValueError: A line is damaged.
     """
 
     def __init__(self, path: Path) -> None:
-        self._lines = JsonLines(path)
+        self.done: dict[str, Trial] = {}
+        self._path, self._lines = path, JsonLines(path)
 
     def __enter__(self) -> KeptTrials:
         self._lines.__enter__()
-        self._done = {each['key']: Trial(each['accuracy'], each['published']) for each in self._lines.entries(_SCHEMA)}
+        for each in self._lines.entries(_SCHEMA):
+            self.done[each['key']] = trial = Trial(each['accuracy'], each['published'])
+            if not all(0 <= value <= 100 for value in trial if value is not None):
+                raise ValueError(f'{self._path}: {trial} is no accuracy in percent; the file is damaged, delete it')
         return self
 
     def __exit__(self, *exc_info) -> None:
@@ -57,8 +64,8 @@ class KeptTrials:
         for episode in episodes:
             content = json.dumps([__version__, mark, names, protocol, asdict(episode)], sort_keys=True)
             key = hashlib.sha256(content.encode()).hexdigest()
-            if key not in self._done:
-                self._done[key] = run_trial(head, episode, support, query, class_embeddings, protocol)
-                self._lines.add(json.dumps(dict(key=key, **self._done[key]._asdict())).encode() + b'\n')
-            trials.append(self._done[key])
+            if key not in self.done:
+                self.done[key] = run_trial(head, episode, support, query, class_embeddings, protocol)
+                self._lines.add(json.dumps(dict(key=key, **self.done[key]._asdict())).encode() + b'\n')
+            trials.append(self.done[key])
         return FewShotScore.of(trials, head.leak)
