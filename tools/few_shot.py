@@ -48,11 +48,10 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     from clipgs_plugin import get_config
     from clipgs_plugin.io.lock import folder_lock
-    from clipgs_plugin.registry import MODELS
     with redirect_stdout(sys.stderr):  # of what mmengine logs; standard output has the results alone
         cfg = get_config(options.config, options.cfg_options)
     task = checked_task(cfg, options)
-    heads = {name: MODELS.build(dict(head)) for name, head in chosen_heads(task.heads, options.only).items()}
+    heads = {name: build_head(name, head) for name, head in chosen_heads(task.heads, options.only).items()}
     require_objects(task, heads)
     protocol = options.protocol or task.protocol
     work_dir = options.work_dir or default_work_dir(options.config, options.checkpoint)
@@ -122,6 +121,20 @@ def chosen_heads(heads: dict, only: list[str]) -> dict:
     if unknown:
         raise ValueError(f'--only {" ".join(unknown)}: expected some of {", ".join(map(repr, heads))}')
     return {name: head for name, head in heads.items() if not only or name in only}
+
+
+def build_head(name: str, config: dict) -> FewShotHead:
+    """Build a head; a wrong type or setting is an error that names it."""
+    from clipgs_plugin.models.heads import FewShotHead
+    from clipgs_plugin.registry import MODELS
+    text, remedy = f'few_shot.heads has {name!r}={config}', 'see the heads in docs/few_shot.md'
+    try:
+        head = MODELS.build(dict(config))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'{text}: {str(error.args[0]).split(". ")[0]}; {remedy}') from error
+    if not isinstance(head, FewShotHead):
+        raise ValueError(f'{text}: a {type(head).__name__} is no few-shot head; {remedy}')
+    return head
 
 
 def require_objects(task, heads: dict[str, FewShotHead]) -> None:

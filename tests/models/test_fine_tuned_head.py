@@ -167,10 +167,11 @@ def test_wrong_use_is_named():
         head_of(head=dict(type='FineTuned'))
     with pytest.raises(ValueError, match=r"nothing is left to train with frozen=.* and head='PrototypeHead'"):
         head_of(frozen=BODY, head=dict(type='PrototypeHead')).fit(SUPPORT, LABELS)
-    for options, match in ((dict(frozen='block'), "unknown part 'block'"), (dict(epochs=-1), 'epochs=-1'),
-                           (dict(batch_size=0), 'batch_size=0: expected at least 1')):
+    for options, match in ((dict(frozen='block'), "unknown part 'block'"), (dict(lora=dict(rank=0)), 'rank=0'),
+                           (dict(num_prompts=-1), 'num_prompts=-1'), (dict(epochs=-1), 'epochs=-1, batch_size=32'),
+                           (dict(batch_size=0), 'batch_size=0'), (dict(feature='cls'), "feature='cls'")):
         with pytest.raises(ValueError, match=match):
-            head_of(**options).fit(SUPPORT, LABELS)
+            head_of(**options)
 
 
 def test_features_have_rows_by_uid():

@@ -191,6 +191,13 @@ def test_objaverse_is_divided_by_its_rule(kind):
 
 def test_wrong_use_is_named(features, config, tmp_path):
     work_dir = ['--work-dir', str(tmp_path / 'work')]
+    for setting, match in (('mean.type=Meen', "'mean'=.*Meen is not in the .* registry.*; see the heads in docs"),
+                           ('mean.epochs=3', "'mean'=.*unexpected keyword argument 'epochs'; see the heads in docs"),
+                           ('mean.type=GaussianDataPreprocessor', '.*a GaussianDataPreprocessor is no few-shot head')):
+        with pytest.raises(ValueError, match=f'few_shot.heads has {match}'):
+            few_shot.main([str(features), *work_dir, '--cfg-options', f'few_shot.heads.{setting}'])
+    with pytest.raises(FileNotFoundError, match=r'runs/none.pth: file not found'):  # it is no repository of the hub
+        few_shot.main([str(config), 'runs/none.pth', *work_dir])
     with pytest.raises(ValueError, match='--only best: expected some of'):
         few_shot.main([str(features), '--only', 'best', *work_dir])
     with pytest.raises(ValueError, match='names objects to embed; add a checkpoint or the name of a model'):

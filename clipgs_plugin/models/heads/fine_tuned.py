@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipgs_plugin.models.gs_classifier import GSClassifier
+from clipgs_plugin.models.gs_classifier import FEATURES, GSClassifier
 from clipgs_plugin.models.gs_encoder import GSEncoder
 from clipgs_plugin.models.heads.base import FewShotHead, count_classes, unit
 from clipgs_plugin.models.heads.training import train_epochs
@@ -60,7 +60,7 @@ class FineTuned(FewShotHead):
         - output: logits (m, C), on the CPU
 
     Raises:
-        ValueError: ``head`` takes objects, or there is nothing to train.
+        ValueError: A setting is out of range, ``head`` takes objects, or there is nothing to train.
     """
 
     takes = 'objects'
@@ -72,6 +72,9 @@ class FineTuned(FewShotHead):
                  augmentation: Sequence[Mapping] = (SCALING,), seed: int = 0,
                  encoder: GSEncoder | None = None) -> None:
         super().__init__()
+        if epochs < 0 or batch_size < 1 or lr <= 0 or feature not in FEATURES:
+            raise ValueError(f'epochs={epochs}, batch_size={batch_size}, lr={lr}, feature={feature!r}: expected at least '
+                             f'0, at least 1, more than 0, and one of {FEATURES}')
         self.tuning = dict(frozen=frozen, lora=lora, num_prompts=num_prompts)
         self.feature, self.label_smoothing = feature, label_smoothing
         self.epochs, self.lr, self.batch_size, self.weight_decay = epochs, lr, batch_size, weight_decay
@@ -93,11 +96,13 @@ class FineTuned(FewShotHead):
         """Take an encoder whose copies are tuned; return the head itself.
 
         Raises:
-            ValueError: It is no :class:`GSEncoder`.
+            ValueError: It is no :class:`GSEncoder`, or cannot be tuned so.
         """
         if not isinstance(encoder, GSEncoder):
             raise ValueError(f'{type(self).__name__} tunes a GSEncoder, got a {type(encoder).__name__}; name a model '
                              'with an encoder of Gaussians')
+        with _seeded(self.seed, torch.device('cpu')):
+            copy.deepcopy(encoder).set_trained(**self.tuning)  # wrong settings are found here, not after an hour
         self._encoder = (encoder,)  # in a tuple, so that it is no submodule and keeps its mode
         return self
 
