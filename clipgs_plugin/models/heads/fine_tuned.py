@@ -73,8 +73,8 @@ class FineTuned(FewShotHead):
                  encoder: GSEncoder | None = None) -> None:
         super().__init__()
         if epochs < 0 or batch_size < 1 or lr <= 0 or feature not in FEATURES:
-            raise ValueError(f'epochs={epochs}, batch_size={batch_size}, lr={lr}, feature={feature!r}: expected at least '
-                             f'0, at least 1, more than 0, and one of {FEATURES}')
+            raise ValueError(f'epochs={epochs}, batch_size={batch_size}, lr={lr}, feature={feature!r}: expected at '
+                             f'least 0, at least 1, more than 0, and one of {FEATURES}')
         self.tuning = dict(frozen=frozen, lora=lora, num_prompts=num_prompts)
         self.feature, self.label_smoothing = feature, label_smoothing
         self.epochs, self.lr, self.batch_size, self.weight_decay = epochs, lr, batch_size, weight_decay
