@@ -1,10 +1,10 @@
-"""Classify objects from a few examples by heads on frozen features."""
+"""Classify objects from a few examples by heads on frozen features, and by tuning the encoder."""
 from __future__ import annotations
 
 import json
 import re
 import sys
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from clipgs_plugin import CLIPGSInferencer
-    from clipgs_plugin.datasets import Episode, FrozenFeatures
+    from clipgs_plugin.datasets import Episode, FrozenFeatures, PreparedObjects
     from clipgs_plugin.evaluation import ClassEmbeddings, FewShotScore
+    from clipgs_plugin.models.heads import FewShotHead
 
 WORLD = ('python tools/make_toy_world.py work_dirs/few_shot_world --num-train 1200 --num-val 0 --num-test 1200')
 INITIAL = 'initial'
@@ -46,31 +47,53 @@ def parse(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     from clipgs_plugin import get_config
-    from clipgs_plugin.evaluation.few_shot import few_shot_score
-    from clipgs_plugin.registry import MODELS
+    from clipgs_plugin.io.lock import folder_lock
     with redirect_stdout(sys.stderr):  # of what mmengine logs; standard output has the results alone
         cfg = get_config(options.config, options.cfg_options)
     task = checked_task(cfg, options)
+    heads = {name: build_head(name, head) for name, head in chosen_heads(task.heads, options.only).items()}
+    require_objects(task, heads)
+    protocol = options.protocol or task.protocol
     work_dir = options.work_dir or default_work_dir(options.config, options.checkpoint)
     work_dir.mkdir(parents=True, exist_ok=True)
-    heads = {name: MODELS.build(dict(head)) for name, head in chosen_heads(task.heads, options.only).items()}
-    protocol = options.protocol or task.protocol
 
-    tasks, text = tasks_and_text(cfg, options, work_dir, any(head.needs_text for head in heads.values()))
-    scores: dict[str, dict[str, FewShotScore]] = {name: {} for name in heads}
-    with progress_bar() as bar:
-        jobs = [(name, setting) for setting in tasks for name in heads]
-        for name, setting in bar.track(jobs, description='heads'):
-            task = tasks[setting]
-            scores[name][setting] = few_shot_score(heads[name], task.episodes, task.support, task.query, text, protocol)
-    if options.json:
-        print(json.dumps({name: {setting: score.to_dict() for setting, score in row.items()}
-                          for name, row in scores.items()}))
-    else:
-        print(table(scores, list(tasks), protocol))
-    print(f'Features and folds are in {work_dir}', file=sys.stderr)
-    save_scores(work_dir, options.config, scores)
+    with folder_lock(work_dir):
+        tasks, text = tasks_and_text(cfg, options, work_dir, heads)
+        scores = run_heads(task.heads, heads, tasks, text, protocol, work_dir)
+        if options.json:
+            print(json.dumps({name: {setting: score.to_dict() for setting, score in row.items()}
+                              for name, row in scores.items()}))
+        else:
+            print(table(scores, list(tasks), protocol))
+        print(f'Features and folds are in {work_dir}', file=sys.stderr)
+        save_scores(work_dir, options.config, scores)
     return 0
+
+
+def run_heads(configs: dict, heads: dict[str, FewShotHead], tasks: dict[str, Task], text: ClassEmbeddings | None,
+              protocol: str, work_dir: Path) -> dict[str, dict[str, FewShotScore]]:
+    """Run each head in all trials of each setting; those of heads that take objects are kept one by one."""
+    from clipgs_plugin.evaluation.few_shot import check_disjoint, few_shot_score, mean_and_std
+    from clipgs_plugin.evaluation.trials import KeptTrials
+    scores: dict[str, dict[str, FewShotScore]] = {name: {} for name in heads}
+    with ExitStack() as stack:
+        bar = stack.enter_context(progress_bar())
+        kept = None
+        for name, setting in bar.track([(name, setting) for setting in tasks for name in heads], description='heads'):
+            task, head = tasks[setting], heads[name]
+            if head.takes == 'features':
+                scores[name][setting] = few_shot_score(head, task.episodes, task.support, task.query, text, protocol)
+                continue
+            if task.query is not None:
+                check_disjoint(task.support, task.query)
+            kept = kept or stack.enter_context(KeptTrials(work_dir / 'trials.jsonl'))
+            episodes = bar.track(task.episodes, description=f'{name}, {setting}')
+            mark = json.dumps([dict(configs[name]), *(each.features.fingerprint for each in task.objects)], default=str)
+            found = kept.score(head, mark, episodes, task.objects[0], task.objects[-1], text, protocol)
+            mean, std = mean_and_std(found.accuracies)
+            print(f'{name}, {setting}: {mean:.1f} ± {std:.1f} in {len(task.episodes)} trials', file=sys.stderr)
+            scores[name][setting] = found
+    return scores
 
 
 def default_work_dir(config: str, checkpoint: str | None) -> Path:
@@ -100,24 +123,49 @@ def chosen_heads(heads: dict, only: list[str]) -> dict:
     return {name: head for name, head in heads.items() if not only or name in only}
 
 
+def build_head(name: str, config: dict) -> FewShotHead:
+    """Build a head; a wrong type or setting is an error that names it."""
+    from clipgs_plugin.models.heads import FewShotHead
+    from clipgs_plugin.registry import MODELS
+    text, remedy = f'few_shot.heads has {name!r}={config}', 'see the heads in docs/few_shot.md'
+    try:
+        head = MODELS.build(dict(config))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'{text}: {str(error.args[0]).split(". ")[0]}; {remedy}') from error
+    if not isinstance(head, FewShotHead):
+        raise ValueError(f'{text}: a {type(head).__name__} is no few-shot head; {remedy}')
+    return head
+
+
+def require_objects(task, heads: dict[str, FewShotHead]) -> None:
+    """Check that heads that take objects get any."""
+    tuned = [name for name, head in heads.items() if head.takes == 'objects']
+    files = [part for part in ('support', 'query') if isinstance(task.get(part), str)]
+    if tuned and files and not task.get('folds'):
+        raise ValueError(f'few_shot.{files[0]} is a file of features, and {tuned[0]!r} tunes the encoder on objects; '
+                         'name the dataset in its place, or choose other heads with --only')
+
+
 class Task(NamedTuple):
     """Tasks of a setting and the features of their objects; without ``query`` one set has both."""
 
     episodes: list[Episode]
     support: FrozenFeatures
     query: FrozenFeatures | None
+    objects: tuple[PreparedObjects, ...]  # of the sets that are not files of features
 
 
-def tasks_and_text(cfg: Config, options, work_dir: Path, needs_text: bool,
+def tasks_and_text(cfg: Config, options, work_dir: Path, heads: dict[str, FewShotHead],
                    ) -> tuple[dict[str, Task], ClassEmbeddings | None]:
     """Return the tasks of each setting with their features, and the class embeddings."""
     from clipgs_plugin.evaluation import ClassEmbeddings
-    task = cfg.few_shot
+    task, needs_text = cfg.few_shot, any(head.needs_text for head in heads.values())
     sources = [task.folds] if task.get('folds') else [task[part] for part in ('support', 'query') if task.get(part)]
     clipgs = None
     if not all(isinstance(dataset, str) for dataset in sources) or (
             needs_text and task.get('class_embeddings') is None):
         clipgs = load_model(cfg, options)
+        give_encoder(clipgs, heads)
     tasks = (published_tasks if task.get('folds') else drawn_tasks)(task, clipgs, options, work_dir)
     text = None
     if task.get('class_embeddings') is not None:
@@ -127,13 +175,26 @@ def tasks_and_text(cfg: Config, options, work_dir: Path, needs_text: bool,
     return tasks, text
 
 
+def give_encoder(clipgs: CLIPGSInferencer, heads: dict[str, FewShotHead]) -> None:
+    """Give the heads that tune an encoder that of the model."""
+    for name, head in heads.items():
+        if head.takes == 'objects':
+            try:
+                head.start_from(getattr(clipgs.model, 'encoder', clipgs.model))
+            except ValueError as error:
+                raise ValueError(f'head {name!r} with the model {clipgs.name}: {error}, or choose other heads with '
+                                 '--only') from error
+
+
 def drawn_tasks(task, clipgs: CLIPGSInferencer | None, options, work_dir: Path) -> dict[str, Task]:
     """Embed support and queries once, and draw or read the folds of all settings."""
     from clipgs_plugin.evaluation.few_shot import setting_name
-    support, query = (embed(clipgs, task[part], work_dir / f'{part}.npz', options.workers) if task.get(part) else None
-                      for part in ('support', 'query'))
+    parts = {part: task[part] for part in ('support', 'query') if task.get(part)}
+    found = {part: embed(clipgs, dataset, work_dir / f'{part}.npz', options.workers) for part, dataset in parts.items()}
+    support, query = found['support'], found.get('query')
+    objects = prepared_objects(clipgs, [(parts[part], found[part]) for part in parts])
     return {setting_name(**setting): Task(load_or_draw(task, setting, support, query, options.folds, work_dir),
-                                          support, query) for setting in task.settings}
+                                          support, query, objects) for setting in task.settings}
 
 
 def published_tasks(task, clipgs: CLIPGSInferencer, options, work_dir: Path) -> dict[str, Task]:
@@ -143,10 +204,20 @@ def published_tasks(task, clipgs: CLIPGSInferencer, options, work_dir: Path) -> 
     tasks = {}
     for setting in task.settings:
         name = setting_name(**setting)
-        support, query = (embed(clipgs, {**task.folds.to_dict(), **setting, 'part': part},
-                                work_dir / f'{name}-{part}.npz', options.workers) for part in ('train', 'test'))
-        tasks[name] = Task(published_episodes(support, query), support, query)
+        parts = {part: {**task.folds.to_dict(), **setting, 'part': part} for part in ('train', 'test')}
+        sets = [(dataset, embed(clipgs, dataset, work_dir / f'{name}-{part}.npz', options.workers))
+                for part, dataset in parts.items()]
+        support, query = (features for _, features in sets)
+        tasks[name] = Task(published_episodes(support, query), support, query, prepared_objects(clipgs, sets))
     return tasks
+
+
+def prepared_objects(clipgs: CLIPGSInferencer | None, sets: list[tuple[dict | str, FrozenFeatures]],
+                     ) -> tuple[PreparedObjects, ...]:
+    """Return the objects of datasets, which are read when a head asks for them."""
+    from clipgs_plugin.datasets import PreparedObjects
+    return tuple(PreparedObjects(dataset, clipgs.transform, features) for dataset, features in sets
+                 if not isinstance(dataset, str))
 
 
 def embed(clipgs: CLIPGSInferencer | None, dataset: dict | str, cache: Path, workers: int) -> FrozenFeatures:

@@ -6,11 +6,13 @@ from clipgs_plugin.datasets.episodes import Episode, FewShotEpisodes, load_episo
 from clipgs_plugin.datasets.frozen_features import FrozenFeatures
 from clipgs_plugin.datasets.gaussian_folder import GaussianFolder
 from clipgs_plugin.datasets.modelnet import ModelNetGaussians
+from clipgs_plugin.datasets.prepared_objects import PreparedObjects
 from clipgs_plugin.datasets.published_folds import PublishedFold, PublishedFolds, published_episodes
 from clipgs_plugin.datasets.samplers import EpochSampler
 from clipgs_plugin.datasets.stray_views import StrayViewTriplets
 from clipgs_plugin.datasets.triplet_dataset import TripletDataset
 
 __all__ = ['Episode', 'EpochSampler', 'FewShotEpisodes', 'FrozenFeatures', 'GaussianDataset', 'GaussianFolder',
-           'ModelNetGaussians', 'PublishedFold', 'PublishedFolds', 'StrayViewTriplets', 'TripletDataset',
-           'collate_gaussians', 'item_rng', 'load_episodes', 'public', 'published_episodes', 'transforms']
+           'ModelNetGaussians', 'PreparedObjects', 'PublishedFold', 'PublishedFolds', 'StrayViewTriplets',
+           'TripletDataset', 'collate_gaussians', 'item_rng', 'load_episodes', 'public', 'published_episodes',
+           'transforms']

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 
@@ -56,6 +57,26 @@ class FrozenFeatures:
     def __repr__(self) -> str:
         return (f'{type(self).__name__}({len(self)} objects of {len(self.classes)} classes in '
                 f'{self.embeddings.shape[1]} dimensions)')
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {uid: row for row, uid in enumerate(self.uids)}
+
+    def rows(self, uids: Sequence[str]) -> list[int]:
+        """Return the rows of objects.
+
+        Raises:
+            ValueError: An object is not among the features.
+        """
+        missing = next((uid for uid in uids if uid not in self._row_of), None)
+        if missing is not None:
+            raise ValueError(f'object {missing!r} of the folds is not among the {len(self)} features; compute the '
+                             'features of the data that the folds were drawn from')
+        return [self._row_of[uid] for uid in uids]
+
+    def take(self, uids: Sequence[str]) -> Tensor:
+        """Return the embeddings of objects, (n, E)."""
+        return self.embeddings[self.rows(uids)]
 
     def save(self, path: str | PathLike) -> None:
         """Write an ``.npz``."""

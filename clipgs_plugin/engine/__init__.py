@@ -4,7 +4,15 @@ from clipgs_plugin.engine.confusion_hook import ConfusionHook
 from clipgs_plugin.engine.data_kinds import follow_test_data
 from clipgs_plugin.engine.guard import claimed, in_a_sentence
 from clipgs_plugin.engine.hooks import ModelSummaryHook, ProgressBarHook, SafeCheckpointHook, SeedHook
-from clipgs_plugin.engine.launch import check_data, latest_checkpoint, launched, load_config, resume, use_autocast
+from clipgs_plugin.engine.launch import (
+    check_batches,
+    check_data,
+    latest_checkpoint,
+    launched,
+    load_config,
+    resume,
+    use_autocast,
+)
 from clipgs_plugin.engine.optim import AutocastOptimWrapper, CLIPGSOptimWrapperConstructor
 from clipgs_plugin.engine.predictions import DumpPredictions
 from clipgs_plugin.engine.records import record_of
@@ -12,7 +20,7 @@ from clipgs_plugin.engine.table_spec import load_table
 
 __all__ = [
     'AutocastOptimWrapper', 'CLIPGSOptimWrapperConstructor', 'ConfusionHook', 'DumpPredictions', 'ModelSummaryHook',
-    'ProgressBarHook', 'SafeCheckpointHook', 'SeedHook', 'WholeCheckpointHook', 'check_data', 'claimed',
-    'follow_test_data', 'in_a_sentence', 'latest_checkpoint', 'launched', 'load_config', 'load_table', 'record_of',
-    'resume', 'use_autocast',
+    'ProgressBarHook', 'SafeCheckpointHook', 'SeedHook', 'WholeCheckpointHook', 'check_batches', 'check_data',
+    'claimed', 'follow_test_data', 'in_a_sentence', 'latest_checkpoint', 'launched', 'load_config', 'load_table',
+    'record_of', 'resume', 'use_autocast',
 ]

@@ -113,6 +113,18 @@ def check_data(cfg: Config, parts: Sequence[str]) -> None:
                 'toy world, which tools/make_toy_world.py makes')
 
 
+def check_batches(runner: Runner) -> None:
+    """Check that the training objects fill a batch.
+
+    Raises:
+        ValueError: They do not, and incomplete batches are dropped, so an epoch has no step.
+    """
+    loader = runner.train_loop.dataloader
+    if not len(loader):
+        raise ValueError(f'{len(loader.dataset)} training objects do not fill a batch of {loader.batch_size}, and '
+                         'incomplete batches are dropped; set train_dataloader.batch_size, or give more objects')
+
+
 def use_autocast(cfg: Config) -> None:
     """Set a config to train in bfloat16, on any device.
 

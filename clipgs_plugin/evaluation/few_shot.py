@@ -1,10 +1,11 @@
-"""Few-shot classification on frozen features."""
+"""Few-shot classification over tasks."""
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -17,6 +18,7 @@ from clipgs_plugin.evaluation.class_file import ClassEmbeddings
 from clipgs_plugin.evaluation.functional import topk_accuracy
 from clipgs_plugin.models.heads import FewShotHead
 from clipgs_plugin.registry import METRICS, MODELS
+from clipgs_plugin.structures import GaussianCloud
 
 PROTOCOLS = ('fixed', 'published')
 
@@ -35,6 +37,12 @@ class FewShotScore:
     accuracies: tuple[float, ...]
     published: tuple[float, ...] = ()
     leak: str = ''
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], leak: str = '') -> FewShotScore:
+        """Collect trials."""
+        published = tuple(trial.published for trial in trials if trial.published is not None)
+        return cls(tuple(trial.accuracy for trial in trials), published, leak)
 
     def to_dict(self) -> dict:
         """Return plain data for JSON."""
@@ -56,26 +64,46 @@ def setting_name(ways: int | None, shots: int) -> str:
     return f'{"all" if ways is None else f"{ways}way"}{shots}shot'
 
 
-def episode_tensors(
-    episode: Episode,
-    support: FrozenFeatures,
-    query: FrozenFeatures,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Look up the features of a task: support (n, E), its labels (n,), queries (m, E), their labels (m,).
+class Objects(Protocol):
+    """Objects of tasks: :class:`FrozenFeatures`, or :class:`PreparedObjects` for heads that take objects."""
 
-    Raises:
-        ValueError: An object of the task is not among the features.
-    """
+    def take(self, uids: Sequence[str]) -> Tensor | list[GaussianCloud]:
+        """Return what a head sees of some objects; one that is not there is a ValueError."""
+
+
+class Trial(NamedTuple):
+    """Accuracy of a head in one task, and the best one over what the literature chooses, in percent."""
+
+    accuracy: float
+    published: float | None = None
+
+
+def run_trial(
+    head: FewShotHead,
+    episode: Episode,
+    support: Objects,
+    query: Objects,
+    class_embeddings: ClassEmbeddings | None = None,
+    protocol: str = 'fixed',
+) -> Trial:
+    """Fit a head in one task and classify its queries; see :func:`few_shot_score`."""
     found = []
     for objects, groups in ((support, episode.support), (query, episode.query)):
-        rows = {uid: i for i, uid in enumerate(objects.uids)}
-        missing = next((uid for group in groups for uid in group if uid not in rows), None)
-        if missing is not None:
-            raise ValueError(f'object {missing!r} of the folds is not among the {len(objects)} features; compute the '
-                             'features of the data that the folds were drawn from')
-        found.append(objects.embeddings[[rows[uid] for group in groups for uid in group]])
+        found.append(objects.take([uid for group in groups for uid in group]))
         found.append(torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group) for group in groups])))
-    return tuple(found)
+    features, labels, queries, expected = found
+    text = None if class_embeddings is None else class_embeddings.select(episode.classes).embeddings
+
+    def score(logits: Tensor) -> float:
+        # Heads without class embeddings do not know the last classes if these have no support.
+        logits = pad(logits, (0, len(episode.classes) - logits.shape[1]), value=float(logits.min()) - 1)
+        return topk_accuracy(logits, expected, (1,))[1]
+    with torch.no_grad():
+        fixed = score(head.fit(features, labels, text)(queries))
+    if protocol != 'published':
+        return Trial(fixed)
+    best = head.best_score(features, labels, text, queries, score) if head.leak else fixed
+    return Trial(fixed, max(fixed, best))
 
 
 def few_shot_score(
@@ -101,23 +129,8 @@ def few_shot_score(
         raise ValueError(f'protocol={protocol!r}: expected one of {PROTOCOLS}')
     if query is not None:
         check_disjoint(support, query)
-    fixed, best = [], []
-    for episode in episodes:
-        features, labels, queries, expected = episode_tensors(episode, support, support if query is None else query)
-        text = None if class_embeddings is None else class_embeddings.select(episode.classes).embeddings
-
-        def score(logits: Tensor, expected: Tensor = expected, ways: int = len(episode.classes)) -> float:
-            # Heads without class embeddings do not know the last classes if these have no support.
-            logits = pad(logits, (0, ways - logits.shape[1]), value=float(logits.min()) - 1)
-            return topk_accuracy(logits, expected, (1,))[1]
-        with torch.no_grad():
-            fixed.append(score(head.fit(features, labels, text)(queries)))
-        if protocol == 'published':
-            found = fixed[-1]
-            if head.leak:
-                found = max(found, head.best_score(features, labels, text, queries, score))
-            best.append(found)
-    return FewShotScore(tuple(fixed), tuple(best), head.leak)
+    return FewShotScore.of([run_trial(head, episode, support, support if query is None else query, class_embeddings,
+                                      protocol) for episode in episodes], head.leak)
 
 
 def check_disjoint(support: FrozenFeatures, query: FrozenFeatures) -> None:
@@ -165,6 +178,10 @@ class FewShotAccuracy(BaseMetric):
                  prefix: str | None = None, collect_dir: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.heads = {name: MODELS.build(dict(head)) for name, head in heads.items()}
+        tuned = [name for name, head in self.heads.items() if head.takes != 'features']
+        if tuned:
+            raise ValueError(f'heads={tuned}: FewShotAccuracy has the embeddings of objects, and these heads tune an '
+                             'encoder on the objects; run them with tools/few_shot.py')
         self.settings = [dict(setting) for setting in settings]
         self.support = None if support is None else FrozenFeatures.load(support)
         self.class_embeddings = None if class_embeddings is None else ClassEmbeddings.load(class_embeddings)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from clipgs_plugin.models.backbones.lora import add_lora
+from clipgs_plugin.models.backbones.lora import add_lora, merge_lora
 from clipgs_plugin.models.checkpoints.catalogue import is_published, published_encoder
 from clipgs_plugin.models.checkpoints.report import LoadReport
 from clipgs_plugin.models.parts import PARTS, part_of
@@ -88,6 +88,34 @@ class GSEncoder(QuietInit, BaseModule):
         for name, _ in self.named_parameters():
             names[part_of(name, self.backbone)].append(name)
         return names
+
+    def set_trained(self, frozen: Sequence[str] = (), lora: dict | None = None, num_prompts: int = 0) -> GSEncoder:
+        """Choose anew which parameters are trained, for an encoder that has its weights; return the encoder.
+
+        Low-rank updates that it has are folded into its weights. New ones do not change the embedding, prompts do.
+
+        Args:
+            frozen: Parts that are not trained, in place of those that were.
+            lora: Options of new low-rank updates; None adds nothing.
+            num_prompts: Number of new prompts; 0 keeps those that it has.
+
+        Raises:
+            ValueError: ``frozen`` names an unknown part, ``lora`` finds no layer to adapt, or the backbone has prompts
+                already or takes none.
+        """
+        merge_lora(self.backbone)
+        if lora is not None:
+            add_lora(self.backbone, **lora)
+        if num_prompts:
+            if getattr(self.backbone, 'prompt_tokens', True) is not None:
+                have = 'has prompts already' if hasattr(self.backbone, 'prompt_tokens') else 'takes no prompts'
+                raise ValueError(f'num_prompts={num_prompts}: the {type(self.backbone).__name__} {have}; leave '
+                                 'num_prompts out')
+            self.backbone.set_prompts(num_prompts)
+        self.requires_grad_(True)
+        self.frozen = (frozen,) if isinstance(frozen, str) else tuple(frozen)
+        self._freeze()
+        return self
 
     def _freeze(self) -> None:
         if not self.frozen:

@@ -27,6 +27,7 @@ from clipgs_plugin.registry import MODELS, SCOPE
 CONFIG, WEIGHTS, CARD = FILES = 'config.json', 'model.safetensors', 'README.md'
 HUB = 'hf-hub:'
 _REPOSITORY = re.compile(r'[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?', re.ASCII)
+_FILES_OF_USERS = ('.py', '.pth', '.pt', '.ckpt', '.bin', '.safetensors')  # no names of repositories
 
 
 class Pretrained:
@@ -184,7 +185,7 @@ def upload(folder: Path, repo_id: str, *, commit_message: str = 'Upload model wi
 
 def is_repository(name: str) -> bool:
     """Check whether a name has the form ``owner/name`` or ``hf-hub:owner/name``, perhaps with ``@revision``."""
-    return name.startswith(HUB) or (bool(_REPOSITORY.fullmatch(name)) and not name.endswith('.py'))
+    return name.startswith(HUB) or (bool(_REPOSITORY.fullmatch(name)) and not name.endswith(_FILES_OF_USERS))
 
 
 def pretrained_config(name: str | Path, **hub: Any) -> Config:

@@ -122,6 +122,7 @@ def test_a_checkpoint_replaces_the_shared_weights(saved, tmp_path):
 
 @pytest.mark.parametrize('name, expected', [
     ('hf-hub:owner/name', True), ('owner/name', True), ('owner/name@main', True), ('clipgs_toy', False),
+    ('work_dirs/epoch_15.pth', False), ('runs/best.safetensors', False),
     ('clipgs_plugin::quickstart/x.py', False), ('work_dirs/x.py', False), ('views:ViT-B-32', False), ('uni3d-b', False),
     ('a/b/c', False)])
 def test_names_of_shared_models(name, expected, tmp_path, monkeypatch):

@@ -1,8 +1,11 @@
 import os
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
+from torch.utils.data import DataLoader
 
 from clipgs_plugin import engine
 
@@ -31,6 +34,15 @@ def test_cut_off_checkpoints_are_passed_over(tmp_path, pointer):
     if pointer is not None:
         (tmp_path / 'last_checkpoint').write_bytes(pointer.encode('latin-1'))
     assert engine.latest_checkpoint(tmp_path) == newest_whole
+
+
+@pytest.mark.parametrize('drop_last', [True, False])
+def test_fewer_objects_than_a_batch_that_are_dropped_are_named(drop_last):
+    loader = DataLoader(range(20), batch_size=32, drop_last=drop_last)
+    runner = SimpleNamespace(train_loop=SimpleNamespace(dataloader=loader))
+    refused = pytest.raises(ValueError, match='20 training objects do not fill a batch of 32')
+    with refused if drop_last else nullcontext():
+        engine.check_batches(runner)
 
 
 def test_nothing_to_resume_keeps_the_weights_to_start_from(tmp_path):

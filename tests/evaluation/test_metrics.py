@@ -6,7 +6,14 @@ from mmengine.logging import MMLogger
 from mmengine.structures import BaseDataElement
 from torch.nn.functional import normalize
 
-from clipgs_plugin.evaluation import ClassEmbeddings, RetrievalRecall, ZeroShotAccuracy, class_embeddings
+from clipgs_plugin.evaluation import (
+    ClassEmbeddings,
+    ClassificationAccuracy,
+    FewShotAccuracy,
+    RetrievalRecall,
+    ZeroShotAccuracy,
+    class_embeddings,
+)
 from clipgs_plugin.registry import MODELS
 
 CLASSES = ['cup', 'owl', 'boat', 'tree', 'lamp', 'key']
@@ -298,22 +305,42 @@ def test_retrieval_needs_something_to_retrieve_from():
         evaluate(RetrievalRecall(), [BaseDataElement(uid='a', embedding=torch.ones(4), text=torch.ones(4))])
 
 
-def collect(rank, size, path, predictions, meta):
+def of_the_space():
+    return [ZeroShotAccuracy(teacher=Names()), RetrievalRecall(views='all')]
+
+
+def of_the_labels():
+    """The metrics whose objects all have a class and, in the second, a uid of their own."""
+    return [ClassificationAccuracy(topk=(1, 3), per_class=True),
+            FewShotAccuracy(heads={'mean': dict(type='PrototypeHead')}, settings=[dict(ways=None, shots=1)],
+                            queries=None, trials=2, scarce='leave_out')]
+
+
+def collect(rank, size, path, meta, *cases):
     torch.distributed.init_process_group('gloo', init_method=f'file://{path}/rendezvous', rank=rank, world_size=size)
-    metrics = Evaluator([ZeroShotAccuracy(teacher=Names()), RetrievalRecall(views='all')])
-    metrics.dataset_meta = meta
-    mine = [predictions[i % len(predictions)] for i in range(rank, -(-len(predictions) // size) * size, size)]
-    for start in range(0, len(mine), 4):
-        metrics.process(mine[start:start + 4])
-    found = metrics.evaluate(len(predictions))
-    torch.save(found, f'{path}/{rank}.pth')
+    results = []
+    for metrics, predictions in cases:
+        evaluator = Evaluator(metrics())
+        evaluator.dataset_meta = meta
+        mine = [predictions[i % len(predictions)] for i in range(rank, -(-len(predictions) // size) * size, size)]
+        for start in range(0, len(mine), 4):
+            evaluator.process(mine[start:start + 4])
+        results.append(evaluator.evaluate(len(predictions)))
+    torch.save(results, f'{path}/{rank}.pth')
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
-    # Odd, so that the sampler repeats one object; the processes have unequal numbers of objects without a class.
-    predictions, meta = unlabelled(samples(n=21), every=4), {'classes': CLASSES}
-    torch.multiprocessing.spawn(collect, args=(2, str(tmp_path), predictions, meta), nprocs=2)
-    expected = evaluate([ZeroShotAccuracy(teacher=Names()), RetrievalRecall(views='all')], predictions, meta=meta)
+    # Odd, so that the sampler repeats one object and the last batches have three; the processes have unequal numbers
+    # of objects without a class.
+    predictions, labelled, meta = unlabelled(samples(n=21), every=4), samples(n=21, seed=1), {'classes': CLASSES}
+    for sample in labelled:
+        sample.scores = sample.embedding[:len(CLASSES)]
+    cases = (of_the_space, predictions), (of_the_labels, labelled)
+    torch.multiprocessing.spawn(collect, args=(2, str(tmp_path), meta, *cases), nprocs=2)
+    expected = [evaluate(metrics(), found, meta=meta) for metrics, found in cases]
     for rank in range(2):
         assert torch.load(tmp_path / f'{rank}.pth') == expected
+    right = sum(int(sample.scores.argmax()) == int(sample.label) for sample in labelled)
+    assert expected[1]['accuracy/top1'] == pytest.approx(100 * right / 21) and 0 < right < 21
+    assert 0 < expected[1]['few_shot/mean/all1shot'] < 100

@@ -21,6 +21,8 @@ from clipgs_plugin import get_config
 from clipgs_plugin.apis.frozen import FrozenFeatures
 from clipgs_plugin.datasets import FewShotEpisodes, load_episodes
 from clipgs_plugin.datasets.published_folds import PublishedFold
+from clipgs_plugin.evaluation.few_shot import Trial
+from clipgs_plugin.evaluation.trials import KeptTrials
 from clipgs_plugin.io.archives import list_places, read_from_tar_gz
 from clipgs_plugin.io.pickles import read_pickle
 from clipgs_plugin.models.pretrained import load_pretrained, save_pretrained
@@ -28,6 +30,24 @@ from clipgs_plugin.models.shared_config import read_shared_config
 from clipgs_plugin.registry import DATASETS, MODELS
 
 MEMBERS = {'a/one.txt': b'one' * 50, 'a/two.bin': bytes(range(256)), 'b/empty': b''}
+
+
+# Trials of heads that tune an encoder
+
+def trials(folder: Path) -> Path:
+    lines = [json.dumps(dict(key=64 * key, accuracy=72.5, published=best)) for key, best in (('a', None), ('b', 80.0))]
+    (folder / 'trials.jsonl').write_text(''.join(f'{line}\n' for line in lines))
+    return folder / 'trials.jsonl'
+
+
+def read_trials(path: Path) -> dict[str, Trial]:
+    with KeptTrials(path) as kept:
+        return kept.done
+
+
+def unsound_trials(found: dict[str, Trial]) -> str | None:
+    sound = all(0 <= value <= 100 for trial in found.values() for value in trial if value is not None)
+    return None if sound else f'trials {found!r:.200}'
 
 
 # HDF5
@@ -223,6 +243,7 @@ TARGETS = [
     Target('few-shot-features', frozen, FrozenFeatures.load, damage=(repacked,),
            check=lambda found: None if found.embeddings.isfinite().all() else 'features that are not finite'),
     Target('few-shot-episodes', episodes, load_episodes, unsound_episodes),
+    Target('few-shot-trials', trials, read_trials, unsound_trials),
     Target('few-shot-fold', fold, lambda folder: list(PublishedFold(folder, 2, 1, 0, 'test')), unsound_points),
     Target('shared-config', shared, lambda folder: read_shared_config(folder / 'config.json'), kept=SHARED),
     Target('shared-model', shared, load_pretrained, kept=SHARED),

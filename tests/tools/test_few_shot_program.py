@@ -11,7 +11,8 @@ from clipgs_plugin import get_config, get_model, write_gaussians
 from clipgs_plugin.apis import frozen
 from clipgs_plugin.apis.report_runs import read_runs
 from clipgs_plugin.datasets import FrozenFeatures, load_episodes
-from clipgs_plugin.evaluation import ClassEmbeddings
+from clipgs_plugin.evaluation import ClassEmbeddings, FewShotAccuracy, trials
+from clipgs_plugin.io.lock import folder_lock
 from clipgs_plugin.tools import few_shot
 from clipgs_plugin.toy_world.specs import object_specs
 from clipgs_plugin.toy_world.world import make_object
@@ -198,6 +199,13 @@ def test_objaverse_is_divided_by_its_rule(kind):
 
 def test_wrong_use_is_named(features, config, tmp_path):
     work_dir = ['--work-dir', str(tmp_path / 'work')]
+    for setting, match in (('mean.type=Meen', "'mean'=.*Meen is not in the .* registry.*; see the heads in docs"),
+                           ('mean.epochs=3', "'mean'=.*unexpected keyword argument 'epochs'; see the heads in docs"),
+                           ('mean.type=GaussianDataPreprocessor', '.*a GaussianDataPreprocessor is no few-shot head')):
+        with pytest.raises(ValueError, match=f'few_shot.heads has {match}'):
+            few_shot.main([str(features), *work_dir, '--cfg-options', f'few_shot.heads.{setting}'])
+    with pytest.raises(FileNotFoundError, match=r'runs/none.pth: file not found'):  # it is no repository of the hub
+        few_shot.main([str(config), 'runs/none.pth', *work_dir])
     with pytest.raises(ValueError, match='--only best: expected some of'):
         few_shot.main([str(features), '--only', 'best', *work_dir])
     with pytest.raises(ValueError, match='names objects to embed; add a checkpoint or the name of a model'):
@@ -206,3 +214,61 @@ def test_wrong_use_is_named(features, config, tmp_path):
         few_shot.main(['clipgs_pointbert-nano_15e_toy-world', *work_dir])
     with pytest.raises(ValueError, match="class 'bench' has 6 objects to learn from, expected at least 30"):
         few_shot.main([str(features), '--cfg-options', 'few_shot.settings.0.shots=30', *work_dir])
+
+
+@pytest.fixture
+def tuned(toys, tmp_path):
+    """A config of two trials a setting with heads that tune the encoder."""
+    path = tmp_path / 'tuned.py'
+    datasets = ', '.join(f"{part}=dict(_delete_=True, type='clipgs_plugin.GaussianFolder', root={str(toys / split)!r})"
+                         for part, split in (('support', 'train'), ('query', 'test')))
+    heads = ("{'probe': dict(type='LinearProbe'), 'no epochs': dict(type='FineTuned', epochs=0),"
+             " 'LoRA': dict(type='FineTuned', epochs=1, frozen=('blocks', 'refinement'), lora=dict(rank=2)),"
+             " 'full': dict(type='FineTuned', epochs=1, batch_size=2, lr=0.01)}")
+    path.write_text("_base_ = 'clipgs_plugin::fewshot/clipgs_pointbert-nano_15e_toy-world-few-shot.py'\n"
+                    f"few_shot = dict({datasets}, heads=dict(_delete_=True, **{heads}),\n"
+                    'settings=[dict(ways=2, shots=1), dict(ways=None, shots=2)], queries=2, trials=2)')
+    return path
+
+
+def test_heads_that_tune_the_encoder_stand_in_the_table_and_go_on_where_a_run_was_killed(tuned, tmp_path, capsys,
+                                                                                        monkeypatch):
+    work_dir = tmp_path / 'work'
+    command = [tuned, 'clipgs_toy', '--work-dir', work_dir, '--json']
+    ran, run_trial = [], trials.run_trial
+
+    def killed_in_the_fourth(head, *arguments):
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        ran.append(head)
+        return run_trial(head, *arguments)
+    monkeypatch.setattr(trials, 'run_trial', killed_in_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        few_shot.main([str(word) for word in command])
+    with (work_dir / 'trials.jsonl').open('a') as file:
+        file.write('{"key": "cut')  # by the kill
+    again = []
+    monkeypatch.setattr(trials, 'run_trial', lambda *arguments: again.append(1) or run_trial(*arguments))
+    found = json.loads(run(capsys, *command))
+    assert list(found) == ['probe', 'no epochs', 'LoRA', 'full'] and len(ran) + len(again) == 3 * 2 * 2
+    assert found['no epochs'] == found['probe']  # the same tasks, and the untouched encoder
+    assert all(len(score['accuracies']) == 2 for row in found.values() for score in row.values())
+    assert json.loads(run(capsys, *command)) == found and len(again) == 9
+    monkeypatch.undo()
+    alone = json.loads(run(capsys, *command[:2], '--work-dir', tmp_path / 'other', '--json', '--only', 'full'))
+    assert alone == {'full': found['full']}
+    changed = [*command, '--only', 'LoRA', '--cfg-options', 'few_shot.heads.LoRA.epochs=0']
+    assert json.loads(run(capsys, *changed))['LoRA'] == found['probe']  # trials of another recipe are not taken
+
+
+def test_heads_that_tune_an_encoder_need_objects_and_an_encoder(features, tuned, tmp_path):
+    work_dir = ['--work-dir', str(tmp_path / 'work')]
+    with pytest.raises(ValueError, match=r"few_shot.support is a file of features, and 'full' tunes the encoder on"):
+        few_shot.main([str(features), *work_dir, '--cfg-options', 'few_shot.heads.full.type=FineTuned'])
+    with pytest.raises(ValueError, match=r"head .no epochs. with the model views:toy-clip: FineTuned tunes a GSEncoder,"
+                                         r' got a MultiViewCLIP; .* choose other heads with --only'):
+        few_shot.main([str(tuned), 'views:toy-clip', *work_dir])
+    with pytest.raises(ValueError, match=r"heads=\['full'\]: FewShotAccuracy has the embeddings .* tools/few_shot.py"):
+        FewShotAccuracy(heads=dict(mean=dict(type='PrototypeHead'), full=dict(type='FineTuned')), settings=[])
+    with folder_lock(tmp_path / 'work'), pytest.raises(OSError, match='is in use by this process'):
+        few_shot.main([str(features), *work_dir])

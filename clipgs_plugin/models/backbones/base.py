@@ -48,16 +48,21 @@ class TokenBackbone(QuietInit, BaseModule):
         super().__init__(init_cfg)
         if not 0 <= patch_dropout < 1:
             raise ValueError(f'patch_dropout={patch_dropout}: expected a share of at least 0 and below 1')
-        if num_prompts < 0:
-            raise ValueError(f'num_prompts={num_prompts}: expected 0 or more')
         self.embed_dims = embed_dims
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.patch_dropout = patch_dropout
         self.grad_checkpointing = grad_checkpointing
         self.prompt_tokens = None
-        if num_prompts:
-            self.prompt_tokens = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, num_prompts, embed_dims), std=0.02))
+        self.set_prompts(num_prompts)
+
+    def set_prompts(self, count: int) -> None:
+        """Draw new prompts in place of those that there are; 0 removes them."""
+        if count < 0:
+            raise ValueError(f'num_prompts={count}: expected 0 or more')
+        self.prompt_tokens = None
+        if count:
+            self.prompt_tokens = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, count, self.embed_dims), std=0.02))
 
     def forward(self, tokens: Tokens) -> Tensor:
         tokens = self.drop(tokens)

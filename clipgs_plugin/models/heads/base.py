@@ -12,11 +12,13 @@ from torch.nn.functional import normalize
 class FewShotHead(nn.Module, ABC):
     """Base class of classifiers that learn from a few labelled features of a frozen encoder.
 
-    A head sees tensors alone. Its defaults are fixed, so nothing is chosen on a validation or test set. Two fits on
-    equal tensors give equal heads. The number of classes C is that of the class embeddings, or the highest label plus
-    one without them; classes may be absent from the support.
+    A head sees tensors alone, unless it takes objects: such a head tunes an encoder, and a list of n prepared
+    :class:`GaussianCloud` stands wherever features do. The defaults are fixed, so nothing is chosen on a validation or
+    test set. Two fits on equal arguments give equal heads. The number of classes C is that of the class embeddings, or
+    the highest label plus one without them; classes may be absent from the support.
 
     Attributes:
+        takes: ``'features'``, or ``'objects'`` for heads that tune an encoder, see :class:`FineTuned`.
         needs_text: True for heads that start from class embeddings.
         leak: Description of what the literature chooses by the accuracy on the test set; empty if nothing.
 
@@ -26,6 +28,7 @@ class FewShotHead(nn.Module, ABC):
         - output: logits (m, C)
     """
 
+    takes = 'features'
     needs_text = False
     leak = ''
 
@@ -80,12 +83,18 @@ class FewShotHead(nn.Module, ABC):
         if class_embeddings is not None and class_embeddings.shape[1:] != features.shape[1:]:
             raise ValueError(f'{name}: class embeddings {tuple(class_embeddings.shape)} for features of width '
                              f'{features.shape[1]}; encode the class names with the teacher of the features')
-        classes = int(labels.max()) + 1 if class_embeddings is None else len(class_embeddings)
-        if int(labels.min()) < 0 or int(labels.max()) >= classes:
-            raise ValueError(f'{name}: labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to '
-                             f'{classes - 1}')
+        count_classes(name, labels, class_embeddings)
         text = None if class_embeddings is None else class_embeddings.float()
         return features.to(torch.promote_types(features.dtype, torch.float32)), labels.long(), text
+
+
+def count_classes(name: str, labels: Tensor, class_embeddings: Tensor | None) -> int:
+    """Return the number of classes C of a task; a label beyond it is an error that names the head."""
+    classes = int(labels.max()) + 1 if class_embeddings is None else len(class_embeddings)
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise ValueError(f'{name}: labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to '
+                         f'{classes - 1}')
+    return classes
 
 
 def unit(rows: Tensor) -> Tensor:

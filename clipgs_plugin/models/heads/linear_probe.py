@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipgs_plugin.models.heads.base import FewShotHead
 from clipgs_plugin.registry import MODELS
@@ -45,8 +45,7 @@ class LinearProbe(FewShotHead):
         self.register_buffer('mean', mean)
         self.register_buffer('scale', deviation.clamp(min=1e-6))
         weight, bias = self._minimise((features.double() - self.mean) / self.scale, labels, count)
-        self.register_buffer('weight', weight)
-        self.register_buffer('bias', bias)
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)  # which fine-tuning trains on
         yield
 
     def _minimise(self, x: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
