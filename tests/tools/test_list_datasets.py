@@ -35,7 +35,7 @@ def test_modelnet_lies_where_its_config_looks(root, name):
 def test_every_public_set_is_in_the_catalogue():
     from clipgs_plugin.datasets import public
     classes = {name for name in public.__all__ if name in DATASETS.module_dict}
-    assert classes == {entry['dataset'] for entry in PUBLIC.values()} and len(classes) == 9
+    assert classes == {entry['dataset'] for entry in PUBLIC.values()} and len(classes) == 10
 
 
 def test_sets_below_the_root_are_here(tmp_path, capsys):
