@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'No checkpoint to resume from in {cfg.work_dir}, starting from scratch', file=sys.stderr)
     with (engine.in_a_sentence(cfg.work_dir), engine.claimed(cfg.work_dir),
           engine.launched(cfg, options.launcher) as runner):
+        runner.register_hook(engine.ValidationRecordHook())
         runner.train()
         runner.logger.info(f'Logs, curves and checkpoints are in {Path(cfg.work_dir)}')
     return 0

@@ -61,7 +61,7 @@ def test_a_folder_of_an_evaluation_is_reported_by_its_record(runs):
     assert report.confusions[0].counts.tolist() == [[3, 1, 0], [2, 0, 2], [0, 0, 0]]
     page = render_html(report)
     for text in ('best.pth (sha256 0123456789ab)', 'Accuracy by class', 'confusion matrix',
-                 'seed 1, on 8 objects (data, test).'):
+                 'seed 1, was evaluated on 8 objects (data, test).'):
         assert text in page
 
 
@@ -76,4 +76,4 @@ def test_two_evaluations_are_compared_on_their_page(runs):
 
 def test_a_description_names_what_was_evaluated():
     assert describe_record(EvaluationRecord('x', {}, 2)) == (
-        'tools/test.py evaluated a model without weights of its own of x, seed None, on 2 objects.')
+        'x, seed None, was evaluated on 2 objects.')
