@@ -27,6 +27,7 @@ from clipgs_plugin.tools.benchmarks import (
     points_model,
     refits,
     render,
+    retrieval,
     robustness,
     scene_truth,
     scenes,
@@ -46,7 +47,8 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
     'points': points.points, 'points-model': points_model.points_model,
     'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters,
-    'refits': refits.refits, 'start': start.start, 'search': search.search, 'scene-speed': scenes.scene_speed,
+    'refits': refits.refits, 'start': start.start, 'search': search.search,
+    'retrieval': retrieval.retrieval, 'scene-speed': scenes.scene_speed,
     'scene-truth': scene_truth.scene_truth, 'page': page.page}
 
 

@@ -63,7 +63,7 @@ def _print_table(entries: list[dict]) -> None:
 def _print_entry(entry: dict) -> None:
     columns = shutil.get_terminal_size().columns
     print(f'{entry["name"]} ({entry["path"] or "not here"})')
-    for key in ('page', 'licence', 'objects', 'size', 'layout', 'splits', 'up', 'prepare', 'config'):
+    for key in ('page', 'licence', 'objects', 'size', 'layout', 'splits', 'up', 'needs', 'prepare', 'config'):
         if key in entry:
             text = ', '.join(entry[key]) if isinstance(entry[key], list) else str(entry[key])
             print(textwrap.fill(text, columns, initial_indent=f'  {key:<9}', subsequent_indent=' ' * 11,

@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         metrics = runner.test()
         main_process = is_main_process()
         if main_process:
-            engine.record_of(cfg, runner, metrics, options.checkpoint).save(record_path)
+            engine.record_of(cfg, runner.test_evaluator, metrics, len(runner.test_dataloader.dataset),
+                             options.checkpoint).save(record_path)
     if main_process:
         print(json.dumps(metrics) if options.json else _table(metrics))
         print(f'The record of the evaluation is in {record_path}', file=sys.stderr)

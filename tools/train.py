@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     with (engine.in_a_sentence(cfg.work_dir), engine.claimed(cfg.work_dir),
           engine.launched(cfg, options.launcher) as runner):
         engine.check_batches(runner)
+        runner.register_hook(engine.ValidationRecordHook())
         runner.train()
         runner.logger.info(f'Logs, curves and checkpoints are in {Path(cfg.work_dir)}')
     return 0

@@ -16,10 +16,11 @@ def confusion_of(record: EvaluationRecord | None) -> ConfusionMatrix | None:
 
 def describe_record(record: EvaluationRecord) -> str:
     """Describe in a sentence what was evaluated."""
-    weights = ('a model without weights of its own' if record.checkpoint is None else
-               f'{Path(record.checkpoint).name} (sha256 {str(record.checkpoint_sha256)[:12]})')
+    weights = '' if record.checkpoint is None else (
+        f'{Path(record.checkpoint).name} (sha256 {str(record.checkpoint_sha256)[:12]}) of ')
     place = ', '.join(record.dataset[key] for key in ('root', 'split') if key in record.dataset)
-    return (f'tools/test.py evaluated {weights} of {record.config}, seed {record.seed}, on {record.num_objects} objects'
+    return (f'{weights}{record.config}, seed {record.seed}, was '
+            f'{"validated" if record.part == "val" else "evaluated"} on {record.num_objects} objects'
             + (f' ({place}).' if place else '.'))
 
 

@@ -5,7 +5,7 @@ before it reads the config on top:
 
 - ``_base_ = 'clipgs_plugin::quickstart/NAME.py'`` names a shipped config from anywhere;
 - a number or string at the top level of a config (``data_root``, ``teacher_name``) also replaces the value that its
-  bases compute with.
+  bases compute with, and a dict replaces an empty one (``dataset_options``).
 """
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def get_config(name: str | Path, options: Mapping | None = None) -> Config:
     """Load a config by name or path and merge its bases.
 
     A number or string at the top level of the config or of the options also replaces the value that a base computes
-    with: ``data_root = 'data/mine'`` moves the datasets of the base.
+    with: ``data_root = 'data/mine'`` moves the datasets of the base. A dict of numbers, strings and lists of them
+    replaces an empty dict of a base: ``dataset_options = dict(variant='OBJ_BG')``, or the option
+    ``dataset_options.variant``.
 
     Args:
         name: Name or path, see :func:`find_config`.
@@ -116,12 +118,27 @@ def get_config(name: str | Path, options: Mapping | None = None) -> Config:
 
 
 def _load(path: Path, options: Mapping) -> Config:
-    wanted = {key: value for key, value in options.items() if _is_scalar(value)}
+    wanted = _replacing(options)
+    for key, value in options.items():
+        name, dot, inner = key.partition('.')
+        if dot and '.' not in inner and _is_plain(value):
+            wanted.setdefault(name, {})[inner] = value
     with _LOADING:
         with _own_rules(wanted):
             declared = Config.fromfile(path)
-        with _own_rules(wanted, {key: value for key, value in declared.items() if _is_scalar(value)}):
+        with _own_rules(wanted, _replacing(declared)):
             return Config.fromfile(path)
+
+
+def _replacing(values: Mapping) -> dict:
+    """Return the values that replace those of bases: scalars, and dicts of scalars and of lists of them."""
+    flat = {name: dict(value) for name, value in values.items()
+            if isinstance(value, Mapping) and all(map(_is_plain, value.values()))}
+    return flat | {name: value for name, value in values.items() if _is_scalar(value)}
+
+
+def _is_plain(value) -> bool:
+    return _is_scalar(value) or (isinstance(value, list | tuple) and all(map(_is_scalar, value)))
 
 
 def _is_scalar(value) -> bool:
@@ -175,7 +192,8 @@ def _own_rules(wanted: Mapping, declared: Mapping | None = None) -> Iterator[Non
 def _assign(text: str, values: Mapping, placeholders: Mapping) -> tuple[str, list[str]]:
     """Replace the right sides of assignments at the top level of a file.
 
-    A name that the file assigns more than once is left alone, and so is a dict, which a child replaces as a whole.
+    A name that the file assigns more than once is left alone. A dict replaces an empty dict only; mmengine merges into
+    others.
 
     Returns:
         The text, and the names that the file assigns without reference to its bases.
@@ -187,14 +205,20 @@ def _assign(text: str, values: Mapping, placeholders: Mapping) -> tuple[str, lis
                      if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
     free = [name for name, node in assigned.items() if not _of_base(node.value, placeholders)]
     replaced = [name for name in assigned if name in values and stored[name] == 1
-                and not _is_dict(assigned[name].value)]
+                and _may_become(assigned[name].value, values[name])]
     for name in replaced:
-        assigned[name].value = ast.Constant(values[name])
+        value = values[name]
+        assigned[name].value = ast.parse(repr(value), mode='eval').body if isinstance(value, dict) else (
+            ast.Constant(value))
     return ast.unparse(tree) if replaced else text, free  # errors in a text that stays have its line numbers
 
 
-def _is_dict(value: ast.expr) -> bool:
-    return isinstance(value, ast.Dict) or (isinstance(value, ast.Call) and ast.unparse(value.func) == 'dict')
+def _may_become(written: ast.expr, value) -> bool:
+    """Tell if a value may replace a written one: a dict an empty dict, a scalar anything but a dict."""
+    if isinstance(value, dict):
+        return ast.unparse(written) in ('dict()', '{}')
+    return not isinstance(written, ast.Dict) and not (
+        isinstance(written, ast.Call) and ast.unparse(written.func) == 'dict')
 
 
 def _of_base(value: ast.expr, placeholders: Mapping) -> bool:

@@ -37,7 +37,8 @@ def collect_report(*paths: Path, device: str = 'cpu', queries: int = 10, results
 
     Runs that differ by their seed only are one column, of mean and standard deviation. Of each column, the best
     checkpoint of the first run is evaluated anew for the gallery and the map. Results by class are those that
-    ``tools/test.py`` left, else those of this evaluation. Two runs are compared metric by metric and class by class.
+    ``tools/test.py`` or the cells of a table left, else those of this evaluation, else of the last validation. Two runs
+    are compared metric by metric and class by class.
 
     Args:
         paths: Work dirs of ``tools/train.py`` and ``tools/test.py``, of ``tools/few_shot.py``, and folders of
@@ -190,5 +191,12 @@ def _maps(evaluated: Sequence[_Evaluated]) -> list[EmbeddingMap]:
 
 def _confusions(groups: Sequence[Run], evaluated: Sequence[_Evaluated]) -> list[tuple[str, object]]:
     anew = {each.run.name: evaluation.confusion_of_prompts(each.found) for each in evaluated}
-    found = [(group.name, confusion_of(group.record) or anew.get(group.name)) for group in groups]
+    found = []
+    for group in groups:
+        recorded = confusion_of(group.record)
+        if group.record is not None and group.record.part == 'val':  # a test of the best checkpoint says more
+            found.append((group.name, anew[group.name]) if anew.get(group.name) else
+                         (f'{group.name} (validation)', recorded))
+        else:
+            found.append((group.name, recorded or anew.get(group.name)))
     return [pair for pair in found if pair[1] is not None][:MAX_CONFUSIONS]

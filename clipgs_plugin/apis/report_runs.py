@@ -17,7 +17,7 @@ from clipgs_plugin.io.checked_json import check_types, read_json
 
 TABLE, FEW_SHOT = 'table.json', 'few_shot.json'
 CURVES = ('loss', 'loss_text', 'loss_image', 'zero_shot/top1', 'retrieval/text_to_3d_R@1', 'logit_scale')
-_TABLE = {'table?': str, 'rows': [{'title': str, 'seeds': [int], 'metrics': dict}]}
+_TABLE = {'table?': str, 'rows': [{'title': str, 'seeds': [int], 'cells?': [str], 'metrics': dict}]}
 _SEED = re.compile(r"keyword\(arg='seed', value=Constant\(value=\d+\)\)")  # datasets have it too
 _PLACES = ('work_dir', 'load_from', 'resume', 'launcher', 'experiment_name')  # of a config, that change no result
 
@@ -76,10 +76,13 @@ def _read(path: Path) -> list[Run]:
         raise FileNotFoundError(f'{path} has no results: neither {NAME}, {TABLE}, {FEW_SHOT}, nor training curves or '
                                 'a best checkpoint; name the work dir of tools/train.py or tools/test.py')
     experiment, seed = _experiment(config, record)
-    metrics = {} if record is None else {name: [] if value is None else [value]
-                                         for name, value in record.metrics.items() if '/top1/' not in name}
     if record is None:
-        metrics = {f'{name} (validation)': [values[-1]] for name, (_, values) in read_curves(path, ()).items()}
+        metrics = {name: [values[-1]] for name, (_, values) in read_curves(path, ()).items()}
+    else:
+        metrics = {name: [] if value is None else [value]
+                   for name, value in record.metrics.items() if '/top1/' not in name}
+    if record is None or record.part == 'val':
+        metrics = {f'{name} (validation)': values for name, values in metrics.items()}
     source = config.stem if config is not None else '' if record is None else record.config
     return [Run(path.resolve().name, (path,), metrics, source, (seed,), experiment, record,
                 {name: [curve] for name, curve in curves.items()})]
@@ -89,10 +92,18 @@ def _read_table(path: Path) -> list[Run]:
     content, runs = read_json(path / TABLE, schema=_TABLE), []
     for row in content['rows']:
         check_types(row['metrics'], {name: [float] for name in row['metrics']}, f'{path / TABLE}: metrics')
-        runs.append(Run(row['title'], (path,), row['metrics'], content.get('table', ''), tuple(row['seeds'])))
+        runs.append(Run(row['title'], (path,), row['metrics'], content.get('table', ''), tuple(row['seeds']),
+                        record=_record_of_cells(path, row.get('cells', []))))
     if not runs:
         raise FileNotFoundError(f'{path / TABLE} has no rows yet; run its cells with tools/run_table.py')
     return runs
+
+
+def _record_of_cells(path: Path, names: Sequence[str]) -> EvaluationRecord | None:
+    """Return the pooled record of the cells of a row, or None if one has none, as those of earlier versions."""
+    files = [path / 'cells' / Path(name).name / NAME for name in names]
+    return pooled([EvaluationRecord.load(file) for file in files]) if files and all(
+        file.is_file() for file in files) else None
 
 
 def _read_few_shot(path: Path) -> Run:

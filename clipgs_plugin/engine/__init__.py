@@ -15,12 +15,12 @@ from clipgs_plugin.engine.launch import (
 )
 from clipgs_plugin.engine.optim import AutocastOptimWrapper, CLIPGSOptimWrapperConstructor
 from clipgs_plugin.engine.predictions import DumpPredictions
-from clipgs_plugin.engine.records import record_of
+from clipgs_plugin.engine.records import ValidationRecordHook, record_of
 from clipgs_plugin.engine.table_spec import load_table
 
 __all__ = [
     'AutocastOptimWrapper', 'CLIPGSOptimWrapperConstructor', 'ConfusionHook', 'DumpPredictions', 'ModelSummaryHook',
-    'ProgressBarHook', 'SafeCheckpointHook', 'SeedHook', 'WholeCheckpointHook', 'check_batches', 'check_data',
-    'claimed', 'follow_test_data', 'in_a_sentence', 'latest_checkpoint', 'launched', 'load_config', 'load_table',
-    'record_of', 'resume', 'use_autocast',
+    'ProgressBarHook', 'SafeCheckpointHook', 'SeedHook', 'ValidationRecordHook', 'WholeCheckpointHook', 'check_batches',
+    'check_data', 'claimed', 'follow_test_data', 'in_a_sentence', 'latest_checkpoint', 'launched', 'load_config',
+    'load_table', 'record_of', 'resume', 'use_autocast',
 ]

@@ -15,8 +15,11 @@ from torch import nn
 
 from clipgs_plugin.engine.experiments import embed_dataset, last_epoch_config
 from clipgs_plugin.engine.launch import check_data, launched
+from clipgs_plugin.engine.records import record_of
 from clipgs_plugin.engine.table_spec import Pretraining, Row, Table
+from clipgs_plugin.evaluation import EvaluationRecord
 from clipgs_plugin.evaluation.linear_probe import linear_probe
+from clipgs_plugin.evaluation.record import NAME, joined
 from clipgs_plugin.io.files import sha256_of
 from clipgs_plugin.models.checkpoints.trained import find_weights
 from clipgs_plugin.registry import DATASETS
@@ -97,7 +100,7 @@ def file_name(row: Row, seed: int, settings: str) -> str:
 
 
 def run_cell(cfg: Config, table: Table, row: Row) -> dict:
-    """Train and test a row.
+    """Train and test a row, and leave the record of the test, ``metrics.json``, in the work dir of the config.
 
     Args:
         cfg: Config of the cell.
@@ -110,15 +113,17 @@ def run_cell(cfg: Config, table: Table, row: Row) -> dict:
     """
     check_data(cfg, ('train', 'test') if row.trained else ('test',))
     metrics: dict[str, float] = {}
+    records: dict[str, EvaluationRecord] = {}
     outcomes: dict[str, str] = {}
     objects: dict[str, str] = {}
     with launched(cfg) as runner:
         model = runner.train() if row.trained else _untrained(runner, row.config or table.config)
         for name, options in (table.tests or OWN_TEST).items():
             prefix = f'{name}/' if name else ''
-            part = Config(cfg.to_dict())
+            part = Config(cfg.to_dict(), filename=cfg.filename)
             part.merge_from_dict(dict(options))
-            found, right, uids = evaluate(model, part)
+            records[name], right, uids = evaluate(model, part)
+            found = records[name].metrics
             if table.probe is not None:
                 accuracy, answers = probe(model, part, table.probe)
                 found['probe/top1'], right['probe/top1'] = accuracy, answers
@@ -126,7 +131,14 @@ def run_cell(cfg: Config, table: Table, row: Row) -> dict:
             metrics.update({prefix + key: value for key, value in found.items()})
             outcomes.update({prefix + key: value for key, value in right.items()})
             objects.update({prefix + key: value for key, value in uids.items()})
+    _save_record(joined(records), Path(cfg.work_dir))
     return dict(row=row.title, seed=cfg.randomness.seed, metrics=metrics, outcomes=outcomes, objects=objects)
+
+
+def _save_record(record: EvaluationRecord, folder: Path) -> None:
+    """Write the record of a cell, without the accuracies of classes that its confusion matrices have too."""
+    short = {name: value for name, value in record.metrics.items() if '/top1/' not in name}
+    dataclasses.replace(record, metrics=short).save(folder / NAME)
 
 
 def _untrained(runner, name: str) -> nn.Module:
@@ -142,8 +154,8 @@ def _untrained(runner, name: str) -> nn.Module:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, cfg: Config) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
-    """Test a model on the test set of a config; return metrics, outcomes and hashes of the test objects."""
+def evaluate(model: nn.Module, cfg: Config) -> tuple[EvaluationRecord, dict[str, str], dict[str, str]]:
+    """Test a model on the test set of a config; return the record, outcomes and hashes of the test objects."""
     from mmengine.runner import Runner
     loader = Runner.build_dataloader(dict(cfg.test_dataloader), seed=0)
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
@@ -160,7 +172,7 @@ def evaluate(model: nn.Module, cfg: Config) -> tuple[dict[str, float], dict[str,
             key = f'{metric.prefix}/{name}'
             right[key] = _digits(outcome.right)
             uids[key] = hashlib.sha256('\n'.join(map(str, outcome.uids)).encode()).hexdigest()[:12]
-    return {name: float(value) for name, value in metrics.items()}, right, uids
+    return record_of(cfg, evaluator, metrics, len(loader.dataset)), right, uids
 
 
 def probe(model: nn.Module, cfg: Config, options: Mapping) -> tuple[float, str]:

@@ -1,39 +1,67 @@
-"""Records of evaluations by a Runner."""
+"""Records of evaluations: tests, validations during training, cells of tables."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
 
 from clipgs_plugin.evaluation import ConfusionMatrix, EvaluationRecord
+from clipgs_plugin.evaluation.record import NAME
 from clipgs_plugin.io.files import sha256_of
-
-if TYPE_CHECKING:
-    from mmengine.runner import Runner
+from clipgs_plugin.registry import HOOKS
 
 
-def record_of(cfg: Config, runner: Runner, metrics: dict[str, float], checkpoint: Path | None) -> EvaluationRecord:
-    """Describe an evaluation that a runner has finished, in its main process.
+def record_of(cfg: Config, evaluator: Evaluator, metrics: Mapping[str, float], num_objects: int,
+              checkpoint: Path | None = None, part: str = 'test') -> EvaluationRecord:
+    """Describe a finished evaluation, in the main process.
 
     Args:
         cfg: Config of the experiment.
-        runner: Runner whose ``test()`` has returned.
-        metrics: Result of ``test()``.
-        checkpoint: File of the weights, or None for a model that has none.
+        evaluator: Evaluator that has computed the metrics.
+        metrics: Result of the evaluation.
+        num_objects: Number of objects evaluated.
+        checkpoint: File of the weights, or None for those of a training, or a model that has none.
+        part: ``'test'`` or ``'val'``, the evaluated part of the config.
     """
-    dataset = cfg.test_dataloader.dataset
-    confusions = {metric.prefix: metric.confusion for metric in runner.test_evaluator.metrics
+    dataset = cfg[f'{part}_dataloader'].dataset
+    confusions = {metric.prefix: metric.confusion for metric in evaluator.metrics
                   if isinstance(getattr(metric, 'confusion', None), ConfusionMatrix)}
     return EvaluationRecord(
-        config=Path(cfg.filename).stem,
+        config=Path(cfg.filename or '').stem,
         metrics={name: float(value) for name, value in metrics.items()},
-        num_objects=len(runner.test_dataloader.dataset),
+        num_objects=num_objects,
         dataset={key: str(value) for key, value in dataset.items() if isinstance(value, str | int | float)},
         seed=cfg.get('randomness', {}).get('seed'),
         checkpoint=None if checkpoint is None else str(checkpoint),
         checkpoint_sha256=None if checkpoint is None else _sha256(checkpoint),
-        classification=confusions)
+        classification=confusions, part=part)
+
+
+@HOOKS.register_module()
+class ValidationRecordHook(Hook):
+    """Hook that keeps the last validation in ``metrics.json`` of the work dir, unless a test has left its own there."""
+
+    priority = 'LOW'
+
+    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+        path = Path(runner.work_dir, NAME)
+        if is_main_process() and metrics and _is_replaceable(path):
+            record_of(runner.cfg, runner.val_evaluator, metrics, len(runner.val_dataloader.dataset),
+                      part='val').save(path)
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Tell if there is no file, or the record of a validation."""
+    try:
+        return EvaluationRecord.load(path).part == 'val'
+    except FileNotFoundError:
+        return True
+    except ValueError:  # not of this package
+        return False
 
 
 def _sha256(path: Path) -> str:

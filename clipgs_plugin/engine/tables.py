@@ -18,6 +18,7 @@ from clipgs_plugin.engine.cells import Data
 from clipgs_plugin.engine.experiments import markdown_table, mean_and_spread, resumable, train
 from clipgs_plugin.engine.table_spec import Row, Table
 from clipgs_plugin.evaluation.bootstrap import Difference, paired_difference
+from clipgs_plugin.evaluation.record import NAME
 from clipgs_plugin.io.files import write_whole
 from clipgs_plugin.io.lock import FolderInUse, folder_lock
 from clipgs_plugin.models.checkpoints import export_point_cloud_checkpoint
@@ -137,6 +138,9 @@ def _taken(path: Path, row: Row) -> bool:
     if other is None:
         return False
     found = json.loads(other.read_text(encoding='utf-8'))
+    record = other.with_suffix('') / NAME
+    if record.is_file():  # not of cells of earlier versions
+        write_whole(path.with_suffix('') / NAME, [record.read_bytes()])
     write_whole(path, [json.dumps({**found, 'row': row.title}).encode()])
     return True
 
@@ -195,6 +199,7 @@ def summarise(runs: Runs) -> tuple[str, dict]:
     """Format the results that are there as Markdown, and return them as plain data too."""
     table, found = runs.table, runs.results()
     rows = [row for row in table.rows if row.needs or row in table.select(runs.rows)]
+    stems = {(row.title, seed): runs.path(row, seed).stem for row, seed in runs.cells()}
     lines = [[row.title, str(len(found.get(row.title, {})) or '-'),
               *(mean_and_spread(_values(found.get(row.title, {}), name)) for name in table.metrics.values())]
              for row in rows]
@@ -212,7 +217,8 @@ def summarise(runs: Runs) -> tuple[str, dict]:
                  markdown_table(['', *table.metrics], [[f'{second} − {first}', *map(_shown, each.values())]
                                                        for first, second, each in pairs])]
     plain = dict(table=table.name, title=table.title,
-                 rows=[dict(title=title, seeds=sorted(each), seconds=[cell['seconds'] for cell in each.values()],
+                 rows=[dict(title=title, seeds=sorted(each), cells=[stems[title, seed] for seed in sorted(each)],
+                            seconds=[cell['seconds'] for cell in each.values()],
                             metrics={name: _values(each, name) for name in _names(each)})
                        for title, each in found.items()],
                  differences=[dict(first=first, second=second,

@@ -13,18 +13,20 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clipgs_plugin.io.checked_json import check_types, read_json
 from clipgs_plugin.io.files import PARSER_ERRORS, check_ratio, write_whole
 
 INDEX = '.clipgs_index.json'
 VERSION = 1
+SHOWN_BYTES = 1 << 26  # of a tar between two movements of the bar
 SUFFIXES = ('.zip', '.tar')
 _LOCAL_HEADER = struct.Struct('<4s22xHH')
 _ROW = [str, int, int, int, int]
@@ -155,13 +157,26 @@ def _index(base: Path, archives: dict[str, Path]) -> dict[str, list[list]]:
             found[name] = old
         else:
             stale.append(name)
-    for name in track(stale, f'Index of {base}', console=Console(stderr=True), transient=True, disable=len(stale) < 2):
-        status = archives[name].stat()
-        found[name] = dict(size=status.st_size, mtime_ns=status.st_mtime_ns, members=_members(archives[name]))
+    done = 0
+    with _progress(f'Index of {base}', sum(archives[name].stat().st_size for name in stale)) as show:
+        for name in stale:
+            status = archives[name].stat()
+            members = _members(archives[name], lambda place: show(done + place))
+            found[name] = dict(size=status.st_size, mtime_ns=status.st_mtime_ns, members=members)
+            show(done := done + status.st_size)
     if stale:
         content = json.dumps(dict(version=VERSION, archives={**known, **found})).encode()
         _save_index(base, content)
     return {name: found[name]['members'] for name in archives}
+
+
+@contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar of bytes; the context's value is a function of those that are done."""
+    columns = TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not total) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def _index_files(base: Path) -> list[Path]:
@@ -198,14 +213,18 @@ def _save_index(base: Path, content: bytes) -> None:
             continue
 
 
-def _members(path: Path) -> list[list]:
+def _members(path: Path, show: Callable[[int], object] = lambda place: None) -> list[list]:
     """List name, offset, held bytes, size and CRC of the files of an archive.
+
+    Args:
+        path: The archive.
+        show: Function of the byte that the listing has reached.
 
     Raises:
         ValueError: The archive is damaged, or a member is encrypted or compressed by another method than deflate.
     """
     try:
-        rows = _zip_members(path) if path.suffix.lower() == '.zip' else _tar_members(path)
+        rows = _zip_members(path) if path.suffix.lower() == '.zip' else _tar_members(path, show)
     except (*PARSER_ERRORS, tarfile.TarError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
@@ -235,6 +254,16 @@ def _zip_members(path: Path) -> list[list]:
     return rows
 
 
-def _tar_members(path: Path) -> list[list]:
+def _tar_members(path: Path, show: Callable[[int], object]) -> list[list]:
+    rows, shown = [], 0
     with tarfile.open(path, 'r:') as archive:
-        return [[item.name, item.offset_data, item.size, item.size, -1] for item in archive if item.isreg()]
+        for item in iter(archive.next, None):
+            archive.members.clear()  # which else hold a kilobyte each
+            if item.isreg():
+                rows.append([item.name, item.offset_data, item.size, item.size, -1])
+            if archive.offset - shown >= SHOWN_BYTES:
+                show(shown := archive.offset)
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b'\0'):  # tarfile takes a damaged header for the end
+            raise ValueError(f'the header at byte {archive.offset} is damaged')
+    return rows

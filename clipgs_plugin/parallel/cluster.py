@@ -33,7 +33,7 @@ def connected(address: str | None, gpu: bool) -> Iterator[None]:
     try:
         import ray
     except ImportError:
-        raise ImportError('work on a Ray cluster needs Ray; install it with pip install ray') from None
+        raise ImportError('work on a Ray cluster needs Ray, of the extra cluster; pip install ray') from None
     ours = not ray.is_initialized()
     if ours:
         address = address or os.environ.get('RAY_ADDRESS') or 'auto'

@@ -26,7 +26,8 @@ h2 { scroll-margin-top: 3em }
 .tall { max-height: 34em; overflow-y: auto }
 .bar { width: 160px; min-width: 120px; position: relative }
 .bar span { position: absolute; top: 30%; height: 40%; border-radius: 2px }
-.bar .up { left: 50%; background: var(--good) } .bar .down { right: 50%; background: #c9584c }
+.bar .up { left: 50% } .bar .down { right: 50% }
+.bar .ahead { background: var(--good) } .bar .behind { background: #c9584c }
 """
 
 
@@ -174,15 +175,21 @@ def _best(name: str, cells: Sequence[str]) -> list[int]:
 
 
 def _differences_tag(table: Table) -> str:
-    """Format differences with a bar each, to the right if the first run is ahead; the last column has them."""
+    """Format differences with a bar each, green if the first run is ahead; the last column has them."""
     values = [0.0 if row[-1] == '-' else float(row[-1]) for row in table.rows]
     widest = max(map(abs, values), default=0) or 1.0
     head = ''.join(f'<th>{html.escape(column)}</th>' for column in (*table.columns, ''))
     body = ''.join('<tr>' + ''.join(f'<td>{html.escape(cell)}</td>' for cell in row)
-                   + f'<td class="bar"><span class="{"up" if value > 0 else "down"}" '
+                   + f'<td class="bar"><span class="{_bar(row[0], value)}" '
                      f'style="width:{50 * abs(value) / widest:.1f}%"></span></td></tr>'
                    for row, value in zip(table.rows, values))
     return f'<div class="wide tall"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _bar(name: str, value: float) -> str:
+    """Return the side of a bar by the sign, and its colour by what is better; a low rank is."""
+    is_ahead = value > 0 if not name.endswith('rank') else value < 0
+    return f'{"up" if value > 0 else "down"} {"ahead" if is_ahead else "behind"}'
 
 
 def _legend(curves: Mapping[str, Mapping[str, Sequence[Curve]]], colors: Mapping[str, str]) -> str:

@@ -18,10 +18,11 @@ rows = [
         **_plain, 'model.encoder.init_cfg': dict(
             type='clipgs_plugin.CLIPGSPretrained', checkpoint='work_dirs/points_toy-world/epoch_20.pth')}),
     *[dict(title=f'from clipgs_toy{_what}', config=f'classifier{_part}_pointbert-nano_clipgs-init_50e_modelnet10')
-      for _what, _part in {'': '', ', low-rank updates': '-lora', ', head alone': '-head'}.items()],
+      for _what, _part in {
+          '': '', ', low-rank updates': '-lora', ', prompts': '-prompts', ', head alone': '-head'}.items()],
 ]
 compare = [('points, from scratch', 'GS tokenizer, from scratch'),
            ('all attributes naively, from scratch', 'GS tokenizer, from scratch'),
-           ('points, from a point model', 'from clipgs_toy'),
-           ('GS tokenizer, from scratch', 'from clipgs_toy'), ('from clipgs_toy', 'from clipgs_toy, low-rank updates'),
-           ('from clipgs_toy', 'from clipgs_toy, head alone')]
+           ('points, from a point model', 'from clipgs_toy'), ('GS tokenizer, from scratch', 'from clipgs_toy'),
+           *[('from clipgs_toy', f'from clipgs_toy, {_tuned}')
+             for _tuned in ('low-rank updates', 'prompts', 'head alone')]]

@@ -61,7 +61,7 @@ def test_a_folder_of_an_evaluation_is_reported_by_its_record(runs):
     assert report.confusions[0].counts.tolist() == [[3, 1, 0], [2, 0, 2], [0, 0, 0]]
     page = render_html(report)
     for text in ('best.pth (sha256 0123456789ab)', 'Accuracy by class', 'confusion matrix',
-                 'seed 1, on 8 objects (data, test).'):
+                 'seed 1, was evaluated on 8 objects (data, test).'):
         assert text in page
 
 
@@ -71,9 +71,18 @@ def test_two_evaluations_are_compared_on_their_page(runs):
     assert [table.title for table in report.differences] == ['Differences', 'Differences by class']
     page = render_html(report)
     assert '<td class=best>87.5</td>' in page and page.count('aria-label="confusion matrix') == 2
-    assert page.count('class="down"') == 4 and '<td>-75.0</td>' in page
+    assert page.count('class="down behind"') == 4 and '<td>-75.0</td>' in page
 
 
 def test_a_description_names_what_was_evaluated():
     assert describe_record(EvaluationRecord('x', {}, 2)) == (
-        'tools/test.py evaluated a model without weights of its own of x, seed None, on 2 objects.')
+        'x, seed None, was evaluated on 2 objects.')
+
+
+def test_a_lower_rank_is_ahead(tmp_path):
+    for name, rank in (('a', 12.0), ('b', 20.0)):
+        (tmp_path / name).mkdir()
+        EvaluationRecord('x', {'retrieval/text_to_3d_median_rank': rank, 'retrieval/text_to_3d_R@1': rank}, 2).save(
+            tmp_path / name / 'metrics.json')
+    page = render_html(collect_report(tmp_path / 'a', tmp_path / 'b'))
+    assert page.count('class="down ahead"') == page.count('class="down behind"') == 1

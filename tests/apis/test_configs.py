@@ -91,6 +91,28 @@ def test_what_a_child_computes_reaches_its_bases(tmp_path, monkeypatch):
     assert cfg.data == dict(root='d', width=8, half=4, rate=1) and cfg.more == 'd/x' and cfg.half == 4
 
 
+@pytest.mark.parametrize('by_options', [False, True], ids=['child', 'options'])
+def test_an_empty_dict_of_a_base_takes_what_is_declared_on_top(tmp_path, by_options):
+    (tmp_path / 'base.py').write_text("more = dict()\nfull = dict(a=1)\n"
+                                      "data = [dict(root=root, **more) for root in ('x', 'y')]\nother = dict(**full)\n")
+    (tmp_path / 'mine.py').write_text("_base_ = 'base.py'\n" + (
+        '' if by_options else "more = dict(labels='l.json', lists=('a', 'b'))\nfull = dict(b=2)\n"))
+    options = {'more.labels': 'l.json', 'more.lists': ('a', 'b'), 'full.b': 2}
+    cfg = get_config(tmp_path / 'mine.py', options if by_options else None)
+    expected = dict(labels='l.json', lists=('a', 'b'))
+    assert cfg.data == [dict(root='x', **expected), dict(root='y', **expected)] and cfg.more == expected
+    assert cfg.full == dict(a=1, b=2) and cfg.other == dict(a=1)  # mmengine merges, as before
+    assert 'labels' not in get_config(tmp_path / 'base.py').data[0]
+
+
+def test_options_of_a_public_set_reach_all_three_parts():
+    name = 'clipgs_pointbert-nano_15e_public-set'
+    cfg = get_config(name, {'dataset_type': 'clipgs_plugin.ObjaverseLVIS', 'dataset_options.labels': 'lvis.json'})
+    assert dataset_settings(cfg, 'labels') == {'lvis.json'}
+    assert [cfg[f'{part}_dataloader'].dataset.split for part in PARTS] == ['fit', 'val', 'test']
+    assert dataset_settings(get_config(name), 'labels') == {None}
+
+
 def test_a_config_with_a_syntax_error_is_named(tmp_path):
     (tmp_path / 'a.py').write_text('x = (')
     with pytest.raises(ValueError, match=r'a\.py: a config in its chain is not Python: .*never closed'):

@@ -1,5 +1,6 @@
 """Folders of results: what is read of each, and which runs differ by their seed only."""
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -66,6 +67,28 @@ def test_rows_of_a_table_and_few_shot_scores_are_runs(tmp_path):
     assert report.metrics.rows == [['zero_shot/top1', '2.0 ± 1.4', '-', '-'], ['probe/top1', '-', '5.0', '-'],
                                    ['few_shot/probe, 5way1shot', '-', '-', '50.0 ± 14.1'],
                                    ['few_shot/probe, published protocol, 5way1shot', '-', '-', '60.0 ± 14.1']]
+
+
+def test_rows_have_the_pooled_records_of_their_cells(tmp_path):
+    (tmp_path / 't' / 'cells').mkdir(parents=True)
+    for name, counts in (('a-0', ((1, 0), (0, 1))), ('a-1', ((0, 1), (0, 1)))):
+        evaluated(tmp_path / 't' / 'cells' / name, 0, 50.0, counts)
+    evaluated(tmp_path / 'outside', 0, 0.0)
+    row = dict(seeds=[0, 1], metrics={'zero_shot/top1': [100.0, 50.0]})
+    rows = [dict(title='A', cells=['a-0', 'a-1'], **row), dict(title='B', cells=['a-0', 'gone'], **row),
+            dict(title='C', cells=['../../outside', 'a-0'], **row), dict(title='D', **row)]
+    (tmp_path / 't' / 'table.json').write_text(json.dumps(dict(rows=rows)))
+    runs = read_runs([tmp_path / 't'])
+    assert runs[0].record.classification['zero_shot'].counts.tolist() == [[1, 1], [0, 2]]
+    assert [run.record for run in runs[1:]] == [None] * 3 and runs[0].metrics == row['metrics']
+
+
+def test_a_validation_is_marked_beside_a_test(tmp_path):
+    path = evaluated(tmp_path / 'a', 0, 10.0) / 'metrics.json'
+    replace(EvaluationRecord.load(path), part='val').save(path)
+    report = collect_report(tmp_path / 'a', evaluated(tmp_path / 'b', 0, 20.0))
+    assert report.metrics.rows == [['zero_shot/top1 (validation)', '10.0', '-'], ['zero_shot/top1', '-', '20.0']]
+    assert [each.title for each in report.confusions] == ['a (validation)', 'b']
 
 
 def test_a_run_without_evaluation_has_its_last_validation(tmp_path):

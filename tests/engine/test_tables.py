@@ -129,6 +129,8 @@ def test_a_pretraining_is_a_setting_of_the_rows_that_start_from_it(tmp_path):
 
 def test_a_cell_takes_the_results_of_the_same_settings_in_a_table_beside_it(tmp_path, made):
     run_cells(runs(tmp_path), lambda *_: None)
+    record = runs(tmp_path).path(TWO.rows[1], 1).with_suffix('') / 'metrics.json'
+    record.write_text('{}')
     other = Table('other', 'Other rows.', (Row('all views'), Row('one', options={'model.image_loss.num_views': 1})),
                   TWO.metrics, CONFIG, worlds=TWO.worlds)
     beside = Runs(other, tmp_path / 'beside', 2, worlds=tmp_path / 'worlds')
@@ -136,6 +138,8 @@ def test_a_cell_takes_the_results_of_the_same_settings_in_a_table_beside_it(tmp_
     assert made[4:] == [('one', 0), ('one', 1)]
     first, second = runs(tmp_path).results()['voting'], beside.results()['all views']
     assert second == {seed: {**cell, 'row': 'all views'} for seed, cell in first.items()}
+    places = [beside.path(other.rows[0], seed).with_suffix('') / 'metrics.json' for seed in (0, 1)]
+    assert not places[0].exists() and places[1].read_text() == '{}'
 
 
 def test_shipped_tables_share_cells(tmp_path):

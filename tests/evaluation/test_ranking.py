@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from clipgs_plugin.evaluation import rank_gallery, rank_scores
+from clipgs_plugin.evaluation import ranking as ranking_module
+from clipgs_plugin.evaluation.ranking import CHUNK_SCORES
 
 
 def plain(scores, positives):
@@ -72,3 +76,35 @@ def test_wrong_input_is_refused():
         rank_gallery(torch.tensor([[1., 0], [torch.nan, 1]]), torch.eye(2), torch.arange(2), torch.arange(2))
     with pytest.raises(ValueError, match='no queries'):
         rank_gallery(torch.ones(0, 2), torch.eye(2), torch.arange(0), torch.arange(2))
+
+
+def grown_by(function):
+    """Return the peak growth of this process's memory during a call, in MiB."""
+    def read(kind):
+        lines = Path('/proc/self/status').read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f'{kind}:'))
+    try:
+        Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew
+    except OSError:
+        pytest.skip('the system does not report the peak of memory')
+    before = read('VmRSS')
+    function()
+    return read('VmHWM') - before
+
+
+def test_memory_is_bounded_by_the_block_and_not_by_the_queries(monkeypatch):
+    """Eight blocks need what three do; all at once would be fifteen bytes and more a score."""
+    block, size = 2 ** 20, 10_000
+    monkeypatch.setattr(ranking_module, 'CHUNK_SCORES', block)
+    gallery = torch.randn(size, 32, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(size)
+
+    def rank(queries, chunk=None):
+        rank_gallery(gallery[:queries], gallery, ids[:queries], ids, chunk=chunk)
+
+    rank(100)  # what the first call loads
+    bound = 5 * block * 8 / 2 ** 20 + 2 * gallery.numel() * 8 / 2 ** 20 + 5
+    assert grown_by(lambda: rank(300)) < bound and grown_by(lambda: rank(800)) < bound
+    assert grown_by(lambda: rank(800, chunk=800)) > 1.5 * bound
+    # 50,000 objects of 1,024 numbers: the embeddings in float64 twice, and the blocks as they are by default.
+    assert 2 * 50_000 * 1024 * 8 + 5 * CHUNK_SCORES * 8 < 1.3e9

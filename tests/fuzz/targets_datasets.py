@@ -1,4 +1,5 @@
 """Readers of published sets, of archives by offset, of pickles, of few-shot files and of shared models."""
+import gzip
 import io
 import json
 import pickle
@@ -20,6 +21,7 @@ from targets_triplets import repacked
 from clipgs_plugin import get_config
 from clipgs_plugin.apis.frozen import FrozenFeatures
 from clipgs_plugin.datasets import FewShotEpisodes, load_episodes
+from clipgs_plugin.datasets.public.abo import PARTS, read_abo_types
 from clipgs_plugin.datasets.published_folds import PublishedFold
 from clipgs_plugin.evaluation.few_shot import Trial
 from clipgs_plugin.evaluation.trials import KeptTrials
@@ -178,6 +180,21 @@ def unsound_data(value: object) -> str | None:
     return None
 
 
+# Listings
+
+def listings(folder: Path) -> Path:
+    """Write the sixteen files of ABO's listings, each with a model and a product without one."""
+    for part in PARTS:
+        rows = [{'item_id': part}, {'3dmodel_id': f'B{part}', 'product_type': [{'value': 'CHAIR'}], 'country': 'US'}]
+        (folder / f'listings_{part}.json.gz').write_bytes(gzip.compress('\n'.join(map(json.dumps, rows)).encode()))
+    return folder
+
+
+def unsound_types(types: dict) -> str | None:
+    wrong = [item for item in types.items() if not all(isinstance(text, str) and text for text in item)]
+    return f'types without a name {wrong!r:.200}' if wrong else None
+
+
 # Few-shot
 
 def features() -> FrozenFeatures:
@@ -240,6 +257,7 @@ TARGETS = [
     Target('pickle-5', partial(pickled, protocol=5), read_pickle, unsound_data),
     Target('pickle-npy', object_npy, read_pickle, unsound_data),
     Target('pickle-torch', torch_file, read_pickle, unsound_data),
+    Target('abo-listings', listings, read_abo_types, unsound_types),
     Target('few-shot-features', frozen, FrozenFeatures.load, damage=(repacked,),
            check=lambda found: None if found.embeddings.isfinite().all() else 'features that are not finite'),
     Target('few-shot-episodes', episodes, load_episodes, unsound_episodes),

@@ -1,8 +1,10 @@
 """Members of archives by offset, and the index that is kept."""
+import io
 import json
 import os
 import tarfile
 import zipfile
+from contextlib import contextmanager
 
 import pytest
 
@@ -48,7 +50,7 @@ def test_every_file_is_read_where_it_lies(root):
 def test_the_index_is_built_once_and_renewed_for_a_changed_archive(root, monkeypatch):
     listed = []
     members = archives._members
-    monkeypatch.setattr(archives, '_members', lambda path: listed.append(path.name) or members(path))
+    monkeypatch.setattr(archives, '_members', lambda path, show: listed.append(path.name) or members(path, show))
     first = list_places(root, text)
     assert sorted(listed) == ['deflated.zip', 'some.tar', 'stored.zip'] and (root / INDEX).is_file()
     assert list_places(root, text) == first and len(listed) == 3
@@ -105,6 +107,46 @@ def test_an_index_that_promises_more_than_a_member_holds_is_refused(root):
     place = next(place for place in list_places(root, text) if place.name == 'deflated.zip/a/one.txt')
     with pytest.raises(ValueError, match='holds 1000000000000 bytes of'):
         place.read()
+
+
+def write_tar(path, sizes):
+    with tarfile.open(path, 'w') as archive:
+        for i, size in enumerate(sizes):
+            item = tarfile.TarInfo(f'{i}.txt')
+            item.size = size
+            archive.addfile(item, io.BytesIO(bytes([i + 1]) * size))
+
+
+def test_a_large_tar_shows_the_bytes_that_are_listed(tmp_path, monkeypatch):
+    write_tar(tmp_path / 'one.tar', [3000] * 20)
+    write_tar(tmp_path / 'two.tar', [100])
+    size = (tmp_path / 'one.tar').stat().st_size
+    seen, show = [], archives._progress
+
+    @contextmanager
+    def recorded(title, total):
+        with show(title, total) as update:
+            yield lambda done: seen.append((done, total)) or update(done)
+    monkeypatch.setattr(archives, '_progress', recorded)
+    monkeypatch.setattr(archives, 'SHOWN_BYTES', 10_000)
+    assert len(list_places(tmp_path, text)) == 21
+    total = size + (tmp_path / 'two.tar').stat().st_size
+    assert {each for _, each in seen} == {total}
+    # 512 bytes of header and six blocks a member: three members pass 10,000 bytes.
+    assert [done for done, _ in seen] == [*range(10752, 20 * 3584, 10752), size, total]
+
+
+def test_a_tar_that_is_damaged_or_cut_anywhere_is_refused(tmp_path):
+    path = tmp_path / 'a.tar'
+    write_tar(path, [3000] * 4)
+    whole = path.read_bytes()
+    for cut in (3584 + 100, 3584 + 512 + 100, 3 * 3584 - 1):  # in a header, in data, in padding
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=r'a\.tar: damaged or no archive|a\.tar: \S+ lies beyond'):
+            list_places(tmp_path, text)
+    path.write_bytes(whole[:3584 + 20] + b'\xff' + whole[3584 + 21:])
+    with pytest.raises(ValueError, match=r'a\.tar: damaged or no archive \(the header at byte 3584 is damaged'):
+        list_places(tmp_path, text)
 
 
 def test_small_compressed_tars(tmp_path):

@@ -1,5 +1,7 @@
 """The program that lists datasets: every set of the catalogue has a class, and what is here is found."""
 import json
+import re
+from configparser import ConfigParser
 
 import pytest
 
@@ -35,7 +37,20 @@ def test_modelnet_lies_where_its_config_looks(root, name):
 def test_every_public_set_is_in_the_catalogue():
     from clipgs_plugin.datasets import public
     classes = {name for name in public.__all__ if name in DATASETS.module_dict}
-    assert classes == {entry['dataset'] for entry in PUBLIC.values()} and len(classes) == 9
+    assert classes == {entry['dataset'] for entry in PUBLIC.values()} and len(classes) == 10
+
+
+def test_a_set_names_the_extra_that_it_needs(root):
+    setup = ConfigParser()
+    setup.read(root / 'setup.cfg', encoding='utf-8')
+    extras = setup['options.extras_require']
+    for name, entry in load_catalogue('datasets').items():
+        is_mesh, is_hdf5 = 'make_triplets.py' in entry.get('prepare', '') and entry['licence'] != 'your own files', (
+            '.h5' in entry.get('layout', ''))
+        assert ('needs' in entry) == (is_mesh or is_hdf5), name
+        if 'needs' in entry:
+            packages, extra = re.fullmatch(r'(.+) \(extra (\w+)\)', entry['needs']).groups()
+            assert all(package in extras[extra] for package in re.split(', | and ', packages)), name
 
 
 def test_sets_below_the_root_are_here(tmp_path, capsys):

@@ -178,7 +178,7 @@ def test_a_missing_package_is_one_line(tmp_path, config, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli()
     assert stopped.value.code == 1
-    error = r'^error: work on a Ray cluster needs Ray; install it with pip install ray$'
+    error = r'^error: work on a Ray cluster needs Ray, of the extra cluster; pip install ray$'
     assert re.search(error, capsys.readouterr().err, re.M)
     assert not (tmp_path / 'out').exists()
 

@@ -71,6 +71,9 @@ def goes_the_whole_way(config, options, world, work_dir, capfd):
     assert train_tool.main([str(config), '--work-dir', str(work_dir), '--cfg-options', f'data_root={world / "data"}',
                             'train_cfg.max_epochs=1', 'train_dataloader.batch_size=4', *options]) == 0
     checkpoint, dumped = work_dir / 'epoch_1.pth', next(work_dir.glob('*.py'))
+    validated = EvaluationRecord.load(work_dir / 'metrics.json')
+    assert (validated.part, validated.num_objects, validated.dataset['split'], validated.checkpoint) == (
+        'val', 4, 'val', None)
     capfd.readouterr()
     forget_runs()
     assert test_tool.main([str(dumped), str(checkpoint), '--work-dir', str(work_dir / 'test'), '--json']) == 0
@@ -92,6 +95,7 @@ def goes_the_whole_way(config, options, world, work_dir, capfd):
     capfd.readouterr()
     assert report.main([str(work_dir), '-o', str(work_dir / 'report.html')]) == 0
     table = capfd.readouterr().out
+    assert 'was validated on 4 objects' in (work_dir / 'report.html').read_text()
     recall = next(line for line in table.splitlines() if line.startswith('text to 3D R@1'))
     assert float(recall.split()[5]) == pytest.approx(metrics['retrieval/text_to_3d_R@1'], abs=0.1)
     return metrics, table, (work_dir / 'report.html').read_text()

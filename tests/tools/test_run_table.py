@@ -11,9 +11,10 @@ from clipgs_plugin import GaussianBatch, get_config
 from clipgs_plugin.engine import cells
 from clipgs_plugin.engine.experiments import embed_dataset
 from clipgs_plugin.engine.table_spec import load_table
+from clipgs_plugin.evaluation import EvaluationRecord
 from clipgs_plugin.models.checkpoints import open_point_cloud_checkpoint
 from clipgs_plugin.registry import MODELS
-from clipgs_plugin.tools import run_table
+from clipgs_plugin.tools import report, run_table
 
 ROWS = ['Point-MAE', 'Point-MAE, from its file']
 VIEWS = load_table('backbones').select(['12 views in the teacher'])[0]
@@ -46,6 +47,30 @@ def test_a_row_is_run_from_scratch_and_from_a_file_of_its_family_once(tmp_path, 
     monkeypatch.setattr(cells, 'run_cell', lambda *_: pytest.fail('a cell that has its results is not run again'))
     run_table.main(arguments(tmp_path, *ROWS))
     assert capsys.readouterr().out == printed
+    is_reported(tmp_path / 'out', shown, tmp_path)
+
+
+def is_reported(out, shown, tmp_path):
+    """Check the records of two cells, and the pages of the table and of the two cells."""
+    content = json.loads((out / 'table.json').read_text())
+    folders = [out / 'cells' / row['cells'][0] for row in content['rows']]
+    for folder, title in zip(folders, ROWS):
+        record = EvaluationRecord.load(folder / 'metrics.json')
+        counts = record.classification['zero_shot'].counts
+        assert (record.num_objects, record.seed, int(counts.sum())) == (60, 0, 60) and not any(
+            '/top1/' in name for name in record.metrics)
+        assert round(100 * float(counts.trace()) / 60, 1) == shown[title][1]
+        assert record.metrics['probe/top1'] == pytest.approx(shown[title][2], abs=0.06)
+        assert (folder / 'metrics.json').stat().st_size < 8000
+    for runs in ([out], folders):
+        page = tmp_path / 'report.html'
+        assert report.main([*map(str, runs), '-o', str(page)]) == 0
+        text = page.read_text()
+        assert text.count('aria-label="confusion matrix') == 2 and 'Differences by class' in text
+    (folders[0] / 'metrics.json').unlink()  # a cell of an earlier version
+    assert report.main([str(out), '-o', str(page)]) == 0
+    text = page.read_text()
+    assert text.count('aria-label="confusion matrix') == 1 and 'Differences by class' not in text and ROWS[0] in text
 
 
 def test_pretraining_never_sees_the_objects_or_looks_it_is_tested_on():

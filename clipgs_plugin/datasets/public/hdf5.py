@@ -23,7 +23,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError:
-        raise ImportError(f'{path} needs h5py, which is not installed; pip install h5py') from None
+        raise ImportError(f'{path} needs h5py, of the extra datasets; pip install h5py') from None
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist; download it, docs/datasets.md shows how the set lies on disk')
     try:

@@ -1,4 +1,4 @@
-"""Sets of points, as Gaussians: ModelNet40 and ScanObjectNN in HDF5, and the points of Objaverse-LVIS."""
+"""Sets of points, as Gaussians: the base class, and ModelNet40 and ScanObjectNN in HDF5."""
 from __future__ import annotations
 
 from abc import abstractmethod
@@ -7,15 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from clipgs_plugin.datasets.public.base import Entry, Listing, PublicSet, match_all
+from clipgs_plugin.datasets.public.base import Entry, Listing, PublicSet
 from clipgs_plugin.datasets.public.class_names import MODELNET40, SCANOBJECTNN
 from clipgs_plugin.datasets.public.hdf5 import read_labels, read_row
-from clipgs_plugin.datasets.public.lvis import read_lvis_list
-from clipgs_plugin.datasets.public.splits import split_of_uid
-from clipgs_plugin.io.archives import list_places
-from clipgs_plugin.io.arrays import parse_npy
 from clipgs_plugin.io.checked_json import read_json
-from clipgs_plugin.io.pickles import read_pickle
 from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.structures import MISSING_COLOR, GaussianCloud, surface_discs
 from clipgs_plugin.structures.normals import estimate_normals
@@ -137,67 +132,3 @@ class ScanObjectNN(PointSet):
 
     def read_points(self, entry: Entry) -> tuple[ndarray, None, None]:
         return read_row(*entry.place), None, None
-
-
-@DATASETS.register_module()
-class ObjaverseLVIS(PointSet):
-    """Objaverse-LVIS as 10,000 coloured points, ``UID.npy`` in folders, zips or tars, by the list of a publisher.
-
-    The lists of OpenShape, Uni3D and ULIP-2 name different objects; the published zero-shot protocol is
-    ``split='all'``. ``train``, ``val`` and ``test`` are the rule of :mod:`~clipgs_plugin.datasets.public.splits`.
-    OpenShape's ``.tar.gz`` must be unpacked, since they cannot be read at random.
-
-    Args:
-        root: Folder of the points.
-        labels: List of the objects, see :func:`~clipgs_plugin.datasets.public.lvis.read_lvis_list`.
-        split: ``'all'``, ``'train'``, ``'val'`` or ``'test'``.
-        **options: Those of :class:`PointSet`.
-    """
-
-    splits = ('train', 'val', 'test', 'all')
-
-    def __init__(self, root: str | Path, labels: str | Path, split: str = 'all', **options) -> None:
-        self.labels = labels
-        super().__init__(root, split, **options)
-
-    def list_entries(self) -> Listing:
-        rows = read_lvis_list(self.labels)
-        match = match_all(r'(?P<stem>[^/]+)\.npy')
-        found = {match(place.name)['stem']: place for place in list_places(self.root, match)}
-        entries, absent = [], []
-        for uid, category, file in rows:
-            if self.published not in ('all', split_of_uid(uid)):
-                continue
-            place = found.get(Path(file).stem if file else uid) or found.get(uid)
-            if place is None:
-                absent.append(uid)
-            else:
-                entries.append(Entry(uid, place, category))
-        if not entries and any(self.root.rglob('*.tar.gz')):
-            raise ValueError(f'{self.root}: holds .tar.gz archives, which cannot be read at random; unpack them, or '
-                             'gunzip them to .tar')
-        return Listing(entries, sorted({category for _, category, _ in rows}), absent)
-
-    def read_points(self, entry: Entry) -> tuple[ndarray, ndarray | None, None]:
-        data, name = entry.place.read(), entry.place.name
-        is_object = b"'|O'" in data[:128]
-        content = read_pickle(data, name) if is_object else parse_npy(data, name)
-        if is_object:
-            content = content.item() if content.size == 1 else None
-            if not isinstance(content, dict):
-                raise ValueError(f'{name}: expected a dict with xyz and rgb; it is no object of Objaverse-LVIS')
-            parts = [content.get('xyz'), content.get('rgb')]
-        else:
-            parts = [content[..., :3], content[..., 3:6] if content.shape[-1] >= 6 else None]
-        return _numbers(name, parts[0]), None if parts[1] is None else _unit_colors(_numbers(name, parts[1])), None
-
-
-def _numbers(name: str, values: ndarray | None) -> ndarray:
-    if not isinstance(values, ndarray) or values.ndim != 2 or values.shape[1] != 3 or values.dtype.kind not in 'iuf':
-        raise ValueError(f'{name}: expected xyz and rgb as tables of 3 columns; it is damaged or of another set')
-    return values.astype(np.float32)
-
-
-def _unit_colors(colors: ndarray) -> ndarray:
-    """Return colours in [0, 1]; those of 0 to 255 have one above 1."""
-    return np.clip(colors / 255 if colors.max(initial=0) > 1 else colors, 0, 1)

@@ -100,8 +100,8 @@ class TransformersCaptioner:
         try:
             import transformers
         except ImportError:
-            raise ImportError('captions by a model need transformers; install it with '
-                              'pip install transformers') from None
+            raise ImportError('captions by a model need transformers, of the extra caption; pip install '
+                              'transformers') from None
         self.processor, network = _load_model(transformers, str(model))
         self.network = network.to(device).eval()
         self.name = Path(model).name

@@ -239,7 +239,7 @@ class _Renderer:
         try:
             import moderngl
         except ImportError as error:
-            raise ImportError('rendering by EGL needs moderngl; pip install moderngl') from error
+            raise ImportError('rendering by EGL needs moderngl, of the extra triplets; pip install moderngl') from error
         _load_triton()
         try:
             with _environment():

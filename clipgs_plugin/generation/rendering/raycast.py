@@ -21,7 +21,7 @@ def require() -> tuple[type, type]:
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
     except ImportError as error:
-        raise ImportError('ray casting needs embreex; pip install embreex') from error
+        raise ImportError('ray casting needs embreex, of the extra triplets; pip install embreex') from error
     return TriangleMesh, EmbreeScene
 
 

@@ -181,7 +181,7 @@ def _read_scene(path: Path, kind: str, data: bytes, resolver: _Resolver):
     try:
         import trimesh
     except ImportError as error:
-        raise ImportError('reading meshes needs trimesh; pip install trimesh') from error
+        raise ImportError('reading meshes needs trimesh, of the extra triplets; pip install trimesh') from error
     try:
         if kind == 'off':
             off = read_off(path, data)

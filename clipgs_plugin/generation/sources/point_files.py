@@ -191,7 +191,8 @@ def _decode_pcd(encoding: str, body: bytes, row: np.dtype, total: int) -> ndarra
     try:
         import lzf
     except ImportError as error:
-        raise ImportError('compressed PCD needs python-neo-lzf; pip install python-neo-lzf') from error
+        raise ImportError('compressed PCD needs python-neo-lzf, of the extra triplets; pip install '
+                          'python-neo-lzf') from error
     packed, size = struct.unpack_from('<II', body)
     if packed > len(body) - 8 or size != total * row.itemsize:
         raise ValueError(f'packed points are damaged: {len(body) - 8} of {packed} bytes, which unpack to {size} '

@@ -174,7 +174,7 @@ def test_a_transparent_mesh_is_rendered_by_the_ray_caster(drawn, where, monkeypa
     found, expected = both(Mesh((ball(radius=0.3), part)), cameras(), INTRINSICS, 80, 56)
     assert found.tobytes() == expected.tobytes()
     monkeypatch.setitem(sys.modules, 'embreex.mesh_construction', None)
-    with pytest.raises(ImportError, match='embreex; pip install embreex'):
+    with pytest.raises(ImportError, match='embreex, of the extra triplets; pip install embreex'):
         render_mesh(Mesh((part,)), cameras(), INTRINSICS, 80, 56, renderer='egl')
 
 
@@ -275,7 +275,7 @@ def test_auto_is_egl_if_available(drawn):
 
 def test_without_moderngl_the_extra_is_named_and_auto_is_raycast(fresh, monkeypatch):
     monkeypatch.setitem(sys.modules, 'moderngl', None)
-    with pytest.raises(ImportError, match='moderngl; pip install moderngl'):
+    with pytest.raises(ImportError, match='moderngl, of the extra triplets; pip install moderngl'):
         choose_renderer('egl')
     pytest.importorskip('embreex')
     assert choose_renderer('auto') == 'raycast'
@@ -299,7 +299,7 @@ def test_with_neither_package_both_requests_fail(fresh, monkeypatch):
     monkeypatch.setitem(sys.modules, 'moderngl', None)
     monkeypatch.setitem(sys.modules, 'embreex.mesh_construction', None)
     for name in ('raycast', 'auto'):
-        with pytest.raises(ImportError, match='embreex; pip install embreex'):
+        with pytest.raises(ImportError, match='embreex, of the extra triplets; pip install embreex'):
             choose_renderer(name)
 
 
