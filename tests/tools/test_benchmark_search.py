@@ -7,11 +7,12 @@ import torch
 
 from clipgs_plugin.search import SearchIndex
 from clipgs_plugin.tools.benchmarks import near_duplicates, search
+from clipgs_plugin.tools.benchmarks.search_world import World
 
 
 def test_building_memory_times_and_recall_are_measured(tmp_path):
     pytest.importorskip('faiss')
-    arguments = (tmp_path, '4200 x 16', 4200, 16, 20, torch.get_num_threads(), '', 0)
+    arguments = tmp_path, World(4200, 16, 20), torch.get_num_threads()
     writing, = search.write(*arguments)
     building, = search.build(*arguments)
     assert writing.ms > 0 and building.ms > 0 and 'recall@10 0.9' in building.note
@@ -33,7 +34,7 @@ def test_the_memory_of_a_step_is_that_of_its_process():
 
 
 def test_vectors_have_the_cosines_that_are_stated():
-    world, rng = search.World(100_000, 1024, '', 0), np.random.default_rng(0)
+    world, rng = World(100_000, 1024), np.random.default_rng(0)
     rows = world.draw(400, rng)
     cosines = (rows @ rows.T)[np.triu_indices(400, 1)]
     assert float(cosines.median()) == pytest.approx(0.3, abs=0.05)
@@ -41,15 +42,15 @@ def test_vectors_have_the_cosines_that_are_stated():
 
 def test_centres_are_those_of_a_file(tmp_path):
     np.savez(tmp_path / 'e.npz', embeddings=np.eye(4, dtype=np.float32)[:3])
-    world = search.World(100, 4, str(tmp_path / 'e.npz'), 0)
-    assert np.array_equal(world.centers, np.eye(4, dtype=np.float32)[:3])
+    world = World(100, 4, centers=str(tmp_path / 'e.npz'))
+    assert np.array_equal(world.places[0], np.eye(4, dtype=np.float32)[:3])
     rows = world.draw(50, np.random.default_rng(0))
     assert torch.allclose(rows.norm(dim=1), torch.ones(50)) and float(rows[:, 3].abs().max()) < 1e-5
 
 
 def test_planted_pairs_are_found_and_counted(tmp_path):
     pytest.importorskip('faiss')
-    arguments = (tmp_path, '4200 x 16', 4200, 16, 20, torch.get_num_threads(), '', 0)
+    arguments = tmp_path, World(4200, 16, 20), torch.get_num_threads()
     search.write(*arguments, planted=True)
     search.build(*arguments)
     rows, pairs, lists = near_duplicates.near_duplicates(*arguments, cosine=0.97)
