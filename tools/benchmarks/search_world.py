@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 STEP = 8192
+FAR_COSINE = 0.3  # of texts with pictures, about, in CLIP
+FAR = 'far query', 'text'  # queries that may lie far from all rows
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,13 @@ class World:
     def asked(self) -> dict[str, Tensor]:
         """Return the queries of each kind, (q, E)."""
         members = self.held_out[1] if self.index else self.draw(self.queries, np.random.default_rng(self.seed + 2))
+        away = torch.from_numpy(np.random.default_rng(self.seed + 3).standard_normal(members.shape).astype(np.float32))
+        away = normalize(away - (away * members).sum(1, keepdim=True) * members, dim=1)
         found = {'object' if self.index else 'query': members,
                  'mean of two objects' if self.index else 'query between clusters':
-                     normalize(members + members.roll(1, 0), dim=1)}
-        return found if self.texts is None else {**found, 'text': self.texts}
+                     normalize(members + members.roll(1, 0), dim=1),
+                 FAR[0]: FAR_COSINE * members + (1 - FAR_COSINE ** 2) ** 0.5 * away}
+        return found if self.texts is None else {**found, FAR[1]: self.texts}
 
 
 def embeddings_of(path: str) -> np.ndarray:
