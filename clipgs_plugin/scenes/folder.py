@@ -33,12 +33,21 @@ def check_scene_folder(folder: str | os.PathLike) -> None:
             raise PermissionError(f'{folder}: {place} cannot be written; name another folder')
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'{folder} is a file; name a folder')
+    objects = folder / OBJECTS
+    if os.path.lexists(objects) and (not objects.is_dir() or device_of(objects) != device_of(folder)):
+        raise ValueError(f'{objects} is no folder on the disk of {folder}, which files need to be moved there at once; '
+                         'remove it, or name a folder on the other disk')
     if folder.is_dir() and not (folder / MARK).is_file() and any(path.name != LOCK for path in folder.iterdir()):
         try:
             read_table(folder / TABLE)
         except (ValueError, OSError) as error:
             raise ValueError(f'{folder} is not empty and was not written by this program; name another '
                              'folder') from error
+
+
+def device_of(path: Path) -> int:
+    """Return the number of the disk that a path leads to."""
+    return path.stat().st_dev
 
 
 def write_scene_folder(labelled: LabelledScene, folder: str | os.PathLike, track: Track = silent) -> None:
