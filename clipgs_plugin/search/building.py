@@ -62,7 +62,8 @@ def build_approximate(folder: str | PathLike, seed: int = 0,
             raise ValueError(f'{folder} has {len(vectors)} rows, which are searched exactly in no time; approximate '
                              f'search is for {MIN_ROWS} and more')
         tables, index = _coded(vectors, seed, progress)
-        commit(folder, files_of(Record(shards, Reading(1, CANDIDATES, 0.), 0.), tables, index))
+        every = Reading(len(tables.centers), CANDIDATES, 0.)  # until fewer lists are known to be enough
+        commit(folder, files_of(Record(shards, every, 0.), tables, index))
         del index
         record = _tuned(folder, shards, vectors, seed)
         commit(folder, [(RECORD, [record.content()])])

@@ -168,6 +168,15 @@ def test_without_faiss_the_search_is_exact_and_says_so(folder, monkeypatch):
         build_approximate(folder)
 
 
+def test_codes_whose_measurement_was_interrupted_read_all_lists(folder, tmp_path, monkeypatch):
+    index = shutil.copytree(folder, tmp_path / 'index', ignore=shutil.ignore_patterns('approximate*'))
+    monkeypatch.setattr('clipgs_plugin.search.building._tuned', lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build_approximate(index)
+    found = SearchIndex.load(index, verify=True)
+    assert found.approximate.record.usual.probes == len(found.approximate.tables.centers) and recall(found) >= 0.99
+
+
 def test_small_indexes_are_not_coded(tmp_path):
     write_rows(tmp_path / 'index', clustered(20, WIDTH))
     with pytest.raises(ValueError, match='has 20 rows'):
