@@ -53,6 +53,10 @@ def as_called(text: str) -> str:
 class _Parser(argparse.ArgumentParser):
     """Argument parser that accepts ``--up -y`` and ``--crop -1,...``, and names programs as they were called."""
 
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.register('type', Path, named_path)
+
     def _print_message(self, message, file=None):
         super()._print_message(as_called(message), file)
 
@@ -85,6 +89,13 @@ def parser(description: str, *example: str) -> argparse.ArgumentParser:
     """
     return _Parser(description=description, epilog='\n  '.join(['example:', *example]),
                    formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def named_path(text: str) -> Path:
+    """Return a path; an empty name, mostly a variable that is not set, would else be the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name; name '.' for this folder")
+    return Path(text)
 
 
 def add_experiment(args: argparse.ArgumentParser, setting: str) -> None:

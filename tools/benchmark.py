@@ -18,6 +18,7 @@ import torch
 from clipgs_plugin.tools._program import parser, run
 from clipgs_plugin.tools.benchmarks import (
     backbones,
+    bad_files,
     embed,
     embed_files,
     kernels,
@@ -43,7 +44,7 @@ from clipgs_plugin.tools.benchmarks.timing import Case
 Row = Case | Figure | page.Spread | points.PointErrors | points_model.Answers
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
-    'embed-files': embed_files.embed_files,
+    'embed-files': embed_files.embed_files, 'bad-files': bad_files.bad_files,
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
     'points': points.points, 'points-model': points_model.points_model,
     'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters,

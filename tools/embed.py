@@ -27,6 +27,7 @@ from clipgs_plugin.tools._program import (
     parser,
     preparation_words,
     prepared,
+    printable,
     progress_bar,
     run,
 )
@@ -117,7 +118,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if not options.out.is_dir() and (options.out.exists() or options.out.name.lower().endswith(suffixes)):
         for path, suffix in ((options.out, '.npz'), (part_of(options.out), PART)):
             check_output(args, path, (suffix,), 'an index in a file', SearchIndex.load)
-    if options.batch_size < 1 or (options.workers or 0) < 0 or options.time_limit < 0:
+    if options.batch_size < 1 or (options.workers or 0) < 0 or not options.time_limit >= 0:
         args.error('--batch-size is at least 1, --workers and --time-limit are at least 0')
     if options.engine == 'ray' and options.up_cue == 'model':
         args.error('--up-cue model works with --engine here alone')
@@ -225,7 +226,8 @@ def embed(todo: list[str], names: dict[str, str], args: argparse.Namespace, clip
                 failed += 1
                 out.fail(found)
                 if failed <= SHOWN or len(todo) <= MANY:
-                    bar.console.print(f'failed   {found.message}', soft_wrap=True, highlight=False, markup=False)
+                    bar.console.print(f'failed   {printable(found.message)}', soft_wrap=True, highlight=False,
+                                      markup=False)
             elif args.json or len(todo) <= MANY:
                 show(found, names[found.path], args.json)
             report(done, failed)
@@ -247,7 +249,7 @@ def show(found: Embedded, name: str, as_json: bool) -> None:
     """Print a line on an object."""
     notes = dict(found.notes)
     print(json.dumps({'path': name, **notes}) if as_json else
-          f'{name}: {notes["gaussians"]:,} Gaussians of SH degree {notes["sh_degree"]}{describe(notes)}')
+          f'{printable(name)}: {notes["gaussians"]:,} Gaussians of SH degree {notes["sh_degree"]}{describe(notes)}')
 
 
 def reporter(bar: Progress, total: int) -> Callable[[int, int], None]:

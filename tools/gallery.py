@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from clipgs_plugin.tools._page import page_folders, processors, read_catalog, require, thumbnails_of
-from clipgs_plugin.tools._program import FILES, one_line, parser, progress_bar, run
+from clipgs_plugin.tools._program import FILES, one_line, parser, printable, progress_bar, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
             bar.advance(drawn)
             if error is not None:
                 failed += 1
-                bar.console.print(f'failed   {one_line(error)}', soft_wrap=True, highlight=False, markup=False)
+                bar.console.print(f'failed   {printable(one_line(error))}', soft_wrap=True, highlight=False,
+                                  markup=False)
         page = write_gallery(catalog, thumbnails, rows, options.out, settings, options.workers, done)
     print(page)
     if failed:

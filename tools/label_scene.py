@@ -16,6 +16,7 @@ from clipgs_plugin.tools._program import (
     box,
     load_inferencer,
     parser,
+    printable,
     progress_bar,
     run,
     teacher_for,
@@ -203,14 +204,14 @@ def report(labelled: LabelledScene, edits: list[dict], seconds: float, args: arg
     from rich.text import Text  # so that brackets in names are not markup
     names = kind == 'probability'
     table = Table('object', *(['label'] if names else []), *([kind] if kind else []), 'Gaussians', 'extent',
-                  title=None if names or not kind else Text(labelled.texts.names[0]))
+                  title=None if names or not kind else Text(printable(labelled.texts.names[0])))
     for row in rows:
-        cells = [Text(row.label)] if names else []
+        cells = [Text(printable(row.label))] if names else []
         cells += [f'{row.score:.3f}'] if kind else []
         table.add_row(str(row.object), *cells, f'{row.gaussians:,}', ' x '.join(f'{side:.3g}' for side in row.extent))
     Console().print(table)
     for done in edits:
-        print(f'{done["action"]} {done["which"]}: objects {", ".join(map(str, done["objects"]))}, '
+        print(f'{done["action"]} {printable(done["which"])}: objects {", ".join(map(str, done["objects"]))}, '
               f'{done["gaussians"]:,} Gaussians in {done["path"]}')
     print(f'{len(rows)} objects in {args.out} ({seconds:.1f} s)', file=sys.stderr)
 

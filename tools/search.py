@@ -187,8 +187,9 @@ def build(index: Path) -> None:
     with progress_bar() as bar:
         task = bar.add_task('coding', total=None)
         record = build_approximate(index, progress=lambda done, total: bar.update(task, completed=done, total=total))
-    print(f'Codes beside {index}: {record.probes} lists a query, recall@10 {record.recall:.3f} of objects and '
-          f'{record.recall_between:.3f} of means of two')
+    print(f'Codes beside {index}: recall@10 {record.usual.recall:.3f} of objects and {record.recall_between:.3f} of '
+          f'means of two with {record.usual.probes} lists a query, {record.far.recall:.3f} of queries as far as texts '
+          f'with {record.far.probes}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

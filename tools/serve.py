@@ -143,6 +143,7 @@ def main(argv: list[str] | None = None) -> int:
     from clipgs_plugin.app.server import make_app
     from clipgs_plugin.app.site import Site, Sites, stamp_of
     from clipgs_plugin.app.tags import TagFile
+    from clipgs_plugin.search.approximate import advice
 
     embedder_of = lru_cache(1)(lambda card: IndexEmbedder(card, options.device, options.download))
 
@@ -155,6 +156,8 @@ def main(argv: list[str] | None = None) -> int:
     site = sites.at()
     site.tags.read()  # so that a damaged file ends the program, which the page could not load
     check_up_cue(args, site.embedder.options)
+    if site.catalog.index.folder and (note := advice(options.index, len(site.catalog))):
+        print(note, file=sys.stderr)
     token = secrets.token_urlsafe(18)
     with free_port(options.port) as listening:
         port = listening.getsockname()[1]

@@ -72,7 +72,7 @@ def label_scene(scene: Scene | GaussianCloud | str | os.PathLike, clipgs: CLIPGS
     def best_cosine(members: Sequence[Tensor]) -> Tensor:
         return (embed(scene.cloud, members, 'spheres') @ texts.embeddings.T).amax(1).clamp_min(0)
 
-    objects, way = find_objects(scene, split, up, None if texts is None else best_cosine)
+    objects, way = find_objects(scene, split, up, None if texts is None else best_cosine, track)
     if not len(objects):
         others = ('or check that --background is the label of what is no object' if way.startswith('labels')
                   else 'choose another --split, or check --up')

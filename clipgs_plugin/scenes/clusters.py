@@ -10,6 +10,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from clipgs_plugin.scenes.cells import Cells
+from clipgs_plugin.scenes.embedding import Track, silent
 from clipgs_plugin.scenes.objects import MIN_GAUSSIANS, NONE
 from clipgs_plugin.scenes.walls import find_room
 from clipgs_plugin.structures import GaussianCloud
@@ -50,6 +51,7 @@ def split_by_clusters(
     min_neighbours: int = 3,
     color: float = 0.0,
     min_gaussians: int = MIN_GAUSSIANS,
+    track: Track = silent,
 ) -> Tensor:
     """Divide a scene into connected groups of Gaussians off floor and walls.
 
@@ -70,6 +72,7 @@ def split_by_clusters(
         color: Largest difference of the mean colours of connected cells, Euclidean in sRGB of [0, 1]; 0 connects cells
             of all colours.
         min_gaussians: Least number of Gaussians of a group.
+        track: Function that shows the progress.
 
     Returns:
         Id of the group of each Gaussian, (N,) int64, 1 for the largest; -1 for none.
@@ -79,15 +82,17 @@ def split_by_clusters(
     """
     from scipy.spatial import cKDTree
     rule = ClusterRule(min_opacity, cell, min_neighbours, color, min_gaussians)
-    labels = np.full(len(cloud), NONE, np.int64)
+    labels, steps = np.full(len(cloud), NONE, np.int64), iter(track(range(2 + LEVELS), 'clusters'))
+    next(steps)
     off = ~find_room(cloud, up).numpy() if room else np.ones(len(cloud), bool)
+    next(steps)
     opaque = (cloud.opacities > min_opacity).numpy()[off]
     points, colors = cloud.means.double().numpy()[off], cloud.rgb.numpy()[off]
     if opaque.sum() > 1:
         tree = cKDTree(points[opaque], balanced_tree=False, compact_nodes=False)
         side = cell * float(np.quantile(spacings(tree, points[opaque], _SAMPLE), _QUANTILE))
         found = np.full(len(points), NONE, np.int64)
-        for level in range(LEVELS if side > 0 else 0):
+        for level, _ in enumerate(steps if side > 0 else ()):
             found = add_groups(found, points, colors, opaque, tree, side * 2 ** level, rule)
         labels[off] = found
     return torch.from_numpy(ranked(labels, min_gaussians))

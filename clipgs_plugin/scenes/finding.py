@@ -10,6 +10,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from clipgs_plugin.scenes.clusters import split_by_clusters
+from clipgs_plugin.scenes.embedding import Track, silent
 from clipgs_plugin.scenes.label_files import LabelSource
 from clipgs_plugin.scenes.labels import split_by_labels
 from clipgs_plugin.scenes.objects import MIN_GAUSSIANS, NONE, SceneObjects
@@ -53,7 +54,8 @@ class SplitOptions:
 
 
 def find_objects(scene: Scene, options: SplitOptions, up: str = 'y',
-                 score: Callable[[Sequence[Tensor]], Tensor] | None = None) -> tuple[SceneObjects, str]:
+                 score: Callable[[Sequence[Tensor]], Tensor] | None = None,
+                 track: Track = silent) -> tuple[SceneObjects, str]:
     """Find the objects of a scene.
 
     Args:
@@ -61,6 +63,7 @@ def find_objects(scene: Scene, options: SplitOptions, up: str = 'y',
         options: Way to find them.
         up: Up axis of the scene.
         score: Function from the indices of the Gaussians in each of S spheres to a score of each, (S,).
+        track: Function that shows the progress of clusters.
 
     Returns:
         The objects, with ids from 1, and a description of the way.
@@ -80,7 +83,7 @@ def find_objects(scene: Scene, options: SplitOptions, up: str = 'y',
                                       score=None if score is None else scored), 'spheres'
     else:
         found, way = split_by_clusters(cloud[inside], up, color=options.color,
-                                       min_gaussians=options.min_gaussians), 'clusters'
+                                       min_gaussians=options.min_gaussians, track=track), 'clusters'
     everywhere = torch.full((len(cloud),), NONE)
     everywhere[inside] = found
     return SceneObjects.from_labels(everywhere, options.min_gaussians, options.max_objects).storable(), way

@@ -33,12 +33,31 @@ def check_scene_folder(folder: str | os.PathLike) -> None:
             raise PermissionError(f'{folder}: {place} cannot be written; name another folder')
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'{folder} is a file; name a folder')
+    _check_places(folder)
     if folder.is_dir() and not (folder / MARK).is_file() and any(path.name != LOCK for path in folder.iterdir()):
         try:
             read_table(folder / TABLE)
         except (ValueError, OSError) as error:
             raise ValueError(f'{folder} is not empty and was not written by this program; name another '
                              'folder') from error
+
+
+def _check_places(folder: Path) -> None:
+    """Check that each result can take its place: a folder that of a folder, a file that of a file, on one disk."""
+    for name in (OBJECTS, INDEX):
+        if os.path.lexists(folder / name) and not (folder / name).is_dir():
+            raise ValueError(f'{folder / name} is not a folder, which this program writes there; remove it')
+    for name in (TABLE, LABELLED, COLOURED, SCORES):
+        if (folder / name).is_dir():
+            raise ValueError(f'{folder / name} is a folder, where this program writes a file; remove it')
+    if (folder / OBJECTS).is_dir() and device_of(folder / OBJECTS) != device_of(folder):
+        raise ValueError(f'{folder / OBJECTS} is on another disk than {folder}, so that files cannot be moved there at '
+                         'once; remove it, or name a folder on that disk')
+
+
+def device_of(path: Path) -> int:
+    """Return the number of the disk that a path leads to."""
+    return path.stat().st_dev
 
 
 def write_scene_folder(labelled: LabelledScene, folder: str | os.PathLike, track: Track = silent) -> None:

@@ -6,40 +6,26 @@ codes of the centres nearest to the query. The files hold plain numbers and are 
 """
 from __future__ import annotations
 
+import hashlib
 import io
-import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from clipgs_plugin.io.arrays import read_npz_of
-from clipgs_plugin.io.checked_json import read_json
 from clipgs_plugin.search.card import Shard
 from clipgs_plugin.search.exact import nearest, rank
 from clipgs_plugin.search.layout import CODES, RECORD, TABLES
+from clipgs_plugin.search.record import REMEDY, Record, read_record
 from clipgs_plugin.search.vectors import Vectors
 
-REMEDY = 'build it again with tools/search.py INDEX --build-approximate'
 EXTRA = 'approximate search needs faiss: pip install faiss-cpu'
-MAX_PROBES = 4096
+FARTHEST = 0.1  # cosine of the best match, below which no query counts as farther
 LARGE = 1_000_000  # rows, of which an exact search takes a second and more
 _ARRAYS = dict(axes=('f', 2), mean=('f', 1), centers=('f', 2), codebooks=('f', 3), sizes=('i', 1))
-_RECORD = dict(version=int, shards=[dict(rows=int, sha256=str)], probes=int, candidates=int, recall=float,
-               recall_between=float)
-
-
-@dataclass(frozen=True)
-class Record:
-    """Coverage of a file of codes, and settings of its search."""
-
-    shards: tuple[Shard, ...]  # of the index when it was built
-    probes: int                # lists that are read
-    candidates: int            # rows whose vectors are compared exactly
-    recall: float              # at 10 against exact search, of rows, when it was built
-    recall_between: float      # likewise, of means of two rows
 
 
 @dataclass(frozen=True)
@@ -113,24 +99,35 @@ class Approximate:
             k: Number of neighbours.
             chosen: Ascending rows to search; all by default.
         """
-        found = self.candidates(query, k, chosen)
+        wanted = min(k, len(self.vectors) if chosen is None else len(chosen))
         rest = self.rest if chosen is None else np.intersect1d(self.rest, chosen, assume_unique=True)
+        found = self.candidates(query, k, chosen)
         if len(rest):
             found = np.concatenate([found, nearest(self.vectors, query, k, rest)[0]])
-        wanted = min(k, len(self.vectors) if chosen is None else len(chosen))
-        return rank(self.vectors, query, found, k) if len(found) >= wanted else nearest(
-            self.vectors, query, k, chosen)
+        if len(found) < wanted:
+            return nearest(self.vectors, query, k, chosen)
+        rows, scores = rank(self.vectors, query, found, k)
+        best = float(scores[0]) if len(scores) else 1.
+        if self.record.far is None or best >= self.record.near:
+            return rows, scores
+        return rank(self.vectors, query, np.union1d(found, self.candidates(query, k, chosen, best)), k)
 
-    def candidates(self, query: Tensor, k: int, chosen: np.ndarray | None = None) -> np.ndarray:
+    def candidates(self, query: Tensor, k: int, chosen: np.ndarray | None = None,
+                   best: float | None = None) -> np.ndarray:
         """Return rows that are probably among the ``k`` nearest, which include them with the stated recall.
+
+        A query far from all rows, such as a text, is lengthened until its best match is about as near as that of a
+        row. Distances along the axes alone would otherwise tell more of the length of a row there than of its cosine.
 
         Args:
             query: Unit vector (E,).
             k: Number of neighbours that are wanted.
             chosen: Ascending rows to search; all by default.
+            best: Cosine of the best match of a query that is far.
         """
         faiss = import_faiss()
-        allowed, bits, probes = self.open, self._bits, self.record.probes
+        reading = self.record.usual if best is None else self.record.far
+        allowed, bits, probes = self.open, self._bits, reading.probes
         if chosen is not None:
             allowed = np.zeros_like(self.open)
             allowed[self.vectors.positions(chosen)] = True
@@ -140,8 +137,9 @@ class Approximate:
         settings = faiss.SearchParametersIVF(
             nprobe=min(probes, len(self.tables.centers)),
             sel=None if bits is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)))
-        number = max(self.record.candidates, 4 * k)
-        _, found = self._index.search(self.tables.project(query[None].numpy()), number, params=settings)
+        length = 1 if best is None else 1 / max(best, FARTHEST)
+        _, found = self._index.search(self.tables.project(length * query[None].numpy()),
+                                      max(reading.candidates, 4 * k), params=settings)
         positions = found[0][found[0] >= 0]
         if len(positions) and (positions.max() >= self.vectors.total or not allowed[positions].all()):
             raise ValueError(f'{self.path} names rows that do not exist; it is damaged, {REMEDY}')
@@ -169,39 +167,27 @@ def advice(folder: Path, rows: int) -> str | None:
             f'it fast with tools/search.py {folder} --build-approximate')
 
 
-def read_record(folder: Path) -> Record:
-    """Read what the codes of an index cover.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
-    path = folder / RECORD
-    content = read_json(path, schema=_RECORD)
-    shards = tuple(Shard(shard['rows'], shard['sha256']) for shard in content['shards'])
-    if content['version'] != 1 or not 1 <= content['probes'] <= MAX_PROBES or not (
-            1 <= content['candidates'] <= 1 << 20) or any(not 0 < shard.rows < 1 << 40 for shard in shards):
-        raise ValueError(f'{path} has numbers out of range; it is damaged or of another version, {REMEDY}')
-    return Record(shards, content['probes'], content['candidates'], content['recall'], content['recall_between'])
-
-
 def files_of(record: Record, tables: Tables, index) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """Yield the files of codes with their content, for a commit."""
+    """Yield the files of codes with their content, for a commit, and last the record with their hashes."""
     buffer = io.BytesIO()
     np.savez(buffer, axes=tables.axes, mean=tables.mean, centers=tables.centers, codebooks=tables.codebooks,
              sizes=tables.sizes)
+    digest = hashlib.sha256()
     yield TABLES, [buffer.getbuffer()]
-    yield CODES, _lists(index, tables.sizes)
-    yield RECORD, [json.dumps({'version': 1, **asdict(record)}).encode()]
+    yield CODES, _lists(index, tables.sizes, digest)
+    hashes = (TABLES, hashlib.sha256(buffer.getbuffer()).hexdigest()), (CODES, digest.hexdigest())
+    yield RECORD, [replace(record, sha256=hashes).content()]
 
 
-def _lists(index, sizes: np.ndarray) -> Iterator[bytes]:
-    """Yield the codes and then the positions of each list."""
+def _lists(index, sizes: np.ndarray, digest) -> Iterator[bytes]:
+    """Yield the codes and then the positions of each list, of which a digest takes all bytes."""
     from faiss.contrib.inspect_tools import get_invlist
     for i, size in enumerate(sizes.tolist()):
         if size:
             positions, codes = get_invlist(index.invlists, i)
-            yield codes.tobytes()
-            yield positions.astype('<i8').tobytes()
+            for part in (codes.tobytes(), positions.astype('<i8').tobytes()):
+                digest.update(part)
+                yield part
 
 
 def _read_tables(folder: Path, width: int) -> Tables:

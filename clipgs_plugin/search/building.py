@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipgs_plugin.io.lock import folder_lock
-from clipgs_plugin.search.approximate import Approximate, Record, Tables, files_of, import_faiss, sample_rows
+from clipgs_plugin.search.approximate import Approximate, Tables, files_of, import_faiss, sample_rows
 from clipgs_plugin.search.card import Shard, read_card
 from clipgs_plugin.search.commit import commit, finish
 from clipgs_plugin.search.folder import open_folder
 from clipgs_plugin.search.layout import RECORD
+from clipgs_plugin.search.record import Reading, Record
 from clipgs_plugin.search.vectors import STEP, Vectors
 
 MIN_ROWS = 4096       # below, the exact search of all rows is as fast
@@ -29,8 +31,11 @@ CODE_SAMPLE = 64      # vectors an entry of a codebook in training
 ITERATIONS = 10       # of k-means
 QUERIES, K = 100, 10  # of the measurement of recall
 PROBES = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-CANDIDATES = 200
-TARGET, BETWEEN = 0.95, 0.9  # recall at 10 of rows, and of means of two rows
+CANDIDATES, FAR_CANDIDATES = 200, 1000
+TARGET, BETWEEN, FAR = 0.95, 0.9, 0.95  # recall at 10 of rows, of means of two rows, and of far queries
+FAR_LISTS = 4     # times those of other queries at least, since real texts are harder than random directions
+FAR_COSINE = 0.3  # of a far query with its row, about that of texts with pictures in CLIP
+NEAR = 0.1        # share of the measured queries near to rows that count as far
 
 
 def build_approximate(folder: str | PathLike, seed: int = 0,
@@ -57,10 +62,11 @@ def build_approximate(folder: str | PathLike, seed: int = 0,
             raise ValueError(f'{folder} has {len(vectors)} rows, which are searched exactly in no time; approximate '
                              f'search is for {MIN_ROWS} and more')
         tables, index = _coded(vectors, seed, progress)
-        commit(folder, files_of(Record(shards, 1, CANDIDATES, 0., 0.), tables, index))
+        every = Reading(len(tables.centers), CANDIDATES, 0.)  # until fewer lists are known to be enough
+        commit(folder, files_of(Record(shards, every, 0.), tables, index))
         del index
         record = _tuned(folder, shards, vectors, seed)
-        commit(folder, [file for file in files_of(record, tables, None) if file[0] == RECORD])
+        commit(folder, [(RECORD, [record.content()])])
     return record
 
 
@@ -97,33 +103,52 @@ def _coded(vectors: Vectors, seed: int, progress: Callable[[int, int], None]):
 
 
 def _tuned(folder: Path, shards: tuple[Shard, ...], vectors: Vectors, seed: int) -> Record:
-    """Find the fewest lists with which the recall of both kinds of queries is the target."""
+    """Find the fewest lists with which the recall of all kinds of queries is the target."""
     queries, own = _queries(vectors, seed)
+    third = len(own) // 3
     truth = [set(rows) - {row} for rows, row in zip(nearest_of_many(vectors, queries, K + 1).tolist(), own)]
     found = Approximate(folder, shards, vectors)
+    written = found.record
+
+    def recall(record: Record, start: int, stop: int) -> float:
+        found.record = record
+        return float(np.mean([len(exact & set(found.nearest(query, K + 1)[0].tolist())) / len(exact)
+                              for query, exact in zip(queries[start:stop], truth[start:stop])]))
+
+    def enough(probes: int) -> bool:
+        return probes >= len(found.tables.centers)
+
     for probes in PROBES:
-        found.record = Record(shards, probes, CANDIDATES, 0., 0.)
-        hits = [len(exact & set(found.nearest(query, K + 1)[0].tolist())) / len(exact)
-                for query, exact in zip(queries, truth)]
-        half = len(hits) // 2
-        recall, between = float(np.mean(hits[:half])), float(np.mean(hits[half:]))
-        if (recall >= TARGET and between >= BETWEEN) or probes >= len(found.tables.centers):
+        near = replace(written, usual=Reading(probes, CANDIDATES, 0.))
+        of_rows, between = recall(near, 0, third), recall(near, third, 2 * third)
+        if (of_rows >= TARGET and between >= BETWEEN) or enough(probes):
             break
-    return Record(shards, probes, CANDIDATES, round(recall, 4), round(between, 4))
+    usual = Reading(probes, CANDIDATES, round(of_rows, 4))
+    for probes in (each for each in PROBES if each >= min(FAR_LISTS * usual.probes, PROBES[-1])):
+        far = Reading(probes, FAR_CANDIDATES, 0.)
+        of_far = recall(replace(written, usual=usual, far=far, near=2.), 2 * third, 3 * third)
+        if of_far >= FAR or enough(probes):
+            break
+    best = [max(float(vectors.take([row]) @ query) for row in rows) for query, rows in zip(queries, truth)]
+    return replace(written, usual=usual, recall_between=round(between, 4), far=replace(far, recall=round(of_far, 4)),
+                   near=round(float(np.quantile(best[:2 * third], NEAR)), 4))
 
 
 def _queries(vectors: Vectors, seed: int) -> tuple[Tensor, list[int]]:
-    """Return queries (q, E) and the row of each to leave out, or -1.
+    """Return queries (3q, E) and the row of each to leave out, or -1.
 
-    Half of them are rows of the index. The others are the means of two rows, which lie between clusters, since queries
-    by text and mixes lie farther from the objects than objects from each other.
+    A third of them are rows of the index, a third the means of two rows, which lie between clusters, and a third rows
+    turned away by random directions, about as far as texts lie from objects.
     """
     rows = sample_rows(vectors, QUERIES, seed + 1)
-    found = vectors.take(rows)
-    half = len(found) // 2
-    others = np.random.default_rng(seed + 2).permutation(half)
-    found[half:2 * half] = normalize(found[half:2 * half] + found[:half][others], dim=1)
-    return found, [*rows[:half].tolist(), *[-1] * (len(rows) - half)]
+    half = len(rows) // 2
+    found, rng = vectors.take(rows), np.random.default_rng(seed + 2)
+    first, second = found[:half], found[half:2 * half]
+    between = normalize(second + first[rng.permutation(half)], dim=1)
+    away = torch.from_numpy(rng.standard_normal((half, vectors.width)).astype(np.float32))
+    away = normalize(away - (away * second).sum(1, keepdim=True) * second, dim=1)
+    far = FAR_COSINE * second + (1 - FAR_COSINE ** 2) ** 0.5 * away
+    return torch.cat([first, between, far]), [*rows[:half].tolist(), *[-1] * (2 * half)]
 
 
 def nearest_of_many(vectors: Vectors, queries: Tensor, k: int, chosen: np.ndarray | None = None) -> Tensor:

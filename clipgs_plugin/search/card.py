@@ -12,8 +12,9 @@ from clipgs_plugin.io.checked_json import read_json
 from clipgs_plugin.search.layout import CARD, REMEDY
 
 FORMAT, VERSION = 'clipgs_plugin index', 1
-_SCHEMA = dict(format=str, version=int, model=str, width=int, checkpoint=str, checkpoint_sha256=str, options=[str],
-               teacher=str, shards=[{'rows': int, 'sha256': str, 'metadata_sha256?': str}])
+_SCHEMA = {'format': str, 'version': int, 'model': str, 'width': int, 'checkpoint': str, 'checkpoint_sha256': str,
+           'options': [str], 'teacher': str, 'shards': [{'rows': int, 'sha256': str, 'metadata_sha256?': str}],
+           'tombstones_sha256?': str}
 MAX_WIDTH, MAX_BYTES = 1 << 16, 1 << 26  # of an embedding, of the card
 
 
@@ -103,14 +104,22 @@ def _words(value: object) -> str:
     return repr(' '.join(value) if isinstance(value, tuple) else value)
 
 
-def write_card(card: IndexCard, shards: Sequence[Shard]) -> bytes:
-    """Return the content of ``index.json``."""
-    return json.dumps({'format': FORMAT, 'version': VERSION, **asdict(card), 'shards': [asdict(s) for s in shards]},
-                      indent=1).encode()
+def write_card(card: IndexCard, shards: Sequence[Shard], removed_sha256: str = '') -> bytes:
+    """Return the content of ``index.json``.
+
+    Args:
+        card: Origin of the vectors.
+        shards: Pairs of files.
+        removed_sha256: Hash of ``tombstones.npy``, empty where there is none.
+    """
+    return json.dumps({'format': FORMAT, 'version': VERSION, **asdict(card), 'shards': [asdict(s) for s in shards],
+                       'tombstones_sha256': removed_sha256}, indent=1).encode()
 
 
-def read_card(folder: Path) -> tuple[IndexCard, tuple[Shard, ...]]:
-    """Read ``index.json`` of an index.
+def read_card(folder: Path) -> tuple[IndexCard, tuple[Shard, ...], str | None]:
+    """Read ``index.json`` of an index: the card, the shards, and the hash of ``tombstones.npy``.
+
+    The hash is empty where there is no such file, and None in older indexes.
 
     Raises:
         FileNotFoundError: The folder does not have it.
@@ -137,4 +146,4 @@ def read_card(folder: Path) -> tuple[IndexCard, tuple[Shard, ...]]:
         raise ValueError(f'{path}: {error}; {REMEDY}') from error
     card.refuse_foreign_config(folder)
     return card, tuple(Shard(shard['rows'], shard['sha256'], shard.get('metadata_sha256', ''))
-                       for shard in content['shards'])
+                       for shard in content['shards']), content.get('tombstones_sha256')

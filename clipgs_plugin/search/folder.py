@@ -29,10 +29,11 @@ def open_folder(
         FileNotFoundError: A file is missing.
         ValueError: A file is damaged, or does not agree with the card.
     """
-    card, shards = read_card(folder)
+    card, shards, removed_sha256 = read_card(folder)
     refuse_missing(folder, shards)
     blocks = [map_vectors(folder / vectors_name(i), shard.rows, card.width) for i, shard in enumerate(shards)]
-    vectors = Vectors(blocks, card.width, read_removed(folder, sum(shard.rows for shard in shards)), str(folder))
+    removed = read_removed(folder, sum(shard.rows for shard in shards), removed_sha256)
+    vectors = Vectors(blocks, card.width, removed, str(folder))
     paths = [folder / metadata_name(i) for i in range(len(shards))]
     metadata = ShardMetadata(paths, [shard.rows for shard in shards], vectors.kept)
     files = [*paths, *(folder / vectors_name(i) for i in range(len(shards)))]
@@ -61,27 +62,40 @@ def refuse_others(folder: Path, shards: tuple[Shard, ...]) -> None:
         ValueError: The hash of one differs.
     """
     for i, shard in enumerate(shards):
-        for name, expected in ((vectors_name(i), shard.sha256), (metadata_name(i), shard.metadata_sha256)):
-            if not expected and name == metadata_name(i):
-                continue  # of an earlier version
-            with (folder / name).open('rb') as file:
-                if sha256_of(file) != expected:
-                    raise ValueError(f'{folder / name} is not the file that was written, its SHA-256 is not that of '
-                                     f'{CARD}; {REMEDY}')
+        _refuse_other(folder, vectors_name(i), shard.sha256)
+        if shard.metadata_sha256:  # not of an earlier version
+            _refuse_other(folder, metadata_name(i), shard.metadata_sha256)
 
 
-def read_removed(folder: Path, total: int) -> np.ndarray:
+def _refuse_other(folder: Path, name: str, expected: str) -> None:
+    with (folder / name).open('rb') as file:
+        if sha256_of(file) != expected:
+            raise ValueError(f'{folder / name} is not the file that was written, its SHA-256 is not that of {CARD}; '
+                             f'{REMEDY}')
+
+
+def read_removed(folder: Path, total: int, sha256: str | None) -> np.ndarray:
     """Read the positions of rows that are superseded or gone, ascending.
 
+    Args:
+        folder: Folder of an index.
+        total: Rows of its shards.
+        sha256: Hash of the file, empty if there is none, None if that is not known.
+
     Raises:
-        ValueError: The file is damaged.
+        FileNotFoundError: The file is missing, without which rows that are gone would return.
+        ValueError: The file is damaged, or another one than was written.
     """
     path = folder / REMOVED
     if not path.is_file():
+        if sha256:
+            raise FileNotFoundError(f'{path} does not exist, which tells the rows that are gone; {REMEDY}')
         return np.empty(0, np.int64)
     removed = read_npy(path)
     if removed.dtype != np.int64 or removed.ndim != 1 or (len(removed) and (
             removed[0] < 0 or removed[-1] >= total or (np.diff(removed) <= 0).any())):
         raise ValueError(f'{path} holds {removed.shape} of {removed.dtype}, expected ascending int64 positions below '
                          f'{total}; {REMEDY}')
+    if sha256 is not None:
+        _refuse_other(folder, REMOVED, sha256)
     return removed

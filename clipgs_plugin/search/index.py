@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipgs_plugin.search import commit
-from clipgs_plugin.search.approximate import REMEDY as REBUILD
 from clipgs_plugin.search.approximate import Approximate
 from clipgs_plugin.search.card import IndexCard
 from clipgs_plugin.search.duplicates import duplicate_groups
@@ -25,6 +24,8 @@ from clipgs_plugin.search.folder import open_folder
 from clipgs_plugin.search.layout import CARD, RECORD, is_index
 from clipgs_plugin.search.metadata import ShardMetadata, TableMetadata
 from clipgs_plugin.search.npz import UpOpinions, Ups, check_rows, read_index, write_index
+from clipgs_plugin.search.record import REMEDY as REBUILD
+from clipgs_plugin.search.record import refuse_other_codes
 from clipgs_plugin.search.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class SearchIndex:
         self = cls.__new__(cls)
         self.folder = folder
         self.card, self._shards, self._vectors, self._metadata = open_folder(folder, verify)
+        if verify and (folder / RECORD).is_file():
+            refuse_other_codes(folder)
         return self
 
     def __repr__(self) -> str:

@@ -33,7 +33,10 @@ def table_of(rows: Sequence[dict], name: str) -> pa.Table:
                              'with a name of letters, digits and underscores')
         try:
             columns[column] = pa.array(values, fixed.get(column))
-        except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
+        except UnicodeEncodeError as error:
+            raise ValueError(f'{name}: column {column!r} cannot be stored, since a text is not Unicode; rename the '
+                             'file or change the text') from error
+        except (pa.ArrowException, OverflowError) as error:
             raise ValueError(f'{name}: column {column!r} cannot be stored ({str(error).splitlines()[0]:.200}); give '
                              'values of one type') from error
     return pa.table({column: values for column, values in columns.items() if not pa.types.is_null(values.type)})

@@ -188,7 +188,7 @@ class IndexWriter:
                 yield from self._grown(shards)
             if len(removed):
                 yield REMOVED, [_npy(removed)]
-            yield CARD, [write_card(self.card, shards)]
+            yield self._card(shards, removed)
 
         commit(self.folder, files())
         self._total += len(self._new_rows)
@@ -271,7 +271,11 @@ class IndexWriter:
             shards.append(shard)
             if counts[-1]:
                 yield metadata_name(i), [metadata]
-        yield CARD, [write_card(self.card, shards)]
+        yield self._card(shards, self._removed)
+
+    def _card(self, shards: Sequence[Shard], removed: np.ndarray) -> tuple[str, list]:
+        """Return the file of the card."""
+        return CARD, [write_card(self.card, shards, hashlib.sha256(_npy(removed)).hexdigest() if len(removed) else '')]
 
     def _grown(self, shards: list[Shard]) -> Iterator[tuple[str, list]]:
         """Yield the files of the new rows, the first of which join the last shard, and list their shards."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -111,33 +112,40 @@ EXPORT_FORMATS = ('.ply', '.splat', '.spz')
 
 
 def export_specs(num_objects: int, seed: int = 0) -> list[ObjectSpec]:
-    """Return test objects of well-known categories in varied colours, for export as files.
+    """Return objects of unseen looks for export as files: well-known categories in varied colours, then all in turn.
 
     Args:
-        num_objects: Number of objects, at most the length of ``EXPORTED``.
+        num_objects: Number of objects; a shorter list is a prefix of a longer one.
         seed: Random seed of the world; its test objects are not exported.
+
+    Raises:
+        ValueError: The number is negative.
     """
-    if not 0 <= num_objects <= len(EXPORTED):
-        raise ValueError(f'num_objects={num_objects}: expected 0 to {len(EXPORTED)} files')
+    if num_objects < 0:
+        raise ValueError(f'num_objects={num_objects}: expected at least 0 files')
     specs = []
     for i, category in enumerate(EXPORTED[:num_objects]):
         choices = looks(category, 'test')
         color = list(COLORS)[i % len(COLORS)]
         look = next((look for look in choices if look[0] == color), choices[i % len(choices)])
         specs.append(ObjectSpec(f'toy-export-{i:05d}', 'test', category, look, (seed, len(SPLITS), i)))
-    return specs
+    further = object_specs(max(num_objects - len(EXPORTED), 0), seed, 'test')
+    return specs + [replace(spec, uid=f'toy-export-{i:05d}', seed=(seed, len(SPLITS), i))
+                    for i, spec in enumerate(further, len(EXPORTED))]
 
 
 def export_files(folder: str | Path, num_objects: int = 9, num_gaussians: int = 1024, seed: int = 0) -> list[Path]:
     """Write objects as splat files named after their contents, with formats in turn.
 
     Returns:
-        Paths of the files, as ``red_striped_chair.ply``.
+        Paths of the files, as ``red_striped_chair.ply``, and ``red_striped_chair_01234.ply`` for a further one of the
+        categories in turn.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for i, spec in enumerate(export_specs(num_objects, seed)):
-        paths.append(folder / f'{spec.name}{EXPORT_FORMATS[i % len(EXPORT_FORMATS)]}')
+        number = '' if i < len(EXPORTED) else f'_{i:05d}'
+        paths.append(folder / f'{spec.name}{number}{EXPORT_FORMATS[i % len(EXPORT_FORMATS)]}')
         write_gaussians(make_object(spec, num_gaussians).gaussians, paths[-1])
     return paths

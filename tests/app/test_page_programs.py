@@ -70,12 +70,14 @@ def test_damaged_tags_end_the_server_by_name(folder):
         serve.main([str(folder / 'index'), '--port', '0'])
 
 
-def test_a_port_in_use_is_named(folder):
+def test_a_port_in_use_is_named_after_a_note_on_a_large_index_without_codes(folder, monkeypatch, capsys):
+    monkeypatch.setattr('clipgs_plugin.search.approximate.LARGE', 1)
     with socket.socket() as other:
         other.bind(('127.0.0.1', 0))
         other.listen()
         with pytest.raises(OSError, match=f'port {other.getsockname()[1]} of this machine cannot be used'):
             serve.main([str(folder / 'index'), '--port', str(other.getsockname()[1])])
+    assert f'make it fast with tools/search.py {folder / "index"} --build-approximate' in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_replaced_by_the_cache(tmp_path, monkeypatch, capsys):

@@ -75,6 +75,26 @@ def test_an_empty_crop_names_the_box_and_the_scene(three):
         SplitOptions('spheres', three[1])
 
 
+def test_places_that_results_cannot_take_are_refused_before_the_work(tmp_path, monkeypatch):
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / '.label_scene').touch()
+    for name in ('objects', 'index'):
+        (out / name).symlink_to(tmp_path / 'nowhere')
+        with pytest.raises(ValueError, match=f'out/{name} is not a folder, .*remove it'):
+            check_scene_folder(out)
+        (out / name).unlink()
+    (out / 'scores.npz').mkdir()
+    with pytest.raises(ValueError, match=r'out/scores\.npz is a folder, .*remove it'):
+        check_scene_folder(out)
+    (out / 'scores.npz').rmdir()
+    (out / 'objects').symlink_to(tmp_path)
+    check_scene_folder(out)  # a link within the disk
+    monkeypatch.setattr('clipgs_plugin.scenes.folder.device_of', lambda path: int(path.is_symlink()))
+    with pytest.raises(ValueError, match=f'out/objects is on another disk than {out}, .*; remove it, or name a folder'):
+        check_scene_folder(out)
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
     check_scene_folder(tmp_path / 'new' / 'out')
     (tmp_path / 'old' / 'index').mkdir(parents=True)

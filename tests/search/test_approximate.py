@@ -2,6 +2,7 @@ import json
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('approximate') / 'index'
     write_rows(folder, clustered(ROWS, WIDTH), rows_per_shard=1000)
     record = build_approximate(folder)
-    assert record.recall >= 0.95 and record.recall_between >= 0.9 and record.probes < 128
+    assert record.usual.recall >= 0.95 and record.recall_between >= 0.9 and record.usual.probes < 128
+    assert record.far.recall >= 0.9 and record.far.probes >= record.usual.probes
     return folder
 
 
@@ -60,6 +62,41 @@ def test_codes_are_read_in_place_of_all_rows(folder, monkeypatch):
     monkeypatch.setattr(index._vectors, 'steps', None)
     index.find(clustered(1, WIDTH)[0])
     assert seen == [200]
+
+
+def test_a_query_far_from_all_rows_is_asked_again_with_more_lists(copy):
+    index = SearchIndex.load(copy)
+    queries = torch.nn.functional.normalize(torch.randn(60, WIDTH, generator=torch.Generator().manual_seed(0)), dim=1)
+    exact = [index.find(query, exact=True) for query in queries]
+
+    def missed():
+        return np.mean([match.row not in {each.row for each in index.find(query)}
+                        for query, best in zip(queries, exact) if best[0].score < index.approximate.record.near
+                        for match in best])
+    far = missed()
+    index.approximate.record = replace(index.approximate.record, far=None)
+    assert far < 0.05 and missed() > 2 * far
+
+
+def test_codes_of_an_earlier_version_are_asked_once(copy):
+    content = json.loads((copy / 'approximate.json').read_text())
+    for name in ('far', 'near', 'sha256'):
+        del content[name]
+    (copy / 'approximate.json').write_text(json.dumps(content))
+    index = SearchIndex.load(copy, verify=True)
+    assert recall(index) >= 0.95 and index.approximate.record.far is None
+
+
+@pytest.mark.parametrize('name', ['approximate.npz', 'approximate.codes'])
+def test_codes_that_are_not_those_that_were_written_are_found_and_built_again(copy, name):
+    assert len(SearchIndex.load(copy, verify=True)) == ROWS
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(ValueError, match=rf'{name} is not the file.*the vectors are sound, build it again'):
+        SearchIndex.load(copy, verify=True)
+    build_approximate(copy)
+    assert len(SearchIndex.load(copy, verify=True)) == ROWS
 
 
 def test_more_neighbours_than_rows_are_all_rows(folder):
@@ -129,6 +166,15 @@ def test_without_faiss_the_search_is_exact_and_says_so(folder, monkeypatch):
     assert found == index.find(clustered(1, WIDTH)[0], exact=True)
     with pytest.raises(ImportError, match='pip install faiss-cpu'):
         build_approximate(folder)
+
+
+def test_codes_whose_measurement_was_interrupted_read_all_lists(folder, tmp_path, monkeypatch):
+    index = shutil.copytree(folder, tmp_path / 'index', ignore=shutil.ignore_patterns('approximate*'))
+    monkeypatch.setattr('clipgs_plugin.search.building._tuned', lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build_approximate(index)
+    found = SearchIndex.load(index, verify=True)
+    assert found.approximate.record.usual.probes == len(found.approximate.tables.centers) and recall(found) >= 0.99
 
 
 def test_small_indexes_are_not_coded(tmp_path):

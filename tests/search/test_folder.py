@@ -233,6 +233,20 @@ def test_other_files_of_a_large_index_are_found_on_request_and_before_writing(fo
             open_it()
 
 
+def test_tombstones_that_are_absent_or_others_do_not_bring_rows_back(folder, tmp_path):
+    index = shutil.copytree(folder, tmp_path / 'index')
+    np.save(index / 'tombstones.npy', np.array([3, 9], np.int64))
+    with pytest.raises(ValueError, match=r'tombstones\.npy is not the file that was written.*; copy it again'):
+        SearchIndex.load(index)
+    os.remove(index / 'tombstones.npy')
+    with pytest.raises(FileNotFoundError, match=r'tombstones\.npy does not exist, which tells the rows that are gone'):
+        SearchIndex.load(index)
+    content = json.loads((index / 'index.json').read_text())
+    del content['tombstones_sha256']  # as in an older index
+    (index / 'index.json').write_text(json.dumps(content))
+    assert len(SearchIndex.load(index, verify=True)) == 30
+
+
 def test_an_index_without_hashes_of_metadata_is_read_and_continued(folder, tmp_path):
     index = shutil.copytree(folder, tmp_path / 'index')
     content = json.loads((index / 'index.json').read_text())

@@ -3,15 +3,28 @@ import json
 import math
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from clipgs_plugin import read_gaussians
 from clipgs_plugin.registry.catalogue import load_catalogue
 from clipgs_plugin.tools import benchmark
-from clipgs_plugin.tools.benchmarks import backbones, embed, embed_files, inputs, start, timing, triplets, views
+from clipgs_plugin.tools import embed as embed_program
+from clipgs_plugin.tools.benchmarks import (
+    backbones,
+    bad_files,
+    embed,
+    embed_files,
+    inputs,
+    start,
+    timing,
+    triplets,
+    views,
+)
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 
@@ -76,10 +89,29 @@ def test_embed_compares_encoders_with_and_without_refinement(monkeypatch):
 
 @pytest.mark.filterwarnings('ignore')
 def test_embed_files_compares_the_stream_with_the_encoder_alone(splats):
-    cases = embed_files.embed_files(files=8, points=50, source=str(splats), workers=0, threads=1, rounds=1)
+    cases = embed_files.embed_files(files=8, points=50, source=str(splats), workers=0, threads=1, rounds=1,
+                                    precision='bf16')
     assert [case.way for case in cases] == ['encoder alone', 'one after another', 'stream']
     assert cases[0].ms > 0 < cases[1].ms and cases[2].times == cases[0].ms / cases[2].ms
-    assert cases[0].what == '8 files of 50 Gaussians, clipgs_toy in fp32 on cpu'
+    assert cases[0].what == '8 files of 50 Gaussians, clipgs_toy in bf16 on cpu'
+    assert 0.99 < float(cases[0].note.rpartition(' ')[2]) < 1.0001
+
+
+def test_damaged_files_are_listed_and_the_others_embedded(tmp_path, monkeypatch):
+    monkeypatch.setattr(bad_files, 'DISTINCT', 6)
+    damaged = bad_files.write_files(tmp_path / 'files', files=40, bad=20, gaussians=64, seed=0)
+    for path in (tmp_path / 'files').iterdir():
+        with pytest.raises(ValueError) if str(path) in damaged else nullcontext():
+            read_gaussians(path)
+    assert {Path(path).suffix for path in damaged} == {'.ply', '.splat', '.spz'}
+
+    def run(command, **_):
+        return SimpleNamespace(returncode=embed_program.main([*command[3:-1], '0']))
+    monkeypatch.setattr(bad_files.subprocess, 'run', run)
+    for way in ('first run', 'second run'):
+        case = bad_files.embedded(tmp_path / 'files', tmp_path / 'index', damaged, way, '40 files', 'clipgs_toy', 1)
+        assert case.note.startswith('20 rows and 20 lines of failed.jsonl, those of the sound and the damaged files; '
+                                    'status 1')
 
 
 def test_triplets_are_timed_step_by_step(tmp_path, monkeypatch):

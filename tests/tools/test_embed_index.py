@@ -247,9 +247,21 @@ def test_many_files_have_no_line_each_but_failures_are_shown(folder, tmp_path, c
     assert not shown.out and 'failed   ' not in shown.err and '7 of 7, ' in shown.err and ', 1 failed' in shown.err
 
 
+def test_names_of_files_cannot_write_to_the_terminal(folder, tmp_path, capsys):
+    (folder / 'b' / '1.ply').rename(folder / 'b' / 'ok\x1b[2J\nfailed   x.ply')
+    (folder / 'a' / 'broken.ply').rename(folder / 'a' / 'bro\x1b[2Jken.ply')
+    os.rename(folder / 'a' / '0.spz', os.fsencode(folder) + b'/a/caf\xe9.spz')
+    assert embed.main([str(folder), '-o', str(tmp_path / 'index'), '--workers', '0']) == 1
+    shown = capsys.readouterr()
+    assert '\x1b' not in shown.out + shown.err
+    assert '/ok\\x1b[2J\\nfailed   x.ply: 100 Gaussians' in shown.out and 'bro\\x1b[2Jken.ply: not a PLY' in shown.err
+    assert 'since a text is not Unicode; rename the file or change the text' in shown.err
+
+
 @pytest.mark.parametrize('arguments, reason', [
     (['--batch-size', '0'], '--batch-size is at least 1'), (['--workers', '-1'], 'at least 0'),
     (['--engine', 'ray', '--up', 'auto', '--up-cue', 'model'], 'works with --engine here alone'),
+    (['--time-limit', 'nan'], 'at least 0'), (['-o', ''], "an empty name; name '.' for this folder"),
     (['--precision', 'fp16'], 'fp16')])
 def test_wrong_options_exit_with_two(tmp_path, capsys, arguments, reason):
     with pytest.raises(SystemExit) as stopped:

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from clipgs_plugin.search import SearchIndex
 from clipgs_plugin.tools.benchmarks.memory import Memory
+from clipgs_plugin.tools.benchmarks.search_world import World
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 EVERY = 64              # rows, of which the last is nearly the one before; it divides the rows of a shard
@@ -32,23 +33,22 @@ def plant(vectors: Tensor, rng: np.random.Generator) -> Tensor:
     return vectors
 
 
-def near_duplicates(root: Path, what: str, rows: int, width: int, queries: int, threads: int, centers: str, seed: int,
-                    cosine: float) -> list[Case]:
+def near_duplicates(root: Path, world: World, threads: int, cosine: float) -> list[Case]:
     """Time the search for near-duplicates, and measure the recall of the planted ones."""
     import faiss
     faiss.omp_set_num_threads(threads)
     torch.set_num_threads(threads)
     index = SearchIndex.load(root / 'index')
-    name = f'{what}: near-duplicates of {cosine:g}'
-    chosen = np.random.default_rng(seed).choice(rows, min(SAMPLE, rows), replace=False)
+    name = f'{world}: near-duplicates of {cosine:g}'
+    chosen = np.random.default_rng(world.seed).choice(world.rows, min(SAMPLE, world.rows), replace=False)
     _, each = timed(name, 'faiss, row by row', threads,
                     lambda: [index.approximate.nearest(vector, NEIGHBORS) for vector in index.vectors(chosen)])
-    each.ms, each.cpu_ms, each.note = (each.ms * rows / len(chosen), each.cpu_ms * rows / len(chosen),
+    each.ms, each.cpu_ms, each.note = (each.ms * world.rows / len(chosen), each.cpu_ms * world.rows / len(chosen),
                                        f'{len(chosen)} rows, scaled')
     found, lists = timed(name, 'by lists', threads, lambda: index.duplicates(cosine))
     lists.times, lists.cpu_times = each.ms / lists.ms, each.cpu_ms / lists.cpu_ms
     lists.note = f'{len(found):,} groups, {recall(index, found, cosine)}'
-    if rows > ALL_PAIRS:
+    if world.rows > ALL_PAIRS:
         return [each, lists]
     expected, pairs = timed(name, 'all pairs', threads, lambda: index.duplicates(cosine, exact=True))
     pairs.times, pairs.cpu_times = each.ms / pairs.ms, each.cpu_ms / pairs.cpu_ms

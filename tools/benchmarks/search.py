@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,36 +23,39 @@ from clipgs_plugin.search.metadata import base_schema
 from clipgs_plugin.search.writer import write_parts
 from clipgs_plugin.tools.benchmarks.memory import Memory
 from clipgs_plugin.tools.benchmarks.near_duplicates import near_duplicates, plant
+from clipgs_plugin.tools.benchmarks.search_world import FAR, World
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 K, FILTER = 10, 'part=0'  # the latter holds for a tenth of the rows
-STEP = 8192
+ONCE = 'approximate, once'  # as a query that is not far
 LARGE = 4 << 30  # bytes of vectors of which one exact query a kind is timed, since each reads them all
 
 
 def search(rows: int = 100_000, width: int = 1024, queries: int = 200, threads: int = 2, folder: str = '',
-           centers: str = '', seed: int = 0, duplicates: float = 0.0) -> list[Case]:
-    """Time queries of an index of synthetic vectors in clusters, and measure recall@10, memory and building.
+           centers: str = '', seed: int = 0, duplicates: float = 0.0, index: str = '', texts: str = '') -> list[Case]:
+    """Time queries of an index of synthetic or given vectors, and measure recall@10, memory and building.
 
-    A cluster has 100 rows on average. Its centre and its rows vary along axis i with standard deviations of i^-1/2 and
-    0.7 i^-1/2, and all rows share an offset, so that two of different clusters have a cosine of about 0.3. With
-    --centers, the centres are the rows of an .npz of embeddings. Queries are new members of the clusters, and means of
-    two of them; with a condition, recall is that of the first ones. MB is the memory of the process above that before,
-    without pages of mapped files, which the note has. --folder keeps the index and its codes for further runs.
-    With --duplicates COSINE, one row of 64 is nearly the one before, and the search for such rows is timed as well.
+    A synthetic cluster has 100 rows on average. Its centre and its rows vary along axis i with standard deviations of
+    i^-1/2 and 0.7 i^-1/2, and all rows share an offset, so that two of different clusters have a cosine of about 0.3.
+    With --centers, the centres are the rows of an index, or of an .npz of embeddings. Queries are new members of the
+    clusters, means of two of them, and members turned by random directions to a cosine of 0.3, about as far as texts
+    lie; with a condition, recall is that of the first ones. With --index, the vectors are the rows of an index, and the
+    members are rows that are left out of it. --texts is a file of further queries, a text a line, which the model of
+    --index or --centers embeds. MB is the memory of the process above that before, without pages of mapped files, which
+    the note has. --folder keeps the index and its codes for further runs. With --duplicates COSINE, one row of 64 is
+    nearly the one before, and the search for such rows is timed as well.
     """
+    world = World.around(texts, rows=rows, width=width, queries=queries, seed=seed, centers=centers, index=index)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(folder or temporary)
         context = multiprocessing.get_context('spawn')  # memory is measured in processes of their own
-        what = f'{rows:,} x {width}'
         found = []
         steps = [partial(write, planted=duplicates > 0), build, ask]
         if duplicates:
             steps.append(partial(near_duplicates, cosine=duplicates))
         for i, step in enumerate(steps, 1):
             with ProcessPoolExecutor(1, mp_context=context) as process:
-                cases, seconds, peak = process.submit(
-                    measured, step, root, what, rows, width, queries, threads, centers, seed).result()
+                cases, seconds, peak = process.submit(measured, step, root, world, threads).result()
             print(f'step {i} of {len(steps)}: {seconds:.0f} s, at most {peak:.0f} MB of private memory in all',
                   file=sys.stderr)
             found += cases
@@ -67,62 +71,32 @@ def measured(step: Callable[..., list[Case]], *arguments) -> tuple[list[Case], f
     return found, time.perf_counter() - start, memory.anonymous
 
 
-class World:
-    """Synthetic vectors in clusters."""
-
-    def __init__(self, rows: int, width: int, centers: str, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self.spread = np.arange(1, width + 1, dtype=np.float32) ** -0.5
-        offset = rng.standard_normal(width).astype(np.float32)
-        offset *= np.linalg.norm(self.spread) * 0.8 / np.linalg.norm(offset)
-        if centers:
-            with np.load(centers, allow_pickle=False) as arrays:
-                given = arrays['embeddings'].astype(np.float32)
-            given /= np.linalg.norm(given, axis=1, keepdims=True)
-            _, values, axes = np.linalg.svd(given - given.mean(0), full_matrices=False)
-            self.centers, self.axes = given, axes * values[:, None] / len(given) ** 0.5  # rows vary as the centres do
-        else:
-            self.axes = None
-            self.centers = rng.standard_normal((max(rows // 100, 1), width), np.float32)
-            self.centers *= self.spread
-            self.centers += offset
-
-    def draw(self, number: int, rng: np.random.Generator) -> Tensor:
-        """Return unit vectors (number, E) of random clusters."""
-        chosen = self.centers[rng.integers(len(self.centers), size=number)]
-        noise = rng.standard_normal((number, len(self.spread) if self.axes is None else len(self.axes)), np.float32)
-        spread = noise * self.spread if self.axes is None else noise @ self.axes
-        return torch.nn.functional.normalize(torch.from_numpy(chosen + 0.7 * spread), dim=1)
-
-
-def write(root: Path, what: str, rows: int, width: int, queries: int, threads: int, centers: str, seed: int,
-          planted: bool = False) -> list[Case]:
+def write(root: Path, world: World, threads: int, planted: bool = False) -> list[Case]:
     """Write the index, unless the folder has it."""
     if (root / 'index' / 'index.json').is_file():
         return []
-    rng, world = np.random.default_rng(seed + 1), World(rows, width, centers, seed)
+    rng = np.random.default_rng(world.seed + 1)
     start, cpu = time.perf_counter(), time.process_time()
 
     def parts() -> Iterator[tuple[np.ndarray, pa.Table]]:
-        for first in range(0, rows, STEP):
-            numbers = np.arange(first, min(first + STEP, rows))
+        first = 0
+        for vectors in world.parts(rng):
+            numbers = np.arange(first, first := first + len(vectors))
             zeros = pa.array(np.zeros_like(numbers))
             values = dict(path=pa.array([f'/objects/{i:09d}.ply' for i in numbers]), size=zeros, mtime_ns=zeros,
                           gaussians=pa.array(numbers))
             columns = {field.name: values.get(field.name, pa.nulls(len(numbers), field.type))
                        for field in base_schema()}
             columns['part'] = pa.array(numbers % 10)
-            vectors = world.draw(len(numbers), rng)
             yield (plant(vectors, rng) if planted else vectors).numpy(), pa.table(columns)
 
     with Memory() as memory:
-        write_parts(root / 'index', IndexCard('synthetic', width), parts())
-    return [Case(f'{what}: writing', '', threads, 1e3 * (time.perf_counter() - start),
+        write_parts(root / 'index', IndexCard('synthetic', world.width), parts())
+    return [Case(f'{world}: writing', '', threads, 1e3 * (time.perf_counter() - start),
                  1e3 * (time.process_time() - cpu), 'index', memory_mb=memory.anonymous)]
 
 
-def build(root: Path, what: str, rows: int, width: int, queries: int, threads: int, centers: str,
-          seed: int) -> list[Case]:
+def build(root: Path, world: World, threads: int) -> list[Case]:
     """Build the codes, unless the folder has them."""
     import faiss
 
@@ -133,48 +107,60 @@ def build(root: Path, what: str, rows: int, width: int, queries: int, threads: i
     torch.set_num_threads(threads)
     start, cpu = time.perf_counter(), time.process_time()
     with Memory() as memory:
-        record = build_approximate(root / 'index', seed)
+        record = build_approximate(root / 'index', world.seed)
     size = sum(path.stat().st_size for path in (root / 'index').glob('approximate.*')) / 2 ** 20
-    return [Case(f'{what}: building', '', threads, 1e3 * (time.perf_counter() - start),
+    return [Case(f'{world}: building', '', threads, 1e3 * (time.perf_counter() - start),
                  1e3 * (time.process_time() - cpu), 'index', memory_mb=memory.anonymous,
-                 note=f'{record.probes} lists a query, recall@{K} {record.recall:.3f} of its rows and '
-                      f'{record.recall_between:.3f} of means of two, '
-                      f'{size:.0f} MB of files')]
+                 note=f'{record.usual.probes} lists a query, recall@{K} {record.usual.recall:.3f} of its rows and '
+                      f'{record.recall_between:.3f} of means of two; {record.far.probes} lists a far query, '
+                      f'{record.far.recall:.3f}; {size:.0f} MB of files')]
 
 
-def ask(root: Path, what: str, rows: int, width: int, queries: int, threads: int, centers: str,
-        seed: int) -> list[Case]:
+def ask(root: Path, world: World, threads: int) -> list[Case]:
     """Time queries one by one, exactly and approximately, with and without a condition."""
     import faiss
-
-    from clipgs_plugin.search.building import nearest_of_many
     faiss.omp_set_num_threads(threads)
     torch.set_num_threads(threads)
-    members = World(rows, width, centers, seed).draw(queries, np.random.default_rng(seed + 2))
-    between = torch.nn.functional.normalize(members + members.roll(1, 0), dim=1)
-    few = max(5, queries // 40) if 2 * rows * width < LARGE else 1
+    asked = [(name, vectors, ()) for name, vectors in world.asked().items()]
+    if not world.index:
+        asked.append((f'query where {FILTER}', asked[0][1], FILTER))
     cases, answers = [], []
-    for name, asked, where in (('query', members, ()), ('query between clusters', between, ()),
-                               (f'query where {FILTER}', members, FILTER)):
-        _, case = timed(root, f'{what}: {name}', 'exact', asked[:few], where, threads)
-        found, fast = timed(root, f'{what}: {name}', 'approximate', asked, where, threads)
-        fast.times, fast.cpu_times = case.ms / fast.ms, case.cpu_ms / max(fast.cpu_ms, 1e-9)
-        fast.budget_ms = 10 if (rows, width, threads) == (1_000_000, 1024, 2) else None
-        cases += [case, fast]
-        answers.append(found)
-    vectors, chosen = open_folder(root / 'index')[2], SearchIndex.load(root / 'index').rows(FILTER)
-    truth = *nearest_of_many(vectors, torch.cat([members, between]), K).split(queries), nearest_of_many(
-        vectors, members, K, chosen)  # of all queries in two passes
-    for fast, found, exact in zip(cases[1::2], answers, truth):
-        hits = [len(set(a) & set(b)) / len(b) for a, b in zip(found, exact.tolist())]
+    for name, queries, where in asked:
+        few = queries[:max(5, len(queries) // 40) if 2 * world.rows * world.width < LARGE else 1]
+        _, case = timed(root, f'{world}: {name}', 'exact', few, where, threads)
+        cases.append(case)
+        for way in ('approximate', *[ONCE] * (name in FAR)):
+            found, fast = timed(root, f'{world}: {name}', way, queries, where, threads)
+            fast.times, fast.cpu_times = case.ms / fast.ms, case.cpu_ms / max(fast.cpu_ms, 1e-9)
+            budgeted = (world.rows, world.width, threads) == (1_000_000, 1024, 2) and name not in FAR
+            fast.budget_ms = 10 if budgeted else None
+            cases.append(fast)
+            answers.append((fast, name, found))
+    expected = truth(root, asked)
+    for fast, name, found in answers:
+        hits = [len(set(a) & set(b)) / len(b) for a, b in zip(found, expected[name].tolist())]
         fast.note = f'recall@{K} {np.mean(hits):.3f} ± {np.std(hits) / len(hits) ** 0.5:.3f}, {fast.note}'
     return cases
+
+
+def truth(root: Path, asked: list[tuple[str, Tensor, tuple | str]]) -> dict[str, Tensor]:
+    """Return the exact nearest rows of queries by name, in a pass over the vectors for each condition."""
+    from clipgs_plugin.search.building import nearest_of_many
+    vectors, index = open_folder(root / 'index')[2], SearchIndex.load(root / 'index')
+    found = {}
+    for where in dict.fromkeys(where for *_, where in asked):
+        names, queries = zip(*((name, each) for name, each, condition in asked if condition == where))
+        rows = nearest_of_many(vectors, torch.cat(queries), K, index.rows(where) if where else None)
+        found.update(zip(names, rows.split(list(map(len, queries)))))
+    return found
 
 
 def timed(root: Path, name: str, way: str, asked: Tensor, where, threads: int) -> tuple[list[list[int]], Case]:
     """Return the rows that queries find, and the median time of one."""
     with Memory() as memory:
         index = SearchIndex.load(root / 'index')
+        if way == ONCE:
+            index.approximate.record = replace(index.approximate.record, far=None)
         if len(asked) > 1:
             index.find(asked[0], K, where, exact=way == 'exact')  # opens what it needs
         elif where:
