@@ -199,7 +199,7 @@ def summarise(runs: Runs) -> tuple[str, dict]:
     """Format the results that are there as Markdown, and return them as plain data too."""
     table, found = runs.table, runs.results()
     rows = [row for row in table.rows if row.needs or row in table.select(runs.rows)]
-    stems = {(row.title, seed): runs.path(row, seed).stem for row, seed in runs.cells()}
+    row_of = {row.title: row for row in table.rows}
     lines = [[row.title, str(len(found.get(row.title, {})) or '-'),
               *(mean_and_spread(_values(found.get(row.title, {}), name)) for name in table.metrics.values())]
              for row in rows]
@@ -217,7 +217,8 @@ def summarise(runs: Runs) -> tuple[str, dict]:
                  markdown_table(['', *table.metrics], [[f'{second} − {first}', *map(_shown, each.values())]
                                                        for first, second, each in pairs])]
     plain = dict(table=table.name, title=table.title,
-                 rows=[dict(title=title, seeds=sorted(each), cells=[stems[title, seed] for seed in sorted(each)],
+                 rows=[dict(title=title, seeds=sorted(each),
+                            cells=[runs.path(row_of[title], seed).stem for seed in sorted(each)],
                             seconds=[cell['seconds'] for cell in each.values()],
                             metrics={name: _values(each, name) for name in _names(each)})
                        for title, each in found.items()],
