@@ -45,6 +45,7 @@ Row = Case | Figure | page.Spread | points.PointErrors | points_model.Answers
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     'ops': ops.ops, 'render': render.render, 'kernels': kernels.kernels, 'embed': embed.embed,
     'embed-files': embed_files.embed_files, 'bad-files': bad_files.bad_files,
+    'precision': embed_files.precision,
     'backbones': backbones.backbones, 'triplets': triplets.triplets, 'views': views.views,
     'points': points.points, 'points-model': points_model.points_model,
     'upright': upright.upright, 'robustness': robustness.robustness, 'fitters': robustness.fitters,

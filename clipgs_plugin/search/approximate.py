@@ -19,7 +19,7 @@ from clipgs_plugin.io.arrays import read_npz_of
 from clipgs_plugin.search.card import Shard
 from clipgs_plugin.search.exact import nearest, rank
 from clipgs_plugin.search.layout import CODES, RECORD, TABLES
-from clipgs_plugin.search.record import REMEDY, Record, read_record
+from clipgs_plugin.search.record import REMEDY, Record, read_record, refuse_missing_codes
 from clipgs_plugin.search.vectors import Vectors
 
 EXTRA = 'approximate search needs faiss: pip install faiss-cpu'
@@ -66,12 +66,14 @@ class Approximate:
         vectors: Its vectors.
 
     Raises:
+        FileNotFoundError: A file is missing.
         ImportError: faiss is not installed.
         ValueError: A file is damaged.
     """
 
     def __init__(self, folder: Path, shards: tuple[Shard, ...], vectors: Vectors) -> None:
         self.record, self.vectors, self.path = read_record(folder), vectors, folder / CODES
+        refuse_missing_codes(folder)
         same = np.array([before == now for before, now in zip(self.record.shards, shards)]
                         + [False] * (len(shards) - len(self.record.shards)), dtype=bool)[:len(shards)]
         lengths = [shard.rows for shard in shards]

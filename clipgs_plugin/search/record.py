@@ -63,6 +63,18 @@ def read_record(folder: Path) -> Record:
                   tuple(content.get('sha256', {}).items()))
 
 
+def refuse_missing_codes(folder: Path) -> None:
+    """Check that the files of codes exist.
+
+    Raises:
+        FileNotFoundError: One does not.
+    """
+    for name in (TABLES, CODES):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f'{folder / name} does not exist, a part of the codes; the vectors are sound, '
+                                    f'{REMEDY}')
+
+
 def refuse_other_codes(folder: Path) -> None:
     """Check that the files of codes are those that were written; older indexes do not tell.
 
@@ -70,6 +82,7 @@ def refuse_other_codes(folder: Path) -> None:
         FileNotFoundError: One does not exist.
         ValueError: The hash of one differs.
     """
+    refuse_missing_codes(folder)
     for name, expected in read_record(folder).sha256:
         if name not in (TABLES, CODES):
             continue

@@ -160,3 +160,16 @@ def test_neighbours_of_cells_are_those_of_a_loop():
     assert np.allclose(grid.mean(points)[3], points[grid.cell == 3].mean(0))
     with pytest.raises(ValueError, match='side=0'):
         Cells(points, 0)
+
+
+@pytest.mark.parametrize('count', [1, 400])
+def test_progress_is_shown_step_by_step(count):
+    shown = []
+
+    def track(items, task):
+        for item in items:
+            shown.append(task)
+            yield item
+    cloud = random_scene(count)
+    assert torch.equal(split_by_clusters(cloud, track=track), split_by_clusters(cloud))
+    assert shown == ['clusters'] * (2 if count == 1 else 4)

@@ -95,6 +95,10 @@ def test_codes_that_are_not_those_that_were_written_are_found_and_built_again(co
     (copy / name).write_bytes(data)
     with pytest.raises(ValueError, match=rf'{name} is not the file.*the vectors are sound, build it again'):
         SearchIndex.load(copy, verify=True)
+    (copy / name).unlink()
+    for use in (lambda: SearchIndex.load(copy, verify=True), lambda: SearchIndex.load(copy).approximate):
+        with pytest.raises(FileNotFoundError, match=rf'{name} does not exist, .* vectors are sound, build it again'):
+            use()
     build_approximate(copy)
     assert len(SearchIndex.load(copy, verify=True)) == ROWS
 

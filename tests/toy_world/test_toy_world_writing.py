@@ -72,6 +72,18 @@ def test_program_writes_shards_and_named_splat_files(tmp_path, capsys):
         assert torch.cdist(means, expected).min(1).values.max() < 0.01
 
 
+def test_any_number_of_files_is_exported_each_with_a_name_and_an_object_of_its_own(tmp_path):
+    paths = writing.export_files(tmp_path, 25, num_gaussians=16)
+    assert len(set(paths)) == 25 and paths[:4] == writing.export_files(tmp_path, 4, num_gaussians=16)
+    assert [path.stem[-6:] for path in paths[18:]] == [f'_{i:05d}' for i in range(18, 25)]
+    specs = writing.export_specs(25)
+    assert len({spec.seed for spec in specs}) == len({spec.uid for spec in specs}) == 25
+    trained = {(s.category, *s.look) for s in object_specs(6000, 0)}
+    assert not trained & {(spec.category, *spec.look) for spec in specs}
+    with pytest.raises(ValueError, match='num_objects=-1'):
+        writing.export_specs(-1)
+
+
 @pytest.mark.parametrize('wrong', [dict(num_train=-1), dict(num_views=0), dict(workers=0)])
 def test_invalid_numbers_are_named(tmp_path, wrong):
     (name, value), = wrong.items()

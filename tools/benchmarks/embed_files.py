@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clipgs_plugin.tools.benchmarks.figures import Figure, figure
 from clipgs_plugin.tools.benchmarks.inputs import surface_gaussians
 from clipgs_plugin.tools.benchmarks.timing import Case, beside_first
 
@@ -24,8 +25,7 @@ def embed_files(files: int = 200, points: int = 10_000, model: str = 'clipgs_toy
                 precision: str = 'fp32') -> list[Case]:
     """Time the embedding of files: the encoder alone on prepared objects in memory, one file after another as embed.py
     once did, and the stream of embed.py without the start of its processes, which is the difference of a run over all
-    files and one over a quarter; source: folder of splats to draw points from. In bf16, the note of the encoder has
-    the cosines of its embeddings with those in fp32."""
+    files and one over a quarter; source: folder of splats to draw points from."""
     from clipgs_plugin import CLIPGSInferencer
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -33,8 +33,7 @@ def embed_files(files: int = 200, points: int = 10_000, model: str = 'clipgs_toy
         with TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter('ignore')
             paths = write_files(Path(folder), files, points, source)
-            plain = CLIPGSInferencer(model, device=device)
-            clipgs = plain.with_precision(precision)
+            clipgs = CLIPGSInferencer(model, device=device).with_precision(precision)
             prepared = [clipgs.prepare(path) for path in paths]
             ways = {'encoder alone': lambda: encoder_alone(clipgs, prepared, batch_size),
                     'one after another': lambda: one_after_another(clipgs, paths),
@@ -45,13 +44,23 @@ def embed_files(files: int = 200, points: int = 10_000, model: str = 'clipgs_toy
             found['stream'] = tuple((whole - part) * files / (files - files // 4)
                                     for whole, part in zip(found['stream'], start))
             what = f'{files} files of {points:,} Gaussians, {model} in {precision} on {device}'
-            cases = beside_first([Case(what, way, threads, 1e3 * seconds / files, 1e3 * cpu / files, 'object')
-                                  for way, (seconds, cpu) in found.items()])
-            if precision != 'fp32':
-                cases[0].note = agreement(clipgs, plain, prepared, batch_size)
-            return cases
+            return beside_first([Case(what, way, threads, 1e3 * seconds / files, 1e3 * cpu / files, 'object')
+                                 for way, (seconds, cpu) in found.items()])
     finally:
         torch.set_num_threads(before)
+
+
+def precision(files: int = 50, points: int = 10_000, model: str = 'clipgs_uni3d-s_uni3d-init_20e_objaverse',
+              source: str = '', batch_size: int = 8, device: str = 'cpu') -> list[Figure]:
+    """Compare embeddings by the encoder in bf16 with those in fp32; source: folder of splats to draw points from."""
+    from clipgs_plugin import CLIPGSInferencer
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        clipgs = CLIPGSInferencer(model, device=device)
+        prepared = [clipgs.prepare(path) for path in write_files(Path(folder), files, points, source)]
+    found = [encoder_alone(each, prepared, batch_size) for each in (clipgs, clipgs.with_precision('bf16'))]
+    cosines = (found[0] * found[1]).sum(1)
+    return [figure(f'cosine with fp32, {model}', 'bf16', cosines.tolist(), f'least {float(cosines.min()):.5f}')]
 
 
 def write_files(folder: Path, files: int, points: int, source: str) -> list[Path]:
@@ -78,12 +87,6 @@ def encoder_alone(clipgs: CLIPGSInferencer, prepared: list, batch_size: int) -> 
     """Encode objects in memory, (n, E)."""
     return torch.cat([clipgs.encode(prepared[start:start + batch_size])
                       for start in range(0, len(prepared), batch_size)])
-
-
-def agreement(clipgs: CLIPGSInferencer, plain: CLIPGSInferencer, prepared: list, batch_size: int) -> str:
-    """Describe the cosines of the embeddings by two inferencers of one model."""
-    cosines = (encoder_alone(clipgs, prepared, batch_size) * encoder_alone(plain, prepared, batch_size)).sum(1)
-    return f'cosine with fp32 {cosines.mean():.6f}, least {cosines.min():.6f}'
 
 
 def one_after_another(clipgs: CLIPGSInferencer, paths: list[Path]) -> None:
