@@ -5,6 +5,7 @@ import difflib
 import json
 import os
 import shutil
+import sys
 import textwrap
 from pathlib import Path
 
@@ -25,6 +26,9 @@ def main(argv: list[str] | None = None) -> int:
             close = difflib.get_close_matches(name.lower(), catalogue, n=3, cutoff=0.4) or catalogue
             args.error(f'no dataset is named {name!r}; close names are {", ".join(close)}')
 
+    if not options.root.is_dir():
+        print(f'note: the folder of the datasets, {options.root}, does not exist; --root names another',
+              file=sys.stderr)
     found = [details(name, catalogue[name], options.root) for name in options.names or catalogue]
     if options.json:
         print(json.dumps(found, indent=2))
@@ -38,9 +42,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def details(name: str, entry: dict, root: Path) -> dict:
-    """Return an entry of the catalogue with its path below ``root``, or None if nothing is there."""
+    """Return an entry of the catalogue with its path below ``root``, or None if no file is there."""
     path = root / entry['folder'] if 'folder' in entry else None
-    return {'name': name, **entry, 'path': str(path) if path is not None and path.exists() else None}
+    return {'name': name, **entry, 'path': str(path) if path is not None and _has_files(path) else None}
+
+
+def _has_files(path: Path) -> bool:
+    return any(not each.name.startswith('.') for each in path.iterdir()) if path.is_dir() else path.is_file()
 
 
 def _print_table(entries: list[dict]) -> None:

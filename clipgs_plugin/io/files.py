@@ -65,6 +65,20 @@ def check_ratio(path: Path, what: str, promised: int, held: int) -> None:
                          'times as many; it is damaged or made to fill the memory, download or export it again')
 
 
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The bytes are no text in UTF-8.
+    """
+    try:
+        return path.read_text('utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path}: not a text in UTF-8 ({error.reason} at byte {error.start}); it is damaged, download '
+                         'it again') from None
+
+
 def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write a file under a temporary name and rename it, so that no reader sees an incomplete file.
 

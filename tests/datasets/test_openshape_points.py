@@ -141,7 +141,7 @@ def test_points_that_are_not_those_of_the_list_are_named(tmp_path):
     with pytest.raises(ValueError, match=r'holds 1 \.npy files such as chair_0001\.npy, none of them of the 1 listed'):
         build('ObjaverseLVIS', root=tmp_path, labels=labels)
     put(tmp_path / '000-000.tar.gz', b'x')
-    with pytest.raises(ValueError, match=r'holds \.tar\.gz archives, which cannot be read at random; unpack them'):
+    with pytest.raises(ValueError, match=r'000-000\.tar\.gz and other \.tar\.gz archives cannot be read at random'):
         build('ObjaverseLVIS', root=tmp_path, labels=labels)
 
 
@@ -230,3 +230,20 @@ def test_abo_points_run_no_code(tmp_path, listings):
     with pytest.raises(ValueError, match=rf'{MODELS[0]}\.npy: holds \w+\.eval, which could run code'):
         dataset[0]
     assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('content, message', [
+    (np.float32(3), r'an array of shape \(\), expected a table of 3 or 6 columns'),
+    (dict(xyz=sphere(0), rgb=sphere(0)[:4]), 'rgb has 4 rows, expected 64 finite ones'),
+    (dict(xyz=sphere(0), rgb=np.full((64, 3), np.nan, np.float32)), 'rgb has 64 rows, expected 64 finite ones'),
+    (dict(xyz=[[0, 0, 0]]), 'expected xyz and rgb as tables of 3 columns')])
+def test_other_points_are_refused_by_folder_and_file(tmp_path, content, message):
+    file = io.BytesIO()
+    np.save(file, np.array(content, object) if isinstance(content, dict) else content, allow_pickle=True)
+    put(tmp_path / f'{UIDS[0]}.npy', file.getvalue())
+    put(tmp_path / 'list.txt', f'0,mug,{UIDS[0]},/{UIDS[0]}.npy\n'.encode())
+    dataset = build('ObjaverseLVIS', root=tmp_path, labels=tmp_path / 'list.txt')
+    with pytest.raises(ValueError, match=rf'{tmp_path}: {UIDS[0]}\.npy: {message}'):
+        dataset[0]
+    with pytest.raises(ValueError, match="needs labels=, the list of its objects: OpenShape's"):
+        build('ObjaverseLVIS', root=tmp_path)

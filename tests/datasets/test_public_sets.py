@@ -261,6 +261,34 @@ def test_unigs_runs_no_code(tmp_path, random_cloud):
     assert not (tmp_path / 'ran').exists()
 
 
+def test_what_a_half_downloaded_set_lacks_is_named(tmp_path, splat):
+    put(tmp_path / 'chair.zip.part', b'PK')
+    with pytest.raises(ValueError, match=r'was found; chair\.zip\.part is an unfinished download; continue it'):
+        build('ModelNetSplats', root=tmp_path)
+    put(tmp_path / 'a' / 'chair.tar.gz', b'x')
+    with pytest.raises(ValueError, match=r'chair\.tar\.gz and other \.tar\.gz archives cannot be read at random'):
+        build('ModelNetSplats', root=tmp_path / 'a')
+    for kind, file in (('UniGSABO', 'file_paths.json'), ('GaussianVerse', 'aesthetic_list.json')):
+        with pytest.raises(FileNotFoundError, match=rf'{file} does not exist, .*; download it, docs'):
+            build(kind, root=tmp_path)
+    put(tmp_path / 'b' / 'chair' / 'test' / 'chair_0001' / 'point_cloud.ply', splat[:len(splat) // 2])
+    with pytest.raises(ValueError, match=rf'{tmp_path}/b: chair/test/chair_0001/point_cloud\.ply: .* truncated'):
+        build('ModelNetSplats', root=tmp_path / 'b')[0]
+
+
+def test_tables_that_are_no_text_are_named(tmp_path, splat):
+    put(tmp_path / '000-000' / UIDS[0] / 'ckpts' / 'point_cloud_15000.ply', splat)
+    put(tmp_path / '03001627-aa.ply', splat)
+    for kind, file in (('ObjaverseSplats', 'completed_3dgs_metadata.csv'), ('ShapeSplats', 'test.txt')):
+        put(tmp_path / file, b'\xff\xfe\0')
+        with pytest.raises(ValueError, match=rf'{file}: not a text in UTF-8 \(invalid start byte at byte 0\)'):
+            build(kind, root=tmp_path)
+    put(tmp_path / 'completed_3dgs_metadata.csv', f'path,object_name,psnr,lpips,num_GS,caption\nx,{UIDS[0]}\n'.encode())
+    assert len(build('ObjaverseSplats', root=tmp_path, split='all')) == 1
+    with pytest.raises(ValueError, match="no object of split='all'"):  # a row without its quality
+        build('ObjaverseSplats', root=tmp_path, split='all', min_psnr=1)
+
+
 def test_attributes_of_any_fitter_are_clamped(random_cloud):
     cloud = random_cloud(50)
     wild = cloud.replace(log_scales=cloud.log_scales.clone(), opacity_logits=cloud.opacity_logits.clone(),

@@ -54,7 +54,9 @@ def test_a_set_names_the_extra_that_it_needs(root):
 
 
 def test_sets_below_the_root_are_here(tmp_path, capsys):
-    (tmp_path / 'shapesplats').mkdir()
+    for name in ('shapesplats', 'gaussianverse'):  # the second one is empty
+        (tmp_path / name).mkdir()
+    (tmp_path / 'shapesplats' / '03001627.zip').touch()
     assert list_datasets.main(['--root', str(tmp_path), '--json']) == 0
     found = {entry['name']: entry for entry in json.loads(capsys.readouterr().out)}
     assert set(found) == set(load_catalogue('datasets'))
@@ -73,3 +75,8 @@ def test_one_set_in_full_and_unknown_names(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         list_datasets.main(['modelnet-splat'])
     assert stopped.value.code == 2 and 'close names are modelnet-splats' in capsys.readouterr().err
+
+
+def test_a_root_that_does_not_exist_is_named(tmp_path, capsys):
+    assert list_datasets.main(['abo-points', '--root', str(tmp_path / 'gone')]) == 0
+    assert f'the folder of the datasets, {tmp_path}/gone, does not exist' in capsys.readouterr().err

@@ -14,8 +14,11 @@ from mmengine.logging import print_log
 from clipgs_plugin.datasets.base import GaussianDataset, label_names
 from clipgs_plugin.datasets.prompts import fill, load_templates
 from clipgs_plugin.datasets.public.splits import split_of_uid
+from clipgs_plugin.io.archives import visible_files
 from clipgs_plugin.structures import GaussianCloud
 from clipgs_plugin.triplets import caption_id
+
+UNFINISHED = ('.part', '.partial', '.incomplete', '.crdownload', '.download', '.aria2', '.tmp')  # of downloads
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,10 @@ class PublicSet(GaussianDataset):
             print_log(f'{type(self).__name__}: {len(self.absent)} of {len(self.absent) + len(listing.entries)} listed '
                       f'objects are not in {root}, the first is {self.absent[0]}', logger='current')
         if not self.entries:
-            raise ValueError(f'{root}: no object of split={split!r} was found'
-                             + (f' ({len(self.absent)} are listed and absent)' if self.absent else '')
-                             + f'; docs/datasets.md shows how {type(self).__name__} lies on disk')
+            absent = f' ({len(self.absent)} are listed and absent)' if self.absent else ''
+            reason = '' if self.absent else obstacle(self.root)
+            raise ValueError(f'{root}: no object of split={split!r} was found{absent}; '
+                             + (reason or f'docs/datasets.md shows how {type(self).__name__} lies on disk'))
 
     @abstractmethod
     def list_entries(self) -> Listing:
@@ -123,7 +127,12 @@ class PublicSet(GaussianDataset):
 
     def load(self, index: int, rng: np.random.Generator) -> dict:
         entry = self.entries[index]
-        cloud, captions = self.read_captioned(entry)
+        try:
+            cloud, captions = self.read_captioned(entry)
+        except ValueError as error:
+            if str(self.root) in str(error):
+                raise
+            raise ValueError(f'{self.root}: {error}') from error  # names of files are those below root
         captions = list(captions)
         if not captions and entry.category is not None:
             captions = [fill(template, entry.category) for template in self.templates]
@@ -135,6 +144,29 @@ class PublicSet(GaussianDataset):
         if self.classes:
             results.update(category=entry.category or '', label=self._labels.get(entry.category, -1))
         return results
+
+
+def obstacle(root: Path) -> str:
+    """Return why the files of a folder cannot be read as they are, or ``''``."""
+    names = [path.relative_to(root).as_posix() for path in visible_files(root)] if root.is_dir() else []
+    packed = next((name for name in names if name.endswith(('.tar.gz', '.tgz'))), None)
+    unfinished = next((name for name in names if name.endswith(UNFINISHED)), None)
+    if unfinished:
+        return f'{unfinished} is an unfinished download; continue it'
+    return '' if packed is None else (f'{packed} and other .tar.gz archives cannot be read at random; unpack them, or '
+                                      'gunzip them to .tar')
+
+
+def require(path: Path, what: str) -> Path:
+    """Return the path of a file of a set that is there.
+
+    Raises:
+        FileNotFoundError: It is not; the message says what it is.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} does not exist, {what}; download it, docs/datasets.md shows how the set lies '
+                                'on disk')
+    return path
 
 
 def readable(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipgs_plugin.io.checked_json import read_json
+from clipgs_plugin.io.files import read_text
 
 # A row is uid, category, and where the list says that the points lie ('' if it does not).
 Rows = list[tuple[str, str, str]]
@@ -23,7 +24,7 @@ def read_lvis_list(path: str | Path) -> Rows:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist; expected the lvis.json of OpenShape, the lvis_testset.txt of '
+        raise FileNotFoundError(f'{path} is no file; expected the lvis.json of OpenShape, the lvis_testset.txt of '
                                 'Uni3D, or the objaverse_lvis_metadata.json of ULIP-2')
     if path.suffix == '.txt':
         return _read_uni3d(path)
@@ -39,7 +40,7 @@ def read_lvis_list(path: str | Path) -> Rows:
 
 def _read_uni3d(path: Path) -> Rows:
     rows = []
-    for number, line in enumerate(path.read_text('utf-8').splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         _, comma, rest = line.strip().partition(',')

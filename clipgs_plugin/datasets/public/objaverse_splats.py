@@ -2,16 +2,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipgs_plugin.datasets.public.base import Entry, Listing
+from clipgs_plugin.datasets.public.base import Entry, Listing, require
 from clipgs_plugin.datasets.public.lvis import read_lvis_list
 from clipgs_plugin.datasets.public.splat_sets import SplatSet
 from clipgs_plugin.datasets.public.splits import split_of_uid
 from clipgs_plugin.io.archives import Place, list_places, read_from_tar_gz
 from clipgs_plugin.io.checked_json import read_json
+from clipgs_plugin.io.files import read_text
 from clipgs_plugin.registry import DATASETS
 
 RULE_SPLITS = ('train', 'val', 'test', 'all')
@@ -66,7 +68,7 @@ class ObjaverseSplats(SplatSet):
     def _is_good(self, row: dict[str, str]) -> bool:
         try:
             psnr, lpips, count = float(row['psnr']), float(row['lpips']), int(row['num_GS'])
-        except ValueError:  # a fit that was not measured
+        except (ValueError, TypeError):  # a fit that was not measured, or a short row
             return False
         return ((self.min_psnr is None or psnr >= self.min_psnr) and (self.max_lpips is None or lpips <= self.max_lpips)
                 and count >= self.min_gaussians)
@@ -76,7 +78,7 @@ class ObjaverseSplats(SplatSet):
         path = (self.root if self.root.is_dir() else self.root.parent) / 'completed_3dgs_metadata.csv'
         if not path.is_file():
             return {}
-        with path.open(encoding='utf-8', newline='') as file:
+        with io.StringIO(read_text(path), newline='') as file:
             reader = csv.DictReader(file)
             missing = {'object_name', 'psnr', 'lpips', 'num_GS', 'caption'} - set(reader.fieldnames or ())
             if missing:
@@ -130,7 +132,8 @@ class GaussianVerse(SplatSet):
         classes, numbers = ([], None) if self.labels is None else _read_clusters(Path(self.labels))
         entries, absent = [], []
         for name in self.lists:
-            for uid, packed in read_json(self.root / name, schema=dict).items():
+            listed = require(self.root / name, 'a list of its objects')
+            for uid, packed in read_json(listed, schema=dict).items():
                 key = str(packed).removesuffix('.tar.gz')
                 is_noise = numbers is not None and numbers.get(key, -1) < 0
                 if is_noise or self.published not in ('all', split_of_uid(uid)):
@@ -165,6 +168,6 @@ def _read_clusters(path: Path) -> tuple[list[str], dict[str, int]]:
     summary = path.with_name('cluster_summary.txt')
     if summary.is_file():
         names.update((int(number), name.strip().lower()) for number, name in re.findall(
-            r'^Cluster +(\d+) +\([\d,]+ objects\) (.+)$', summary.read_text('utf-8'), re.MULTILINE)
+            r'^Cluster +(\d+) +\([\d,]+ objects\) (.+)$', read_text(summary), re.MULTILINE)
             if int(number) in names)
     return [names[number] for number in sorted(names)], numbers

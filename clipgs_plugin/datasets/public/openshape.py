@@ -7,7 +7,7 @@ import numpy as np
 from numpy import ndarray
 
 from clipgs_plugin.datasets.public.abo import read_abo_types
-from clipgs_plugin.datasets.public.base import Entry, Listing, match_all
+from clipgs_plugin.datasets.public.base import Entry, Listing, match_all, obstacle
 from clipgs_plugin.datasets.public.lvis import Rows, read_lvis_list
 from clipgs_plugin.datasets.public.point_sets import PointSet
 from clipgs_plugin.datasets.public.splits import split_of_uid
@@ -42,8 +42,8 @@ class OpenShapePoints(PointSet):
 
     def _why_none(self, stems: list[str], rows: Rows) -> str:
         """Return why no object of the table has points."""
-        if any(self.root.rglob('*.tar.gz')):
-            return 'holds .tar.gz archives, which cannot be read at random; unpack them, or gunzip them to .tar'
+        if reason := obstacle(self.root):
+            return reason
         named = f', such as {rows[0][0]}.npy' if rows else ''
         if not stems:
             return f'holds no points, expected files UID.npy{named}; docs/datasets.md shows how the set lies on disk'
@@ -59,9 +59,16 @@ class OpenShapePoints(PointSet):
             if not isinstance(content, dict):
                 raise ValueError(f'{name}: expected a dict with xyz and rgb; it is no object of OpenShape')
             parts = [content.get('xyz'), content.get('rgb')]
+        elif content.ndim == 2:
+            parts = [content[:, :3], content[:, 3:6] if content.shape[1] >= 6 else None]
         else:
-            parts = [content[..., :3], content[..., 3:6] if content.shape[-1] >= 6 else None]
-        return _numbers(name, parts[0]), None if parts[1] is None else _unit_colors(_numbers(name, parts[1])), None
+            raise ValueError(f'{name}: an array of shape {content.shape}, expected a table of 3 or 6 columns; it is '
+                             'damaged or of another set')
+        positions, colors = _numbers(name, parts[0]), None if parts[1] is None else _numbers(name, parts[1])
+        if colors is not None and (len(colors) != len(positions) or not np.isfinite(colors).all()):
+            raise ValueError(f'{name}: rgb has {len(colors)} rows, expected {len(positions)} finite ones as xyz has; '
+                             'it is damaged, download it again')
+        return positions, None if colors is None else _unit_colors(colors), None
 
 
 @DATASETS.register_module()
@@ -78,7 +85,10 @@ class ObjaverseLVIS(OpenShapePoints):
         **options: Those of :class:`~clipgs_plugin.datasets.public.PointSet`.
     """
 
-    def __init__(self, root: str | Path, labels: str | Path, split: str = 'all', **options) -> None:
+    def __init__(self, root: str | Path, labels: str | Path | None = None, split: str = 'all', **options) -> None:
+        if labels is None:
+            raise ValueError("ObjaverseLVIS needs labels=, the list of its objects: OpenShape's lvis.json, Uni3D's "
+                             "lvis_testset.txt, or ULIP-2's objaverse_lvis_metadata.json")
         self.labels = labels
         super().__init__(root, split, **options)
 

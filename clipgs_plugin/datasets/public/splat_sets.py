@@ -4,6 +4,7 @@ from __future__ import annotations
 from clipgs_plugin.datasets.public.base import Entry, Listing, PublicSet, match_all, readable
 from clipgs_plugin.datasets.public.class_names import SHAPENET
 from clipgs_plugin.io.archives import Place, list_places
+from clipgs_plugin.io.files import read_text
 from clipgs_plugin.io.formats import parse_gaussians
 from clipgs_plugin.registry import DATASETS
 from clipgs_plugin.structures import GaussianCloud
@@ -78,4 +79,4 @@ class ShapeSplats(SplatSet):
         if not lists:
             raise FileNotFoundError(f"{self.root}: lacks {split}.txt, ShapeSplat's list of the split; put its folder "
                                     "shapenet_split beside the splats, or choose split='all'")
-        return [line.strip().removesuffix('.ply') for line in lists[0].read_text('utf-8').splitlines() if line.strip()]
+        return [line.strip().removesuffix('.ply') for line in read_text(lists[0]).splitlines() if line.strip()]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipgs_plugin.datasets.public.base import Entry, Listing, PublicSet, match_all, readable
+from clipgs_plugin.datasets.public.base import Entry, Listing, PublicSet, match_all, readable, require
 from clipgs_plugin.datasets.public.lvis import read_lvis_list
 from clipgs_plugin.io.archives import list_places
 from clipgs_plugin.io.checked_json import read_json
@@ -37,7 +37,8 @@ class UniGSSet(PublicSet):
             found.setdefault(groups['uid'], Entry(groups['uid'], place, groups['folder']))
         if self.published == 'all':
             return found, list(found)
-        lists = read_json(self.root / 'file_paths.json', schema={'original': {self.published: [str]}})
+        file = require(self.root / 'file_paths.json', 'the lists of the splits')
+        lists = read_json(file, schema={'original': {self.published: [str]}})
         return found, [path.replace('\\', '/').rpartition('/')[2].removesuffix('.pkl')
                        for path in lists['original'][self.published]]
 
