@@ -1,12 +1,12 @@
-# Training on fits from the surface, or on a mixture of these with objects as the toy world makes them. The
-# tests are those of fitters.py. `tools/benchmark.py refits --split train` makes the fits (docs/robustness.md);
+# Training on fits from the surface, or on a mixture of these with objects as the toy world makes them. The tests are
+# those of fitters.py. `tools/benchmark.py refits --split train` makes the fits (docs/robustness.md);
 # CLIPGS_TRAIN_REFITS names another folder.
 _base_ = ['fitters.py']
 
 title = ('Training on objects of one fitter, or of several; zero-shot top-1 in percent, 10 epochs on 1,200 toy '
          'objects, test objects of unseen looks.')
 _made = '{{$CLIPGS_TRAIN_REFITS:work_dirs/refits_train}}'
-_mixed = dict(type='clipgs_plugin.DrawFit', roots=f'{_made}/surface', probability=0.5)
+_mixed = dict(type='clipgs_plugin.DrawFit', roots=[f'{_made}/surface'], probability=0.5)
 _steps = {
     '': [],
     ', fits alone': [dict(_mixed, probability=1.0)],
