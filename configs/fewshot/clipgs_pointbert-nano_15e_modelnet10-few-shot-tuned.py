@@ -1,5 +1,5 @@
-# Heads that tune the encoder on the support of each task, beside those on frozen features. A trial takes minutes of one
-# core; trials that ended are kept, so that a run can be interrupted and continued.
+# Heads that tune the encoder on the support of each task, beside those on frozen features. A trial takes up to minutes
+# of one core; trials that ended are kept, so that a run can be interrupted and continued.
 _base_ = ['clipgs_pointbert-nano_15e_modelnet10-few-shot.py']
 
 frozen = ('patch_encoder', 'refinement', 'position', 'blocks', 'norm', 'projection')
