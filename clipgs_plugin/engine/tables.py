@@ -198,7 +198,7 @@ def _waiting_lock(folder: Path) -> Iterator[None]:
 def summarise(runs: Runs) -> tuple[str, dict]:
     """Format the results that are there as Markdown, and return them as plain data too."""
     table, found = runs.table, runs.results()
-    rows = [row for row in table.rows if row.needs or row in table.select(runs.rows)]
+    rows = table.select(runs.rows) if runs.rows else table.rows
     row_of = {row.title: row for row in table.rows}
     lines = [[row.title, str(len(found.get(row.title, {})) or '-'),
               *(mean_and_spread(_values(found.get(row.title, {}), name)) for name in table.metrics.values())]
