@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from clipgs_plugin.tools._settings import settings_action
+
 if TYPE_CHECKING:
     from clipgs_plugin import CLIPGSInferencer, GaussianCloud
 
@@ -105,11 +107,9 @@ def add_experiment(args: argparse.ArgumentParser, setting: str) -> None:
         args: Parser to add to.
         setting: Example of ``--cfg-options``.
     """
-    from mmengine.config import DictAction
-
     args.add_argument('config', help='path of a config, or name of a shipped one')
     args.add_argument('--work-dir', help='folder of all output (./work_dirs/NAME of the config)')
-    args.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    args.add_argument('--cfg-options', nargs='+', action=settings_action(), metavar='KEY=VALUE',
                       help=f'settings that override the config, for example {setting}')
     args.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                       help='launcher of several processes, pytorch for torchrun (%(default)s)')

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from clipgs_plugin.tools._program import parser, progress_bar, run, usable_device
+from clipgs_plugin.tools._settings import settings_action
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -25,7 +26,6 @@ EXAMPLE = 'python tools/few_shot.py clipgs_pointbert-nano_15e_toy-world-few-shot
 
 
 def parse(argv: list[str] | None):
-    from mmengine.config import DictAction
     args = parser(__doc__, WORLD, EXAMPLE)
     args.add_argument('config', help='path of a config with few_shot=dict(...), or name of a shipped one')
     args.add_argument('checkpoint', nargs='?',
@@ -38,7 +38,7 @@ def parse(argv: list[str] | None):
     args.add_argument('--only', nargs='+', default=[], metavar='HEAD', help='heads of the config to run')
     args.add_argument('--workers', type=int, default=0, help='processes that load objects (%(default)s)')
     args.add_argument('--device', default='cpu', help='device that embeds the objects (%(default)s)')
-    args.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    args.add_argument('--cfg-options', nargs='+', action=settings_action(), metavar='KEY=VALUE',
                       help='settings that override the config, for example few_shot.trials=3')
     args.add_argument('--json', action='store_true', help='print the results as one JSON object')
     return args.parse_args(argv)

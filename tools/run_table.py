@@ -13,6 +13,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from clipgs_plugin.tools._program import TINY_TABLE, parser, progress_bar, run
+from clipgs_plugin.tools._settings import settings_action
 
 
 def make_world(folder: Path, settings: Mapping) -> Path:
@@ -25,7 +26,6 @@ def make_world(folder: Path, settings: Mapping) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from mmengine.config import DictAction
     args = parser(__doc__.splitlines()[0], TINY_TABLE)
     args.add_argument('table', help='name of a table of configs/ablations, or path of a .py file')
     args.add_argument('--out', type=Path, help='folder of all results (work_dirs/tables/TABLE)')
@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
                       help='run every N-th cell from the I-th on, I from 0 (the task of a Slurm array, else 0/1)')
     args.add_argument('--show', action='store_true', help='run nothing; print the cells that are there')
     args.add_argument('--data-root', help="folder of the configs' data, in place of toy worlds")
-    args.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+    args.add_argument('--cfg-options', nargs='+', action=settings_action(), default={}, metavar='KEY=VALUE',
                       help='settings that override all configs, for example train_cfg.max_epochs=5')
-    args.add_argument('--table-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+    args.add_argument('--table-options', nargs='+', action=settings_action(), default={}, metavar='KEY=VALUE',
                       help="settings that override the table's, for example worlds.main.num_train=600")
     options = args.parse_args(argv)
 
