@@ -3,6 +3,7 @@ import csv
 import json
 import multiprocessing as mp
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -55,7 +56,6 @@ def write_txt(root, n=12, count=10):
 
 
 def write_h5(root):
-    h5py = pytest.importorskip('h5py')
     (root / 'shape_names.txt').write_text('\n'.join(CLASSES))
     for part in ('train', 'test'):
         points, normals, labels = shapes(12, seed=len(part))

@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from contextlib import suppress
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -248,7 +247,7 @@ HDF5 = [
     Target('hdf5-scanobjectnn', scans, partial(read_set, kind='ScanObjectNN'), unsound_points, (hdf5_number,)),
 ]
 TARGETS = [
-    *(HDF5 if find_spec('h5py') else []),
+    *HDF5,
     Target('archive-zip', partial(archives, suffix='zip'), read_places, unsound_members, kept=('.*',)),
     Target('archive-tar', partial(archives, suffix='tar'), read_places, kept=('.*',)),
     Target('archive-index', partial(archives, suffix='zip'), read_places, kept=('*.zip',)),

@@ -45,9 +45,8 @@ def test_a_set_names_the_extra_that_it_needs(root):
     setup.read(root / 'setup.cfg', encoding='utf-8')
     extras = setup['options.extras_require']
     for name, entry in load_catalogue('datasets').items():
-        is_mesh, is_hdf5 = 'make_triplets.py' in entry.get('prepare', '') and entry['licence'] != 'your own files', (
-            '.h5' in entry.get('layout', ''))
-        assert ('needs' in entry) == (is_mesh or is_hdf5), name
+        is_mesh = 'make_triplets.py' in entry.get('prepare', '') and entry['licence'] != 'your own files'
+        assert ('needs' in entry) == is_mesh, name
         if 'needs' in entry:
             packages, extra = re.fullmatch(r'(.+) \(extra (\w+)\)', entry['needs']).groups()
             assert all(package in extras[extra] for package in re.split(', | and ', packages)), name

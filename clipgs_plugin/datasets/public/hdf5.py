@@ -16,14 +16,10 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     """Open a file for reading.
 
     Raises:
-        ImportError: h5py is not installed.
         FileNotFoundError: The file does not exist.
         ValueError: The file is damaged or not HDF5.
     """
-    try:
-        import h5py
-    except ImportError:
-        raise ImportError(f'{path} needs h5py, of the extra datasets; pip install h5py') from None
+    import h5py
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist; download it, docs/datasets.md shows how the set lies on disk')
     try:
