@@ -99,7 +99,8 @@ def test_it_learns_what_tells_the_classes_apart(options):
     head = head_of(**{'epochs': 25, **options})
     logits = head.fit(SUPPORT, LABELS)(QUERIES)
     assert logits.shape == (12, 2) and torch.equal(head(SUPPORT).argmax(1), LABELS)
-    assert torch.equal(logits.argmax(1), EXPECTED) or options  # a new head on a random encoder knows the support alone
+    right = int((logits.argmax(1) == EXPECTED).sum())
+    assert right >= 10 or options  # a new head on a random encoder knows the support alone
     assert isinstance(head.model, GSClassifier) and head.model.label_smoothing == 0.2
     fresh = head_of(**{**options, 'epochs': 0}).fit(SUPPORT, LABELS)
     losses = [each.model.eval()(GaussianBatch.from_clouds(SUPPORT), dict(label=LABELS), 'loss')['loss_cls']
