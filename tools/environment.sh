@@ -16,10 +16,10 @@ export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
 say() { printf '\n==> %s\n' "$*"; }
 
-# make_environment [EXTRA]: install the package with an extra, unless this setup.cfg is installed already.
+# make_environment EXTRA: install the package with an extra, unless this setup.cfg is installed already.
 make_environment() {
-    local wanted="${1:+[$1]}" stamp="$VENV/installed${1:+-$1}" python="${PYTHON:-python3}" found
-    for found in "$stamp" "$stamp"-*; do  # an environment with an extra has the package too
+    local stamp="$VENV/installed-$1" python="${PYTHON:-python3}" found
+    for found in "$stamp" "$VENV/installed-dev"; do  # dev has the packages of the others
         if [ -f "$found" ] && cmp -s "$found" "$ROOT/setup.cfg"; then return; fi
     done
     if [ ! -x "$PY" ]; then
@@ -30,7 +30,7 @@ make_environment() {
         say "Making a virtual environment in $VENV"
         "$python" -m venv "$VENV"
     fi
-    say "Installing clipgs_plugin$wanted (about 6 GB with the newest torch; a few minutes)"
-    "$PY" -m pip install --quiet --progress-bar off -e "$ROOT$wanted"
+    say "Installing clipgs_plugin[$1] (about 6 GB with the newest torch; a few minutes)"
+    "$PY" -m pip install --quiet --progress-bar off -e "$ROOT[$1]"
     cp "$ROOT/setup.cfg" "$stamp"
 }

@@ -45,7 +45,7 @@ elif [ -n "$UP" ]; then
     fail "--up needs --model"
 fi
 
-make_environment
+make_environment triplets  # which the experiments on meshes need
 cd "$ROOT"
 started=$SECONDS
 

@@ -12,7 +12,7 @@ def quickstart(root, tmp_path):
     """Run the script with an interpreter that writes its arguments down, in an environment that counts as installed."""
     venv = tmp_path / 'venv'
     (venv / 'bin').mkdir(parents=True)
-    shutil.copy(root / 'setup.cfg', venv / 'installed')
+    shutil.copy(root / 'setup.cfg', venv / 'installed-triplets')
     (venv / 'bin' / 'python').write_text('#!/bin/sh\nprintf "%s\\n" "$*" >> "$CALLS"\nexit "${STATUS:-0}"\n')
     (venv / 'bin' / 'python').chmod(0o755)
     (tmp_path / 'scans').mkdir()
