@@ -187,9 +187,9 @@ def build(index: Path) -> None:
     with progress_bar() as bar:
         task = bar.add_task('coding', total=None)
         record = build_approximate(index, progress=lambda done, total: bar.update(task, completed=done, total=total))
-    print(f'Codes beside {index}: recall@10 {record.usual.recall:.3f} of objects and {record.recall_between:.3f} of '
-          f'means of two with {record.usual.probes} lists a query, {record.far.recall:.3f} of queries as far as texts '
-          f'with {record.far.probes}')
+    recall = record.recall
+    print(f'Codes beside {index}: recall@10 {recall.objects:.3f} of objects, {recall.means:.3f} of means of two and '
+          f'{recall.far:.3f} of queries as far as texts, with {record.probes} lists and {record.candidates} candidates')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

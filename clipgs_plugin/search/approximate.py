@@ -1,8 +1,9 @@
 """Candidates of a search in a large index: lists of short codes beside it, by faiss.
 
 Vectors are rotated onto their principal axes, assigned to the nearest of many centres, and their difference from it is
-a product-quantised code (Jegou et al., "Product quantization for nearest neighbor search", 2011). A search reads the
-codes of the centres nearest to the query. The files hold plain numbers and are checked before faiss sees them.
+a product-quantised code (Jegou et al., "Product quantization for nearest neighbor search", 2011) of 4 bits a part, for
+which tables stay in registers (Andre et al., "Cache locality is not enough", 2015). A search reads the codes of the
+centres nearest to the query. The files hold plain numbers and are checked before faiss sees them.
 """
 from __future__ import annotations
 
@@ -22,8 +23,11 @@ from clipgs_plugin.search.layout import CODES, RECORD, TABLES
 from clipgs_plugin.search.record import REMEDY, Record, read_record, refuse_missing_codes
 from clipgs_plugin.search.vectors import Vectors
 
-EXTRA = 'approximate search needs faiss: pip install faiss-cpu'
-FARTHEST = 0.1  # cosine of the best match, below which no query counts as farther
+EXTRA = 'approximate search needs faiss 1.13 or newer: pip install -U faiss-cpu'
+OLDEST = 1, 13  # of faiss; before, a search after one with a condition returned other rows
+LENGTH = 2.     # of a query. Texts lie far from objects: distances from a unit vector along the axes would tell more
+#                 of the lengths of rows there than of their cosines
+CENTROIDS = 16  # of a part of a code, which has 4 bits
 LARGE = 1_000_000  # rows, of which an exact search takes a second and more
 _ARRAYS = dict(axes=('f', 2), mean=('f', 1), centers=('f', 2), codebooks=('f', 3), sizes=('i', 1))
 
@@ -35,7 +39,7 @@ class Tables:
     axes: np.ndarray       # (d, E) principal axes
     mean: np.ndarray       # (E,)
     centers: np.ndarray    # (L, d)
-    codebooks: np.ndarray  # (M, 256, d/M)
+    codebooks: np.ndarray  # (M, 16, d/M)
     sizes: np.ndarray      # (L,) codes of each list
 
     def project(self, vectors: np.ndarray) -> np.ndarray:
@@ -48,17 +52,16 @@ class Tables:
         d, m = self.centers.shape[1], len(self.codebooks)
         quantizer = faiss.IndexFlatL2(d)
         quantizer.add(self.centers)
-        index = faiss.IndexIVFPQ(quantizer, d, len(self.centers), m, 8)
+        index = faiss.IndexIVFPQ(quantizer, d, len(self.centers), m, 4)
         index.own_fields = True
         quantizer.this.disown()
         faiss.copy_array_to_vector(self.codebooks.astype(np.float32).ravel(), index.pq.centroids)
         index.is_trained = True
-        index.parallel_mode = 1  # threads share the lists of a query
         return index
 
 
 class Approximate:
-    """Codes of an index, mapped into memory.
+    """Codes of an index, read into memory in the order that processors compare them in.
 
     Args:
         folder: Folder of the index.
@@ -86,7 +89,8 @@ class Approximate:
         self._bits = None if self.open.all() else np.packbits(self.open, bitorder='little')
         self.rest = vectors.rows(np.flatnonzero(kept & ~self.covered))  # rows that are searched exactly
         self.tables = _read_tables(folder, vectors.width)
-        self._index = _mapped(self.path, self.tables)
+        self._mapped = _mapped(self.path, self.tables)  # has the centres of the other
+        self._index = import_faiss().IndexIVFPQFastScan(self._mapped)
 
     @property
     def share(self) -> float:
@@ -108,28 +112,18 @@ class Approximate:
             found = np.concatenate([found, nearest(self.vectors, query, k, rest)[0]])
         if len(found) < wanted:
             return nearest(self.vectors, query, k, chosen)
-        rows, scores = rank(self.vectors, query, found, k)
-        best = float(scores[0]) if len(scores) else 1.
-        if self.record.far is None or best >= self.record.near:
-            return rows, scores
-        return rank(self.vectors, query, np.union1d(found, self.candidates(query, k, chosen, best)), k)
+        return rank(self.vectors, query, found, k)
 
-    def candidates(self, query: Tensor, k: int, chosen: np.ndarray | None = None,
-                   best: float | None = None) -> np.ndarray:
-        """Return rows that are probably among the ``k`` nearest, which include them with the stated recall.
-
-        A query far from all rows, such as a text, is lengthened until its best match is about as near as that of a
-        row. Distances along the axes alone would otherwise tell more of the length of a row there than of its cosine.
+    def candidates(self, query: Tensor, k: int, chosen: np.ndarray | None = None) -> np.ndarray:
+        """Return rows that include the ``k`` nearest with the stated recall.
 
         Args:
             query: Unit vector (E,).
             k: Number of neighbours that are wanted.
             chosen: Ascending rows to search; all by default.
-            best: Cosine of the best match of a query that is far.
         """
         faiss = import_faiss()
-        reading = self.record.usual if best is None else self.record.far
-        allowed, bits, probes = self.open, self._bits, reading.probes
+        allowed, bits, probes = self.open, self._bits, self.record.probes
         if chosen is not None:
             allowed = np.zeros_like(self.open)
             allowed[self.vectors.positions(chosen)] = True
@@ -139,9 +133,8 @@ class Approximate:
         settings = faiss.SearchParametersIVF(
             nprobe=min(probes, len(self.tables.centers)),
             sel=None if bits is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)))
-        length = 1 if best is None else 1 / max(best, FARTHEST)
-        _, found = self._index.search(self.tables.project(length * query[None].numpy()),
-                                      max(reading.candidates, 4 * k), params=settings)
+        _, found = self._index.search(self.tables.project(LENGTH * query[None].numpy()),
+                                      max(self.record.candidates, 4 * k), params=settings)
         positions = found[0][found[0] >= 0]
         if len(positions) and (positions.max() >= self.vectors.total or not allowed[positions].all()):
             raise ValueError(f'{self.path} names rows that do not exist; it is damaged, {REMEDY}')
@@ -152,12 +145,14 @@ def import_faiss():
     """Import faiss.
 
     Raises:
-        ImportError: It is not installed; the message names the extra.
+        ImportError: It is not installed, or too old; the message tells how to install it.
     """
     try:
         import faiss
     except ImportError as error:
         raise ImportError(EXTRA) from error
+    if tuple(map(int, faiss.__version__.split('.')[:2])) < OLDEST:
+        raise ImportError(f'{EXTRA} (this is {faiss.__version__})')
     return faiss
 
 
@@ -198,10 +193,10 @@ def _read_tables(folder: Path, width: int) -> Tables:
     arrays = read_npz_of(path, _ARRAYS)
     axes, mean, centers, codebooks, sizes = found = [arrays[name] for name in _ARRAYS]
     d, m, lists, held = len(axes), len(codebooks), len(sizes), (folder / CODES).stat().st_size
-    shapes = [(d, width), (width,), (lists, d), (m, 256, d // max(m, 1)), (lists,)]
+    shapes = [(d, width), (width,), (lists, d), (m, CENTROIDS, d // max(m, 1)), (lists,)]
     sound = 1 <= d <= width and 1 <= m <= 256 and d % m == 0 and lists and sizes.dtype == np.int64
     if not sound or [array.shape for array in found] != shapes or sizes.min() < 0 or sizes.max() > held or (
-            sum(sizes.tolist()) * (m + 8) != held):
+            sum(sizes.tolist()) * ((m + 1) // 2 + 8) != held):
         raise ValueError(f'{path} does not agree with {CODES} or the width {width} of the index; {REMEDY}')
     if not all(np.isfinite(array).all() for array in (axes, mean, centers, codebooks)):
         raise ValueError(f'{path} holds numbers that are not finite; {REMEDY}')
@@ -209,10 +204,10 @@ def _read_tables(folder: Path, width: int) -> Tables:
 
 
 def _mapped(path: Path, tables: Tables):
-    """Return the index of faiss over the file of codes, of which a search reads the lists it needs."""
+    """Return the index of faiss over the file of codes."""
     faiss = import_faiss()
     index = tables.empty()
-    width = len(tables.codebooks)
+    width = index.code_size
     offsets = np.cumsum([0, *(tables.sizes * (width + 8)).tolist()])
     lists = faiss.OnDiskInvertedLists()
     lists.nlist, lists.code_size, lists.filename = len(tables.sizes), width, str(path)

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -13,29 +14,34 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipgs_plugin.io.lock import folder_lock
-from clipgs_plugin.search.approximate import Approximate, Tables, files_of, import_faiss, sample_rows
+from clipgs_plugin.search.approximate import (
+    CENTROIDS,
+    Approximate,
+    Tables,
+    files_of,
+    import_faiss,
+    sample_rows,
+)
 from clipgs_plugin.search.card import Shard, read_card
 from clipgs_plugin.search.commit import commit, finish
 from clipgs_plugin.search.folder import open_folder
 from clipgs_plugin.search.layout import RECORD
-from clipgs_plugin.search.record import Reading, Record
+from clipgs_plugin.search.record import Recall, Record
 from clipgs_plugin.search.vectors import STEP, Vectors
 
 MIN_ROWS = 4096       # below, the exact search of all rows is as fast
 MAX_LISTS = 4096
 SAMPLE = 40           # vectors a list in training
 AXES_SAMPLE = 16_384  # vectors that the principal axes are of
-DIMENSIONS = 128      # principal axes
-CODE_BYTES = 32       # of a vector
-CODE_SAMPLE = 64      # vectors an entry of a codebook in training
+DIMENSIONS = 256      # principal axes
+PARTS = 128           # of a code
+CODE_SAMPLE = 1024    # vectors an entry of a codebook in training
 ITERATIONS = 10       # of k-means
-QUERIES, K = 100, 10  # of the measurement of recall
-PROBES = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-CANDIDATES, FAR_CANDIDATES = 200, 1000
-TARGET, BETWEEN, FAR = 0.95, 0.9, 0.95  # recall at 10 of rows, of means of two rows, and of far queries
-FAR_LISTS = 4     # times those of other queries at least, since real texts are harder than random directions
-FAR_COSINE = 0.3  # of a far query with its row, about that of texts with pictures in CLIP
-NEAR = 0.1        # share of the measured queries near to rows that count as far
+QUERIES, K = 100, 10  # of each kind, and their neighbours, by which recall is measured
+PROBES = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+CANDIDATES = (200, 500, 1000)
+TARGET = 0.95         # recall of each kind, of which the mean less its standard error reaches it
+FAR_COSINE = 0.3      # of a far query with its row, about that of texts with pictures in CLIP
 
 
 def build_approximate(folder: str | PathLike, seed: int = 0,
@@ -62,8 +68,8 @@ def build_approximate(folder: str | PathLike, seed: int = 0,
             raise ValueError(f'{folder} has {len(vectors)} rows, which are searched exactly in no time; approximate '
                              f'search is for {MIN_ROWS} and more')
         tables, index = _coded(vectors, seed, progress)
-        every = Reading(len(tables.centers), CANDIDATES, 0.)  # until fewer lists are known to be enough
-        commit(folder, files_of(Record(shards, every, 0.), tables, index))
+        unknown = Recall(0., 0., 0.)  # so all lists are read
+        commit(folder, files_of(Record(shards, len(tables.centers), CANDIDATES[-1], unknown), tables, index))
         del index
         record = _tuned(folder, shards, vectors, seed)
         commit(folder, [(RECORD, [record.content()])])
@@ -79,16 +85,17 @@ def _coded(vectors: Vectors, seed: int, progress: Callable[[int, int], None]):
     _, axes = torch.linalg.eigh((few - mean).T @ (few - mean) / len(few))
     d = min(DIMENSIONS, vectors.width // 4 * 4 or vectors.width)
     axes, mean = axes.flip(1).T[:d].numpy(), mean.numpy()
-    codes = min(CODE_BYTES, max(d // 2, 1))
-    while d % codes:
-        codes -= 1
-    trained = faiss.IndexIVFPQ(faiss.IndexFlatL2(d), d, lists, codes, 8)
+    parts = min(PARTS, d)
+    while d % parts:
+        parts -= 1
+    trained = faiss.IndexIVFPQ(faiss.IndexFlatL2(d), d, lists, parts, 4)
+    trained.use_precomputed_table = -1  # none, since searching is done by another index
     trained.cp.niter, trained.cp.seed = ITERATIONS, seed + 1
     trained.pq.cp.niter, trained.pq.cp.max_points_per_centroid = ITERATIONS, CODE_SAMPLE
     trained.cp.min_points_per_centroid = trained.pq.cp.min_points_per_centroid = 1  # no warnings on standard output
-    # Early axes vary most: they are dealt to the codes in turn, so that each has its share.
-    axes = np.ascontiguousarray(axes.reshape(d // codes, codes, -1).transpose(1, 0, 2).reshape(d, -1))
-    untrained = Tables(axes, mean, np.empty((0, d)), np.empty((codes, 256, d // codes)), np.empty(0, np.int64))
+    # Early axes vary most: they are dealt to the parts in turn, so that each has its share.
+    axes = np.ascontiguousarray(axes.reshape(d // parts, parts, -1).transpose(1, 0, 2).reshape(d, -1))
+    untrained = Tables(axes, mean, np.empty((0, d)), np.empty((parts, CENTROIDS, d // parts)), np.empty(0, np.int64))
     rows = np.array_split(sample_rows(vectors, SAMPLE * lists, seed), max(SAMPLE * lists // STEP, 1))
     trained.train(np.concatenate([untrained.project(vectors.take(part).numpy()) for part in rows]))
     done = 0
@@ -98,57 +105,55 @@ def _coded(vectors: Vectors, seed: int, progress: Callable[[int, int], None]):
         progress(done, len(vectors))
     sizes = np.array([trained.invlists.list_size(i) for i in range(lists)], np.int64)
     centers = trained.quantizer.reconstruct_n(0, lists)
-    codebooks = faiss.vector_to_array(trained.pq.centroids).reshape(codes, 256, d // codes)
+    codebooks = faiss.vector_to_array(trained.pq.centroids).reshape(parts, CENTROIDS, d // parts)
     return Tables(axes, mean, centers, codebooks, sizes), trained
 
 
 def _tuned(folder: Path, shards: tuple[Shard, ...], vectors: Vectors, seed: int) -> Record:
-    """Find the fewest lists with which the recall of all kinds of queries is the target."""
+    """Find the fewest lists, and then the fewest candidates, whose recall of all kinds of queries is the target."""
     queries, own = _queries(vectors, seed)
-    third = len(own) // 3
-    truth = [set(rows) - {row} for rows, row in zip(nearest_of_many(vectors, queries, K + 1).tolist(), own)]
     found = Approximate(folder, shards, vectors)
     written = found.record
+    truth = [_others(rows, out) for rows, out in zip(nearest_of_many(vectors, queries, K + 2).tolist(), own)]
 
-    def recall(record: Record, start: int, stop: int) -> float:
-        found.record = record
-        return float(np.mean([len(exact & set(found.nearest(query, K + 1)[0].tolist())) / len(exact)
-                              for query, exact in zip(queries[start:stop], truth[start:stop])]))
+    def hits(probes: int, candidates: int) -> np.ndarray:
+        found.record = replace(written, probes=probes, candidates=candidates)
+        return np.array([len({*exact} & {*_others(found.nearest(query, K + 2)[0].tolist(), out)}) / len(exact)
+                         for query, out, exact in zip(queries, own, truth)]).reshape(3, -1)
 
-    def enough(probes: int) -> bool:
-        return probes >= len(found.tables.centers)
+    def enough(hits: np.ndarray) -> bool:
+        return bool((hits.mean(1) - hits.std(1) / hits.shape[1] ** 0.5 >= TARGET).all())
 
-    for probes in PROBES:
-        near = replace(written, usual=Reading(probes, CANDIDATES, 0.))
-        of_rows, between = recall(near, 0, third), recall(near, third, 2 * third)
-        if (of_rows >= TARGET and between >= BETWEEN) or enough(probes):
-            break
-    usual = Reading(probes, CANDIDATES, round(of_rows, 4))
-    for probes in (each for each in PROBES if each >= min(FAR_LISTS * usual.probes, PROBES[-1])):
-        far = Reading(probes, FAR_CANDIDATES, 0.)
-        of_far = recall(replace(written, usual=usual, far=far, near=2.), 2 * third, 3 * third)
-        if of_far >= FAR or enough(probes):
-            break
-    best = [max(float(vectors.take([row]) @ query) for row in rows) for query, rows in zip(queries, truth)]
-    return replace(written, usual=usual, recall_between=round(between, 4), far=replace(far, recall=round(of_far, 4)),
-                   near=round(float(np.quantile(best[:2 * third], NEAR)), 4))
+    def least(choices: Sequence[int], measure: Callable[[int], np.ndarray]) -> int:
+        return choices[min(bisect_left(choices, True, key=lambda x: enough(measure(x))), len(choices) - 1)]
+
+    lists = sorted({min(probes, len(found.tables.centers)) for probes in PROBES})
+    probes = least(lists, lambda x: hits(x, CANDIDATES[-1]))
+    candidates = least(CANDIDATES, lambda x: hits(probes, x))
+    recall = Recall(*hits(probes, candidates).mean(1).round(4).tolist())
+    return replace(written, probes=probes, candidates=candidates, recall=recall)
 
 
-def _queries(vectors: Vectors, seed: int) -> tuple[Tensor, list[int]]:
-    """Return queries (3q, E) and the row of each to leave out, or -1.
+def _queries(vectors: Vectors, seed: int) -> tuple[Tensor, list[tuple[int, ...]]]:
+    """Return queries (3q, E) and the rows that each is made of, which are no neighbours of it.
 
     A third of them are rows of the index, a third the means of two rows, which lie between clusters, and a third rows
     turned away by random directions, about as far as texts lie from objects.
     """
-    rows = sample_rows(vectors, QUERIES, seed + 1)
-    half = len(rows) // 2
-    found, rng = vectors.take(rows), np.random.default_rng(seed + 2)
-    first, second = found[:half], found[half:2 * half]
-    between = normalize(second + first[rng.permutation(half)], dim=1)
-    away = torch.from_numpy(rng.standard_normal((half, vectors.width)).astype(np.float32))
-    away = normalize(away - (away * second).sum(1, keepdim=True) * second, dim=1)
-    far = FAR_COSINE * second + (1 - FAR_COSINE ** 2) ** 0.5 * away
-    return torch.cat([first, between, far]), [*rows[:half].tolist(), *[-1] * (2 * half)]
+    rng = np.random.default_rng(seed + 2)
+    rows, one, other, turned = rng.choice(len(vectors), (4, QUERIES), replace=False)
+    between = normalize(vectors.take(one) + vectors.take(other), dim=1)
+    source = vectors.take(turned)
+    random = torch.from_numpy(rng.standard_normal(source.shape).astype(np.float32))
+    random = normalize(random - (random * source).sum(1, keepdim=True) * source, dim=1)
+    far = FAR_COSINE * source + (1 - FAR_COSINE ** 2) ** 0.5 * random
+    own = [*zip(rows.tolist()), *zip(one.tolist(), other.tolist()), *zip(turned.tolist())]
+    return torch.cat([vectors.take(rows), between, far]), own
+
+
+def _others(rows: list[int], own: tuple[int, ...]) -> list[int]:
+    """Return the first neighbours among rows, best first, of a query that is made of ``own``."""
+    return [row for row in rows if row not in own][:K]
 
 
 def nearest_of_many(vectors: Vectors, queries: Tensor, k: int, chosen: np.ndarray | None = None) -> Tensor:

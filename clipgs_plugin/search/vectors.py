@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from clipgs_plugin.io.arrays import npy_header
 from clipgs_plugin.search.layout import REMEDY
@@ -31,6 +30,7 @@ class Vectors:
     def __init__(self, blocks: Sequence[Tensor], width: int, removed: np.ndarray | None = None,
                  name: str = 'the index') -> None:
         self.blocks, self.width, self.name = list(blocks), width, name
+        self._arrays = [block.numpy() for block in self.blocks]  # a torch index wakes threads for each block
         self.starts = np.cumsum([0, *map(len, blocks)])
         self.total = int(self.starts[-1])
         self.kept = None if removed is None or not len(removed) else np.setdiff1d(
@@ -60,14 +60,13 @@ class Vectors:
         positions = self.positions(rows)
         order = np.argsort(positions, kind='stable')
         ascending = positions[order]
-        cuts = np.searchsorted(ascending, self.starts)
-        picked = [self.blocks[i][torch.from_numpy(ascending[cuts[i]:cuts[i + 1]] - self.starts[i])]
-                  for i in np.flatnonzero(np.diff(cuts)).tolist()]
-        found = torch.empty(len(rows), self.width)
-        if picked:
-            stored = torch.cat(picked)
-            found[torch.from_numpy(order)] = stored if stored.dtype == torch.float32 else self._unit(stored.float())
-        return found
+        cuts = np.searchsorted(ascending, self.starts).tolist()
+        stored = np.empty((len(rows), self.width), self._arrays[0].dtype if self._arrays else np.float32)
+        for start, array, first, last in zip(self.starts.tolist(), self._arrays, cuts, cuts[1:]):
+            if first < last:
+                stored[order[first:last]] = array[ascending[first:last] - start]
+        found = torch.from_numpy(stored)
+        return found if found.dtype == torch.float32 else self._unit(found.float())
 
     def steps(self, chosen: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield rows and their vectors (m, E), float32 and as stored, in order and a step at a time.
@@ -89,10 +88,10 @@ class Vectors:
                     yield self.rows(wanted[first:last]), (block[begin:end] if full else block[places]).float()
 
     def _unit(self, found: Tensor) -> Tensor:
-        deviations = (found.norm(dim=1) - 1).abs()
-        if len(found) and not (deviations < _UNIT).all():
+        norms = found.norm(dim=1, keepdim=True)
+        if not ((norms - 1).abs() < _UNIT).all():
             raise ValueError(f'{self.name}: a stored vector is not a unit vector; {REMEDY}')
-        return normalize(found, dim=1)
+        return found.div_(norms)
 
 
 def map_vectors(path: Path, rows: int, width: int) -> Tensor:

@@ -25,12 +25,11 @@ def test_building_memory_times_and_recall_are_measured(tmp_path):
     assert search.write(*arguments) == search.build(*arguments) == []  # since the folder has them
     cases = search.ask(*arguments)
     assert [(case.what.partition(': ')[2], case.way) for case in cases] == [
-        *((name, way) for name in ('query', 'query between clusters', 'far query') for way in ('exact', 'approximate')),
-        ('far query', 'approximate, once'), ('query where part=0', 'exact'), ('query where part=0', 'approximate')]
+        (name, way) for name in ('query', 'query between clusters', 'far query', 'query where part=0')
+        for way in ('exact', 'approximate')]
     for case in cases:
         if case.way == 'approximate':
             assert recall_of(case) >= 0.8 and case.budget_ms is None and case.times > 0
-    assert recall_of(cases[5]) >= recall_of(cases[6])
     index = SearchIndex.load(tmp_path / 'index')
     assert index.table['part'].to_pylist() == [i % 10 for i in range(4200)]
 

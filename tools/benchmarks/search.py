@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,11 +22,10 @@ from clipgs_plugin.search.metadata import base_schema
 from clipgs_plugin.search.writer import write_parts
 from clipgs_plugin.tools.benchmarks.memory import Memory
 from clipgs_plugin.tools.benchmarks.near_duplicates import near_duplicates, plant
-from clipgs_plugin.tools.benchmarks.search_world import FAR, World
+from clipgs_plugin.tools.benchmarks.search_world import World
 from clipgs_plugin.tools.benchmarks.timing import Case
 
 K, FILTER = 10, 'part=0'  # the latter holds for a tenth of the rows
-ONCE = 'approximate, once'  # as a query that is not far
 LARGE = 4 << 30  # bytes of vectors of which one exact query a kind is timed, since each reads them all
 
 
@@ -111,9 +109,9 @@ def build(root: Path, world: World, threads: int) -> list[Case]:
     size = sum(path.stat().st_size for path in (root / 'index').glob('approximate.*')) / 2 ** 20
     return [Case(f'{world}: building', '', threads, 1e3 * (time.perf_counter() - start),
                  1e3 * (time.process_time() - cpu), 'index', memory_mb=memory.anonymous,
-                 note=f'{record.usual.probes} lists a query, recall@{K} {record.usual.recall:.3f} of its rows and '
-                      f'{record.recall_between:.3f} of means of two; {record.far.probes} lists a far query, '
-                      f'{record.far.recall:.3f}; {size:.0f} MB of files')]
+                 note=f'{record.probes} lists and {record.candidates} candidates a query, recall@{K} '
+                      f'{record.recall.objects:.3f} of its rows, {record.recall.means:.3f} of means of two, '
+                      f'{record.recall.far:.3f} of far queries; {size:.0f} MB of files')]
 
 
 def ask(root: Path, world: World, threads: int) -> list[Case]:
@@ -129,13 +127,12 @@ def ask(root: Path, world: World, threads: int) -> list[Case]:
         few = queries[:max(5, len(queries) // 40) if 2 * world.rows * world.width < LARGE else 1]
         _, case = timed(root, f'{world}: {name}', 'exact', few, where, threads)
         cases.append(case)
-        for way in ('approximate', *[ONCE] * (name in FAR)):
-            found, fast = timed(root, f'{world}: {name}', way, queries, where, threads)
-            fast.times, fast.cpu_times = case.ms / fast.ms, case.cpu_ms / max(fast.cpu_ms, 1e-9)
-            budgeted = (world.rows, world.width, threads) == (1_000_000, 1024, 2) and name not in FAR
-            fast.budget_ms = 10 if budgeted else None
-            cases.append(fast)
-            answers.append((fast, name, found))
+        found, fast = timed(root, f'{world}: {name}', 'approximate', queries, where, threads)
+        fast.times, fast.cpu_times = case.ms / fast.ms, case.cpu_ms / max(fast.cpu_ms, 1e-9)
+        budgeted = (world.rows, world.width, threads) == (1_000_000, 1024, 2) and not where
+        fast.budget_ms = 10 if budgeted else None
+        cases.append(fast)
+        answers.append((fast, name, found))
     expected = truth(root, asked)
     for fast, name, found in answers:
         hits = [len(set(a) & set(b)) / len(b) for a, b in zip(found, expected[name].tolist())]
@@ -159,8 +156,6 @@ def timed(root: Path, name: str, way: str, asked: Tensor, where, threads: int) -
     """Return the rows that queries find, and the median time of one."""
     with Memory() as memory:
         index = SearchIndex.load(root / 'index')
-        if way == ONCE:
-            index.approximate.record = replace(index.approximate.record, far=None)
         if len(asked) > 1:
             index.find(asked[0], K, where, exact=way == 'exact')  # opens what it needs
         elif where:

@@ -13,7 +13,6 @@ from torch.nn.functional import normalize
 
 STEP = 8192
 FAR_COSINE = 0.3  # of texts with pictures, about, in CLIP
-FAR = 'far query', 'text'  # queries that may lie far from all rows
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,8 @@ class World:
         found = {'object' if self.index else 'query': members,
                  'mean of two objects' if self.index else 'query between clusters':
                      normalize(members + members.roll(1, 0), dim=1),
-                 FAR[0]: FAR_COSINE * members + (1 - FAR_COSINE ** 2) ** 0.5 * away}
-        return found if self.texts is None else {**found, FAR[1]: self.texts}
+                 'far query': FAR_COSINE * members + (1 - FAR_COSINE ** 2) ** 0.5 * away}
+        return found if self.texts is None else {**found, 'text': self.texts}
 
 
 def embeddings_of(path: str) -> np.ndarray:
