@@ -40,6 +40,7 @@ ITERATIONS = 10       # of k-means
 QUERIES, K = 100, 10  # of each kind, and their neighbours, by which recall is measured
 PROBES = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 CANDIDATES = (200, 500, 1000)
+LEAST_CODES = 25_000  # that a search reads: they take less than 1 ms, and texts are harder than random directions
 TARGET = 0.95         # recall of each kind, of which the mean less its standard error reaches it
 FAR_COSINE = 0.3      # of a far query with its row, about that of texts with pictures in CLIP
 
@@ -127,8 +128,9 @@ def _tuned(folder: Path, shards: tuple[Shard, ...], vectors: Vectors, seed: int)
     def least(choices: Sequence[int], measure: Callable[[int], np.ndarray]) -> int:
         return choices[min(bisect_left(choices, True, key=lambda x: enough(measure(x))), len(choices) - 1)]
 
-    lists = sorted({min(probes, len(found.tables.centers)) for probes in PROBES})
-    probes = least(lists, lambda x: hits(x, CANDIDATES[-1]))
+    lists = len(found.tables.centers)
+    fewest = math.ceil(lists * LEAST_CODES / len(vectors))
+    probes = least(sorted({min(max(fewest, probes), lists) for probes in PROBES}), lambda x: hits(x, CANDIDATES[-1]))
     candidates = least(CANDIDATES, lambda x: hits(probes, x))
     recall = Recall(*hits(probes, candidates).mean(1).round(4).tolist())
     return replace(written, probes=probes, candidates=candidates, recall=recall)

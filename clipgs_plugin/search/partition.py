@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ ROUNDING = 2e-3  # of the distance of two places, which are stored in float16
 
 
 class Partition:
-    """Places of rows along the principal axes of the codes, and their nearest centres.
+    """Places of rows along the principal axes of the codes, the first of each part, and their nearest centres.
 
     A row whose nearest centre is :math:`a` and one whose nearest is :math:`b` are at least as far apart as either is
     from the plane between both centres, :math:`(d_a^2 - d_b^2) / 2|a - b|` for the latter row. So rows that lie
@@ -26,12 +27,13 @@ class Partition:
     """
 
     def __init__(self, vectors: Vectors, tables: Tables) -> None:
-        self.centers = torch.from_numpy(tables.centers)
+        first = slice(None, None, tables.codebooks.shape[2])  # of the axes of a part, the one that varies most
+        self.centers = torch.from_numpy(np.ascontiguousarray(tables.centers[:, first]))
         self.places = torch.empty(len(vectors), self.centers.shape[1], dtype=torch.float16)
         self.lists = torch.empty(len(vectors), dtype=torch.int64)
         self.own = torch.empty(len(vectors))  # from the nearest centre, as _from_centers gives it
         for rows, _ in vectors.steps():
-            places = torch.from_numpy(tables.project(vectors.take(rows).numpy())).half()
+            places = torch.from_numpy(tables.project(vectors.take(rows).numpy())[:, first]).half()
             self.places[rows] = places
             self.own[rows], self.lists[rows] = self._from_centers(places, slice(None)).min(1)
         self.order = self.lists.argsort(stable=True)

@@ -19,7 +19,9 @@ ROWS, WIDTH = 4500, 16
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('approximate') / 'index'
     write_rows(folder, clustered(ROWS, WIDTH), rows_per_shard=1000)
-    record = build_approximate(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, 'LEAST_CODES', 1)
+        record = build_approximate(folder)
     assert min(astuple(record.recall)) >= 0.95 and record.probes < 128 and record.candidates == 200
     return folder
 
@@ -69,6 +71,12 @@ def test_queries_far_from_all_rows_are_answered_as_well(folder):
     assert np.median([index.find(query)[0].score for query in queries]) < 0.8
     assert np.mean([match.row in {each.row for each in index.find(query)}
                     for query in queries for match in index.find(query, exact=True)]) >= 0.95
+
+
+def test_a_small_index_is_read_as_far_as_that_takes_no_time(copy, monkeypatch):
+    assert build_approximate(copy).probes == 128
+    monkeypatch.setattr(building, 'LEAST_CODES', ROWS / 4)
+    assert 32 <= build_approximate(copy).probes < 128
 
 
 def test_recall_is_measured_without_the_rows_that_a_query_is_made_of(folder):

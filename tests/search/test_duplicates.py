@@ -61,6 +61,7 @@ def coded(tmp_path_factory):
     write_rows(folder, rows[:600])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(building, 'MIN_ROWS', 600)
+        patch.setattr(building, 'PARTS', 8)  # of two axes, of which duplicates need one
         building.build_approximate(folder)
     write_rows(folder, rows[600:], first=600)
     return folder
