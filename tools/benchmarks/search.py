@@ -122,12 +122,12 @@ def ask(root: Path, world: World, threads: int) -> list[Case]:
     asked = [(name, vectors, ()) for name, vectors in world.asked().items()]
     if not world.index:
         asked.append((f'query where {FILTER}', asked[0][1], FILTER))
-    cases, answers = [], []
+    cases, answers, index = [], [], SearchIndex.load(root / 'index')
     for name, queries, where in asked:
         few = queries[:max(5, len(queries) // 40) if 2 * world.rows * world.width < LARGE else 1]
-        _, case = timed(root, f'{world}: {name}', 'exact', few, where, threads)
+        _, case = timed(index, f'{world}: {name}', 'exact', few, where, threads)
         cases.append(case)
-        found, fast = timed(root, f'{world}: {name}', 'approximate', queries, where, threads)
+        found, fast = timed(index, f'{world}: {name}', 'approximate', queries, where, threads)
         fast.times, fast.cpu_times = case.ms / fast.ms, case.cpu_ms / max(fast.cpu_ms, 1e-9)
         budgeted = (world.rows, world.width, threads) == (1_000_000, 1024, 2) and not where
         fast.budget_ms = 10 if budgeted else None
@@ -152,10 +152,9 @@ def truth(root: Path, asked: list[tuple[str, Tensor, tuple | str]]) -> dict[str,
     return found
 
 
-def timed(root: Path, name: str, way: str, asked: Tensor, where, threads: int) -> tuple[list[list[int]], Case]:
+def timed(index: SearchIndex, name: str, way: str, asked: Tensor, where, threads: int) -> tuple[list[list[int]], Case]:
     """Return the rows that queries find, and the median time of one."""
     with Memory() as memory:
-        index = SearchIndex.load(root / 'index')
         if len(asked) > 1:
             index.find(asked[0], K, where, exact=way == 'exact')  # opens what it needs
         elif where:
