@@ -25,6 +25,7 @@ from clipgs_plugin.models.checkpoints.trained import find_weights
 from clipgs_plugin.registry import DATASETS
 
 VERSION = 1  # of what a cell measures; a change of the meaning of its results raises it
+_TRAINING = 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'
 OWN_TEST: Mapping[str, Mapping] = {'': {}}
 
 
@@ -112,6 +113,8 @@ def run_cell(cfg: Config, table: Table, row: Row) -> dict:
         metric, ``objects``: a hash of the test objects by the name of the metric.
     """
     check_data(cfg, ('train', 'test') if row.trained else ('test',))
+    if not row.trained:  # a config without training may have got a part of one from the options of the table
+        cfg = Config({**cfg.to_dict(), **dict.fromkeys(_TRAINING)}, filename=cfg.filename)
     metrics: dict[str, float] = {}
     records: dict[str, EvaluationRecord] = {}
     outcomes: dict[str, str] = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine import Config
 
 from clipgs_plugin import get_config
 from clipgs_plugin.engine import cells, tables
@@ -211,6 +212,17 @@ def test_an_untrained_row_is_compared_with_every_seed(tmp_path, made):
     assert made == [('plain', 0), ('voting', 0), ('voting', 1), ('voting', 2)]
     text = save_summary(runs(tmp_path, table, seeds=3))
     assert '| plain | 1 | 50.0 |' in text and '| voting − plain | +25.0 [+0.0, +75.0] |' in text
+
+
+def test_an_untrained_row_has_no_part_of_a_training_from_the_options_of_the_table(monkeypatch):
+    launched = []
+    monkeypatch.setattr(cells, 'check_data', lambda *_: None)
+    monkeypatch.setattr(cells, 'launched', lambda cfg: launched.append(cfg) or 1 / 0)
+    for row in (Row('plain'), Row('plain', trained=False)):
+        with pytest.raises(ZeroDivisionError):
+            cells.run_cell(Config(dict(train_cfg=dict(max_epochs=5), test_cfg={})), TWO, row)
+    assert [(cfg.train_cfg, cfg.get('optim_wrapper'), cfg.test_cfg) for cfg in launched] == [
+        (dict(max_epochs=5), None, {}), (None, None, {})]
 
 
 def test_rows_that_need_something_are_named_and_not_run(tmp_path, made):
